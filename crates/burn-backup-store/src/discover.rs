@@ -1,0 +1,59 @@
+//! Finding the generations of a backup directory.
+
+use crate::error::{StoreError, UNCHANGED};
+use crate::fs::{EntryKind, Filesystem};
+use crate::layout::{self, GenerationId, Layout};
+
+/// The generations that are in place, newest first. A directory in which nothing of ours is, is
+/// somebody else's, whatever its name.
+pub(crate) fn generations(
+    fs: &dyn Filesystem,
+    layout: &Layout,
+) -> Result<Vec<GenerationId>, StoreError> {
+    let dir = layout.generations();
+    if kind(fs, &dir)? != Some(EntryKind::Dir) {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    for entry in list(fs, &dir)? {
+        let Some(id) = GenerationId::from_dir_name(&entry.name) else {
+            continue;
+        };
+        if entry.kind == EntryKind::Dir && is_ours(fs, layout, id)? {
+            found.push(id);
+        }
+    }
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(found)
+}
+
+/// The numbers of the generations in quarantine, in no particular order.
+pub(crate) fn quarantined(
+    fs: &dyn Filesystem,
+    layout: &Layout,
+) -> Result<Vec<GenerationId>, StoreError> {
+    let dir = layout.quarantine();
+    if kind(fs, &dir)? != Some(EntryKind::Dir) {
+        return Ok(Vec::new());
+    }
+    Ok(list(fs, &dir)?
+        .iter()
+        .filter(|entry| entry.kind == EntryKind::Dir)
+        .filter_map(|entry| GenerationId::from_quarantine_name(&entry.name))
+        .collect())
+}
+
+fn is_ours(fs: &dyn Filesystem, layout: &Layout, id: GenerationId) -> Result<bool, StoreError> {
+    let entries = list(fs, &layout.generation(id))?;
+    Ok(entries.is_empty() || entries.iter().any(|e| layout::is_generation_file(&e.name)))
+}
+
+fn kind(fs: &dyn Filesystem, path: &std::path::Path) -> Result<Option<EntryKind>, StoreError> {
+    fs.kind(path)
+        .map_err(StoreError::io("look at", path, UNCHANGED))
+}
+
+fn list(fs: &dyn Filesystem, path: &std::path::Path) -> Result<Vec<crate::fs::Entry>, StoreError> {
+    fs.list(path)
+        .map_err(StoreError::io("list", path, UNCHANGED))
+}

@@ -1,0 +1,196 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::layout::GenerationId;
+
+/// What went wrong with a backup directory.
+///
+/// Each message says what was being done and where, what state the disk is in, and what to do. The
+/// cause is in [`source`](std::error::Error::source).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The path of the backup directory is empty.
+    #[error("the backup directory's path is empty: name a directory that belongs to this training")]
+    EmptyPath,
+
+    /// The path of the backup directory leads to something else.
+    #[error(
+        "the backup directory '{}' is not a directory; nothing was changed: choose another path, \
+         or move away what is there", path.display()
+    )]
+    NotADirectory {
+        /// The path that was given.
+        path: PathBuf,
+    },
+
+    /// Another process holds the lock.
+    #[error(
+        "the backup directory '{}' is in use by {owner}; nothing was changed: wait for that \
+         training, end it, or give this one a directory of its own", path.display()
+    )]
+    InUse {
+        /// The backup directory.
+        path: PathBuf,
+        /// Who holds the lock, in words.
+        owner: String,
+    },
+
+    /// Something was written by a newer version of this crate.
+    #[error(
+        "'{}' has format version {found}, and this program reads versions up to {supported}; \
+         nothing was changed: update burn-backup-restore, or delete the backup directory to start \
+         anew", path.display()
+    )]
+    NewerFormat {
+        /// The file that carries the version.
+        path: PathBuf,
+        /// The version found in it.
+        found: u64,
+        /// The newest version that this program reads.
+        supported: u32,
+    },
+
+    /// Generations are there, and every one is damaged.
+    #[error(
+        "no whole generation is left in '{}': the damaged ones are in its directory 'quarantine', \
+         each with a reason.txt; to start the training anew, delete the backup directory",
+        path.display()
+    )]
+    NoneLeft {
+        /// The backup directory.
+        path: PathBuf,
+    },
+
+    /// The caller asked for a seed other than the one that the generations were made with.
+    #[error(
+        "the backup in '{}' was made with the run seed {stored}, and this program asks for \
+         {asked}; nothing was changed: ask for {stored} or for none, or delete the backup \
+         directory to start anew", path.display()
+    )]
+    SeedMismatch {
+        /// The backup directory.
+        path: PathBuf,
+        /// The seed in the directory.
+        stored: u64,
+        /// The seed asked for.
+        asked: u64,
+    },
+
+    /// A part was given a name that can't be a file's.
+    #[error(
+        "'{name}' can't name a part; nothing was written: use lower-case letters, digits, '-' and \
+         '_', and each name once"
+    )]
+    PartName {
+        /// The name.
+        name: String,
+    },
+
+    /// The state document can't be written as JSON.
+    #[error("the state of the generation can't be written as JSON; the generation was thrown away")]
+    State(#[source] serde_json::Error),
+
+    /// A call to the operating system failed.
+    #[error("cannot {operation} '{}'; {state}", path.display())]
+    Io {
+        /// What was being done, as in "cannot create ..".
+        operation: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The state of the disk after the failure, and what to do.
+        state: &'static str,
+        /// The failure.
+        source: io::Error,
+    },
+}
+
+/// Nothing that was whole before has been changed.
+pub(crate) const UNCHANGED: &str = "committed generations are as they were: check that the \
+                                    directory can be read and written, and that the disk is well";
+
+/// A save failed before its commit.
+pub(crate) const NOT_COMMITTED: &str = "this generation was thrown away and the ones before it \
+                                        are as they were: check free space and permissions";
+
+/// A save was renamed into place, but making that durable failed.
+pub(crate) const MAYBE_COMMITTED: &str = "this generation is in place but may not survive a power \
+                                          cut; the ones before it are as they were: check the disk";
+
+/// Removing what is no longer needed failed.
+pub(crate) const NOT_REMOVED: &str = "the newest generation is as it was, and what is left over \
+                                      is removed at the next start";
+
+impl StoreError {
+    pub(crate) fn io(
+        operation: &'static str,
+        path: &Path,
+        state: &'static str,
+    ) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_path_buf();
+        move |source| Self::Io {
+            operation,
+            path,
+            state,
+            source,
+        }
+    }
+}
+
+/// What makes a generation damaged, in the words that go into its `reason.txt`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Damage {
+    /// The manifest is not there.
+    #[error("manifest.json is missing")]
+    ManifestMissing,
+    /// The manifest is not a file of a plausible size.
+    #[error("manifest.json is not a file of at most {limit} bytes")]
+    ManifestSize {
+        /// The greatest size that is read.
+        limit: u64,
+    },
+    /// The manifest's last line is not a checksum of what is before it.
+    #[error("manifest.json does not match the checksum at its end")]
+    ManifestChecksum,
+    /// The manifest is sealed, but does not hold what a manifest holds.
+    #[error("manifest.json can't be read: {detail}")]
+    ManifestContents {
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The manifest is another generation's.
+    #[error("manifest.json is that of generation {found}")]
+    ManifestOfAnother {
+        /// The generation that it names.
+        found: GenerationId,
+    },
+    /// The manifest is another training's.
+    #[error("manifest.json belongs to another training (run {found})")]
+    ManifestOfAnotherRun {
+        /// The run that it names.
+        found: String,
+    },
+    /// A part is not there.
+    #[error("{file} is missing")]
+    PartMissing {
+        /// The part's file.
+        file: String,
+    },
+    /// A part has another length than its manifest says.
+    #[error("{file} has {found} bytes instead of {expected}")]
+    PartLength {
+        /// The part's file.
+        file: String,
+        /// The length in the manifest, in bytes.
+        expected: u64,
+        /// The file's length, in bytes.
+        found: u64,
+    },
+    /// A part's bytes are not those that were written.
+    #[error("{file} does not match its hash")]
+    PartHash {
+        /// The part's file.
+        file: String,
+    },
+}

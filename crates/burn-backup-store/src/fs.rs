@@ -1,0 +1,242 @@
+//! The narrow door through which every filesystem call of this crate goes.
+
+use std::fs::{File, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+/// The filesystem calls that a [`Store`](crate::Store) makes.
+///
+/// # Contract
+///
+/// - No call follows a symbolic link in the last component of its path, except [`list`] and
+///   [`lock`] on the backup directory itself, which the user may have linked elsewhere.
+/// - [`create_file`] fails with [`io::ErrorKind::AlreadyExists`] rather than open what is there.
+/// - [`rename`] is atomic for every observer that survives: the old name or the new one. The store
+///   never asks for a rename onto an existing name.
+/// - What was written to a file is durable only after [`WriteFile::sync`], and a name that was
+///   created, renamed or removed only after [`sync_dir`] of its directory (of both, for a rename
+///   across directories).
+/// - After [`WriteFile::sync`] failed, the file's contents are undefined. The store throws it away.
+/// - [`lock`] is released when the returned value is dropped or the process ends, however it ends.
+///
+/// [`list`]: Self::list
+/// [`lock`]: Self::lock
+/// [`create_file`]: Self::create_file
+/// [`rename`]: Self::rename
+/// [`sync_dir`]: Self::sync_dir
+pub trait Filesystem: Send + Sync + 'static {
+    /// What is at `path`, or `None` if nothing is.
+    fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>>;
+
+    /// The entries of a directory, in no particular order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>>;
+
+    /// Creates one directory whose parent exists.
+    fn create_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Creates a file that does not exist yet, for writing.
+    fn create_file(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
+
+    /// Opens a regular file for reading.
+    fn open_file(&self, path: &Path) -> io::Result<Box<dyn ReadFile>>;
+
+    /// Gives what is at `from` the name `to`.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file or a symbolic link.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes an empty directory.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+
+    /// Takes the exclusive lock on `path`, a file that is created when missing, and writes `owner`
+    /// into it; does not wait.
+    fn lock(&self, path: &Path, owner: &str) -> io::Result<LockAttempt>;
+}
+
+/// A file being written.
+pub trait WriteFile: Write + Send {
+    /// Makes everything written so far durable.
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+/// A file being read.
+pub trait ReadFile: Read + Send {
+    /// The file's length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file holds no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+}
+
+/// One entry of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The entry's name. Names that are not Unicode are shown with replacement characters: the
+    /// store only ever acts on names that it wrote itself, which are ASCII.
+    pub name: String,
+    /// What the entry is.
+    pub kind: EntryKind,
+}
+
+/// What a directory entry is; symbolic links are not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link or something special.
+    Other,
+}
+
+impl From<std::fs::FileType> for EntryKind {
+    fn from(file_type: std::fs::FileType) -> Self {
+        if file_type.is_file() {
+            Self::File
+        } else if file_type.is_dir() {
+            Self::Dir
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// What came of an attempt to lock.
+pub enum LockAttempt {
+    /// The lock is held until this value is dropped.
+    Held(Box<dyn Send + Sync>),
+    /// Somebody else holds it: what they wrote into the file.
+    Busy {
+        /// What the holder wrote into the lock file; empty if it can't be read.
+        owner: String,
+    },
+}
+
+/// The operating system's filesystem.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealFilesystem;
+
+impl Filesystem for RealFilesystem {
+    fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
+        match std::fs::symlink_metadata(path) {
+            Ok(metadata) => Ok(Some(metadata.file_type().into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        std::fs::read_dir(dir)?
+            .map(|entry| {
+                let entry = entry?;
+                Ok(Entry {
+                    name: entry.file_name().to_string_lossy().into_owned(),
+                    kind: entry.file_type()?.into(),
+                })
+            })
+            .collect()
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::create_dir(path)
+    }
+
+    fn create_file(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        Ok(Box::new(File::create_new(path)?))
+    }
+
+    fn open_file(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        match self.kind(path)? {
+            Some(EntryKind::File) => Ok(Box::new(File::open(path)?)),
+            Some(_) => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "not a regular file",
+            )),
+            None => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        if cfg!(unix) {
+            File::open(path)?.sync_all()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn lock(&self, path: &Path, owner: &str) -> io::Result<LockAttempt> {
+        loop {
+            let mut file = File::options()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    let mut owner = String::new();
+                    // Some systems refuse to read a locked file; the lock is busy all the same.
+                    let _ = file.read_to_string(&mut owner);
+                    return Ok(LockAttempt::Busy { owner });
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            // The last holder may have removed the file between our open and our lock: then we
+            // locked a file that no later process can find.
+            if is_still_at(&file, path)? {
+                file.set_len(0)?;
+                file.write_all(owner.as_bytes())?;
+                return Ok(LockAttempt::Held(Box::new(file)));
+            }
+        }
+    }
+}
+
+impl WriteFile for File {
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
+    }
+}
+
+impl ReadFile for File {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+}
+
+#[cfg(unix)]
+fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let ours = file.metadata()?;
+    match std::fs::metadata(path) {
+        Ok(theirs) => Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(not(unix))]
+fn is_still_at(_file: &File, _path: &Path) -> io::Result<bool> {
+    // Elsewhere an open file can't be removed from under us.
+    Ok(true)
+}

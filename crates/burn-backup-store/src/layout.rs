@@ -1,0 +1,199 @@
+//! Every name that this crate writes to disk, in one place.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) const IDENTITY_FILE: &str = "burn-backup.json";
+pub(crate) const LOCK_FILE: &str = "lock";
+pub(crate) const GENERATIONS_DIR: &str = "generations";
+pub(crate) const QUARANTINE_DIR: &str = "quarantine";
+pub(crate) const STAGING_PREFIX: &str = ".staging-";
+pub(crate) const MANIFEST_FILE: &str = "manifest.json";
+pub(crate) const REASON_FILE: &str = "reason.txt";
+pub(crate) const PART_EXTENSION: &str = "bpk";
+
+const GENERATION_DIGITS: usize = 8;
+
+/// The number of a generation. Later generations have greater numbers; numbers are not reused.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct GenerationId(u64);
+
+impl GenerationId {
+    /// The generation with this number.
+    pub fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// Reads the name of a generation's directory; `None` for names this crate does not write.
+    pub(crate) fn from_dir_name(name: &str) -> Option<Self> {
+        let is_number = name.len() >= GENERATION_DIGITS && name.bytes().all(|b| b.is_ascii_digit());
+        let id = Self(is_number.then(|| name.parse().ok()).flatten()?);
+        (id.to_string() == name).then_some(id)
+    }
+
+    /// Reads the name of a quarantined generation: the directory's name, and possibly `-k`.
+    pub(crate) fn from_quarantine_name(name: &str) -> Option<Self> {
+        let number = match name.split_once('-') {
+            Some((number, again)) if again.bytes().all(|b| b.is_ascii_digit()) => number,
+            Some(_) => return None,
+            None => name,
+        };
+        Self::from_dir_name(number)
+    }
+}
+
+impl fmt::Display for GenerationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:0width$}", self.0, width = GENERATION_DIGITS)
+    }
+}
+
+/// The paths inside one backup directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_path_buf(),
+        }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn identity(&self) -> PathBuf {
+        self.root.join(IDENTITY_FILE)
+    }
+
+    pub(crate) fn lock(&self) -> PathBuf {
+        self.root.join(LOCK_FILE)
+    }
+
+    pub(crate) fn generations(&self) -> PathBuf {
+        self.root.join(GENERATIONS_DIR)
+    }
+
+    pub(crate) fn generation(&self, id: GenerationId) -> PathBuf {
+        self.generations().join(id.to_string())
+    }
+
+    pub(crate) fn quarantine(&self) -> PathBuf {
+        self.root.join(QUARANTINE_DIR)
+    }
+
+    /// A name that nothing in the directory has, swept at the next open if left behind.
+    pub(crate) fn staging(&self, purpose: &str, nonce: u64) -> PathBuf {
+        self.root
+            .join(format!("{STAGING_PREFIX}{purpose}-{nonce:016x}"))
+    }
+}
+
+/// Whether [`Layout::staging`] could have made this name.
+pub(crate) fn is_staging_name(name: &str) -> bool {
+    name.strip_prefix(STAGING_PREFIX)
+        .and_then(|rest| rest.rsplit_once('-'))
+        .is_some_and(|(_, nonce)| nonce.len() == 16 && nonce.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+/// The file that holds the part `name`.
+pub(crate) fn part_file(name: &str) -> String {
+    format!("{name}.{PART_EXTENSION}")
+}
+
+/// Whether `name` may name a part: it becomes a file name, so it may not lead anywhere else.
+pub(crate) fn is_part_name(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+}
+
+/// Whether this crate could have written a file of this name into a generation.
+pub(crate) fn is_generation_file(name: &str) -> bool {
+    name == MANIFEST_FILE
+        || name == REASON_FILE
+        || name == IDENTITY_FILE
+        || name
+            .strip_suffix(PART_EXTENSION)
+            .and_then(|stem| stem.strip_suffix('.'))
+            .is_some_and(is_part_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_directory_name_reads_back_as_its_number() {
+        for number in [0, 7, 12_345_678, 123_456_789] {
+            let id = GenerationId::new(number);
+            assert_eq!(GenerationId::from_dir_name(&id.to_string()), Some(id));
+        }
+    }
+
+    #[test]
+    fn names_that_are_not_ours_are_no_generations() {
+        for name in [
+            "",
+            "7",
+            "0000007",
+            "000000007",
+            "0000000x",
+            "+0000007",
+            "notes",
+        ] {
+            assert_eq!(GenerationId::from_dir_name(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_quarantined_generation_keeps_its_number() {
+        let id = Some(GenerationId::new(6));
+        assert_eq!(GenerationId::from_quarantine_name("00000006"), id);
+        assert_eq!(GenerationId::from_quarantine_name("00000006-2"), id);
+        assert_eq!(GenerationId::from_quarantine_name("00000006-x"), None);
+    }
+
+    #[test]
+    fn only_names_made_for_staging_are_swept() {
+        let layout = Layout::new(Path::new("backup"));
+        let made = layout.staging("00000007", 42);
+        assert!(is_staging_name(
+            &made.file_name().unwrap().to_string_lossy()
+        ));
+        for name in [
+            ".staging-",
+            ".staging-notes",
+            ".staging-a-b",
+            "staging-a-000000000000002a",
+        ] {
+            assert!(!is_staging_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_part_name_cannot_leave_the_generation() {
+        assert!(is_part_name("model"));
+        for name in ["", "..", "a/b", "/etc", "Model", "a.b", "a\0"] {
+            assert!(!is_part_name(name), "{name:?}");
+        }
+    }
+}

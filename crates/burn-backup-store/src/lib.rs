@@ -1,0 +1,79 @@
+//! Generations of named parts on disk, for programs that must find their last good state again
+//! after any crash.
+//!
+//! A *generation* is a set of named parts (opaque bytes) and a state document, written together:
+//! it is there whole or not at all. The crate knows nothing of what the parts mean.
+//!
+//! ```text
+//! save:     stage -> part, part, .. -> commit -> prune
+//! restore:  discover -> verify
+//!
+//! <backup_dir>/
+//!   burn-backup.json            what this directory is: format version, run id, run seed
+//!   lock                        held (flock) while a process uses the directory
+//!   generations/00000007/
+//!     manifest.json             parts (file, bytes, hash), state; ends with its own checksum
+//!     <part>.bpk
+//!   .staging-*/                 never read; swept at the next open
+//!   quarantine/00000006/        a damaged generation and reason.txt
+//! ```
+//!
+//! # Example
+//!
+//! ```
+//! use std::io::Write as _;
+//! use burn_backup_store::{OpenOptions, Store};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let temporary = tempfile::tempdir()?;
+//! # let dir = temporary.path().join("backup");
+//! let store = Store::open(&dir, OpenOptions::default())?;
+//! assert!(store.newest()?.is_none());
+//!
+//! let mut staging = store.stage()?;
+//! let mut part = staging.part("model")?;
+//! part.write_all(b"weights")?;
+//! part.finish()?;
+//! let committed = staging.commit(serde_json::json!({ "step": 1 }))?;
+//! store.prune(&committed, 1)?;
+//!
+//! let mut newest = store.newest()?.ok_or("committed, so it is there")?;
+//! assert_eq!(newest.take_part("model").as_deref(), Some(b"weights".as_slice()));
+//! assert_eq!(newest.manifest().state["step"], 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where the guarantees stop
+//!
+//! A returned [`Committed`] means that the generation survives the death of the process on every
+//! platform, and the loss of power on Unix file systems that honour `fsync`. On Windows
+//! directories cannot be synced. On network file systems both the lock and `fsync` are only as
+//! good as the server makes them.
+
+mod commit;
+mod discover;
+mod error;
+mod fs;
+mod identity;
+mod layout;
+mod manifest;
+mod persist;
+mod prune;
+mod quarantine;
+mod remove;
+mod seal;
+mod store;
+mod sweep;
+mod verify;
+
+pub use commit::Committed;
+pub use error::{Damage, StoreError};
+pub use fs::{Entry, EntryKind, Filesystem, LockAttempt, ReadFile, RealFilesystem, WriteFile};
+pub use identity::Identity;
+pub use layout::GenerationId;
+pub use manifest::{FORMAT_VERSION, Manifest, PartEntry};
+pub use persist::{PartWriter, Staging};
+pub use prune::to_prune;
+pub use store::{OpenOptions, Store};
+pub use verify::Generation;

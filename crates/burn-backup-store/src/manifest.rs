@@ -1,0 +1,63 @@
+//! `manifest.json`: what a generation consists of.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::layout::{self, GenerationId};
+
+/// The version of the layout and the documents that this crate writes.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// What a generation consists of, and what its maker says of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The version of the format.
+    pub format: u32,
+    /// The generation's number.
+    pub generation: GenerationId,
+    /// The training that the generation belongs to.
+    pub run_id: String,
+    /// What the training's random numbers are derived from.
+    pub run_seed: u64,
+    /// When the generation was committed, by the clock of the machine.
+    pub created: Timestamp,
+    /// The crate and version that wrote the generation.
+    pub writer: String,
+    /// The parts, in the order in which they were written.
+    pub parts: Vec<PartEntry>,
+    /// The maker's own document.
+    pub state: serde_json::Value,
+}
+
+/// One part of a generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartEntry {
+    /// The part's name.
+    pub name: String,
+    /// The file that holds it, inside the generation's directory.
+    pub file: String,
+    /// The file's length in bytes.
+    pub bytes: u64,
+    /// The file's XXH3 hash of 128 bits, as 32 lower-case hexadecimal digits.
+    pub xxh3_128: String,
+}
+
+impl Manifest {
+    /// The sum of the parts' lengths, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes).sum()
+    }
+
+    /// What is wrong with a manifest that was readable; `None` if nothing is.
+    pub(crate) fn flaw(&self) -> Option<String> {
+        for (at, part) in self.parts.iter().enumerate() {
+            if !layout::is_part_name(&part.name) || part.file != layout::part_file(&part.name) {
+                return Some(format!("the part '{}' has an impossible name", part.name));
+            }
+            if self.parts.iter().take(at).any(|p| p.name == part.name) {
+                return Some(format!("the part '{}' stands in it twice", part.name));
+            }
+        }
+        None
+    }
+}

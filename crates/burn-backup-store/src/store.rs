@@ -1,0 +1,217 @@
+//! The backup directory as a whole: opened, locked, searched, emptied.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::error::{NOT_REMOVED, StoreError, UNCHANGED};
+use crate::fs::{EntryKind, Filesystem, LockAttempt, RealFilesystem};
+use crate::identity::{self, Identity};
+use crate::layout::Layout;
+use crate::persist::Staging;
+use crate::verify::Generation;
+use crate::{discover, quarantine, remove, sweep, verify};
+
+const LOG: &str = "burn_backup::discover";
+
+/// How a backup directory is opened.
+pub struct OpenOptions {
+    filesystem: Arc<dyn Filesystem>,
+    run_seed: Option<u64>,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            filesystem: Arc::new(RealFilesystem),
+            run_seed: None,
+        }
+    }
+}
+
+impl OpenOptions {
+    /// Uses `filesystem` for every call, in place of the operating system's.
+    pub fn filesystem(mut self, filesystem: Arc<dyn Filesystem>) -> Self {
+        self.filesystem = filesystem;
+        self
+    }
+
+    /// Gives the run seed instead of drawing one. `None`, the default, takes what is there.
+    pub fn run_seed(mut self, run_seed: Option<u64>) -> Self {
+        self.run_seed = run_seed;
+        self
+    }
+}
+
+/// A backup directory, locked by this process until dropped.
+pub struct Store {
+    pub(crate) fs: Arc<dyn Filesystem>,
+    pub(crate) layout: Layout,
+    pub(crate) identity: Identity,
+    _lock: Box<dyn Send + Sync>,
+}
+
+impl Store {
+    /// Opens the backup directory `dir`, creating it and its parents when missing; locks it, and
+    /// sweeps what interrupted saves left behind.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::EmptyPath`], [`StoreError::NotADirectory`], [`StoreError::InUse`] if another
+    /// process has it open, [`StoreError::NewerFormat`], [`StoreError::SeedMismatch`] if there are
+    /// generations made with another seed than asked for, and [`StoreError::Io`].
+    pub fn open(dir: impl AsRef<Path>, options: OpenOptions) -> Result<Self, StoreError> {
+        let dir = dir.as_ref();
+        let fs = options.filesystem;
+        if dir.as_os_str().is_empty() {
+            return Err(StoreError::EmptyPath);
+        }
+        create_dirs(fs.as_ref(), dir)?;
+
+        let layout = Layout::new(dir);
+        let lock = lock(fs.as_ref(), &layout)?;
+        sweep::staging(fs.as_ref(), &layout)?;
+        let identity = identity::establish(fs.as_ref(), &layout, options.run_seed)?;
+        create_dirs(fs.as_ref(), &layout.generations())?;
+        Ok(Self {
+            fs,
+            layout,
+            identity,
+            _lock: lock,
+        })
+    }
+
+    /// What the directory is, and whose.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The path that the directory was opened with.
+    pub fn path(&self) -> &Path {
+        self.layout.root()
+    }
+
+    /// Reads and verifies the newest generation. Damaged ones are moved to the quarantine, and the
+    /// next older one is tried. `None` if nothing was ever committed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NoneLeft`] if there were generations and every one is damaged,
+    /// [`StoreError::NewerFormat`], and [`StoreError::Io`] if a call fails in a way that says
+    /// nothing about the generation; it stays in its place then.
+    pub fn newest(&self) -> Result<Option<Generation>, StoreError> {
+        let fs = self.fs.as_ref();
+        for id in discover::generations(fs, &self.layout)? {
+            match verify::generation(fs, &self.layout, id, &self.identity)? {
+                Ok(generation) => {
+                    log::debug!(target: LOG, "generation {id} is whole");
+                    return Ok(Some(generation));
+                }
+                Err(damage) => quarantine::generation(fs, &self.layout, id, &damage)?,
+            }
+        }
+        if discover::quarantined(fs, &self.layout)?.is_empty() {
+            Ok(None)
+        } else {
+            Err(StoreError::NoneLeft {
+                path: self.layout.root().to_path_buf(),
+            })
+        }
+    }
+
+    /// Begins a generation.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if its staging directory can't be created.
+    pub fn stage(&self) -> Result<Staging<'_>, StoreError> {
+        let fs = self.fs.as_ref();
+        let newest = discover::generations(fs, &self.layout)?
+            .into_iter()
+            .chain(discover::quarantined(fs, &self.layout)?)
+            .max()
+            .unwrap_or_default();
+        Staging::create(self, newest.next())
+    }
+
+    /// Deletes the backup: everything that this crate wrote, and the directory if nothing else is
+    /// in it. The generations go in one atomic step.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if a call fails. Before the atomic step everything is as it was; after
+    /// it, what is left is removed by the next call or counts as empty at the next open.
+    pub fn remove(self) -> Result<(), StoreError> {
+        let fs = self.fs.as_ref();
+        let root = self.layout.root();
+        let failed = |operation, at: &Path| StoreError::io(operation, at, NOT_REMOVED);
+
+        // The quarantine first: with it gone, no generations means a new training.
+        remove::retire(fs, &self.layout, &self.layout.quarantine())?;
+        remove::retire(fs, &self.layout, &self.layout.generations())?;
+        sweep::staging(fs, &self.layout)?;
+        for file in [self.layout.identity(), self.layout.lock()] {
+            if fs.kind(&file).map_err(failed("look at", &file))?.is_some() {
+                fs.remove_file(&file).map_err(failed("remove", &file))?;
+            }
+        }
+        fs.sync_dir(root).map_err(failed("sync", root))?;
+        if fs.list(root).map_err(failed("list", root))?.is_empty() {
+            fs.remove_dir(root).map_err(failed("remove", root))?;
+        }
+        log::debug!(target: LOG, "'{}' removed", root.display());
+        Ok(())
+    }
+}
+
+fn lock(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn Send + Sync>, StoreError> {
+    let path = layout.lock();
+    let program = std::env::current_exe()
+        .ok()
+        .and_then(|path| path.file_name().map(|n| n.to_string_lossy().into_owned()))
+        .unwrap_or_else(|| "unknown program".to_owned());
+    let owner = format!(
+        "process {} ({program}) since {}",
+        std::process::id(),
+        Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC"),
+    );
+    match fs
+        .lock(&path, &owner)
+        .map_err(StoreError::io("lock", &path, UNCHANGED))?
+    {
+        LockAttempt::Held(guard) => Ok(guard),
+        LockAttempt::Busy { owner } if owner.is_empty() => Err(StoreError::InUse {
+            path: layout.root().to_path_buf(),
+            owner: "another process".to_owned(),
+        }),
+        LockAttempt::Busy { owner } => Err(StoreError::InUse {
+            path: layout.root().to_path_buf(),
+            owner,
+        }),
+    }
+}
+
+/// Creates `dir` and its missing parents, each made durable in its own parent.
+fn create_dirs(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {
+    let failed = |operation| StoreError::io(operation, dir, UNCHANGED);
+    match fs.kind(dir).map_err(failed("look at"))? {
+        Some(EntryKind::Dir) => return Ok(()),
+        Some(EntryKind::Other) if fs.list(dir).is_ok() => return Ok(()),
+        Some(_) => {
+            return Err(StoreError::NotADirectory {
+                path: dir.to_path_buf(),
+            });
+        }
+        None => {}
+    }
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if parent != Path::new(".") {
+        create_dirs(fs, parent)?;
+    }
+    fs.create_dir(dir).map_err(failed("create"))?;
+    fs.sync_dir(parent).map_err(failed("sync the parent of"))
+}

@@ -1,0 +1,25 @@
+//! Clearing what an interrupted save or deletion left behind.
+
+use crate::error::{NOT_REMOVED, StoreError};
+use crate::fs::Filesystem;
+use crate::layout::{self, Layout};
+use crate::remove;
+
+const LOG: &str = "burn_backup::discover";
+
+/// Removes the staging directories of earlier processes.
+pub(crate) fn staging(fs: &dyn Filesystem, layout: &Layout) -> Result<(), StoreError> {
+    let root = layout.root();
+    let entries = fs
+        .list(root)
+        .map_err(StoreError::io("list", root, NOT_REMOVED))?;
+    for entry in entries {
+        if !layout::is_staging_name(&entry.name) {
+            continue;
+        }
+        let path = root.join(&entry.name);
+        remove::tree(fs, &path).map_err(StoreError::io("remove", &path, NOT_REMOVED))?;
+        log::debug!(target: LOG, "swept '{}'", path.display());
+    }
+    Ok(())
+}
