@@ -1,0 +1,58 @@
+//! One line makes a [Burn](burn) training survive anything: a crash, a kill, a power cut, a full
+//! disk. Run the same program again and it continues where it stopped, and ends with the same
+//! weights, byte for byte, that an undisturbed run would have ended with.
+//!
+//! ```text
+//! save:     trigger -> snapshot -> encode -> persist -> commit -> prune
+//!           `-- training thread --'  `-------- background thread ------'
+//! restore:  discover -> verify -> restore -> fast_forward
+//! ```
+//!
+//! # Example
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! use burn::train::{Learner, LearnerModel, LearningResult, SupervisedTraining};
+//! # use burn::train::{TrainLoader, ValidLoader};
+//! use burn_backup_restore::{BackupAndRestore, BackupExt as _};
+//!
+//! # fn run<M: LearnerModel>(
+//! #     learner: Learner<M>,
+//! #     train_loader: TrainLoader<M>,
+//! #     valid_loader: ValidLoader<M>,
+//! # ) -> LearningResult<M> {
+//! SupervisedTraining::new("artifacts", train_loader, valid_loader)
+//!     .num_epochs(10)
+//!     .backup_and_restore(BackupAndRestore::new("backup")) // the one line
+//!     .launch(learner)
+//! # }
+//! ```
+
+mod background;
+mod builder;
+mod burn_api;
+mod encode;
+mod engine;
+mod error;
+mod fast_forward;
+mod fingerprint;
+mod handle;
+mod position;
+mod restore;
+mod seed;
+mod single;
+mod snapshot;
+mod state;
+mod strategy;
+mod trigger;
+
+pub use builder::{BackupAndRestore, BackupExt, OnBackupError};
+pub use error::BackupError;
+pub use fingerprint::ParamDifference;
+pub use handle::{BackupHandle, BackupStats};
+pub use position::Position;
+pub use trigger::SaveFreq;
+
+pub use burn_backup_store::{
+    Entry, EntryKind, Filesystem, LockAttempt, ReadFile, RealFilesystem, StoreError, WriteFile,
+};

@@ -1,0 +1,154 @@
+//! The thread that writes backups: encode, persist, commit, prune.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use burn::train::metric::store::EventStoreClient;
+use burn::train::{Interrupter, LearnerModel};
+use burn_backup_store::{Committed, Store};
+
+use crate::builder::OnBackupError;
+use crate::burn_api::RecordReader;
+use crate::encode::encode;
+use crate::error::{BackupError, with_causes};
+use crate::handle::BackupHandle;
+use crate::snapshot::Snapshot;
+use crate::state::Moment;
+
+const LOG: &str = "burn_backup::commit";
+
+/// What the thread works with.
+pub(crate) struct Desk {
+    pub store: Arc<Store>,
+    pub handle: BackupHandle,
+    pub keep_last: usize,
+    pub on_error: OnBackupError,
+    pub interrupter: Interrupter,
+    pub event_store: Arc<EventStoreClient>,
+}
+
+/// Writes snapshots, one at a time, on a thread of its own. Dropping it waits for the last one.
+pub(crate) struct Background<M: LearnerModel> {
+    snapshots: Option<Sender<Snapshot<M>>>,
+    outcomes: Receiver<bool>,
+    in_flight: Option<Moment>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<M: LearnerModel> Background<M> {
+    pub(crate) fn start(desk: Desk) -> Result<Self, BackupError> {
+        let (snapshots, inbox) = channel();
+        let (outbox, outcomes) = channel();
+        let thread = std::thread::Builder::new()
+            .name("backup".to_owned())
+            .spawn(move || work(&desk, &inbox, &outbox))
+            .map_err(BackupError::Thread)?;
+        Ok(Self {
+            snapshots: Some(snapshots),
+            outcomes,
+            in_flight: None,
+            thread: Some(thread),
+        })
+    }
+
+    /// Hands a snapshot over. At most one is in flight: [`settle`](Self::settle) comes first.
+    pub(crate) fn submit(&mut self, snapshot: Snapshot<M>) {
+        self.in_flight = Some(snapshot.state.moment());
+        if let Some(snapshots) = &self.snapshots {
+            // A thread that is gone shows as a failed backup when it is settled.
+            let _ = snapshots.send(snapshot);
+        }
+    }
+
+    /// Waits until nothing is in flight, and says what was committed since the last call.
+    pub(crate) fn settle(&mut self) -> Option<Moment> {
+        let moment = self.in_flight.take()?;
+        let is_committed = self.outcomes.recv().unwrap_or(false);
+        is_committed.then_some(moment)
+    }
+}
+
+impl<M: LearnerModel> Drop for Background<M> {
+    fn drop(&mut self) {
+        self.snapshots = None;
+        if let Some(thread) = self.thread.take() {
+            // Its panics are caught and reported, one snapshot at a time.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work<M: LearnerModel>(desk: &Desk, inbox: &Receiver<Snapshot<M>>, outbox: &Sender<bool>) {
+    let mut reader = None;
+    while let Ok(snapshot) = inbox.recv() {
+        let started = Instant::now();
+        let position = snapshot.state.position;
+        let event_store = || RecordReader::new(desk.event_store.clone());
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            save(desk, snapshot, reader.get_or_insert_with(event_store))
+        }))
+        .unwrap_or_else(|panic| {
+            // Half of a record may still be on its way through this one.
+            reader = None;
+            Err(BackupError::Panicked {
+                message: panic_message(panic.as_ref()),
+            })
+        });
+
+        let is_committed = outcome.is_ok();
+        match outcome {
+            Ok(committed) => {
+                let persist = started.elapsed();
+                log::info!(
+                    target: LOG,
+                    "backup {} at {position}: {} bytes in {persist:.1?}",
+                    committed.id(), committed.bytes(),
+                );
+                desk.handle.committed(position, committed.bytes(), persist);
+            }
+            Err(error) => report(desk, Arc::new(error)),
+        }
+        if outbox.send(is_committed).is_err() {
+            return;
+        }
+    }
+}
+
+fn save<M: LearnerModel>(
+    desk: &Desk,
+    snapshot: Snapshot<M>,
+    reader: &mut RecordReader<M>,
+) -> Result<Committed, BackupError> {
+    let mut staging = desk.store.stage()?;
+    let state = encode(snapshot, reader, |name, bytes| {
+        let mut part = staging.part(name)?;
+        part.append(&bytes)?;
+        Ok(part.finish()?)
+    })?;
+    let state = serde_json::to_value(&state).map_err(BackupError::State)?;
+    let committed = staging.commit(state)?;
+    if let Err(error) = desk.store.prune(&committed, desk.keep_last) {
+        // The backup is there; one too many costs space only, and the next prune tries again.
+        log::warn!(target: LOG, "{}", with_causes(&error.into()));
+    }
+    Ok(committed)
+}
+
+fn report(desk: &Desk, error: Arc<BackupError>) {
+    log::error!(target: LOG, "backup failed: {}", with_causes(&error));
+    desk.handle.failed(error.clone());
+    if desk.on_error == OnBackupError::Stop {
+        desk.interrupter
+            .fail(BackupError::into_training_error(error));
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}

@@ -1,0 +1,175 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use burn::train::{ExecutionStrategy, LearnerModel, SupervisedTraining, TrainingStrategy};
+use burn_backup_store::{Filesystem, RealFilesystem};
+
+use crate::error::BackupError;
+use crate::handle::BackupHandle;
+use crate::strategy::BackupStrategy;
+use crate::trigger::SaveFreq;
+
+/// Backs a training up while it runs, and continues it when the program is run again.
+///
+/// Made with the directory that holds the backups, which belongs to one training, and given to
+/// [`backup_and_restore`](BackupExt::backup_and_restore). Wrong settings show when the training is
+/// launched: it does not start, and its result carries the [`BackupError`].
+///
+/// # Example
+///
+/// ```
+/// use burn_backup_restore::{BackupAndRestore, SaveFreq};
+///
+/// let backup = BackupAndRestore::new("backup")
+///     .save_freq(SaveFreq::Steps(500))
+///     .keep_last(2);
+/// let handle = backup.handle();
+/// assert_eq!(handle.last_backup(), None);
+/// ```
+pub struct BackupAndRestore {
+    pub(crate) backup_dir: PathBuf,
+    pub(crate) frequency: SaveFreq,
+    pub(crate) keep_last: usize,
+    pub(crate) delete_checkpoint: bool,
+    pub(crate) on_error: OnBackupError,
+    pub(crate) run_seed: Option<u64>,
+    pub(crate) reseed_steps: bool,
+    pub(crate) execution: Option<ExecutionStrategy>,
+    pub(crate) handle: BackupHandle,
+}
+
+/// What a failed backup does to the training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnBackupError {
+    /// The training goes on: the failure is logged, counted and shown by the [`BackupHandle`], the
+    /// last good backup stays, and the next due backup is tried.
+    #[default]
+    Continue,
+    /// The training stops, with the failure as its error.
+    Stop,
+}
+
+impl BackupAndRestore {
+    /// Backs up into `backup_dir`, which belongs to one training and is created when missing.
+    pub fn new(backup_dir: impl Into<PathBuf>) -> Self {
+        let backup_dir = backup_dir.into();
+        Self {
+            handle: BackupHandle::new(backup_dir.clone(), Arc::new(RealFilesystem)),
+            backup_dir,
+            frequency: SaveFreq::default(),
+            keep_last: 1,
+            delete_checkpoint: true,
+            on_error: OnBackupError::default(),
+            run_seed: None,
+            reseed_steps: true,
+            execution: None,
+        }
+    }
+
+    /// How often to take a backup: [`SaveFreq::Epoch`] (the default), [`SaveFreq::Steps`] (or just
+    /// a number of batches), or [`SaveFreq::Never`].
+    pub fn save_freq(mut self, frequency: impl Into<SaveFreq>) -> Self {
+        self.frequency = frequency.into();
+        self
+    }
+
+    /// How many backups stay, the newest ones; 1 by default.
+    pub fn keep_last(mut self, backups: usize) -> Self {
+        self.keep_last = backups;
+        self
+    }
+
+    /// Keeps two backups if `double`, and one if not: Keras's name for
+    /// [`keep_last`](Self::keep_last).
+    pub fn double_checkpoint(self, double: bool) -> Self {
+        self.keep_last(if double { 2 } else { 1 })
+    }
+
+    /// Whether the backup is deleted once the training has run to its end; true by default.
+    ///
+    /// The model that `launch` then returns is lost if the process dies before the program has
+    /// saved it. To be safe from that too, turn this off and call [`BackupHandle::discard`] after
+    /// saving.
+    pub fn delete_checkpoint(mut self, delete: bool) -> Self {
+        self.delete_checkpoint = delete;
+        self
+    }
+
+    /// What a failed backup does to the training; by default it goes on.
+    pub fn on_backup_error(mut self, on_error: OnBackupError) -> Self {
+        self.on_error = on_error;
+        self
+    }
+
+    /// Gives the seed that all random numbers of the steps are derived from. By default it is
+    /// drawn when the training first starts, and kept in the backup directory.
+    pub fn seed(mut self, run_seed: u64) -> Self {
+        self.run_seed = Some(run_seed);
+        self
+    }
+
+    /// Whether the device is seeded, from the run seed and the number of the batch, before each
+    /// training batch is fetched; true by default.
+    ///
+    /// Without it, the random numbers of the steps (augmentation in the batcher, dropout, noise)
+    /// are those that Burn would draw without this crate, and after an interruption they are
+    /// others than the undisturbed training would have drawn: the result is as good, but not the
+    /// same. Models that draw nothing lose nothing.
+    pub fn reseed_steps(mut self, reseed: bool) -> Self {
+        self.reseed_steps = reseed;
+        self
+    }
+
+    /// Where the training runs; by default on the first device of the learner's model, as Burn
+    /// does.
+    ///
+    /// Burn's own `gradient_checkpointing()` is not passed on by its builder: give it with the
+    /// device, as `ExecutionStrategy::single(device.autodiff().gradient_checkpointing())`.
+    pub fn execution(mut self, execution: ExecutionStrategy) -> Self {
+        self.execution = Some(execution);
+        self
+    }
+
+    /// Uses `filesystem` for every call that concerns the backup directory. This is how tests
+    /// inject faults.
+    pub fn filesystem(mut self, filesystem: Arc<dyn Filesystem>) -> Self {
+        self.handle.set_filesystem(filesystem);
+        self
+    }
+
+    /// A handle that answers while the training runs and after it.
+    pub fn handle(&self) -> BackupHandle {
+        self.handle.clone()
+    }
+
+    /// Checks what can be checked without looking at the disk.
+    pub(crate) fn validate(&self) -> Result<(), BackupError> {
+        if self.frequency == SaveFreq::Steps(0) {
+            return Err(BackupError::InvalidFrequency);
+        }
+        if self.keep_last == 0 {
+            return Err(BackupError::InvalidKeepLast);
+        }
+        let strategy = match &self.execution {
+            None | Some(ExecutionStrategy::SingleDevice(_)) => return Ok(()),
+            Some(ExecutionStrategy::MultiDevice(..)) => "MultiDevice",
+            Some(ExecutionStrategy::DistributedDataParallel { .. }) => "DistributedDataParallel",
+        };
+        Err(BackupError::UnsupportedExecution { strategy })
+    }
+}
+
+/// Adds the one line to Burn's [`SupervisedTraining`].
+pub trait BackupExt {
+    /// Backs the training up while it runs; when the program is run again, continues it at the
+    /// exact next batch. Replaces the builder's training strategy.
+    fn backup_and_restore(self, backup: BackupAndRestore) -> Self;
+}
+
+impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
+    fn backup_and_restore(self, backup: BackupAndRestore) -> Self {
+        self.with_training_strategy(TrainingStrategy::Custom(Arc::new(BackupStrategy::new(
+            backup,
+        ))))
+    }
+}

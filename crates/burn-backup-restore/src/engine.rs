@@ -1,0 +1,314 @@
+//! Backup and restore for any training loop: the loop tells what it has done, the engine decides,
+//! takes snapshots and has them written.
+//!
+//! ```text
+//! loop:    begin -> (seed_step, train a batch, step_done)* -> split_done
+//!                -> (seed_validation, validate) -> epoch_done -> .. -> finished | stopped
+//! ```
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::tensor::Device;
+use burn::train::metric::store::EventStoreClient;
+use burn::train::{Interrupter, Learner, LearnerModel};
+use burn_backup_store::{Generation, OpenOptions, Store};
+use jiff::Timestamp;
+
+use crate::background::{Background, Desk};
+use crate::builder::BackupAndRestore;
+use crate::burn_api::{BURN_VERSION, Items, RecordReader};
+use crate::error::{BackupError, with_causes};
+use crate::handle::BackupHandle;
+use crate::restore::restore;
+use crate::seed::{self, Purpose};
+use crate::snapshot::Snapshot;
+use crate::state::{Moment, Phase, TrainingState};
+use crate::trigger::Trigger;
+
+const LOG: &str = "burn_backup::restore";
+
+/// Where the engine reports to, and what it reads from, in the training at hand.
+pub(crate) struct Surroundings {
+    /// Stops the training, and says whether it is being stopped.
+    pub interrupter: Interrupter,
+    /// Needed to read records; nothing is looked up in it.
+    pub event_store: Arc<EventStoreClient>,
+    /// The epoch that a training without a backup begins with.
+    pub first_epoch: usize,
+    /// After how many batches the optimizer steps.
+    pub grad_accumulation: usize,
+}
+
+/// Backs up and restores one training.
+pub(crate) struct Engine<M: LearnerModel> {
+    store: Arc<Store>,
+    background: Background<M>,
+    handle: BackupHandle,
+    interrupter: Interrupter,
+    trigger: Trigger,
+    state: TrainingState,
+    is_restored: bool,
+    has_stepped_here: bool,
+    committed: Option<Moment>,
+    /// Gradients that are being accumulated can't be saved. A stop in the middle of it goes back
+    /// to the last optimizer step; this is the training at that moment.
+    at_optimizer_step: Option<Snapshot<M>>,
+    accumulates: bool,
+    delete_at_end: bool,
+    has_ended: bool,
+}
+
+impl<M: LearnerModel> Engine<M> {
+    /// Opens the backup directory, and restores the newest backup into `learner` if there is one.
+    pub(crate) fn open(
+        settings: &BackupAndRestore,
+        learner: &mut Learner<M>,
+        surroundings: Surroundings,
+    ) -> Result<Self, BackupError> {
+        settings.validate()?;
+        let options = OpenOptions::default()
+            .filesystem(settings.handle.filesystem())
+            .run_seed(settings.run_seed);
+        let store = Arc::new(Store::open(&settings.backup_dir, options)?);
+        let newest = store.newest()?;
+
+        let is_restored = newest.is_some();
+        let state = match newest {
+            Some(generation) => restore_newest(settings, learner, &surroundings, generation)?,
+            None => TrainingState::fresh(
+                surroundings.first_epoch,
+                settings.reseed_steps,
+                BURN_VERSION,
+            ),
+        };
+        let background = Background::start(Desk {
+            store: store.clone(),
+            handle: settings.handle.clone(),
+            keep_last: settings.keep_last,
+            on_error: settings.on_error,
+            interrupter: surroundings.interrupter.clone(),
+            event_store: surroundings.event_store,
+        })?;
+        Ok(Self {
+            store,
+            background,
+            handle: settings.handle.clone(),
+            interrupter: surroundings.interrupter,
+            trigger: Trigger::new(settings.frequency),
+            committed: is_restored.then(|| state.moment()),
+            state,
+            is_restored,
+            has_stepped_here: false,
+            at_optimizer_step: None,
+            accumulates: surroundings.grad_accumulation > 1,
+            delete_at_end: settings.delete_checkpoint,
+            has_ended: false,
+        })
+    }
+
+    /// Where the training is, and what else is known of it.
+    pub(crate) fn state(&self) -> &TrainingState {
+        &self.state
+    }
+
+    /// The directory that holds the backups.
+    pub(crate) fn backup_dir(&self) -> &Path {
+        self.store.path()
+    }
+
+    /// The learning rate to report for a batch. The learner knows none before its first optimizer
+    /// step in this process; the backup does.
+    pub(crate) fn learning_rate(
+        &self,
+        learner: &Learner<M>,
+        has_stepped: bool,
+    ) -> ModuleLearningRate {
+        if self.has_stepped_here || has_stepped || !self.is_restored {
+            learner.lr_current()
+        } else {
+            self.state.learning_rate.into()
+        }
+    }
+
+    /// Whether the training was taken up from a backup.
+    pub(crate) fn is_restored(&self) -> bool {
+        self.is_restored
+    }
+
+    /// Whether nothing is left to do in a training of `num_epochs` epochs.
+    pub(crate) fn is_complete(&self, num_epochs: usize) -> bool {
+        self.state.early_stopped || self.state.position.epoch > num_epochs
+    }
+
+    /// Seeds `device` for the next batch, before it is fetched: the batcher may draw too.
+    pub(crate) fn seed_step(&self, device: &Device) {
+        self.seed(device, Purpose::Train);
+    }
+
+    /// Seeds `device` for a validation.
+    pub(crate) fn seed_validation(&self, device: &Device) {
+        self.seed(device, Purpose::Validate);
+    }
+
+    /// To be called before the optimizer steps, if gradients are accumulated: nothing may keep
+    /// the tensors alive that it is about to replace.
+    pub(crate) fn optimizer_step_begins(&mut self) {
+        self.at_optimizer_step = None;
+    }
+
+    /// One more batch is trained. `has_stepped` says that the optimizer has used its gradients.
+    pub(crate) fn step_done(&mut self, learner: &Learner<M>, items: &Items, has_stepped: bool) {
+        let state = &mut self.state;
+        state.position = state.position.after_step();
+        state.data.items_total = items.total;
+        state.data.items_processed = items.processed;
+        if state.position.step_in_epoch == 1 {
+            state.data.first_batch_items = items.processed;
+        }
+        if has_stepped {
+            state.learning_rate = learner.lr_current().base();
+            self.has_stepped_here = true;
+        }
+
+        let position = state.position;
+        if self.trigger.after_step(&position, has_stepped) && !self.has_failed() {
+            self.save(learner);
+        }
+        if has_stepped && self.accumulates {
+            self.at_optimizer_step = Some(self.snapshot(learner));
+        }
+    }
+
+    /// All batches of the epoch are trained.
+    pub(crate) fn split_done(&mut self) {
+        self.state.phase = Phase::Validate;
+        // Gradients that no optimizer step has used by now are never used.
+        self.at_optimizer_step = None;
+    }
+
+    /// The epoch's validation is done, and so is what Burn does after it.
+    pub(crate) fn epoch_done(&mut self, learner: &Learner<M>, early_stopped: bool) {
+        let state = &mut self.state;
+        state.position = state.position.after_epoch();
+        state.phase = Phase::Train;
+        state.data.items_processed = 0;
+        state.early_stopped = early_stopped;
+        if self.trigger.after_epoch() && !self.has_failed() {
+            self.save(learner);
+        }
+    }
+
+    /// The training stops before its end. If that is a user's wish, this moment is kept; if it is
+    /// an error, the last good backup is what stays.
+    pub(crate) fn stopped(&mut self, learner: &Learner<M>) {
+        if !self.has_failed() {
+            let snapshot = self.at_optimizer_step.take();
+            self.keep(snapshot.unwrap_or_else(|| self.snapshot(learner)));
+        }
+        self.settle();
+    }
+
+    /// The training has run to its end.
+    pub(crate) fn finished(&mut self, learner: &Learner<M>) {
+        if self.trigger.at_end() && !self.has_failed() {
+            self.keep(self.snapshot(learner));
+        }
+        self.settle();
+        self.has_ended = true;
+    }
+
+    /// Everything is written, and the program is about to have its result. A training that ran to
+    /// its end without an error needs its backup no longer.
+    pub(crate) fn conclude(self, has_error: bool) {
+        let Self {
+            store,
+            background,
+            handle,
+            ..
+        } = self;
+        drop(background);
+        if !(self.has_ended && self.delete_at_end) || has_error {
+            return;
+        }
+        let Some(store) = Arc::into_inner(store) else {
+            return;
+        };
+        if let Err(error) = store.remove() {
+            let error = Arc::new(BackupError::from(error));
+            log::error!(target: LOG, "the backup stays: {}", with_causes(&error));
+            handle.failed(error);
+        }
+    }
+
+    fn seed(&self, device: &Device, purpose: Purpose) {
+        if self.state.reseed_steps {
+            let run_seed = self.store.identity().run_seed;
+            device.seed(seed::derive(
+                run_seed,
+                purpose,
+                self.state.position.global_step,
+            ));
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.interrupter.should_stop() && self.interrupter.error().is_some()
+    }
+
+    fn snapshot(&self, learner: &Learner<M>) -> Snapshot<M> {
+        Snapshot::take(learner, self.state.clone())
+    }
+
+    /// Saves this moment, and counts how long that holds the training.
+    fn save(&mut self, learner: &Learner<M>) {
+        let started = Instant::now();
+        self.settle();
+        let snapshot = self.snapshot(learner);
+        self.background.submit(snapshot);
+        self.handle.held(started.elapsed());
+    }
+
+    /// Saves the moment of `snapshot`, unless that is what was saved last.
+    fn keep(&mut self, snapshot: Snapshot<M>) {
+        let started = Instant::now();
+        self.settle();
+        if self.committed != Some(snapshot.state.moment()) {
+            self.background.submit(snapshot);
+            self.settle();
+        }
+        self.handle.held(started.elapsed());
+    }
+
+    fn settle(&mut self) {
+        if let Some(moment) = self.background.settle() {
+            self.committed = Some(moment);
+        }
+    }
+}
+
+fn restore_newest<M: LearnerModel>(
+    settings: &BackupAndRestore,
+    learner: &mut Learner<M>,
+    surroundings: &Surroundings,
+    generation: Generation,
+) -> Result<TrainingState, BackupError> {
+    let (id, created) = (generation.id(), generation.manifest().created);
+    let mut reader = RecordReader::new(surroundings.event_store.clone());
+    let mut state = restore(learner, generation, &mut reader, &settings.backup_dir)?;
+    if state.reseed_steps != settings.reseed_steps {
+        log::warn!(
+            target: LOG,
+            "reseed_steps was {} when the backup was made and is {} now: from here on the random \
+             numbers are others than the undisturbed training would have drawn",
+            state.reseed_steps, settings.reseed_steps,
+        );
+        state.reseed_steps = settings.reseed_steps;
+    }
+    let age = Duration::try_from(Timestamp::now().duration_since(created)).unwrap_or_default();
+    settings.handle.restored(state.position, age);
+    log::info!(target: LOG, "restored from backup {id} at {}, {age:.0?} old", state.position);
+    Ok(state)
+}

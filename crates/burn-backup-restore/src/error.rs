@@ -1,0 +1,215 @@
+use std::error::Error as _;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use burn::store::RecordError;
+use burn::train::TrainingError;
+use burn::train::checkpoint::CheckpointerError;
+use burn_backup_store::StoreError;
+
+use crate::fingerprint::ParamDifference;
+
+/// How many differing parameters a message names.
+const NAMED_DIFFERENCES: usize = 3;
+
+/// Why a training could not be backed up or restored.
+///
+/// Each message says what was being done and to what, what became of the backup, and what to do.
+/// When it ends a training, it is in [`LearningResult::error`](burn::train::LearningResult), from
+/// where [`BackupError::find`] takes it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// `SaveFreq::Steps(0)`.
+    #[error(
+        "save_freq(SaveFreq::Steps(0)) asks for a backup every 0 batches; nothing was changed: \
+         give 1 or more, or SaveFreq::Never"
+    )]
+    InvalidFrequency,
+
+    /// `keep_last(0)`.
+    #[error("keep_last(0) would keep no backup; nothing was changed: give 1 or more")]
+    InvalidKeepLast,
+
+    /// An execution strategy that has no training loop here yet.
+    #[error(
+        "execution(ExecutionStrategy::{strategy}) can't be backed up yet; nothing was changed: use \
+         ExecutionStrategy::SingleDevice"
+    )]
+    UnsupportedExecution {
+        /// The strategy's name.
+        strategy: &'static str,
+    },
+
+    /// The backup directory can't be used, or a save failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+
+    /// The manifest's state document is whole, but not one of this crate.
+    #[error(
+        "the backup in '{}' was not made by burn-backup-restore, or lacks a part; it was not \
+         touched: give this training a directory of its own, or delete the directory to start anew",
+        path.display()
+    )]
+    ForeignBackup {
+        /// The backup directory.
+        path: PathBuf,
+        /// What is wrong with the document; `None` if a part is missing.
+        source: Option<serde_json::Error>,
+    },
+
+    /// The backup is of another model.
+    #[error(
+        "the backup in '{}' is of another model: {}; the backup was not touched: run the program \
+         that made it, or delete the directory to start anew",
+        path.display(), name_differences(differences)
+    )]
+    ModelMismatch {
+        /// The backup directory.
+        path: PathBuf,
+        /// Every parameter that differs.
+        differences: Vec<ParamDifference>,
+    },
+
+    /// The program's optimizer can't take the state in the backup.
+    #[error(
+        "the backup in '{}' was made with another optimizer: {lost} of its {total} state entries \
+         have no place in this one, the first is '{first}'; the backup was not touched: use the \
+         optimizer that made it, or delete the directory to start anew",
+        path.display()
+    )]
+    OptimizerMismatch {
+        /// The backup directory.
+        path: PathBuf,
+        /// How many entries can't be loaded.
+        lost: usize,
+        /// How many entries the backup has.
+        total: usize,
+        /// The parameter and field of the first one that can't be loaded.
+        first: String,
+    },
+
+    /// The program's learning-rate scheduler can't take the state in the backup.
+    #[error(
+        "the backup in '{}' was made with another learning-rate scheduler: its entry '{first}' has \
+         no place in this one; the backup was not touched: use the scheduler that made it, or \
+         delete the directory to start anew",
+        path.display()
+    )]
+    SchedulerMismatch {
+        /// The backup directory.
+        path: PathBuf,
+        /// The first entry that can't be loaded.
+        first: String,
+    },
+
+    /// The training loader yields other items than it did before the interruption.
+    #[error(
+        "the training data is not what it was when the backup in '{}' was made: {what} was \
+         {recorded}, and is {found} now; the backup was not touched: use the same data, batch size \
+         and loader, or delete the directory to start anew",
+        path.display()
+    )]
+    DataMismatch {
+        /// The backup directory.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What the backup says.
+        recorded: usize,
+        /// What the loader says now.
+        found: usize,
+    },
+
+    /// A record can't be encoded, or can't be decoded although its bytes are those that were saved.
+    #[error("cannot {operation} the {part} record; the backups that are there were not touched")]
+    Record {
+        /// What was being done.
+        operation: &'static str,
+        /// Which record.
+        part: &'static str,
+        /// The cause.
+        source: RecordError,
+    },
+
+    /// The state of the training can't be written as JSON.
+    #[error("cannot write down the training's state; the backups that are there were not touched")]
+    State(#[source] serde_json::Error),
+
+    /// The thread that writes backups panicked.
+    #[error(
+        "the backup failed with a panic: {message}; the backups that are there were not touched"
+    )]
+    Panicked {
+        /// The panic's message.
+        message: String,
+    },
+
+    /// The thread that writes backups can't be started.
+    #[error("cannot start the thread that writes backups; nothing was changed")]
+    Thread(#[source] std::io::Error),
+}
+
+impl BackupError {
+    /// The error of this crate in the one that ended a training, if it is one of ours.
+    pub fn find(error: &TrainingError) -> Option<&Self> {
+        match error {
+            TrainingError::Checkpoint(CheckpointerError::IOError(error)) => error
+                .get_ref()
+                .and_then(|error| error.downcast_ref::<Reported>())
+                .map(|reported| reported.0.as_ref()),
+            _ => None,
+        }
+    }
+
+    /// Dresses the error up for Burn.
+    pub(crate) fn into_training_error(error: Arc<Self>) -> TrainingError {
+        TrainingError::Checkpoint(CheckpointerError::IOError(std::io::Error::other(Reported(
+            error,
+        ))))
+    }
+}
+
+/// An error with its causes on one line: Burn shows its errors without their sources.
+#[derive(Debug)]
+struct Reported(Arc<BackupError>);
+
+impl fmt::Display for Reported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", with_causes(&self.0))
+    }
+}
+
+impl std::error::Error for Reported {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// The error and everything that caused it.
+pub(crate) fn with_causes(error: &BackupError) -> impl fmt::Display {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(" (cause: {error})"));
+        cause = error.source();
+    }
+    text
+}
+
+fn name_differences(differences: &[ParamDifference]) -> String {
+    let named: Vec<_> = differences
+        .iter()
+        .take(NAMED_DIFFERENCES)
+        .map(ToString::to_string)
+        .collect();
+    let mut text = named.join(", ");
+    if differences.len() > NAMED_DIFFERENCES {
+        text.push_str(&format!(
+            ", and {} more",
+            differences.len() - NAMED_DIFFERENCES
+        ));
+    }
+    text
+}

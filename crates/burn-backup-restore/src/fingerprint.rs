@@ -1,0 +1,189 @@
+//! What a model looks like from outside: the names, shapes and types of its parameters.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Bool, DType, Device, Int, Shape, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// One parameter, as its record describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ParamSpec {
+    pub path: String,
+    pub shape: Vec<usize>,
+    pub dtype: String,
+}
+
+impl fmt::Display for ParamSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.shape, self.dtype)
+    }
+}
+
+/// A parameter that differs between a backup and the program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParamDifference {
+    /// The parameter's path in the model, such as `conv1.weight`.
+    pub path: String,
+    /// Shape and type in the backup; `None` if it has no such parameter.
+    pub backup: Option<String>,
+    /// Shape and type in the program; `None` if it has no such parameter.
+    pub program: Option<String>,
+}
+
+impl fmt::Display for ParamDifference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let side = |spec: &Option<String>| spec.clone().unwrap_or_else(|| "absent".to_owned());
+        let (backup, program) = (side(&self.backup), side(&self.program));
+        write!(
+            f,
+            "'{}' is {backup} in the backup and {program} in the program",
+            self.path
+        )
+    }
+}
+
+/// The parameters of a model whose records are about to be taken.
+pub(crate) fn of_record<M: Module>(model: &M) -> Vec<ParamSpec> {
+    let mut collector = Collector {
+        form: Form::Recorded,
+        path: Vec::new(),
+        params: Vec::new(),
+    };
+    model.visit(&mut collector);
+    collector.params
+}
+
+/// Where the program's `model` differs from the one that was `recorded`, in the program's order.
+/// A parameter that is still lazy stays so, as long as it agrees.
+pub(crate) fn differences<M: Module>(recorded: &[ParamSpec], model: &M) -> Vec<ParamDifference> {
+    let recorded_by_path: HashMap<_, _> = recorded
+        .iter()
+        .map(|spec| (spec.path.as_str(), spec))
+        .collect();
+    let mut collector = Collector {
+        form: Form::Expected(&recorded_by_path),
+        path: Vec::new(),
+        params: Vec::new(),
+    };
+    model.visit(&mut collector);
+    let expected = collector.params;
+
+    let changed = expected.iter().filter_map(|program| {
+        let backup = recorded_by_path.get(program.path.as_str());
+        (backup != Some(&program)).then(|| ParamDifference {
+            path: program.path.clone(),
+            backup: backup.map(|spec| spec.to_string()),
+            program: Some(program.to_string()),
+        })
+    });
+    let in_program: HashMap<_, _> = expected.iter().map(|s| (s.path.as_str(), s)).collect();
+    let gone = recorded
+        .iter()
+        .filter(|spec| !in_program.contains_key(spec.path.as_str()))
+        .map(|spec| ParamDifference {
+            path: spec.path.clone(),
+            backup: Some(spec.to_string()),
+            program: None,
+        });
+    changed.chain(gone).collect()
+}
+
+/// The form of a parameter that is looked at.
+enum Form<'a> {
+    /// As the record has it.
+    Recorded,
+    /// As loading expects it, for comparison with what was recorded.
+    Expected(&'a HashMap<&'a str, &'a ParamSpec>),
+}
+
+struct Collector<'a> {
+    form: Form<'a>,
+    path: Vec<String>,
+    params: Vec<ParamSpec>,
+}
+
+/// What is known of a parameter without initialising it.
+struct Outline {
+    shape: Shape,
+    is_initialized: bool,
+    device: Device,
+}
+
+impl Collector<'_> {
+    fn add(
+        &mut self,
+        outline: impl FnOnce() -> Outline,
+        saved: impl FnOnce() -> (Shape, DType),
+        default_dtype: impl FnOnce(&Device) -> DType,
+    ) {
+        let path = self.path.join(".");
+        let (shape, dtype) = match &self.form {
+            Form::Recorded => saved(),
+            Form::Expected(recorded) => {
+                let Outline {
+                    shape,
+                    is_initialized,
+                    device,
+                } = outline();
+                let recorded = recorded.get(path.as_str());
+                let default = default_dtype(&device);
+                let agrees = |dtype: DType| recorded.is_some_and(|r| r.dtype == dtype_name(dtype));
+                // Only an initialised parameter knows its type for sure.
+                let dtype = if is_initialized || !agrees(default) {
+                    saved().1
+                } else {
+                    default
+                };
+                (shape, dtype)
+            }
+        };
+        self.params.push(ParamSpec {
+            path,
+            shape: shape.to_vec(),
+            dtype: dtype_name(dtype),
+        });
+    }
+}
+
+/// The three kinds of parameters differ in type only.
+macro_rules! visit_kind {
+    ($method:ident, $kind:ty, $setting:ident) => {
+        fn $method<const D: usize>(&mut self, param: &Param<Tensor<D, $kind>>) {
+            self.add(
+                || Outline {
+                    shape: param.lazy_shape(),
+                    is_initialized: param.is_initialized(),
+                    device: param.lazy_device(),
+                },
+                || {
+                    let tensor = param.transform_for_save().val();
+                    (tensor.shape(), tensor.dtype())
+                },
+                |device| device.settings().$setting.into(),
+            );
+        }
+    };
+}
+
+impl ModuleVisitor for Collector<'_> {
+    visit_kind!(visit_float, burn::tensor::Float, float_dtype);
+    visit_kind!(visit_int, Int, int_dtype);
+    visit_kind!(visit_bool, Bool, bool_dtype);
+
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+}
+
+fn dtype_name(dtype: DType) -> String {
+    match dtype {
+        DType::QFloat(scheme) => format!("{scheme:?}"),
+        dtype => dtype.name().to_owned(),
+    }
+}

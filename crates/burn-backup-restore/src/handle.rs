@@ -1,0 +1,135 @@
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use burn_backup_store::{Filesystem, OpenOptions, Store};
+
+use crate::error::BackupError;
+use crate::position::Position;
+
+/// Answers questions about a training's backups, while and after it runs. Cloning is cheap.
+#[derive(Clone)]
+pub struct BackupHandle {
+    backup_dir: PathBuf,
+    filesystem: Arc<dyn Filesystem>,
+    facts: Arc<Mutex<Facts>>,
+}
+
+/// What backups have cost so far in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BackupStats {
+    /// Backups that were committed.
+    pub committed: u64,
+    /// Backups that failed.
+    pub failed: u64,
+    /// Bytes in the committed backups.
+    pub bytes: u64,
+    /// How long the training thread was held by backups: snapshots, and waits for the backup
+    /// before to be written.
+    pub held_total: Duration,
+    /// The longest that the training thread was held by one backup.
+    pub held_worst: Duration,
+    /// How long it took to write the committed backups, from snapshot to commit.
+    pub persist_total: Duration,
+    /// How long it took to write the last committed backup.
+    pub persist_last: Duration,
+}
+
+#[derive(Default)]
+struct Facts {
+    restored_from: Option<(Position, Duration)>,
+    last_backup: Option<Position>,
+    last_error: Option<Arc<BackupError>>,
+    stats: BackupStats,
+}
+
+impl BackupHandle {
+    pub(crate) fn new(backup_dir: PathBuf, filesystem: Arc<dyn Filesystem>) -> Self {
+        Self {
+            backup_dir,
+            filesystem,
+            facts: Arc::default(),
+        }
+    }
+
+    pub(crate) fn set_filesystem(&mut self, filesystem: Arc<dyn Filesystem>) {
+        self.filesystem = filesystem;
+    }
+
+    pub(crate) fn filesystem(&self) -> Arc<dyn Filesystem> {
+        self.filesystem.clone()
+    }
+
+    /// Where this process took the training up; `None` if it began it, or has not been launched.
+    pub fn restored_from(&self) -> Option<Position> {
+        self.facts().restored_from.map(|(position, _)| position)
+    }
+
+    /// How old the backup was when it was restored, by the clock of the machine.
+    pub fn restored_age(&self) -> Option<Duration> {
+        self.facts().restored_from.map(|(_, age)| age)
+    }
+
+    /// The position of the last backup that this process committed.
+    pub fn last_backup(&self) -> Option<Position> {
+        self.facts().last_backup
+    }
+
+    /// The last failure of a backup. Later successes don't clear it.
+    pub fn last_error(&self) -> Option<Arc<BackupError>> {
+        self.facts().last_error.clone()
+    }
+
+    /// What backups have cost so far.
+    pub fn stats(&self) -> BackupStats {
+        self.facts().stats
+    }
+
+    /// Deletes the backup, for programs that save their model first and therefore turned
+    /// [`delete_checkpoint`](crate::BackupAndRestore::delete_checkpoint) off. Only what this crate
+    /// wrote is deleted, and the directory if nothing else is in it. Deleting a backup that is not
+    /// there does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`BackupError::Store`] if the training is still running, or a file can't be deleted.
+    pub fn discard(&self) -> Result<(), BackupError> {
+        let is_there = self.backup_dir.as_os_str().is_empty() || self.backup_dir.exists();
+        if is_there {
+            let options = OpenOptions::default().filesystem(self.filesystem.clone());
+            Store::open(&self.backup_dir, options)?.remove()?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn restored(&self, position: Position, age: Duration) {
+        self.facts().restored_from = Some((position, age));
+    }
+
+    pub(crate) fn held(&self, held: Duration) {
+        let stats = &mut self.facts().stats;
+        stats.held_total += held;
+        stats.held_worst = stats.held_worst.max(held);
+    }
+
+    pub(crate) fn committed(&self, position: Position, bytes: u64, persist: Duration) {
+        let mut facts = self.facts();
+        facts.last_backup = Some(position);
+        let stats = &mut facts.stats;
+        stats.committed += 1;
+        stats.bytes += bytes;
+        stats.persist_total += persist;
+        stats.persist_last = persist;
+    }
+
+    pub(crate) fn failed(&self, error: Arc<BackupError>) {
+        let mut facts = self.facts();
+        facts.stats.failed += 1;
+        facts.last_error = Some(error);
+    }
+
+    /// Facts are plain data: a panic elsewhere leaves nothing half done in them.
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,54 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a training is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// The epoch in progress; the first is 1, as in Burn. One more than the last when the training
+    /// has run to its end.
+    pub epoch: usize,
+    /// How many batches of that epoch are trained.
+    pub step_in_epoch: usize,
+    /// How many batches are trained since the very first start.
+    pub global_step: u64,
+}
+
+impl Position {
+    /// Before the first batch of `epoch`, the first one that this training sees.
+    pub(crate) fn start_of(epoch: usize) -> Self {
+        Self {
+            epoch,
+            step_in_epoch: 0,
+            global_step: 0,
+        }
+    }
+
+    /// One trained batch further.
+    pub(crate) fn after_step(self) -> Self {
+        Self {
+            step_in_epoch: self.step_in_epoch + 1,
+            global_step: self.global_step + 1,
+            ..self
+        }
+    }
+
+    /// At the start of the next epoch.
+    pub(crate) fn after_epoch(self) -> Self {
+        Self {
+            epoch: self.epoch + 1,
+            step_in_epoch: 0,
+            ..self
+        }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "epoch {}, batch {} (batch {} of the training)",
+            self.epoch, self.step_in_epoch, self.global_step
+        )
+    }
+}

@@ -1,0 +1,129 @@
+//! From a verified generation to a learner that is where it was.
+
+use std::path::Path;
+
+use burn::lr_scheduler::LrSchedulerRecord;
+use burn::optim::OptimizerRecord;
+use burn::store::{ModuleRecord, RecordError};
+use burn::tensor::Bytes;
+use burn::train::{Learner, LearnerModel};
+use burn_backup_store::Generation;
+
+use crate::burn_api::{Outline, RecordReader, optimizer_probe};
+use crate::encode::{MODEL, OPTIMIZER, SCHEDULER};
+use crate::error::BackupError;
+use crate::fingerprint;
+use crate::state::TrainingState;
+
+/// Loads `generation` into `learner`, after checking that it fits: Burn panics on a model that
+/// doesn't, and says nothing of an optimizer or a scheduler that doesn't.
+pub(crate) fn restore<M: LearnerModel>(
+    learner: &mut Learner<M>,
+    mut generation: Generation,
+    reader: &mut RecordReader<M>,
+    backup_dir: &Path,
+) -> Result<TrainingState, BackupError> {
+    let state: TrainingState = serde_json::from_value(generation.manifest().state.clone())
+        .map_err(|source| foreign(backup_dir, Some(source)))?;
+    let mut part = |name| {
+        generation
+            .take_part(name)
+            .map(Bytes::from_bytes_vec)
+            .ok_or_else(|| foreign(backup_dir, None))
+    };
+
+    load_model(learner, &state, part(MODEL)?, backup_dir)?;
+    let (optimizer, scheduler) = (part(OPTIMIZER)?, part(SCHEDULER)?);
+    load_scheduler(learner, scheduler.clone())?;
+    verify_fit(learner, &optimizer, scheduler, reader, backup_dir)?;
+    let record = OptimizerRecord::from_bytes(optimizer).map_err(failed(OPTIMIZER))?;
+    learner.load_optim(record);
+    Ok(state)
+}
+
+fn load_model<M: LearnerModel>(
+    learner: &mut Learner<M>,
+    state: &TrainingState,
+    bytes: Bytes,
+    backup_dir: &Path,
+) -> Result<(), BackupError> {
+    let differences = fingerprint::differences(&state.model, &learner.model());
+    if !differences.is_empty() {
+        return Err(BackupError::ModelMismatch {
+            path: backup_dir.to_path_buf(),
+            differences,
+        });
+    }
+    let record = ModuleRecord::from_bytes(bytes).map_err(failed(MODEL))?;
+    if record.len() != state.model.len() {
+        return Err(foreign(backup_dir, None));
+    }
+    // That it fits is known by now; what follows must not panic.
+    learner.load_model(
+        record
+            .validate(false)
+            .allow_partial(true)
+            .allow_unused(true),
+    );
+    Ok(())
+}
+
+fn load_scheduler<M: LearnerModel>(
+    learner: &mut Learner<M>,
+    bytes: Bytes,
+) -> Result<(), BackupError> {
+    let record = LrSchedulerRecord::from_bytes(bytes).map_err(failed(SCHEDULER))?;
+    learner.load_scheduler(record);
+    Ok(())
+}
+
+/// Checks that the optimizer and the scheduler keep what they are given, by reading it back.
+fn verify_fit<M: LearnerModel>(
+    learner: &Learner<M>,
+    optimizer: &Bytes,
+    scheduler: Bytes,
+    reader: &mut RecordReader<M>,
+    backup_dir: &Path,
+) -> Result<(), BackupError> {
+    let mut probe = learner.clone();
+    probe.load_optim(optimizer_probe(optimizer.clone()).map_err(failed(OPTIMIZER))?);
+    let (kept_optimizer, kept_scheduler) = reader.read(&probe).map_err(failed(OPTIMIZER))?;
+
+    let saved = Outline::of(optimizer.clone()).map_err(failed(OPTIMIZER))?;
+    let kept = kept_optimizer.into_bytes().and_then(Outline::of);
+    let lost = saved.lost_in(&kept.map_err(failed(OPTIMIZER))?);
+    if let Some(first) = lost.first() {
+        return Err(BackupError::OptimizerMismatch {
+            path: backup_dir.to_path_buf(),
+            lost: lost.len(),
+            total: saved.entries.len(),
+            first: first.clone(),
+        });
+    }
+
+    let saved = Outline::of(scheduler).map_err(failed(SCHEDULER))?;
+    let kept = kept_scheduler.into_bytes().and_then(Outline::of);
+    let lost = saved.lost_in(&kept.map_err(failed(SCHEDULER))?);
+    match lost.into_iter().next() {
+        Some(first) => Err(BackupError::SchedulerMismatch {
+            path: backup_dir.to_path_buf(),
+            first,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn foreign(backup_dir: &Path, source: Option<serde_json::Error>) -> BackupError {
+    BackupError::ForeignBackup {
+        path: backup_dir.to_path_buf(),
+        source,
+    }
+}
+
+fn failed(part: &'static str) -> impl FnOnce(RecordError) -> BackupError {
+    move |source| BackupError::Record {
+        operation: "decode",
+        part,
+        source,
+    }
+}

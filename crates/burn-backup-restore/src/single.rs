@@ -1,0 +1,143 @@
+//! The loop on one device: what Burn's own single-device strategy does, in the same order, with
+//! the engine told of each step.
+
+mod epoch;
+
+use std::cell::RefCell;
+
+use burn::tensor::Device;
+use burn::train::{
+    EventProcessorTraining as _, Learner, LearnerEvent, LearnerModel, SupervisedLearningStrategy,
+    SupervisedTrainingEventProcessor, TrainLoader, TrainStep, TrainingComponents, TrainingError,
+    ValidLoader,
+};
+
+use crate::engine::Engine;
+use crate::fast_forward::{self, Rest};
+use epoch::{Batches, Epoch};
+
+/// Trains on one device.
+pub(crate) struct SingleDevice<M: LearnerModel> {
+    device: Device,
+    engine: RefCell<Engine<M>>,
+}
+
+impl<M: LearnerModel> SingleDevice<M> {
+    pub(crate) fn new(device: Device, engine: Engine<M>) -> Self {
+        Self {
+            device,
+            engine: RefCell::new(engine),
+        }
+    }
+
+    pub(crate) fn into_engine(self) -> Engine<M> {
+        self.engine.into_inner()
+    }
+}
+
+impl<M: LearnerModel> SupervisedLearningStrategy<M> for SingleDevice<M> {
+    fn fit(
+        &self,
+        components: TrainingComponents<M>,
+        mut learner: Learner<M>,
+        train: TrainLoader<M>,
+        valid: ValidLoader<M>,
+        starting_epoch: usize,
+    ) -> (M, SupervisedTrainingEventProcessor<M>) {
+        let train = train.to_device(&self.device);
+        let train_items = train.num_items();
+        let valid = valid.to_device(&self.device.clone().inner());
+        let valid_items = valid.num_items();
+        // This initialises the parameters that are still lazy, too.
+        learner.fork(&self.device);
+
+        let mut engine = self.engine.borrow_mut();
+        let interrupter = components.interrupter;
+        let mut processor = components.event_processor;
+        let mut checkpointer = components.checkpointer;
+        let mut early_stopping = components.early_stopping;
+
+        let mut rest = match take_up(&engine, &train, &valid, &self.device, components.num_epochs) {
+            Ok(rest) => rest,
+            Err(error) => {
+                interrupter.fail(error);
+                return (learner.model(), processor);
+            }
+        };
+
+        let mut has_finished = true;
+        let last_epoch = match engine.is_complete(components.num_epochs) {
+            true => 0,
+            false => components.num_epochs,
+        };
+        for number in starting_epoch..=last_epoch {
+            let mut epoch = Epoch {
+                learner: &mut learner,
+                engine: &mut engine,
+                processor: &mut processor,
+                interrupter: &interrupter,
+                device: &self.device,
+                number,
+            };
+            match Batches::left(&train, &mut rest) {
+                Some(batches) => {
+                    epoch.train(batches, train_items, components.grad_accumulation);
+                }
+                None => epoch.engine.split_done(),
+            }
+            if interrupter.should_stop() {
+                if let Some(interruption) = interrupter.interruption() {
+                    let reason = interruption.reason.as_deref().unwrap_or("reason unknown");
+                    log::info!("Training interrupted: {reason}");
+                }
+                has_finished = false;
+                break;
+            }
+
+            epoch.validate(&valid, valid_items);
+            interrupter.fail_on_error(processor.process_train(LearnerEvent::EndEpoch(number)));
+            if checkpointer.is_some() || early_stopping.is_some() {
+                interrupter.fail_on_error(processor.flush());
+            }
+            if interrupter.should_stop() {
+                has_finished = false;
+                break;
+            }
+
+            if let Some(checkpointer) = &mut checkpointer {
+                checkpointer.checkpoint(&learner, number, &components.event_store);
+            }
+            let stops_early = early_stopping
+                .as_mut()
+                .is_some_and(|strategy| strategy.should_stop(number, &components.event_store));
+            engine.epoch_done(&learner, stops_early);
+            if stops_early {
+                break;
+            }
+        }
+
+        if has_finished {
+            engine.finished(&learner);
+        } else {
+            engine.stopped(&learner);
+        }
+        (learner.model(), processor)
+    }
+}
+
+/// Brings both loaders to where a restored training was, if anything is left of it.
+fn take_up<'l, M: LearnerModel>(
+    engine: &Engine<M>,
+    train: &'l TrainLoader<M>,
+    valid: &ValidLoader<M>,
+    device: &Device,
+    num_epochs: usize,
+) -> Result<Rest<'l, <M as TrainStep>::Input>, TrainingError> {
+    if !engine.is_restored() || engine.is_complete(num_epochs) {
+        return Ok(Rest::WholeEpoch);
+    }
+    fast_forward::valid_loader(valid, engine.state());
+    fast_forward::train_loader(train, engine.state(), engine.backup_dir(), || {
+        engine.seed_step(device);
+    })
+}

@@ -1,0 +1,86 @@
+//! What a backup says of the training besides its tensors: the manifest's state document.
+
+use serde::{Deserialize, Serialize};
+
+use crate::fingerprint::ParamSpec;
+use crate::position::Position;
+
+/// The part of an epoch that comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Phase {
+    /// Batches may be left to train.
+    Train,
+    /// All batches are trained; the validation is still to be run, or to be run again.
+    Validate,
+}
+
+/// What the training loader said of its progress, to recognise it again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct DataProgress {
+    /// Items in an epoch.
+    pub items_total: usize,
+    /// Items in the first batch of the epoch begun last.
+    pub first_batch_items: usize,
+    /// Items of the epoch in progress after its `step_in_epoch` batches.
+    pub items_processed: usize,
+}
+
+/// Everything that a restored training needs to know besides its records.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TrainingState {
+    pub position: Position,
+    pub phase: Phase,
+    /// The early stopping strategy has ended the training.
+    pub early_stopped: bool,
+    /// The epoch that the very first start began with; more than 1 after Burn's `.checkpoint(n)`.
+    pub first_epoch: usize,
+    pub data: DataProgress,
+    /// The learning rate of the last optimizer step, of the scheduler's base group.
+    pub learning_rate: f64,
+    /// Whether the device is seeded before each step.
+    pub reseed_steps: bool,
+    /// The version of Burn that made the records.
+    pub burn: String,
+    /// The parameters of the model, in the order of a traversal.
+    pub model: Vec<ParamSpec>,
+}
+
+impl TrainingState {
+    /// Nothing is trained yet.
+    pub(crate) fn fresh(first_epoch: usize, reseed_steps: bool, burn: &str) -> Self {
+        Self {
+            position: Position::start_of(first_epoch),
+            phase: Phase::Train,
+            early_stopped: false,
+            first_epoch,
+            data: DataProgress::default(),
+            learning_rate: 0.0,
+            reseed_steps,
+            burn: burn.to_owned(),
+            model: Vec::new(),
+        }
+    }
+
+    /// How many epochs were trained and validated to their end.
+    pub(crate) fn epochs_done(&self) -> usize {
+        self.position.epoch.saturating_sub(self.first_epoch)
+    }
+
+    /// What distinguishes one moment of a training from another.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment {
+            position: self.position,
+            phase: self.phase,
+            early_stopped: self.early_stopped,
+        }
+    }
+}
+
+/// A moment at which a backup can be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub position: Position,
+    phase: Phase,
+    early_stopped: bool,
+}
