@@ -1,3 +1,4 @@
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -41,6 +42,14 @@ struct Facts {
     last_backup: Option<Position>,
     last_error: Option<Arc<BackupError>>,
     stats: BackupStats,
+}
+
+impl fmt::Debug for BackupHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackupHandle")
+            .field("backup_dir", &self.backup_dir)
+            .finish_non_exhaustive()
+    }
 }
 
 impl BackupHandle {

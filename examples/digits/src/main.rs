@@ -1,1 +1,76 @@
-fn main(){}
+//! Trains a convolutional network on handwritten digits, with backups. Crash it, run it again, and
+//! compare the last line with that of a run that was left alone.
+
+mod arguments;
+mod crash;
+mod data;
+mod digest;
+mod model;
+mod renderer;
+
+use anyhow::Context as _;
+use burn::grad_clipping::GradientClippingConfig;
+use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
+use burn::optim::AdamConfig;
+use burn::train::metric::{AccuracyMetric, LossMetric};
+use burn::train::{Learner, SupervisedTraining};
+use burn_backup_restore::{BackupAndRestore, BackupExt as _};
+use clap::Parser as _;
+
+use arguments::Arguments;
+use crash::CrashPoint;
+use model::DigitsModel;
+
+fn main() -> anyhow::Result<()> {
+    let log = env_logger::Env::default().default_filter_or("warn,burn_backup::restore=info");
+    env_logger::Builder::from_env(log).init();
+    let arguments = Arguments::parse();
+    let device = arguments.device.open();
+
+    let backup = BackupAndRestore::new(&arguments.backup_dir)
+        .save_freq(arguments.save_freq)
+        .keep_last(arguments.keep_last)
+        .seed(SEED);
+    let handle = backup.handle();
+    let crash = arguments
+        .crash_at
+        .map(|at| CrashPoint::new(at, data::TRAIN_BATCHES, handle.clone()));
+
+    device.seed(SEED);
+    let steps = arguments.epochs * data::TRAIN_BATCHES;
+    let schedule = CosineAnnealingLrSchedulerConfig::new(3e-3, steps)
+        .init()
+        .map_err(anyhow::Error::msg)
+        .context("cannot make the learning-rate schedule")?;
+    let optimizer = AdamConfig::new()
+        .with_grad_clipping(Some(GradientClippingConfig::Norm(5.0)))
+        .init();
+    let model = DigitsModel::new(&device.clone().autodiff(), crash);
+    let learner = Learner::new(model, optimizer, schedule);
+
+    let (train, valid) = data::loaders(SEED);
+    let result = SupervisedTraining::new(&arguments.artifact_dir, train, valid)
+        .metrics((AccuracyMetric::new(), LossMetric::new()))
+        .num_epochs(arguments.epochs)
+        .renderer(Box::new(renderer::EpochLines::default()))
+        .with_application_logger(None)
+        .backup_and_restore(backup)
+        .launch(learner);
+
+    if let Some(error) = result.error {
+        anyhow::bail!("the training ended with an error: {error}");
+    }
+    let stats = handle.stats();
+    println!(
+        "{} backups of {} bytes in all; the training was held {:.1?} by them in all, {:.1?} at \
+         worst",
+        stats.committed, stats.bytes, stats.held_total, stats.held_worst
+    );
+    let accuracy = model::accuracy(&result.model, &device)?;
+    println!("accuracy on the validation set: {:.1} %", 100.0 * accuracy);
+    println!("digest of the weights: {}", digest::of(&result.model));
+    Ok(())
+}
+
+/// For the initial weights, the shuffling, and the random numbers of each step.
+const SEED: u64 = 42;
