@@ -65,6 +65,8 @@ mod remove;
 mod seal;
 mod store;
 mod sweep;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod verify;
 
 pub use commit::Committed;

@@ -1,0 +1,114 @@
+//! What every filesystem under the store must do; the real one and the faulty one pass the same.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+
+use burn_backup_store::testing::FaultyFilesystem;
+use burn_backup_store::{EntryKind, Filesystem, LockAttempt, RealFilesystem};
+
+fn suite(fs: &dyn Filesystem) {
+    let temporary = tempfile::tempdir().unwrap();
+    let root = temporary.path();
+    let (dir, file) = (root.join("dir"), root.join("file"));
+
+    assert_eq!(fs.kind(&dir).unwrap(), None);
+    fs.create_dir(&dir).unwrap();
+    assert_eq!(fs.kind(&dir).unwrap(), Some(EntryKind::Dir));
+    assert_eq!(
+        fs.create_dir(&dir).unwrap_err().kind(),
+        ErrorKind::AlreadyExists
+    );
+    let below_nothing = root.join("none/dir");
+    assert_eq!(
+        fs.create_dir(&below_nothing).unwrap_err().kind(),
+        ErrorKind::NotFound
+    );
+
+    let mut writer = fs.create_file(&file).unwrap();
+    writer.write_all(b"contents").unwrap();
+    writer.sync().unwrap();
+    drop(writer);
+    assert_eq!(fs.kind(&file).unwrap(), Some(EntryKind::File));
+    let again = fs.create_file(&file).err().unwrap();
+    assert_eq!(again.kind(), ErrorKind::AlreadyExists);
+
+    let mut reader = fs.open_file(&file).unwrap();
+    assert_eq!(reader.len().unwrap(), 8);
+    let mut contents = String::new();
+    reader.read_to_string(&mut contents).unwrap();
+    assert_eq!(contents, "contents");
+    assert_eq!(
+        fs.open_file(&dir).err().unwrap().kind(),
+        ErrorKind::InvalidInput
+    );
+    let missing = fs.open_file(&root.join("none")).err().unwrap();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+
+    let moved = dir.join("moved");
+    fs.rename(&file, &moved).unwrap();
+    fs.sync_dir(&dir).unwrap();
+    fs.sync_dir(root).unwrap();
+    assert_eq!(fs.kind(&file).unwrap(), None);
+    let entries = fs.list(&dir).unwrap();
+    assert_eq!(entries.len(), 1);
+    assert_eq!(
+        (entries[0].name.as_str(), entries[0].kind),
+        ("moved", EntryKind::File)
+    );
+
+    assert!(
+        fs.remove_dir(&dir).is_err(),
+        "a directory with something in it"
+    );
+    fs.remove_file(&moved).unwrap();
+    fs.remove_dir(&dir).unwrap();
+    assert_eq!(fs.list(root).unwrap(), []);
+}
+
+#[cfg(unix)]
+fn links_suite(fs: &dyn Filesystem) {
+    let temporary = tempfile::tempdir().unwrap();
+    let (target, link) = (
+        temporary.path().join("target"),
+        temporary.path().join("link"),
+    );
+    std::fs::write(&target, b"contents").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    assert_eq!(fs.kind(&link).unwrap(), Some(EntryKind::Other));
+    assert!(fs.open_file(&link).is_err());
+    fs.remove_file(&link).unwrap();
+    assert!(target.exists());
+}
+
+fn lock_suite(fs: &dyn Filesystem) {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("lock");
+    let LockAttempt::Held(first) = fs.lock(&path, "the first").unwrap() else {
+        panic!("nobody holds the lock");
+    };
+    match fs.lock(&path, "the second").unwrap() {
+        LockAttempt::Busy { owner } => assert_eq!(owner, "the first"),
+        LockAttempt::Held(_) => panic!("two hold the lock"),
+    }
+    drop(first);
+    assert!(matches!(
+        fs.lock(&path, "the third").unwrap(),
+        LockAttempt::Held(_)
+    ));
+}
+
+#[test]
+fn the_real_filesystem_keeps_the_contract() {
+    suite(&RealFilesystem);
+    lock_suite(&RealFilesystem);
+    #[cfg(unix)]
+    links_suite(&RealFilesystem);
+}
+
+#[test]
+fn a_faulty_filesystem_without_faults_keeps_the_contract() {
+    let faultless = FaultyFilesystem::new(|_, _| Ok(()));
+    suite(&faultless);
+    lock_suite(&faultless);
+    #[cfg(unix)]
+    links_suite(&faultless);
+}

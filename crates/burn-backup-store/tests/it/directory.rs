@@ -1,0 +1,113 @@
+use std::fs;
+
+use burn_backup_store::{OpenOptions, Store, StoreError};
+
+use crate::support::{Scratch, assert_is, names, save};
+
+#[test]
+fn an_empty_path_is_an_error() {
+    let error = Store::open("", OpenOptions::default()).err().unwrap();
+    assert!(matches!(error, StoreError::EmptyPath), "{error}");
+}
+
+#[test]
+fn a_path_that_is_a_file_is_an_error_and_the_file_stays() {
+    let scratch = Scratch::new();
+    fs::write(scratch.root(), b"mine").unwrap();
+    for path in [scratch.root(), scratch.root().join("below")] {
+        let error = Store::open(&path, OpenOptions::default()).err().unwrap();
+        assert!(
+            error
+                .to_string()
+                .contains(&*scratch.root().to_string_lossy()),
+            "{error}"
+        );
+    }
+    assert_eq!(fs::read(scratch.root()).unwrap(), b"mine");
+}
+
+#[test]
+fn a_directory_in_use_is_refused_with_the_name_of_the_process() {
+    let scratch = Scratch::new().with_generations(1);
+    let first = scratch.open();
+    let error = Store::open(scratch.root(), OpenOptions::default())
+        .err()
+        .unwrap();
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    let process = format!("process {}", std::process::id());
+    assert!(error.to_string().contains(&process), "{error}");
+
+    drop(first);
+    assert_is(scratch.open().newest().unwrap(), 1);
+}
+
+#[test]
+fn removal_takes_everything_of_ours_and_the_directory() {
+    let scratch = Scratch::new().with_generations(3);
+    fs::remove_file(scratch.generation(3).join("model.bpk")).unwrap();
+    let store = scratch.open();
+    assert_is(store.newest().unwrap(), 2);
+    store.remove().unwrap();
+    assert!(!scratch.root().exists());
+    assert!(scratch.open().newest().unwrap().is_none());
+}
+
+#[test]
+fn other_peoples_files_stay_where_they_are() {
+    let scratch = Scratch::new().with_generations(3);
+    let theirs = [
+        scratch.root().join("notes.txt"),
+        scratch.root().join(".staging-plans"),
+        scratch.root().join("generations/notes.txt"),
+        scratch.generation(1).join("notes.txt"),
+        scratch.generation(3).join("notes.txt"),
+    ];
+    for file in &theirs {
+        fs::write(file, b"theirs").unwrap();
+    }
+    let store = scratch.open();
+    let committed = save(&store, 4).unwrap();
+    store.prune(&committed, 1).unwrap();
+    assert_is(store.newest().unwrap(), 4);
+    store.remove().unwrap();
+    for file in &theirs {
+        assert_eq!(fs::read(file).unwrap(), b"theirs", "{}", file.display());
+    }
+    assert!(
+        scratch.open().newest().unwrap().is_none(),
+        "nothing of ours is left"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_not_followed_out_of_the_directory() {
+    use std::os::unix::fs::symlink;
+
+    let scratch = Scratch::new().with_generations(1);
+    let outside = scratch.root().with_file_name("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("model.bpk"), b"theirs").unwrap();
+    symlink(&outside, scratch.root().join(".staging-a-0123456789abcdef")).unwrap();
+    symlink(&outside, scratch.root().join("generations/00000009")).unwrap();
+
+    let store = scratch.open();
+    assert_is(store.newest().unwrap(), 1);
+    store.remove().unwrap();
+    assert_eq!(fs::read(outside.join("model.bpk")).unwrap(), b"theirs");
+}
+
+#[cfg(unix)]
+#[test]
+fn the_backup_directory_itself_may_be_a_link() {
+    let scratch = Scratch::new();
+    let elsewhere = scratch.root().with_file_name("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, scratch.root()).unwrap();
+    let _ = save(&scratch.open(), 1).unwrap();
+    assert_is(scratch.open().newest().unwrap(), 1);
+    assert_eq!(
+        names(&elsewhere),
+        ["burn-backup.json", "generations", "lock"]
+    );
+}

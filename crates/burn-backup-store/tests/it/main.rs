@@ -1,0 +1,14 @@
+//! The store against real directories.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod contract;
+mod damage;
+mod directory;
+mod faults;
+mod generations;
+mod support;
