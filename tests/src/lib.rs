@@ -1,1 +1,20 @@
+//! A small training in which everything that can go wrong with a restore would show: shuffling, a
+//! batcher that draws noise, batch normalisation, dropout, Adam, a learning-rate schedule, and a
+//! parameter that counts the trained batches.
+#![expect(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a test fails by panicking"
+)]
 
+mod data;
+mod model;
+mod recorder;
+mod records;
+mod training;
+
+pub use data::NoisyLoader;
+pub use model::{Hooks, Net};
+pub use recorder::{Calls, RecordingRenderer};
+pub use records::{Records, model_records};
+pub use training::{Backend, Halt, Run, Training};

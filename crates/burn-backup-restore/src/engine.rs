@@ -2,8 +2,8 @@
 //! takes snapshots and has them written.
 //!
 //! ```text
-//! loop:    begin -> (seed_step, train a batch, step_done)* -> split_done
-//!                -> (seed_validation, validate) -> epoch_done -> .. -> finished | stopped
+//! open -> split_begins -> (seed_step, train a batch, step_done)* -> split_done
+//!      -> seed_validation, validate -> epoch_done -> .. -> finished | stopped -> conclude
 //! ```
 
 use std::path::Path;
@@ -151,6 +151,13 @@ impl<M: LearnerModel> Engine<M> {
     /// Seeds `device` for a validation.
     pub(crate) fn seed_validation(&self, device: &Device) {
         self.seed(device, Purpose::Validate);
+    }
+
+    /// The epoch's batches, or what is left of them, are about to be trained.
+    pub(crate) fn split_begins(&mut self, learner: &Learner<M>) {
+        if self.accumulates {
+            self.at_optimizer_step = Some(self.snapshot(learner));
+        }
     }
 
     /// To be called before the optimizer steps, if gradients are accumulated: nothing may keep

@@ -38,6 +38,7 @@ impl<M: LearnerModel> Epoch<'_, M> {
                 total_items,
             }));
         log::info!("Executing training step for epoch {}", self.number);
+        self.engine.split_begins(self.learner);
         if self.train_batches(&mut batches, grad_accumulation) {
             self.engine.split_done();
         }

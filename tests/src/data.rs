@@ -1,0 +1,64 @@
+use std::sync::Arc;
+
+use burn::data::dataloader::batcher::Batcher;
+use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
+use burn::data::dataset::{Dataset, DatasetError};
+use burn::tensor::{Device, Distribution, Tensor, TensorData};
+
+use crate::model::{Batch, CLASSES, FEATURES};
+
+/// A shuffling loader of a made-up data set, whose batcher adds noise from the device's generator.
+pub struct NoisyLoader;
+
+impl NoisyLoader {
+    /// A loader of `items` items in batches of `batch_size`. Reading the item `broken` fails.
+    pub fn build(
+        items: usize,
+        batch_size: usize,
+        seed: u64,
+        broken: Option<usize>,
+    ) -> Arc<dyn DataLoader<Batch>> {
+        DataLoaderBuilder::new(NoisyBatcher)
+            .batch_size(batch_size)
+            .shuffle(seed)
+            .build(Numbers { items, broken })
+    }
+}
+
+/// The numbers from 0 on.
+struct Numbers {
+    items: usize,
+    broken: Option<usize>,
+}
+
+impl Dataset<usize> for Numbers {
+    fn get(&self, index: usize) -> Result<usize, DatasetError> {
+        if self.broken == Some(index) {
+            return Err(DatasetError::new(std::io::Error::other("this item is broken")));
+        }
+        Ok(index)
+    }
+
+    fn len(&self) -> usize {
+        self.items
+    }
+}
+
+struct NoisyBatcher;
+
+impl Batcher<usize, Batch> for NoisyBatcher {
+    fn batch(&self, items: Vec<usize>, device: &Device) -> Batch {
+        let rows = items.len();
+        let inputs: Vec<f32> = items
+            .iter()
+            .flat_map(|item| (0..FEATURES).map(move |at| ((item * 7 + at * 3) % 11) as f32 / 11.0))
+            .collect();
+        let classes: Vec<i64> = items.iter().map(|item| (item % CLASSES) as i64).collect();
+        let inputs = Tensor::from_data(TensorData::new(inputs, [rows, FEATURES]), device);
+        let noise = Tensor::random([rows, FEATURES], Distribution::Normal(0.0, 0.1), device);
+        Batch {
+            inputs: inputs + noise,
+            classes: Tensor::from_data(TensorData::new(classes, [rows]), device),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+use std::sync::{Arc, Mutex};
+
+use burn::module::{Module, Param, ParamId};
+use burn::nn::loss::CrossEntropyLossConfig;
+use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig, Relu};
+use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::{Device, Int, Tensor};
+use burn::train::{ClassificationOutput, InferenceStep, TrainOutput, TrainStep};
+
+pub const FEATURES: usize = 6;
+pub const CLASSES: usize = 3;
+
+/// Inputs of shape `[batch, 6]` and classes of shape `[batch]`.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    pub inputs: Tensor<2>,
+    pub classes: Tensor<1, Int>,
+}
+
+/// The network.
+#[derive(Module, Debug)]
+pub struct Net {
+    input: Linear,
+    norm: BatchNorm,
+    dropout: Dropout,
+    output: Linear,
+    /// How many optimizer steps this model has seen: shape `[1]`.
+    steps: Param<Tensor<1>>,
+    #[module(skip)]
+    hooks: Hooks,
+}
+
+impl Net {
+    /// A network with `hidden` units.
+    pub fn new(hidden: usize, device: &Device, hooks: Hooks) -> Self {
+        let steps = Tensor::zeros([1], device);
+        Self {
+            input: LinearConfig::new(FEATURES, hidden).init(device),
+            norm: BatchNormConfig::new(hidden).init(device),
+            dropout: DropoutConfig::new(0.3).init(),
+            output: LinearConfig::new(hidden, CLASSES).init(device),
+            steps: Param::initialized(ParamId::new(), steps).set_require_grad(false),
+            hooks,
+        }
+    }
+
+    /// How many optimizer steps this model has seen.
+    pub fn steps(&self) -> usize {
+        self.steps.val().try_into_scalar::<f32>().unwrap() as usize
+    }
+
+    fn classify(&self, batch: Batch) -> ClassificationOutput {
+        let x = self.norm.forward(self.input.forward(batch.inputs));
+        let x = self.dropout.forward(Relu::new().forward(x));
+        let logits = self.output.forward(x);
+        let loss = CrossEntropyLossConfig::new()
+            .init(&logits.device())
+            .forward(logits.clone(), batch.classes.clone());
+        ClassificationOutput::new(loss, logits, batch.classes)
+    }
+}
+
+impl TrainStep for Net {
+    type Input = Batch;
+    type Output = ClassificationOutput;
+
+    fn step(&self, batch: Batch) -> TrainOutput<ClassificationOutput> {
+        let output = self.classify(batch);
+        let loss = output.loss.clone().into_data().as_bytes().to_vec();
+        self.hooks.trained(loss);
+        TrainOutput::new(self, output.loss.backward(), output)
+    }
+
+    fn optimize(
+        self,
+        optim: &mut ModuleOptimizer,
+        lr: ModuleLearningRate,
+        grads: GradientsParams,
+    ) -> Self {
+        let mut model = optim.step(lr, self, grads);
+        model.steps = model.steps.map(|steps| steps.add_scalar(1));
+        model
+    }
+}
+
+impl InferenceStep for Net {
+    type Input = Batch;
+    type Output = ClassificationOutput;
+
+    fn step(&self, batch: Batch) -> ClassificationOutput {
+        self.hooks.validated();
+        self.classify(batch)
+    }
+}
+
+type OnBatch = Box<dyn FnMut(usize) + Send>;
+
+#[derive(Default)]
+struct Seen {
+    /// The loss of each batch trained with these hooks, as bytes.
+    losses: Vec<Vec<u8>>,
+    validated: usize,
+    on_train: Option<OnBatch>,
+    on_valid: Option<OnBatch>,
+}
+
+/// Watches a training from inside its steps, on the training thread.
+#[derive(Clone, Default)]
+pub struct Hooks {
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl std::fmt::Debug for Hooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hooks")
+    }
+}
+
+impl Hooks {
+    /// Calls `on_train` in the middle of each training step, with the number of the batch, counted
+    /// from 1 in this process.
+    pub fn on_train(self, on_train: impl FnMut(usize) + Send + 'static) -> Self {
+        self.seen.lock().unwrap().on_train = Some(Box::new(on_train));
+        self
+    }
+
+    /// Calls `on_valid` in the middle of each validation step, with the number of the batch,
+    /// counted from 1 in this process.
+    pub fn on_valid(self, on_valid: impl FnMut(usize) + Send + 'static) -> Self {
+        self.seen.lock().unwrap().on_valid = Some(Box::new(on_valid));
+        self
+    }
+
+    /// The loss of each batch trained with these hooks, as bytes.
+    pub fn losses(&self) -> Vec<Vec<u8>> {
+        self.seen.lock().unwrap().losses.clone()
+    }
+
+    fn trained(&self, loss: Vec<u8>) {
+        let mut seen = self.seen.lock().unwrap();
+        seen.losses.push(loss);
+        let count = seen.losses.len();
+        if let Some(on_train) = &mut seen.on_train {
+            on_train(count);
+        }
+    }
+
+    fn validated(&self) {
+        let mut seen = self.seen.lock().unwrap();
+        seen.validated += 1;
+        let count = seen.validated;
+        if let Some(on_valid) = &mut seen.on_valid {
+            on_valid(count);
+        }
+    }
+}

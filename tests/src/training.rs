@@ -1,0 +1,245 @@
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
+use burn::optim::AdamConfig;
+use burn::tensor::Device;
+use burn::train::logger::InMemoryMetricLogger;
+use burn::train::metric::{AccuracyMetric, LearningRateMetric, LossMetric};
+use burn::train::{
+    Interrupter, Interruption, Learner, LearningResult, SupervisedTraining, TrainingError,
+};
+use burn_backup_restore::{BackupAndRestore, BackupError, BackupExt as _};
+
+use crate::data::NoisyLoader;
+use crate::model::{Hooks, Net};
+use crate::recorder::{Calls, RecordingRenderer};
+use crate::records::{EachEpoch, Keeper, Record, Records, model_records};
+
+/// Burn's backends on the CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// The pure Rust backend.
+    Flex,
+    /// The one before it.
+    #[cfg(feature = "ndarray")]
+    NdArray,
+}
+
+impl Backend {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Flex,
+        #[cfg(feature = "ndarray")]
+        Self::NdArray,
+    ];
+
+    /// The backend's device.
+    pub fn device(self) -> Device {
+        match self {
+            Self::Flex => Device::flex(),
+            #[cfg(feature = "ndarray")]
+            #[expect(deprecated, reason = "as long as Burn has it, backups work on it")]
+            Self::NdArray => Device::ndarray(),
+        }
+    }
+}
+
+/// How a run ends before its time. Batches are counted from 1 in the process at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Halt {
+    /// It doesn't.
+    Never,
+    /// The user stops it during a training batch.
+    Stop(usize),
+    /// An error stops it during a training batch.
+    Fail(usize),
+    /// The user stops it during a validation batch.
+    StopInValidation(usize),
+    /// The process aborts during a training batch.
+    Abort(usize),
+}
+
+/// A training that is the same each time it is run.
+#[derive(Debug, Clone)]
+pub struct Training {
+    /// Where it runs.
+    pub backend: Backend,
+    /// How many epochs.
+    pub epochs: usize,
+    /// How many items are in an epoch. 22, in 6 batches, by default.
+    pub items: usize,
+    /// How many items are in a batch; the last one has less. 4 by default.
+    pub batch_size: usize,
+    /// Burn's `grads_accumulation`.
+    pub accumulation: Option<usize>,
+    /// The network's width.
+    pub hidden: usize,
+    /// The item that can't be read, if any.
+    pub broken_item: Option<usize>,
+}
+
+/// What came of a run.
+pub struct Run {
+    /// Parameters and running statistics at the end.
+    pub weights: Record,
+    /// Optimizer steps that the model has seen.
+    pub steps: usize,
+    /// The records after the last epoch.
+    pub records: Records,
+    /// The loss of each batch that was trained here, as bytes.
+    pub losses: Vec<Vec<u8>>,
+    /// The calls of the renderer.
+    pub calls: Vec<String>,
+    /// As in Burn's result.
+    pub interrupted: Option<Interruption>,
+    /// As in Burn's result.
+    pub error: Option<Arc<TrainingError>>,
+}
+
+impl Run {
+    /// The error of ours that ended the run.
+    #[track_caller]
+    pub fn backup_error(&self) -> &BackupError {
+        let error = self.error.as_deref().unwrap();
+        BackupError::find(error).unwrap()
+    }
+}
+
+/// The backends' random generators belong to the process: one training at a time.
+static EXCLUSIVE: Mutex<()> = Mutex::new(());
+
+impl Training {
+    /// Three epochs of six batches.
+    pub fn new(backend: Backend) -> Self {
+        Self {
+            backend,
+            epochs: 3,
+            items: 22,
+            batch_size: 4,
+            accumulation: None,
+            hidden: 8,
+            broken_item: None,
+        }
+    }
+
+    /// Batches in an epoch.
+    pub fn batches(&self) -> usize {
+        self.items.div_ceil(self.batch_size)
+    }
+
+    /// Runs it with the one line, until it ends or is halted.
+    pub fn run(&self, backup: BackupAndRestore, halt: Halt) -> Run {
+        self.run_with(halt, |training| training.backup_and_restore(backup))
+    }
+
+    /// Runs it with what `configure` adds to Burn's builder.
+    pub fn run_with(
+        &self,
+        halt: Halt,
+        configure: impl FnOnce(SupervisedTraining<Net>) -> SupervisedTraining<Net>,
+    ) -> Run {
+        self.run_with_learner(halt, Training::learner, configure)
+    }
+
+    /// Runs it with the learner that `make` makes, and with what `configure` adds to Burn's builder.
+    pub fn run_with_learner(
+        &self,
+        halt: Halt,
+        make: impl FnOnce(&Self, Hooks) -> Learner<Net>,
+        configure: impl FnOnce(SupervisedTraining<Net>) -> SupervisedTraining<Net>,
+    ) -> Run {
+        let _exclusive = EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner);
+        let interrupter = Interrupter::new();
+        let hooks = halting(halt, interrupter.clone());
+        let artifacts = tempfile::tempdir().unwrap();
+        let calls = Calls::default();
+        let keeper = Keeper::default();
+        let loader = |seed| NoisyLoader::build(self.items, self.batch_size, seed, self.broken_item);
+
+        let mut training = SupervisedTraining::new(artifacts.path(), loader(11), loader(12))
+            .metrics((
+                AccuracyMetric::new(),
+                LossMetric::new(),
+                LearningRateMetric::new(),
+            ))
+            .num_epochs(self.epochs)
+            .with_interrupter(interrupter)
+            .renderer(Box::new(RecordingRenderer::new(calls.clone())))
+            .with_metric_logger(InMemoryMetricLogger::new())
+            .with_application_logger(None)
+            .with_checkpointing_strategy(EachEpoch)
+            .with_custom_checkpointers(keeper.clone(), keeper.clone(), keeper.clone());
+        if let Some(accumulation) = self.accumulation {
+            training = training.grads_accumulation(accumulation);
+        }
+        let learner = make(self, hooks.clone());
+        let LearningResult {
+            model,
+            interrupted,
+            error,
+            ..
+        } = configure(training).launch(learner);
+        Run {
+            weights: model_records(&model),
+            steps: model.steps(),
+            records: keeper.records(),
+            losses: hooks.losses(),
+            calls: calls.list(),
+            interrupted,
+            error,
+        }
+    }
+
+    /// The learner at the very first start.
+    pub fn learner(&self, hooks: Hooks) -> Learner<Net> {
+        let model = self.model(hooks);
+        Learner::new(model, AdamConfig::new().init(), self.schedule())
+    }
+
+    /// The model at the very first start.
+    pub fn model(&self, hooks: Hooks) -> Net {
+        let device = self.backend.device();
+        device.seed(3);
+        Net::new(self.hidden, &device.autodiff(), hooks)
+    }
+
+    /// The learning-rate schedule, over the first three epochs.
+    pub fn schedule(&self) -> burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler {
+        CosineAnnealingLrSchedulerConfig::new(1e-2, 3 * self.batches())
+            .init()
+            .unwrap()
+    }
+
+    /// A backup into `dir`, with the run seed that makes the training the same each time.
+    pub fn backup(dir: impl AsRef<Path>) -> BackupAndRestore {
+        BackupAndRestore::new(dir.as_ref()).seed(5)
+    }
+}
+
+fn halting(halt: Halt, interrupter: Interrupter) -> Hooks {
+    let hooks = Hooks::default();
+    match halt {
+        Halt::Never => hooks,
+        Halt::Stop(at) => hooks.on_train(move |batch| {
+            if batch == at {
+                interrupter.stop(Some("the test stops it"));
+            }
+        }),
+        Halt::Fail(at) => hooks.on_train(move |batch| {
+            if batch == at {
+                interrupter.fail(TrainingError::Workers(Vec::new()));
+            }
+        }),
+        Halt::StopInValidation(at) => hooks.on_valid(move |batch| {
+            if batch == at {
+                interrupter.stop(Some("the test stops it in its validation"));
+            }
+        }),
+        Halt::Abort(at) => hooks.on_train(move |batch| {
+            if batch == at {
+                std::process::abort();
+            }
+        }),
+    }
+}
