@@ -34,7 +34,9 @@ struct Numbers {
 impl Dataset<usize> for Numbers {
     fn get(&self, index: usize) -> Result<usize, DatasetError> {
         if self.broken == Some(index) {
-            return Err(DatasetError::new(std::io::Error::other("this item is broken")));
+            return Err(DatasetError::new(std::io::Error::other(
+                "this item is broken",
+            )));
         }
         Ok(index)
     }

@@ -77,6 +77,8 @@ pub struct Training {
     pub hidden: usize,
     /// The item that can't be read, if any.
     pub broken_item: Option<usize>,
+    /// Whether metrics are logged to files and summed up at the end.
+    pub summary: bool,
 }
 
 /// What came of a run.
@@ -98,6 +100,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// What the run leaves: weights and records, as text to compare.
+    pub fn legacy(&self) -> String {
+        format!("{:?} {:?}", self.weights, self.records)
+    }
+
     /// The error of ours that ended the run.
     #[track_caller]
     pub fn backup_error(&self) -> &BackupError {
@@ -120,6 +127,7 @@ impl Training {
             accumulation: None,
             hidden: 8,
             broken_item: None,
+            summary: false,
         }
     }
 
@@ -166,10 +174,14 @@ impl Training {
             .num_epochs(self.epochs)
             .with_interrupter(interrupter)
             .renderer(Box::new(RecordingRenderer::new(calls.clone())))
-            .with_metric_logger(InMemoryMetricLogger::new())
             .with_application_logger(None)
             .with_checkpointing_strategy(EachEpoch)
             .with_custom_checkpointers(keeper.clone(), keeper.clone(), keeper.clone());
+        training = if self.summary {
+            training.summary()
+        } else {
+            training.with_metric_logger(InMemoryMetricLogger::new())
+        };
         if let Some(accumulation) = self.accumulation {
             training = training.grads_accumulation(accumulation);
         }
@@ -206,7 +218,7 @@ impl Training {
 
     /// The learning-rate schedule, over the first three epochs.
     pub fn schedule(&self) -> burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler {
-        CosineAnnealingLrSchedulerConfig::new(1e-2, 3 * self.batches())
+        CosineAnnealingLrSchedulerConfig::new(1e-2, 3 * self.batches().max(1))
             .init()
             .unwrap()
     }

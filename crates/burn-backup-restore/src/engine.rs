@@ -181,7 +181,7 @@ impl<M: LearnerModel> Engine<M> {
         }
 
         let position = state.position;
-        if self.trigger.after_step(&position, has_stepped) && !self.has_failed() {
+        if self.trigger.after_step(&position, has_stepped) {
             self.save(learner);
         }
         if has_stepped && self.accumulates {
@@ -203,7 +203,7 @@ impl<M: LearnerModel> Engine<M> {
         state.phase = Phase::Train;
         state.data.items_processed = 0;
         state.early_stopped = early_stopped;
-        if self.trigger.after_epoch() && !self.has_failed() {
+        if self.trigger.after_epoch() {
             self.save(learner);
         }
     }
@@ -273,8 +273,11 @@ impl<M: LearnerModel> Engine<M> {
     fn save(&mut self, learner: &Learner<M>) {
         let started = Instant::now();
         self.settle();
-        let snapshot = self.snapshot(learner);
-        self.background.submit(snapshot);
+        // The backup before may just have failed, and that may be what ends the training.
+        if !self.has_failed() {
+            let snapshot = self.snapshot(learner);
+            self.background.submit(snapshot);
+        }
         self.handle.held(started.elapsed());
     }
 

@@ -1,9 +1,9 @@
 //! The oracle: train undisturbed, train with interruptions, compare byte for byte.
 
-use std::collections::BTreeMap;
+use burn_backup_restore::SaveFreq;
+use burn_backup_tests::{Backend, Halt, Training};
 
-use burn_backup_restore::{BackupAndRestore, SaveFreq};
-use burn_backup_tests::{Backend, Halt, Run, Training};
+use crate::support::{assert_exact, undisturbed};
 
 const FREQUENCIES: [SaveFreq; 4] = [
     SaveFreq::Epoch,
@@ -12,64 +12,6 @@ const FREQUENCIES: [SaveFreq; 4] = [
     // Six batches make an epoch.
     SaveFreq::Steps(4),
 ];
-
-pub fn undisturbed(training: &Training) -> Run {
-    let scratch = tempfile::tempdir().unwrap();
-    let run = training.run(Training::backup(scratch.path().join("backup")), Halt::Never);
-    assert!(run.error.is_none() && run.interrupted.is_none());
-    run
-}
-
-/// Interrupts the training by each of `halts` in turn, then lets it end, and compares all that it
-/// leaves with the `undisturbed` run.
-#[track_caller]
-pub fn assert_exact(
-    training: &Training,
-    undisturbed: &Run,
-    configure: impl Fn(BackupAndRestore) -> BackupAndRestore,
-    halts: &[Halt],
-) {
-    let scratch = tempfile::tempdir().unwrap();
-    let dir = scratch.path().join("backup");
-    let mut losses = BTreeMap::new();
-    let mut run_once = |halt| {
-        let backup = configure(Training::backup(&dir));
-        let handle = backup.handle();
-        let run = training.run(backup, halt);
-        let trained_before = handle.restored_from().map_or(0, |at| at.global_step);
-        for (batch, loss) in (trained_before..).zip(&run.losses) {
-            // A batch that is trained again, because its work was lost, goes the same way again.
-            let first_time = losses.insert(batch, loss.clone());
-            assert!(
-                first_time.is_none_or(|first| first == *loss),
-                "batch {batch} in {halts:?}"
-            );
-        }
-        run
-    };
-
-    for halt in halts {
-        let run = run_once(*halt);
-        let is_error = matches!(halt, Halt::Fail(_));
-        assert_eq!(run.error.is_some(), is_error, "{halt:?} in {halts:?}");
-        assert_eq!(run.interrupted.is_none(), is_error, "{halt:?} in {halts:?}");
-        assert!(dir.join("generations").exists(), "{halt:?} in {halts:?}");
-    }
-    let run = run_once(Halt::Never);
-    assert!(run.error.is_none(), "{:?}", run.error);
-    assert!(run.interrupted.is_none());
-    assert!(
-        run.weights == undisturbed.weights,
-        "weights after {halts:?}"
-    );
-    assert!(
-        run.records == undisturbed.records,
-        "records after {halts:?}"
-    );
-    let losses: Vec<_> = losses.into_values().collect();
-    assert!(losses == undisturbed.losses, "losses after {halts:?}");
-    assert!(!dir.exists(), "deleted after success");
-}
 
 #[test]
 fn how_often_backups_are_taken_does_not_change_the_training() {

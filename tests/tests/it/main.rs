@@ -6,4 +6,11 @@
     reason = "a test fails by panicking"
 )]
 
+mod bad_input;
+mod burn_parity;
+mod completion;
+mod crash;
 mod exact;
+mod failures;
+mod keras;
+mod support;

@@ -1,0 +1,334 @@
+//! Bad input: a clear error before the first batch, the backup untouched.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::lr_scheduler::constant::ConstantLr;
+use burn::optim::{AdamConfig, SgdConfig};
+use burn::tensor::Device;
+use burn::train::{ExecutionStrategy, Learner, MultiDeviceOptim};
+use burn_backup_restore::{BackupAndRestore, BackupError, BackupExt as _, SaveFreq, StoreError};
+use burn_backup_store::testing::{FaultyFilesystem, Operation};
+use burn_backup_tests::{Backend, Halt, Hooks, Net, Run, Training};
+
+use crate::support::{contents, undisturbed};
+
+/// The run was refused, and the message says all of `says`.
+#[track_caller]
+fn assert_refused(run: &Run, says: &[&str]) {
+    assert_eq!(run.losses.len(), 0, "nothing is trained");
+    assert!(run.interrupted.is_none());
+    let message = run.backup_error().to_string();
+    for part in says {
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+    }
+    let shown = run.error.as_deref().unwrap().to_string();
+    assert!(shown.contains(&message), "{shown}");
+}
+
+/// A backup in `dir`, taken after `batches` batches.
+fn with_backup(training: &Training, dir: &Path, batches: usize) {
+    let run = training.run(Training::backup(dir), Halt::Stop(batches));
+    assert!(run.error.is_none());
+}
+
+/// A program that doesn't fit is refused and leaves the backup as it is: the right one goes on.
+#[track_caller]
+fn assert_refused_untouched(
+    batches: usize,
+    says: &[&str],
+    misfit: impl FnOnce(BackupAndRestore) -> Run,
+) {
+    let scratch = tempfile::tempdir().unwrap();
+    let training = Training::new(Backend::Flex);
+    with_backup(&training, scratch.path(), batches);
+    let before = contents(scratch.path());
+    let run = misfit(Training::backup(scratch.path()));
+    assert_refused(&run, says);
+    assert_refused(&run, &["not touched", "to start anew"]);
+    assert!(
+        contents(scratch.path()) == before,
+        "the backup is as it was"
+    );
+
+    let run = training.run(Training::backup(scratch.path()), Halt::Never);
+    assert!(run.weights == undisturbed(&training).weights);
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused_and_nothing_is_created() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    let training = Training::new(Backend::Flex);
+    let refused = |backup: BackupAndRestore, says: &[&str]| {
+        assert_refused(&training.run(backup, Halt::Never), says);
+        assert!(!dir.exists());
+    };
+    refused(
+        Training::backup(&dir).save_freq(0),
+        &["SaveFreq::Steps(0)", "give 1 or more"],
+    );
+    refused(
+        Training::backup(&dir).keep_last(0),
+        &["keep_last(0)", "give 1 or more"],
+    );
+    refused(Training::backup(""), &["path is empty", "name a directory"]);
+    let two = vec![Device::flex(), Device::flex()];
+    refused(
+        Training::backup(&dir).execution(ExecutionStrategy::multi(
+            two,
+            MultiDeviceOptim::OptimMainDevice,
+        )),
+        &[
+            "ExecutionStrategy::MultiDevice",
+            "use ExecutionStrategy::SingleDevice",
+        ],
+    );
+}
+
+#[test]
+fn a_device_can_be_given() {
+    for &backend in Backend::ALL {
+        let scratch = tempfile::tempdir().unwrap();
+        let training = Training::new(backend);
+        let single = ExecutionStrategy::single(backend.device());
+        let backup = Training::backup(scratch.path()).execution(single);
+        let run = training.run(backup, Halt::Never);
+        assert!(run.error.is_none());
+        assert!(run.weights == undisturbed(&training).weights);
+    }
+}
+
+#[test]
+fn a_path_that_is_a_file_is_refused_and_the_file_stays() {
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("file");
+    std::fs::write(&file, b"mine").unwrap();
+    let run = Training::new(Backend::Flex).run(Training::backup(&file), Halt::Never);
+    assert_refused(&run, &["is not a directory", "choose another path"]);
+    assert_eq!(std::fs::read(&file).unwrap(), b"mine");
+}
+
+#[test]
+fn a_directory_that_cannot_be_written_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let filesystem = FaultyFilesystem::new(|operation, _| match operation {
+        Operation::Lock => Err(std::io::ErrorKind::PermissionDenied.into()),
+        _ => Ok(()),
+    });
+    let backup = Training::backup(scratch.path()).filesystem(Arc::new(filesystem));
+    let run = Training::new(Backend::Flex).run(backup, Halt::Never);
+    assert_refused(
+        &run,
+        &[
+            "cannot lock",
+            "check that the directory can be read and written",
+        ],
+    );
+    let shown = run.error.as_deref().unwrap().to_string();
+    assert!(
+        shown.contains("permission denied"),
+        "the cause is shown: {shown}"
+    );
+}
+
+#[test]
+fn a_second_training_on_a_directory_in_use_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let options = burn_backup_store::OpenOptions::default();
+    let held = burn_backup_store::Store::open(scratch.path(), options).unwrap();
+    let run = Training::new(Backend::Flex).run(Training::backup(scratch.path()), Halt::Never);
+    let process = format!("in use by process {}", std::process::id());
+    assert_refused(&run, &[&process, "a directory of its own"]);
+    drop(held);
+    let run = Training::new(Backend::Flex).run(Training::backup(scratch.path()), Halt::Never);
+    assert!(run.error.is_none());
+}
+
+#[test]
+fn a_backup_of_another_model_is_refused_with_the_parameters_that_differ() {
+    let says = [
+        "'input.weight' is [6, 8] f32 in the backup and [6, 9] f32 in the program",
+        "'input.bias' is [8] f32 in the backup and [9] f32 in the program",
+        "and 4 more",
+    ];
+    assert_refused_untouched(7, &says, |backup| {
+        let other = Training {
+            hidden: 9,
+            ..Training::new(Backend::Flex)
+        };
+        let run = other.run(backup, Halt::Never);
+        let BackupError::ModelMismatch { differences, .. } = run.backup_error() else {
+            panic!("{}", run.backup_error());
+        };
+        assert_eq!(differences.len(), 7);
+        run
+    });
+}
+
+#[test]
+fn a_backup_of_another_optimizer_is_refused() {
+    let says = [
+        "another optimizer",
+        "use the optimizer that made it",
+        ": moment",
+    ];
+    assert_refused_untouched(7, &says, |backup| {
+        let training = Training::new(Backend::Flex);
+        training.run_with_learner(
+            Halt::Never,
+            |training, hooks| {
+                let sgd = SgdConfig::new().init();
+                Learner::new(training.model(hooks), sgd, training.schedule())
+            },
+            |builder| builder.backup_and_restore(backup),
+        )
+    });
+}
+
+#[test]
+fn a_backup_of_another_scheduler_is_refused() {
+    let says = ["another learning-rate scheduler", "current_iter"];
+    assert_refused_untouched(7, &says, |backup| {
+        let training = Training::new(Backend::Flex);
+        training.run_with_learner(
+            Halt::Never,
+            |training, hooks| {
+                let adam = AdamConfig::new().init();
+                Learner::new(training.model(hooks), adam, ConstantLr::new(1e-3))
+            },
+            |builder| builder.backup_and_restore(backup),
+        )
+    });
+}
+
+#[test]
+fn other_data_is_refused_wherever_the_training_was_interrupted() {
+    // Within an epoch, with only its validation left, and between two epochs.
+    for batches in [1, 7, 6, 12] {
+        let more = Training {
+            items: 23,
+            ..Training::new(Backend::Flex)
+        };
+        let says = ["the number of items in an epoch was 22, and is 23 now"];
+        assert_refused_untouched(batches, &says, |backup| more.run(backup, Halt::Never));
+
+        let fewer = Training {
+            items: 3,
+            ..Training::new(Backend::Flex)
+        };
+        let says = ["the number of items in an epoch was 22, and is 3 now"];
+        assert_refused_untouched(batches, &says, |backup| fewer.run(backup, Halt::Never));
+    }
+}
+
+#[test]
+fn another_batch_size_is_refused_wherever_the_training_was_interrupted() {
+    let larger = Training {
+        batch_size: 5,
+        ..Training::new(Backend::Flex)
+    };
+    let run = |backup| larger.run(backup, Halt::Never);
+    let trained = "the number of items in the batches trained so far was 4, and is 5 now";
+    assert_refused_untouched(7, &[trained], run);
+    let batches = "the number of batches in an epoch, at least, was 6, and is 5 now";
+    assert_refused_untouched(12, &[batches], run);
+}
+
+#[test]
+fn another_batch_size_is_refused_between_epochs() {
+    let scratch = tempfile::tempdir().unwrap();
+    let training = Training::new(Backend::Flex);
+    // The error takes the first batch of the third epoch with it; the backup is of its start.
+    training.run(Training::backup(scratch.path()), Halt::Fail(13));
+    let before = contents(scratch.path());
+    let larger = Training {
+        batch_size: 5,
+        ..training
+    };
+    let run = larger.run(Training::backup(scratch.path()), Halt::Never);
+    assert_refused(
+        &run,
+        &["the number of items in the first batch of an epoch was 4, and is 5 now"],
+    );
+    assert!(contents(scratch.path()) == before);
+}
+
+#[test]
+fn a_backup_made_with_another_seed_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let training = Training::new(Backend::Flex);
+    with_backup(&training, scratch.path(), 7);
+    let before = contents(scratch.path());
+    let run = training.run(Training::backup(scratch.path()).seed(6), Halt::Never);
+    assert_refused(&run, &["run seed 5", "asks for 6", "to start anew"]);
+    assert!(contents(scratch.path()) == before);
+}
+
+#[test]
+fn a_backup_of_a_newer_format_is_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let training = Training::new(Backend::Flex);
+    with_backup(&training, scratch.path(), 7);
+    let manifest = scratch.path().join("generations/00000002/manifest.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    let (sealed, _) = text.split_once(",\n  \"checksum\"").unwrap();
+    let newer = sealed.replacen("\"format\": 1", "\"format\": 2", 1);
+    let checksum = xxhash_rust::xxh3::xxh3_128(newer.as_bytes());
+    let newer = format!("{newer},\n  \"checksum\": \"{checksum:032x}\"\n}}\n");
+    std::fs::write(&manifest, newer).unwrap();
+    let before = contents(scratch.path());
+    let run = training.run(Training::backup(scratch.path()), Halt::Never);
+    assert_refused(&run, &["format version 2", "update burn-backup-restore"]);
+    assert!(matches!(
+        run.backup_error(),
+        BackupError::Store(StoreError::NewerFormat { .. })
+    ));
+    assert!(contents(scratch.path()) == before);
+}
+
+#[test]
+fn somebody_elses_generations_are_refused() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = burn_backup_store::Store::open(scratch.path(), Default::default()).unwrap();
+    let _ = store
+        .stage()
+        .unwrap()
+        .commit("not a training".into())
+        .unwrap();
+    drop(store);
+    let before = contents(scratch.path());
+    let backup = BackupAndRestore::new(scratch.path());
+    let run = Training::new(Backend::Flex).run(backup, Halt::Never);
+    assert_refused(
+        &run,
+        &["was not made by burn-backup-restore", "not touched"],
+    );
+    assert!(contents(scratch.path()) == before);
+}
+
+#[test]
+fn with_every_backup_damaged_the_training_is_refused_again_and_again() {
+    let scratch = tempfile::tempdir().unwrap();
+    let training = Training::new(Backend::Flex);
+    with_backup(&training, scratch.path(), 7);
+    let part = scratch.path().join("generations/00000002/model.bpk");
+    std::fs::write(part, b"").unwrap();
+    for _ in 0..2 {
+        let run = training.run(Training::backup(scratch.path()), Halt::Never);
+        assert_refused(
+            &run,
+            &["no whole generation is left", "delete the backup directory"],
+        );
+    }
+}
+
+#[test]
+fn a_refused_training_ends_for_the_renderer_and_returns_the_model() {
+    let training = Training::new(Backend::Flex);
+    let run = training.run(Training::backup("").save_freq(SaveFreq::Epoch), Halt::Never);
+    assert_eq!(run.calls, ["end", "on_train_end"]);
+    let untrained: Net = training.model(Hooks::default());
+    assert_eq!(run.steps, 0);
+    drop(untrained);
+}

@@ -1,0 +1,183 @@
+//! Trainings that ran to their end.
+
+use burn::train::checkpoint::FileCheckpointer;
+use burn::train::metric::LossMetric;
+use burn::train::metric::store::{Aggregate, Direction, Split};
+use burn::train::{MetricEarlyStoppingStrategy, StoppingCondition, SupervisedTraining};
+use burn_backup_restore::{BackupAndRestore, BackupExt as _, SaveFreq};
+use burn_backup_tests::{Backend, Halt, Net, Training};
+
+use crate::support::undisturbed;
+
+fn kept(dir: &std::path::Path) -> BackupAndRestore {
+    Training::backup(dir).delete_checkpoint(false)
+}
+
+#[test]
+fn a_complete_training_is_returned_at_once() {
+    for &backend in Backend::ALL {
+        for frequency in [SaveFreq::Epoch, SaveFreq::Steps(4)] {
+            let scratch = tempfile::tempdir().unwrap();
+            let training = Training::new(backend);
+            let first = training.run(kept(scratch.path()).save_freq(frequency), Halt::Never);
+
+            let backup = kept(scratch.path()).save_freq(frequency);
+            let handle = backup.handle();
+            let second = training.run(backup, Halt::Never);
+            assert!(second.error.is_none() && second.interrupted.is_none());
+            assert_eq!(second.losses.len(), 0, "nothing is trained");
+            assert!(second.weights == first.weights);
+            assert_eq!(handle.restored_from().map(|at| at.epoch), Some(4));
+            assert_eq!(handle.stats().committed, 0, "nothing new to save");
+
+            let third = training.run(Training::backup(scratch.path()), Halt::Never);
+            assert!(third.weights == first.weights);
+            assert!(!scratch.path().exists(), "deleted, now that it may be");
+        }
+    }
+}
+
+#[test]
+fn a_complete_training_goes_on_with_more_epochs() {
+    for &backend in Backend::ALL {
+        let scratch = tempfile::tempdir().unwrap();
+        let whole = Training::new(backend);
+        let short = Training {
+            epochs: 2,
+            ..whole.clone()
+        };
+        short.run(kept(scratch.path()), Halt::Never);
+        let run = whole.run(kept(scratch.path()), Halt::Never);
+        let expected = undisturbed(&whole);
+        assert_eq!(run.losses.len(), 6);
+        assert!(run.weights == expected.weights);
+        assert!(run.records == expected.records);
+    }
+}
+
+fn stop_early(builder: SupervisedTraining<Net>) -> SupervisedTraining<Net> {
+    builder.early_stopping(MetricEarlyStoppingStrategy::new(
+        &LossMetric::new(),
+        Aggregate::Mean,
+        Direction::Lowest,
+        Split::Valid,
+        StoppingCondition::NoImprovementSince { n_epochs: 1 },
+    ))
+}
+
+#[test]
+fn early_stopping_is_an_end_too() {
+    let scratch = tempfile::tempdir().unwrap();
+    let training = Training {
+        epochs: 50,
+        ..Training::new(Backend::Flex)
+    };
+    let run_kept = |training: &Training| {
+        training.run_with(Halt::Never, |builder| {
+            stop_early(builder).backup_and_restore(kept(scratch.path()))
+        })
+    };
+    let first = run_kept(&training);
+    assert!(first.records.epoch < 50, "it stopped early");
+
+    let longer = Training {
+        epochs: 60,
+        ..training
+    };
+    for training in [&training, &longer] {
+        let again = run_kept(training);
+        assert!(again.error.is_none());
+        assert_eq!(again.losses.len(), 0, "nothing is trained");
+        assert!(again.weights == first.weights);
+    }
+
+    let last = training.run_with(Halt::Never, |builder| {
+        stop_early(builder).backup_and_restore(Training::backup(scratch.path()))
+    });
+    assert!(last.weights == first.weights);
+    assert!(!scratch.path().exists(), "deleted after success");
+}
+
+#[test]
+fn a_handle_discards_the_backup_once_the_training_is_over() {
+    let scratch = tempfile::tempdir().unwrap();
+    let backup = kept(scratch.path());
+    let handle = backup.handle();
+    let while_running = handle.clone();
+    let training = Training::new(Backend::Flex);
+    training.run_with_learner(
+        Halt::Never,
+        |training, hooks| {
+            training.learner(hooks.on_train(move |batch| {
+                let error = while_running.discard().unwrap_err();
+                assert!(
+                    error.to_string().contains("is in use by process"),
+                    "{batch}: {error}"
+                );
+            }))
+        },
+        |builder| builder.backup_and_restore(backup),
+    );
+    assert!(scratch.path().join("generations/00000003").exists());
+    std::fs::write(scratch.path().join("notes.txt"), b"theirs").unwrap();
+
+    handle.discard().unwrap();
+    assert_eq!(
+        std::fs::read(scratch.path().join("notes.txt")).unwrap(),
+        b"theirs"
+    );
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 1);
+    std::fs::remove_file(scratch.path().join("notes.txt")).unwrap();
+    std::fs::remove_dir(scratch.path()).unwrap();
+    handle.discard().unwrap();
+    assert!(
+        !scratch.path().exists(),
+        "discarding nothing creates nothing"
+    );
+}
+
+#[test]
+fn other_peoples_files_stay_when_the_backup_goes() {
+    let scratch = tempfile::tempdir().unwrap();
+    let notes = scratch.path().join("notes.txt");
+    std::fs::write(&notes, b"theirs").unwrap();
+    let run = Training::new(Backend::Flex).run(Training::backup(scratch.path()), Halt::Never);
+    assert!(run.error.is_none());
+    assert_eq!(std::fs::read(&notes).unwrap(), b"theirs");
+    assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_training_begun_from_burns_own_checkpoint_is_continued_exactly() {
+    let scratch = tempfile::tempdir().unwrap();
+    let burns = scratch.path().join("checkpoint");
+    let with_burns_checkpoints = |builder: SupervisedTraining<Net>| {
+        builder.with_custom_checkpointers(
+            FileCheckpointer::new(&burns, "model"),
+            FileCheckpointer::new(&burns, "optimizer"),
+            FileCheckpointer::new(&burns, "scheduler"),
+        )
+    };
+    let training = Training::new(Backend::Flex);
+    training.run_with(Halt::Never, with_burns_checkpoints);
+
+    let from_epoch_2 = |backup: BackupAndRestore, halt| {
+        training.run_with(halt, |builder| {
+            with_burns_checkpoints(builder)
+                .checkpoint(1)
+                .backup_and_restore(backup)
+        })
+    };
+    let expected = from_epoch_2(
+        Training::backup(scratch.path().join("undisturbed")),
+        Halt::Never,
+    );
+    assert_eq!(expected.losses.len(), 12);
+    for batch in 1..=12 {
+        let dir = scratch.path().join("backup");
+        from_epoch_2(Training::backup(&dir), Halt::Stop(batch));
+        let run = from_epoch_2(Training::backup(&dir), Halt::Never);
+        assert_eq!(run.losses.len(), 12 - batch);
+        assert!(run.weights == expected.weights, "stopped in {batch}");
+    }
+}

@@ -1,0 +1,223 @@
+//! Backups that fail, while the training goes on.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use burn_backup_restore::{BackupAndRestore, BackupError, OnBackupError, StoreError};
+use burn_backup_store::testing::{FaultyFilesystem, Operation};
+use burn_backup_tests::{Backend, Halt, Training};
+
+use crate::support::{assert_exact, generations, undisturbed};
+
+/// Fails the syncs of optimizer parts of which `fails` says so; they are counted from 1.
+fn failing_saves(
+    backup: BackupAndRestore,
+    fails: impl Fn(usize) -> bool + Send + Sync + 'static,
+) -> BackupAndRestore {
+    let saves = AtomicUsize::new(0);
+    backup.filesystem(Arc::new(FaultyFilesystem::new(move |operation, path| {
+        if operation == Operation::SyncFile && path.ends_with("optimizer.bpk") {
+            let save = saves.fetch_add(1, Ordering::Relaxed) + 1;
+            if fails(save) {
+                return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left"));
+            }
+        }
+        Ok(())
+    })))
+}
+
+#[test]
+fn a_failed_backup_is_counted_and_the_next_due_one_succeeds() {
+    let scratch = tempfile::tempdir().unwrap();
+    let training = Training::new(Backend::Flex);
+    let backup = Training::backup(scratch.path())
+        .save_freq(1)
+        .delete_checkpoint(false);
+    let backup = failing_saves(backup, |save| save == 5 || save == 6);
+    let handle = backup.handle();
+    let run = training.run(backup, Halt::Never);
+
+    assert!(run.error.is_none());
+    assert!(run.weights == undisturbed(&training).weights);
+    let stats = handle.stats();
+    // One backup after each of the 18 batches, and one after the last validation.
+    assert_eq!((stats.committed, stats.failed), (17, 2));
+    assert_eq!(handle.last_backup().map(|at| at.epoch), Some(4));
+    let error = handle.last_error().unwrap();
+    assert!(
+        matches!(
+            &*error,
+            BackupError::Store(StoreError::Io {
+                operation: "sync",
+                ..
+            })
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn while_backups_fail_the_last_good_one_stays_and_is_continued() {
+    let training = Training::new(Backend::Flex);
+    let expected = undisturbed(&training);
+    for batch in [4, 8, 12] {
+        let configure =
+            |backup: BackupAndRestore| failing_saves(backup.save_freq(1), |save| save > 3);
+        assert_exact(&training, &expected, configure, &[Halt::Stop(batch)]);
+    }
+
+    let scratch = tempfile::tempdir().unwrap();
+    let backup = failing_saves(Training::backup(scratch.path()).save_freq(1), |save| {
+        save > 3
+    });
+    let handle = backup.handle();
+    training.run(backup, Halt::Stop(8));
+    assert_eq!(generations(scratch.path()), ["00000003"]);
+    assert_eq!(handle.last_backup().map(|at| at.global_step), Some(3));
+}
+
+#[test]
+fn a_failed_backup_ends_the_training_if_it_is_to() {
+    let scratch = tempfile::tempdir().unwrap();
+    let backup = Training::backup(scratch.path())
+        .save_freq(1)
+        .on_backup_error(OnBackupError::Stop);
+    let backup = failing_saves(backup, |save| save == 5);
+    let run = Training::new(Backend::Flex).run(backup, Halt::Never);
+
+    let error = run.backup_error();
+    assert!(
+        matches!(
+            error,
+            BackupError::Store(StoreError::Io {
+                operation: "sync",
+                ..
+            })
+        ),
+        "{error}"
+    );
+    let shown = run.error.as_deref().unwrap().to_string();
+    assert!(
+        shown.contains("optimizer.bpk") && shown.contains("no space left"),
+        "{shown}"
+    );
+    assert!(run.interrupted.is_none());
+    // The failure is known when the backup of batch 6 is due at the latest.
+    assert!((5..=7).contains(&run.losses.len()), "{}", run.losses.len());
+    assert_eq!(generations(scratch.path()), ["00000004"]);
+}
+
+#[test]
+fn a_panic_in_the_background_is_a_failed_backup() {
+    let scratch = tempfile::tempdir().unwrap();
+    let saves = AtomicUsize::new(0);
+    let filesystem = FaultyFilesystem::new(move |operation, path| {
+        if operation == Operation::CreateFile && path.ends_with("scheduler.bpk") {
+            let save = saves.fetch_add(1, Ordering::Relaxed) + 1;
+            assert!(save != 5, "the test has it panic");
+        }
+        Ok(())
+    });
+    let training = Training::new(Backend::Flex);
+    let backup = Training::backup(scratch.path())
+        .save_freq(1)
+        .delete_checkpoint(false)
+        .filesystem(Arc::new(filesystem));
+    let handle = backup.handle();
+    let run = training.run(backup, Halt::Never);
+    assert!(run.error.is_none());
+    assert!(run.weights == undisturbed(&training).weights);
+    assert_eq!((handle.stats().committed, handle.stats().failed), (18, 1));
+    let error = handle.last_error().unwrap();
+    assert!(
+        error.to_string().contains("the test has it panic"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_is_asked_for_is_what_is_kept_and_one_backup_is_written_at_a_time() {
+    /// How many staged generations there are now, and were at the most.
+    #[derive(Default)]
+    struct Staged {
+        now: usize,
+        most: usize,
+    }
+
+    let scratch = tempfile::tempdir().unwrap();
+    let staged = Arc::new(Mutex::new(Staged::default()));
+    let counted = staged.clone();
+    let is_staging = |path: &Path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with(".staging-0")
+    };
+    let filesystem = FaultyFilesystem::new(move |operation, path| {
+        let mut staged = counted.lock().unwrap();
+        match operation {
+            Operation::CreateDir if is_staging(path) => {
+                staged.now += 1;
+                staged.most = staged.most.max(staged.now);
+            }
+            Operation::Rename if path.parent().is_some_and(|p| p.ends_with("generations")) => {
+                staged.now -= 1;
+            }
+            _ => {}
+        }
+        Ok(())
+    });
+    let backup = Training::backup(scratch.path())
+        .save_freq(1)
+        .filesystem(Arc::new(filesystem));
+    let handle = backup.handle();
+    Training::new(Backend::Flex).run(backup, Halt::Stop(17));
+
+    let stats = handle.stats();
+    assert_eq!((stats.committed, stats.failed), (17, 0));
+    assert!(stats.held_worst > std::time::Duration::ZERO);
+    assert!(stats.held_total >= stats.held_worst);
+    assert!(stats.persist_total >= stats.persist_last);
+    assert!(stats.bytes > 0);
+    let staged = staged.lock().unwrap();
+    assert_eq!((staged.now, staged.most), (0, 1));
+}
+
+#[test]
+fn a_backup_that_cannot_be_deleted_at_the_end_stays_and_shows() {
+    let scratch = tempfile::tempdir().unwrap();
+    let filesystem = FaultyFilesystem::new(|operation, path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if operation == Operation::Rename && name.starts_with(".staging-removed") {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(())
+    });
+    let training = Training::new(Backend::Flex);
+    let backup = Training::backup(scratch.path()).filesystem(Arc::new(filesystem));
+    let handle = backup.handle();
+    let first = training.run(backup, Halt::Never);
+    assert!(first.error.is_none(), "the training itself went well");
+    assert!(matches!(
+        &*handle.last_error().unwrap(),
+        BackupError::Store(_)
+    ));
+
+    let second = training.run(Training::backup(scratch.path()), Halt::Never);
+    assert_eq!(second.losses.len(), 0);
+    assert!(second.weights == first.weights);
+    assert!(!scratch.path().exists());
+}
+
+#[test]
+fn an_error_leaves_the_last_good_backup() {
+    let scratch = tempfile::tempdir().unwrap();
+    let training = Training::new(Backend::Flex);
+    training.run(Training::backup(scratch.path()).save_freq(4), Halt::Fail(8));
+    // The error came in batch 8, after which a backup would have been due.
+    assert_eq!(generations(scratch.path()), ["00000001"]);
+    let backup = Training::backup(scratch.path());
+    let handle = backup.handle();
+    training.run(backup, Halt::Never);
+    assert_eq!(handle.restored_from().map(|at| at.global_step), Some(4));
+}

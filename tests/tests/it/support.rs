@@ -1,0 +1,87 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn_backup_restore::BackupAndRestore;
+use burn_backup_tests::{Halt, Run, Training};
+
+pub fn undisturbed(training: &Training) -> Run {
+    let scratch = tempfile::tempdir().unwrap();
+    let run = training.run(Training::backup(scratch.path().join("backup")), Halt::Never);
+    assert!(run.error.is_none() && run.interrupted.is_none());
+    run
+}
+
+/// Interrupts the training by each of `halts` in turn, then lets it end, and compares all that it
+/// leaves with the `undisturbed` run.
+#[track_caller]
+pub fn assert_exact(
+    training: &Training,
+    undisturbed: &Run,
+    configure: impl Fn(BackupAndRestore) -> BackupAndRestore,
+    halts: &[Halt],
+) {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    let mut losses = BTreeMap::new();
+    let mut run_once = |halt| {
+        let backup = configure(Training::backup(&dir));
+        let handle = backup.handle();
+        let run = training.run(backup, halt);
+        let trained_before = handle.restored_from().map_or(0, |at| at.global_step);
+        for (batch, loss) in (trained_before..).zip(&run.losses) {
+            // A batch that is trained again, because its work was lost, goes the same way again.
+            let first_time = losses.insert(batch, loss.clone());
+            assert!(
+                first_time.is_none_or(|first| first == *loss),
+                "batch {batch} in {halts:?}"
+            );
+        }
+        run
+    };
+
+    for halt in halts {
+        let run = run_once(*halt);
+        let is_error = matches!(halt, Halt::Fail(_));
+        assert_eq!(run.error.is_some(), is_error, "{halt:?} in {halts:?}");
+        assert_eq!(run.interrupted.is_none(), is_error, "{halt:?} in {halts:?}");
+        assert!(dir.join("generations").exists(), "{halt:?} in {halts:?}");
+    }
+    let run = run_once(Halt::Never);
+    assert!(run.error.is_none(), "{:?}", run.error);
+    assert!(run.interrupted.is_none());
+    assert!(
+        run.weights == undisturbed.weights,
+        "weights after {halts:?}"
+    );
+    assert!(
+        run.records == undisturbed.records,
+        "records after {halts:?}"
+    );
+    let losses: Vec<_> = losses.into_values().collect();
+    assert!(losses == undisturbed.losses, "losses after {halts:?}");
+    assert!(!dir.exists(), "deleted after success");
+}
+
+/// The names of the generations in a backup directory, sorted.
+pub fn generations(backup_dir: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(backup_dir.join("generations"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Every file below `dir` with its contents, but for the lock's.
+pub fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(contents(&path));
+        } else if !path.ends_with("lock") {
+            found.insert(path.clone(), std::fs::read(&path).unwrap());
+        }
+    }
+    found
+}
