@@ -57,9 +57,20 @@ pub fn assert_exact(
         run.records == undisturbed.records,
         "records after {halts:?}"
     );
+    let logged = validation_metrics(&run);
+    assert!(!logged.is_empty() && validation_metrics(undisturbed).ends_with(&logged));
     let losses: Vec<_> = losses.into_values().collect();
     assert!(losses == undisturbed.losses, "losses after {halts:?}");
     assert!(!dir.exists(), "deleted after success");
+}
+
+/// What was logged of the validations: the run's last ones are the training's last ones.
+fn validation_metrics(run: &Run) -> Vec<String> {
+    let calls = run.calls.iter();
+    calls
+        .filter(|call| call.starts_with("update_valid"))
+        .cloned()
+        .collect()
 }
 
 /// The names of the generations in a backup directory, sorted.
