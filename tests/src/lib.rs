@@ -7,6 +7,14 @@
     reason = "a test fails by panicking"
 )]
 
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/guide.md")]
+struct Guide;
+
 mod data;
 mod model;
 mod recorder;

@@ -22,6 +22,7 @@ use crate::builder::BackupAndRestore;
 use crate::burn_api::{BURN_VERSION, Items, RecordReader};
 use crate::error::{BackupError, with_causes};
 use crate::handle::BackupHandle;
+use crate::position::Position;
 use crate::restore::restore;
 use crate::seed::{self, Purpose};
 use crate::snapshot::Snapshot;
@@ -143,6 +144,16 @@ impl<M: LearnerModel> Engine<M> {
         self.state.early_stopped || self.state.position.epoch > num_epochs
     }
 
+    /// Whether the training is further than `num_epochs` epochs go.
+    pub(crate) fn is_beyond(&self, num_epochs: usize) -> bool {
+        let Position {
+            epoch,
+            step_in_epoch,
+            ..
+        } = self.state.position;
+        epoch > num_epochs + 1 || (epoch == num_epochs + 1 && step_in_epoch > 0)
+    }
+
     /// Seeds `device` for the next batch, before it is fetched: the batcher may draw too.
     pub(crate) fn seed_step(&self, device: &Device) {
         self.seed(device, Purpose::Train);
@@ -175,10 +186,7 @@ impl<M: LearnerModel> Engine<M> {
         if state.position.step_in_epoch == 1 {
             state.data.first_batch_items = items.processed;
         }
-        if has_stepped {
-            state.learning_rate = learner.lr_current().base();
-            self.has_stepped_here = true;
-        }
+        self.has_stepped_here |= has_stepped;
 
         let position = state.position;
         if self.trigger.after_step(&position, has_stepped) {
@@ -266,7 +274,11 @@ impl<M: LearnerModel> Engine<M> {
     }
 
     fn snapshot(&self, learner: &Learner<M>) -> Snapshot<M> {
-        Snapshot::take(learner, self.state.clone())
+        let mut state = self.state.clone();
+        if self.has_stepped_here {
+            state.learning_rate = learner.lr_current().base();
+        }
+        Snapshot::take(learner, state)
     }
 
     /// Saves this moment, and counts how long that holds the training.
@@ -317,6 +329,8 @@ fn restore_newest<M: LearnerModel>(
         );
         state.reseed_steps = settings.reseed_steps;
     }
+    // The next snapshot looks at the model itself.
+    state.model.clear();
     let age = Duration::try_from(Timestamp::now().duration_since(created)).unwrap_or_default();
     settings.handle.restored(state.position, age);
     log::info!(target: LOG, "restored from backup {id} at {}, {age:.0?} old", state.position);

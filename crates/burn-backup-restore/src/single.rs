@@ -116,7 +116,15 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for SingleDevice<M> {
             }
         }
 
-        if has_finished {
+        if engine.is_beyond(components.num_epochs) {
+            log::warn!(
+                "the backup is of {}, and the training is to have {} epochs: the model is returned \
+                 as it is, and the backup stays",
+                engine.state().position,
+                components.num_epochs,
+            );
+            engine.stopped(&learner);
+        } else if has_finished {
             engine.finished(&learner);
         } else {
             engine.stopped(&learner);

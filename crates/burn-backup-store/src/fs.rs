@@ -205,9 +205,20 @@ impl Filesystem for RealFilesystem {
             if is_still_at(&file, path)? {
                 file.set_len(0)?;
                 file.write_all(owner.as_bytes())?;
-                return Ok(LockAttempt::Held(Box::new(file)));
+                return Ok(LockAttempt::Held(Box::new(Locked(file))));
             }
         }
+    }
+}
+
+/// A locked file. Closing it would not do to unlock it: a child process that was forked meanwhile
+/// has it open too, until it executes another program.
+struct Locked(File);
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // If this fails, the lock goes when the file is closed everywhere.
+        let _ = self.0.unlock();
     }
 }
 
@@ -239,4 +250,23 @@ fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
 fn is_still_at(_file: &File, _path: &Path) -> io::Result<bool> {
     // Elsewhere an open file can't be removed from under us.
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_is_released_even_if_a_forked_child_has_the_file_open() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("lock");
+        let file = File::create(&path).unwrap();
+        file.lock().unwrap();
+        // What a child has after the fork: the same open file.
+        let childs = file.try_clone().unwrap();
+        drop(Locked(file));
+        let again = RealFilesystem.lock(&path, "the next").unwrap();
+        assert!(matches!(again, LockAttempt::Held(_)));
+        drop(childs);
+    }
 }

@@ -7,7 +7,7 @@ use burn::train::{MetricEarlyStoppingStrategy, StoppingCondition, SupervisedTrai
 use burn_backup_restore::{BackupAndRestore, BackupExt as _, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Net, Training};
 
-use crate::support::undisturbed;
+use crate::support::{contents, undisturbed};
 
 fn kept(dir: &std::path::Path) -> BackupAndRestore {
     Training::backup(dir).delete_checkpoint(false)
@@ -53,6 +53,27 @@ fn a_complete_training_goes_on_with_more_epochs() {
         assert!(run.weights == expected.weights);
         assert!(run.records == expected.records);
     }
+}
+
+#[test]
+fn a_backup_beyond_the_last_epoch_is_returned_and_stays() {
+    let scratch = tempfile::tempdir().unwrap();
+    let training = Training::new(Backend::Flex);
+    training.run(Training::backup(scratch.path()), Halt::Stop(14));
+    let before = contents(scratch.path());
+    for epochs in [1, 2] {
+        let shorter = Training {
+            epochs,
+            ..training.clone()
+        };
+        let run = shorter.run(Training::backup(scratch.path()), Halt::Never);
+        assert!(run.error.is_none());
+        assert_eq!(run.losses.len(), 0, "nothing is trained");
+        assert_eq!(run.steps, 14);
+        assert!(contents(scratch.path()) == before);
+    }
+    let run = training.run(Training::backup(scratch.path()), Halt::Never);
+    assert!(run.weights == undisturbed(&training).weights);
 }
 
 fn stop_early(builder: SupervisedTraining<Net>) -> SupervisedTraining<Net> {
