@@ -7,28 +7,26 @@ use burn::tensor::{Device, Distribution, Tensor, TensorData};
 
 use crate::model::{Batch, CLASSES, FEATURES};
 
-/// A shuffling loader of a made-up data set, whose batcher adds noise from the device's generator.
-pub struct NoisyLoader;
-
-impl NoisyLoader {
-    /// A loader of `items` items in batches of `batch_size`. Reading the item `broken` fails.
-    pub fn build(
-        items: usize,
-        batch_size: usize,
-        seed: u64,
-        broken: Option<usize>,
-    ) -> Arc<dyn DataLoader<Batch>> {
-        DataLoaderBuilder::new(NoisyBatcher)
-            .batch_size(batch_size)
-            .shuffle(seed)
-            .build(Numbers { items, broken })
-    }
+/// A shuffling loader of `data`, whose batcher adds noise from the device's generator.
+pub fn noisy_loader(
+    data: Numbers,
+    batch_size: usize,
+    seed: u64,
+    workers: usize,
+) -> Arc<dyn DataLoader<Batch>> {
+    DataLoaderBuilder::new(NoisyBatcher)
+        .batch_size(batch_size)
+        .shuffle(seed)
+        .num_workers(workers)
+        .build(data)
 }
 
 /// The numbers from 0 on.
-struct Numbers {
-    items: usize,
-    broken: Option<usize>,
+pub struct Numbers {
+    /// How many.
+    pub items: usize,
+    /// The one that can't be read, if any.
+    pub broken: Option<usize>,
 }
 
 impl Dataset<usize> for Numbers {

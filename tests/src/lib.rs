@@ -21,7 +21,6 @@ mod recorder;
 mod records;
 mod training;
 
-pub use data::NoisyLoader;
 pub use model::{Hooks, Net};
 pub use recorder::{Calls, RecordingRenderer};
 pub use records::{Records, model_records};

@@ -11,7 +11,7 @@ use burn::train::{
 };
 use burn_backup_restore::{BackupAndRestore, BackupError, BackupExt as _};
 
-use crate::data::NoisyLoader;
+use crate::data::{Numbers, noisy_loader};
 use crate::model::{Hooks, Net};
 use crate::recorder::{Calls, RecordingRenderer};
 use crate::records::{EachEpoch, Keeper, Record, Records, model_records};
@@ -77,6 +77,8 @@ pub struct Training {
     pub hidden: usize,
     /// The item that can't be read, if any.
     pub broken_item: Option<usize>,
+    /// Workers of Burn's loader; 0 by default. With any, batches come in no certain order.
+    pub workers: usize,
     /// Whether metrics are logged to files and summed up at the end.
     pub summary: bool,
 }
@@ -127,6 +129,7 @@ impl Training {
             accumulation: None,
             hidden: 8,
             broken_item: None,
+            workers: 0,
             summary: false,
         }
     }
@@ -163,7 +166,13 @@ impl Training {
         let artifacts = tempfile::tempdir().unwrap();
         let calls = Calls::default();
         let keeper = Keeper::default();
-        let loader = |seed| NoisyLoader::build(self.items, self.batch_size, seed, self.broken_item);
+        let loader = |seed| {
+            let data = Numbers {
+                items: self.items,
+                broken: self.broken_item,
+            };
+            noisy_loader(data, self.batch_size, seed, self.workers)
+        };
 
         let mut training = SupervisedTraining::new(artifacts.path(), loader(11), loader(12))
             .metrics((

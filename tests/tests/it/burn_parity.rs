@@ -1,10 +1,10 @@
 //! What Burn's own single-device strategy does still happens, in the same order.
 
-use burn::train::metric::LossMetric;
-use burn::train::metric::store::{Aggregate, Direction, Split};
-use burn::train::{MetricEarlyStoppingStrategy, StoppingCondition, SupervisedTraining};
+use burn::train::SupervisedTraining;
 use burn_backup_restore::{BackupExt as _, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Net, Run, Training};
+
+use crate::support::stop_early;
 
 /// Runs the training without the line and with it, and compares all that shows.
 #[track_caller]
@@ -84,15 +84,7 @@ fn early_stopping_ends_the_training_at_the_same_epoch() {
         epochs: 50,
         ..Training::new(Backend::Flex)
     };
-    let run = assert_parity(&training, Halt::Never, |builder| {
-        builder.early_stopping(MetricEarlyStoppingStrategy::new(
-            &LossMetric::new(),
-            Aggregate::Mean,
-            Direction::Lowest,
-            Split::Valid,
-            StoppingCondition::NoImprovementSince { n_epochs: 1 },
-        ))
-    });
+    let run = assert_parity(&training, Halt::Never, stop_early);
     assert!(run.records.epoch < 50, "it stopped early");
     assert!(run.error.is_none() && run.interrupted.is_none());
 }

@@ -1,13 +1,11 @@
 //! Trainings that ran to their end.
 
+use burn::train::SupervisedTraining;
 use burn::train::checkpoint::FileCheckpointer;
-use burn::train::metric::LossMetric;
-use burn::train::metric::store::{Aggregate, Direction, Split};
-use burn::train::{MetricEarlyStoppingStrategy, StoppingCondition, SupervisedTraining};
 use burn_backup_restore::{BackupAndRestore, BackupExt as _, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Net, Training};
 
-use crate::support::{contents, undisturbed};
+use crate::support::{contents, stop_early, undisturbed};
 
 fn kept(dir: &std::path::Path) -> BackupAndRestore {
     Training::backup(dir).delete_checkpoint(false)
@@ -74,16 +72,6 @@ fn a_backup_beyond_the_last_epoch_is_returned_and_stays() {
     }
     let run = training.run(Training::backup(scratch.path()), Halt::Never);
     assert!(run.weights == undisturbed(&training).weights);
-}
-
-fn stop_early(builder: SupervisedTraining<Net>) -> SupervisedTraining<Net> {
-    builder.early_stopping(MetricEarlyStoppingStrategy::new(
-        &LossMetric::new(),
-        Aggregate::Mean,
-        Direction::Lowest,
-        Split::Valid,
-        StoppingCondition::NoImprovementSince { n_epochs: 1 },
-    ))
 }
 
 #[test]
@@ -166,6 +154,22 @@ fn other_peoples_files_stay_when_the_backup_goes() {
     assert!(run.error.is_none());
     assert_eq!(std::fs::read(&notes).unwrap(), b"theirs");
     assert_eq!(std::fs::read_dir(scratch.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn with_workers_a_training_goes_on_with_the_right_number_of_batches() {
+    // Their batches come in no certain order: the short one may be counted before or after.
+    for batch in 1..=18 {
+        let scratch = tempfile::tempdir().unwrap();
+        let training = Training {
+            workers: 3,
+            ..Training::new(Backend::Flex)
+        };
+        training.run(Training::backup(scratch.path()), Halt::Stop(batch));
+        let run = training.run(Training::backup(scratch.path()), Halt::Never);
+        assert!(run.error.is_none(), "stopped in {batch}: {:?}", run.error);
+        assert_eq!(run.steps, 18);
+    }
 }
 
 #[test]

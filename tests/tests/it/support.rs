@@ -1,8 +1,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use burn::train::metric::LossMetric;
+use burn::train::metric::store::{Aggregate, Direction, Split};
+use burn::train::{MetricEarlyStoppingStrategy, StoppingCondition, SupervisedTraining};
 use burn_backup_restore::BackupAndRestore;
-use burn_backup_tests::{Halt, Run, Training};
+use burn_backup_tests::{Halt, Net, Run, Training};
 
 pub fn undisturbed(training: &Training) -> Run {
     let scratch = tempfile::tempdir().unwrap();
@@ -62,6 +65,17 @@ pub fn assert_exact(
     let losses: Vec<_> = losses.into_values().collect();
     assert!(losses == undisturbed.losses, "losses after {halts:?}");
     assert!(!dir.exists(), "deleted after success");
+}
+
+/// Ends the training at the first epoch whose validation loss is no better than before.
+pub fn stop_early(builder: SupervisedTraining<Net>) -> SupervisedTraining<Net> {
+    builder.early_stopping(MetricEarlyStoppingStrategy::new(
+        &LossMetric::new(),
+        Aggregate::Mean,
+        Direction::Lowest,
+        Split::Valid,
+        StoppingCondition::NoImprovementSince { n_epochs: 1 },
+    ))
 }
 
 /// What was logged of the validations: the run's last ones are the training's last ones.
