@@ -103,12 +103,12 @@ impl BackupHandle {
     ///
     /// [`BackupError::Store`] if the training is still running, or a file can't be deleted.
     pub fn discard(&self) -> Result<(), BackupError> {
-        let is_there = self.backup_dir.as_os_str().is_empty() || self.backup_dir.exists();
-        if is_there {
-            let options = OpenOptions::default().filesystem(self.filesystem.clone());
-            Store::open(&self.backup_dir, options)?.remove()?;
+        let is_named = !self.backup_dir.as_os_str().is_empty();
+        if is_named && matches!(self.filesystem.kind(&self.backup_dir), Ok(None)) {
+            return Ok(());
         }
-        Ok(())
+        let options = OpenOptions::default().filesystem(self.filesystem.clone());
+        Ok(Store::open(&self.backup_dir, options)?.remove()?)
     }
 
     pub(crate) fn restored(&self, position: Position, age: Duration) {

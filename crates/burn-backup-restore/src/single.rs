@@ -14,7 +14,7 @@ use burn::train::{
 
 use crate::engine::Engine;
 use crate::fast_forward::{self, Rest};
-use epoch::{Batches, Epoch};
+use epoch::Epoch;
 
 /// Trains on one device.
 pub(crate) struct SingleDevice<M: LearnerModel> {
@@ -79,11 +79,9 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for SingleDevice<M> {
                 device: &self.device,
                 number,
             };
-            match Batches::left(&train, &mut rest) {
-                Some(batches) => {
-                    epoch.train(batches, train_items, components.grad_accumulation);
-                }
-                None => epoch.engine.split_done(),
+            match std::mem::replace(&mut rest, Rest::WholeEpoch) {
+                Rest::Validation => epoch.engine.split_done(),
+                rest => epoch.train(&train, rest, train_items, components.grad_accumulation),
             }
             if interrupter.should_stop() {
                 if let Some(interruption) = interrupter.interruption() {

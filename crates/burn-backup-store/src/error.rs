@@ -24,6 +24,16 @@ pub enum StoreError {
         path: PathBuf,
     },
 
+    /// Something of somebody else's stands where this crate keeps its own.
+    #[error(
+        "'{}' is in the backup directory and was not made by this crate; it was not touched: give \
+         the backup a directory of its own", path.display()
+    )]
+    Foreign {
+        /// What stands there.
+        path: PathBuf,
+    },
+
     /// Another process holds the lock.
     #[error(
         "the backup directory '{}' is in use by {owner}; nothing was changed: wait for that \

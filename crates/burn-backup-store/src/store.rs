@@ -67,13 +67,13 @@ impl Store {
         if dir.as_os_str().is_empty() {
             return Err(StoreError::EmptyPath);
         }
-        create_dirs(fs.as_ref(), dir)?;
+        create_root(fs.as_ref(), dir)?;
 
         let layout = Layout::new(dir);
         let lock = lock(fs.as_ref(), &layout)?;
         sweep::staging(fs.as_ref(), &layout)?;
+        create_generations(fs.as_ref(), &layout)?;
         let identity = identity::establish(fs.as_ref(), &layout, options.run_seed)?;
-        create_dirs(fs.as_ref(), &layout.generations())?;
         Ok(Self {
             fs,
             layout,
@@ -165,14 +165,23 @@ impl Store {
     }
 }
 
+/// What every owner's line in the lock file begins with.
+const OWNER: &str = "process ";
+
+/// A lock file has one short line.
+const MAX_LOCK_BYTES: u64 = 4096;
+
 fn lock(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn Send + Sync>, StoreError> {
     let path = layout.lock();
+    if !is_ours(fs, &path)? {
+        return Err(StoreError::Foreign { path });
+    }
     let program = std::env::current_exe()
         .ok()
         .and_then(|path| path.file_name().map(|n| n.to_string_lossy().into_owned()))
         .unwrap_or_else(|| "unknown program".to_owned());
     let owner = format!(
-        "process {} ({program}) since {}",
+        "{OWNER}{} ({program}) since {}",
         std::process::id(),
         Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC"),
     );
@@ -192,8 +201,38 @@ fn lock(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn Send + Sync>, St
     }
 }
 
-/// Creates `dir` and its missing parents, each made durable in its own parent.
-fn create_dirs(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {
+/// Whether the lock file at `path` can be one of this crate's, whose contents are of no value.
+fn is_ours(fs: &dyn Filesystem, path: &Path) -> Result<bool, StoreError> {
+    let failed = StoreError::io("look at", path, UNCHANGED);
+    match fs.kind(path) {
+        Ok(None) => Ok(true),
+        Ok(Some(EntryKind::File)) => match verify::read_small(fs, path, MAX_LOCK_BYTES) {
+            Ok(None) => Ok(true),
+            Ok(Some(line)) => Ok(line.is_empty() || line.starts_with(OWNER.as_bytes())),
+            // On some systems a locked file can't be read; it is busy then.
+            Err(error) if error.kind() != std::io::ErrorKind::InvalidInput => Ok(true),
+            Err(_) => Ok(false),
+        },
+        Ok(Some(_)) => Ok(false),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn create_generations(fs: &dyn Filesystem, layout: &Layout) -> Result<(), StoreError> {
+    let dir = layout.generations();
+    match fs.kind(&dir) {
+        Ok(Some(EntryKind::Dir)) => Ok(()),
+        Ok(Some(_)) => Err(StoreError::Foreign { path: dir }),
+        Ok(None) => fs
+            .create_dir(&dir)
+            .and_then(|()| fs.sync_dir(layout.root()))
+            .map_err(StoreError::io("create", &dir, UNCHANGED)),
+        Err(error) => Err(StoreError::io("look at", &dir, UNCHANGED)(error)),
+    }
+}
+
+/// Creates `dir` and its missing parents, each made durable in its own parent. They may be links.
+fn create_root(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {
     let failed = |operation| StoreError::io(operation, dir, UNCHANGED);
     match fs.kind(dir).map_err(failed("look at"))? {
         Some(EntryKind::Dir) => return Ok(()),
@@ -210,7 +249,7 @@ fn create_dirs(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {
         _ => Path::new("."),
     };
     if parent != Path::new(".") {
-        create_dirs(fs, parent)?;
+        create_root(fs, parent)?;
     }
     fs.create_dir(dir).map_err(failed("create"))?;
     fs.sync_dir(parent).map_err(failed("sync the parent of"))

@@ -1,14 +1,12 @@
 //! One epoch on one device: its training batches, then its validation.
 
-use std::sync::Arc;
-
-use burn::data::dataloader::{DataLoader, DataLoaderIterator};
+use burn::data::dataloader::DataLoaderIterator;
 use burn::data::dataset::DatasetError;
 use burn::optim::GradientsAccumulator;
 use burn::tensor::Device;
 use burn::train::{
     EventProcessorTraining as _, InferenceStep, Interrupter, Learner, LearnerEvent, LearnerModel,
-    SupervisedTrainingEventProcessor, TrainStep, TrainingItem, ValidLoader,
+    SupervisedTrainingEventProcessor, TrainLoader, TrainStep, TrainingItem, ValidLoader,
 };
 
 use crate::burn_api::Items;
@@ -26,9 +24,11 @@ pub(super) struct Epoch<'a, M: LearnerModel> {
 }
 
 impl<M: LearnerModel> Epoch<'_, M> {
-    pub(super) fn train(
+    /// Trains the epoch, or the `rest` of it.
+    pub(super) fn train<'l>(
         &mut self,
-        mut batches: Batches<'_, <M as TrainStep>::Input>,
+        loader: &'l TrainLoader<M>,
+        rest: Rest<'l, <M as TrainStep>::Input>,
         total_items: usize,
         grad_accumulation: Option<usize>,
     ) {
@@ -39,6 +39,16 @@ impl<M: LearnerModel> Epoch<'_, M> {
             }));
         log::info!("Executing training step for epoch {}", self.number);
         self.engine.split_begins(self.learner);
+        let mut batches = match rest {
+            Rest::Batches { first, iterator } => Batches {
+                first: Some(first),
+                iterator,
+            },
+            Rest::WholeEpoch | Rest::Validation => Batches {
+                first: None,
+                iterator: loader.iter(),
+            },
+        };
         if self.train_batches(&mut batches, grad_accumulation) {
             self.engine.split_done();
         }
@@ -151,29 +161,13 @@ impl<M: LearnerModel> Epoch<'_, M> {
 }
 
 /// The batches of one epoch that are still to be trained.
-pub(super) struct Batches<'l, O> {
+struct Batches<'l, O> {
     /// Fetched already, to see whether there is one.
     first: Option<O>,
     iterator: Box<dyn DataLoaderIterator<O> + 'l>,
 }
 
-impl<'l, O> Batches<'l, O> {
-    /// Those of the next epoch; those left of it, if a restored training has `rest` to begin with.
-    /// `None` if only its validation is left.
-    pub(super) fn left(loader: &'l Arc<dyn DataLoader<O>>, rest: &mut Rest<'l, O>) -> Option<Self> {
-        match std::mem::replace(rest, Rest::WholeEpoch) {
-            Rest::WholeEpoch => Some(Self {
-                first: None,
-                iterator: loader.iter(),
-            }),
-            Rest::Batches { first, iterator } => Some(Self {
-                first: Some(first),
-                iterator,
-            }),
-            Rest::Validation => None,
-        }
-    }
-
+impl<O> Batches<'_, O> {
     /// The next batch; `seed_step` is called before it is fetched.
     fn next(&mut self, seed_step: impl FnOnce()) -> Option<Result<O, DatasetError>> {
         match self.first.take() {

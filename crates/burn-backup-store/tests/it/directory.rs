@@ -97,6 +97,40 @@ fn links_are_not_followed_out_of_the_directory() {
     assert_eq!(fs::read(outside.join("model.bpk")).unwrap(), b"theirs");
 }
 
+#[test]
+fn a_directory_where_our_names_are_taken_is_refused_and_nothing_is_lost() {
+    for name in ["lock", "generations"] {
+        let scratch = Scratch::new();
+        fs::create_dir(scratch.root()).unwrap();
+        let theirs = scratch.root().join(name);
+        fs::write(&theirs, b"theirs").unwrap();
+        let error = Store::open(scratch.root(), OpenOptions::default())
+            .err()
+            .unwrap();
+        assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+        assert_eq!(fs::read(&theirs).unwrap(), b"theirs");
+
+        #[cfg(unix)]
+        {
+            let outside = scratch.root().with_file_name("outside");
+            fs::rename(&theirs, &outside).unwrap();
+            std::os::unix::fs::symlink(&outside, &theirs).unwrap();
+            let error = Store::open(scratch.root(), OpenOptions::default())
+                .err()
+                .unwrap();
+            assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+            assert_eq!(fs::read(&outside).unwrap(), b"theirs");
+        }
+    }
+}
+
+#[test]
+fn a_lock_file_left_by_a_killed_process_does_not_block() {
+    let scratch = Scratch::new().with_generations(1);
+    fs::write(scratch.root().join("lock"), "process 1 (gone) since 2020").unwrap();
+    assert_is(scratch.open().newest().unwrap(), 1);
+}
+
 #[cfg(unix)]
 #[test]
 fn the_backup_directory_itself_may_be_a_link() {
