@@ -2,7 +2,9 @@ use std::sync::{Arc, Mutex};
 
 use burn::module::{Module, Param, ParamId};
 use burn::nn::loss::CrossEntropyLossConfig;
-use burn::nn::{BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig, Relu};
+use burn::nn::{
+    BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig, LinearLayout, Relu,
+};
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Int, Tensor};
@@ -25,6 +27,8 @@ pub struct Net {
     norm: BatchNorm,
     dropout: Dropout,
     output: Linear,
+    /// No forward pass uses it: nothing but the training's start initialises it.
+    unused: Linear,
     /// How many optimizer steps this model has seen: shape `[1]`.
     steps: Param<Tensor<1>>,
     #[module(skip)]
@@ -32,14 +36,17 @@ pub struct Net {
 }
 
 impl Net {
-    /// A network with `hidden` units.
-    pub fn new(hidden: usize, device: &Device, hooks: Hooks) -> Self {
+    /// A network with `hidden` units, whose output layer has the given layout.
+    pub fn new(hidden: usize, layout: LinearLayout, device: &Device, hooks: Hooks) -> Self {
         let steps = Tensor::zeros([1], device);
         Self {
             input: LinearConfig::new(FEATURES, hidden).init(device),
             norm: BatchNormConfig::new(hidden).init(device),
             dropout: DropoutConfig::new(0.3).init(),
-            output: LinearConfig::new(hidden, CLASSES).init(device),
+            output: LinearConfig::new(hidden, CLASSES)
+                .with_layout(layout)
+                .init(device),
+            unused: LinearConfig::new(FEATURES, CLASSES).init(device),
             steps: Param::initialized(ParamId::new(), steps).set_require_grad(false),
             hooks,
         }

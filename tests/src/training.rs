@@ -2,6 +2,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
+use burn::nn::LinearLayout;
 use burn::optim::AdamConfig;
 use burn::tensor::Device;
 use burn::train::logger::InMemoryMetricLogger;
@@ -75,6 +76,8 @@ pub struct Training {
     pub accumulation: Option<usize>,
     /// The network's width.
     pub hidden: usize,
+    /// Whether the output layer stores its weights transposed, as Burn's `LinearLayout::Col` does.
+    pub column_layout: bool,
     /// The item that can't be read, if any.
     pub broken_item: Option<usize>,
     /// Workers of Burn's loader; 0 by default. With any, batches come in no certain order.
@@ -128,6 +131,7 @@ impl Training {
             batch_size: 4,
             accumulation: None,
             hidden: 8,
+            column_layout: false,
             broken_item: None,
             workers: 0,
             summary: false,
@@ -222,7 +226,12 @@ impl Training {
     pub fn model(&self, hooks: Hooks) -> Net {
         let device = self.backend.device();
         device.seed(3);
-        Net::new(self.hidden, &device.autodiff(), hooks)
+        let layout = if self.column_layout {
+            LinearLayout::Col
+        } else {
+            LinearLayout::Row
+        };
+        Net::new(self.hidden, layout, &device.autodiff(), hooks)
     }
 
     /// The learning-rate schedule, over the first three epochs.

@@ -75,6 +75,28 @@ fn a_backup_beyond_the_last_epoch_is_returned_and_stays() {
 }
 
 #[test]
+fn parameters_that_are_saved_in_another_shape_are_restored_exactly() {
+    for &backend in Backend::ALL {
+        let scratch = tempfile::tempdir().unwrap();
+        let training = Training {
+            column_layout: true,
+            ..Training::new(backend)
+        };
+        let stopped = training.run(Training::backup(scratch.path()), Halt::Stop(14));
+        // With the training to end before where it is, it is restored and returned.
+        let shorter = Training {
+            epochs: 1,
+            ..training.clone()
+        };
+        let restored = shorter.run(Training::backup(scratch.path()), Halt::Never);
+        assert!(restored.weights == stopped.weights);
+        let run = training.run(Training::backup(scratch.path()), Halt::Never);
+        assert!(run.error.is_none());
+        assert_eq!(run.steps, 18);
+    }
+}
+
+#[test]
 fn early_stopping_is_an_end_too() {
     let scratch = tempfile::tempdir().unwrap();
     let training = Training {
