@@ -19,12 +19,27 @@ pub(crate) fn generations(
         let Some(id) = GenerationId::from_dir_name(&entry.name) else {
             continue;
         };
-        if entry.kind == EntryKind::Dir && is_ours(fs, layout, id)? {
+        if entry.kind == EntryKind::Dir && holds_generation(fs, layout, id)? {
             found.push(id);
         }
     }
     found.sort_unstable_by(|a, b| b.cmp(a));
     Ok(found)
+}
+
+/// The greatest number that a name in the directory has, whosever it is: the next generation must
+/// find its place free.
+pub(crate) fn greatest_number(
+    fs: &dyn Filesystem,
+    layout: &Layout,
+) -> Result<GenerationId, StoreError> {
+    let in_place = list(fs, &layout.generations())?;
+    Ok(in_place
+        .iter()
+        .filter_map(|entry| GenerationId::from_dir_name(&entry.name))
+        .chain(quarantined(fs, layout)?)
+        .max()
+        .unwrap_or_default())
 }
 
 /// The numbers of the generations in quarantine, in no particular order.
@@ -43,7 +58,11 @@ pub(crate) fn quarantined(
         .collect())
 }
 
-fn is_ours(fs: &dyn Filesystem, layout: &Layout, id: GenerationId) -> Result<bool, StoreError> {
+fn holds_generation(
+    fs: &dyn Filesystem,
+    layout: &Layout,
+    id: GenerationId,
+) -> Result<bool, StoreError> {
     let entries = list(fs, &layout.generation(id))?;
     Ok(entries.is_empty() || entries.iter().any(|e| layout::is_generation_file(&e.name)))
 }

@@ -72,6 +72,21 @@ pub enum StoreError {
         path: PathBuf,
     },
 
+    /// A generation is whole, but belongs to another training than the directory.
+    #[error(
+        "'{}' belongs to another training (run {found}) than the backup directory (run {expected}); \
+         nothing was changed: move it to where it belongs, or delete the backup directory to start \
+         anew", path.display()
+    )]
+    AnotherRun {
+        /// The generation.
+        path: PathBuf,
+        /// The run that its manifest names.
+        found: String,
+        /// The run that the directory belongs to.
+        expected: String,
+    },
+
     /// The caller asked for a seed other than the one that the generations were made with.
     #[error(
         "the backup in '{}' was made with the run seed {stored}, and this program asks for \
@@ -174,12 +189,6 @@ pub enum Damage {
     ManifestOfAnother {
         /// The generation that it names.
         found: GenerationId,
-    },
-    /// The manifest is another training's.
-    #[error("manifest.json belongs to another training (run {found})")]
-    ManifestOfAnotherRun {
-        /// The run that it names.
-        found: String,
     },
     /// A part is not there.
     #[error("{file} is missing")]

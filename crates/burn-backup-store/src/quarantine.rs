@@ -26,7 +26,8 @@ pub(crate) fn generation(
         target: LOG,
         "generation {id} is damaged ({damage}); moved to '{}'", to.display(),
     );
-    give_reason(fs, &to, &damage.to_string())
+    give_reason(fs, &to, &damage.to_string());
+    Ok(())
 }
 
 /// Moves the damaged file `from` to the quarantine, into a directory with the reason.
@@ -49,7 +50,8 @@ pub(crate) fn file(
     sync(fs, &layout.quarantine())?;
     sync(fs, layout.root())?;
     log::error!(target: LOG, "{reason}; moved to '{}'", dir.display());
-    give_reason(fs, &dir, reason)
+    give_reason(fs, &dir, reason);
+    Ok(())
 }
 
 /// A path in the quarantine at which nothing is: `name`, or `name-2` and so on.
@@ -73,11 +75,13 @@ fn free_place(fs: &dyn Filesystem, layout: &Layout, name: &str) -> Result<PathBu
     Ok(place)
 }
 
-fn give_reason(fs: &dyn Filesystem, dir: &Path, reason: &str) -> Result<(), StoreError> {
+/// The reason is in the log already: failing to write it must not keep a good generation back.
+fn give_reason(fs: &dyn Filesystem, dir: &Path, reason: &str) {
     let path = dir.join(REASON_FILE);
-    persist::write_file(fs, &path, format!("{reason}\n").as_bytes())
-        .map_err(StoreError::io("write", &path, UNCHANGED))?;
-    sync(fs, dir)
+    let written = persist::write_file(fs, &path, format!("{reason}\n").as_bytes());
+    if let Err(error) = written.and_then(|()| fs.sync_dir(dir)) {
+        log::warn!(target: LOG, "cannot write '{}': {error}", path.display());
+    }
 }
 
 fn sync(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {

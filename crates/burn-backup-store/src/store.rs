@@ -1,5 +1,6 @@
 //! The backup directory as a whole: opened, locked, searched, emptied.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -126,13 +127,33 @@ impl Store {
     ///
     /// [`StoreError::Io`] if its staging directory can't be created.
     pub fn stage(&self) -> Result<Staging<'_>, StoreError> {
-        let fs = self.fs.as_ref();
-        let newest = discover::generations(fs, &self.layout)?
-            .into_iter()
-            .chain(discover::quarantined(fs, &self.layout)?)
-            .max()
-            .unwrap_or_default();
+        let newest = discover::greatest_number(self.fs.as_ref(), &self.layout)?;
         Staging::create(self, newest.next())
+    }
+
+    /// Whether `dir` holds anything that [`remove`](Self::remove) would remove.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::EmptyPath`], and [`StoreError::Io`] if the directory can't be looked at.
+    pub fn is_present(
+        dir: impl AsRef<Path>,
+        filesystem: &dyn Filesystem,
+    ) -> Result<bool, StoreError> {
+        let dir = dir.as_ref();
+        if dir.as_os_str().is_empty() {
+            return Err(StoreError::EmptyPath);
+        }
+        let layout = Layout::new(dir);
+        for path in [layout.identity(), layout.generations(), layout.quarantine()] {
+            let kind = filesystem
+                .kind(&path)
+                .map_err(StoreError::io("look at", &path, UNCHANGED))?;
+            if kind.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Deletes the backup: everything that this crate wrote, and the directory if nothing else is
@@ -158,9 +179,14 @@ impl Store {
         }
         fs.sync_dir(root).map_err(failed("sync", root))?;
         if fs.list(root).map_err(failed("list", root))?.is_empty() {
-            fs.remove_dir(root).map_err(failed("remove", root))?;
+            // A mount point or a link can't be removed like this, and needn't be.
+            match fs.remove_dir(root) {
+                Ok(()) => log::debug!(target: LOG, "'{}' removed", root.display()),
+                Err(error) => {
+                    log::debug!(target: LOG, "'{}' stays, empty: {error}", root.display());
+                }
+            }
         }
-        log::debug!(target: LOG, "'{}' removed", root.display());
         Ok(())
     }
 }
@@ -208,14 +234,20 @@ fn is_ours(fs: &dyn Filesystem, path: &Path) -> Result<bool, StoreError> {
         Ok(None) => Ok(true),
         Ok(Some(EntryKind::File)) => match verify::read_small(fs, path, MAX_LOCK_BYTES) {
             Ok(None) => Ok(true),
-            Ok(Some(line)) => Ok(line.is_empty() || line.starts_with(OWNER.as_bytes())),
+            Ok(Some(line)) => Ok(is_owner_line(&line)),
             // On some systems a locked file can't be read; it is busy then.
-            Err(error) if error.kind() != std::io::ErrorKind::InvalidInput => Ok(true),
+            Err(error) if error.kind() != ErrorKind::InvalidInput => Ok(true),
             Err(_) => Ok(false),
         },
         Ok(Some(_)) => Ok(false),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// What this crate writes into the lock file, or what a kill or a power cut can leave of it.
+fn is_owner_line(line: &[u8]) -> bool {
+    let owner = OWNER.as_bytes();
+    line.starts_with(owner) || owner.starts_with(line) || line.iter().all(|byte| *byte == 0)
 }
 
 fn create_generations(fs: &dyn Filesystem, layout: &Layout) -> Result<(), StoreError> {
@@ -251,6 +283,11 @@ fn create_root(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {
     if parent != Path::new(".") {
         create_root(fs, parent)?;
     }
-    fs.create_dir(dir).map_err(failed("create"))?;
+    match fs.create_dir(dir) {
+        Ok(()) => {}
+        // Another training may have made it meanwhile, for a directory of its own below.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return create_root(fs, dir),
+        Err(error) => return Err(failed("create")(error)),
+    }
     fs.sync_dir(parent).map_err(failed("sync the parent of"))
 }

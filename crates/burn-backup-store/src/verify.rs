@@ -106,11 +106,11 @@ pub(crate) fn manifest(
         }));
     }
     match identity {
-        Some(identity) if identity.run_id != manifest.run_id => {
-            Ok(Err(Damage::ManifestOfAnotherRun {
-                found: manifest.run_id,
-            }))
-        }
+        Some(identity) if identity.run_id != manifest.run_id => Err(StoreError::AnotherRun {
+            path: layout.generation(id),
+            found: manifest.run_id,
+            expected: identity.run_id.clone(),
+        }),
         _ => Ok(Ok(manifest)),
     }
 }

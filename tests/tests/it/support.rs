@@ -62,6 +62,10 @@ pub fn assert_exact(
     );
     let logged = validation_metrics(&run);
     assert!(!logged.is_empty() && validation_metrics(undisturbed).ends_with(&logged));
+    assert!(
+        batch_metrics(undisturbed).ends_with(&batch_metrics(&run)),
+        "metrics of the batches after {halts:?}"
+    );
     let losses: Vec<_> = losses.into_values().collect();
     assert!(losses == undisturbed.losses, "losses after {halts:?}");
     assert!(!dir.exists(), "deleted after success");
@@ -84,6 +88,18 @@ fn validation_metrics(run: &Run) -> Vec<String> {
     calls
         .filter(|call| call.starts_with("update_valid"))
         .cloned()
+        .collect()
+}
+
+/// What was logged of each training batch: accuracy, loss and learning rate. (What is shown is the
+/// epoch's mean so far, which begins anew in each run.)
+fn batch_metrics(run: &Run) -> Vec<&str> {
+    let calls = run.calls.iter();
+    calls
+        .filter(|call| call.starts_with("update_train"))
+        .filter_map(|call| call.split_once(" | "))
+        .map(|(_shown, logged)| logged)
+        .filter(|logged| !logged.ends_with(",final"))
         .collect()
 }
 

@@ -73,10 +73,10 @@ fn other_peoples_files_stay_where_they_are() {
     for file in &theirs {
         assert_eq!(fs::read(file).unwrap(), b"theirs", "{}", file.display());
     }
-    assert!(
-        scratch.open().newest().unwrap().is_none(),
-        "nothing of ours is left"
-    );
+    let store = scratch.open();
+    assert!(store.newest().unwrap().is_none(), "nothing of ours is left");
+    let _ = save(&store, 5).unwrap();
+    assert_is(store.newest().unwrap(), 5);
 }
 
 #[cfg(unix)]
@@ -127,8 +127,11 @@ fn a_directory_where_our_names_are_taken_is_refused_and_nothing_is_lost() {
 #[test]
 fn a_lock_file_left_by_a_killed_process_does_not_block() {
     let scratch = Scratch::new().with_generations(1);
-    fs::write(scratch.root().join("lock"), "process 1 (gone) since 2020").unwrap();
-    assert_is(scratch.open().newest().unwrap(), 1);
+    // A whole line, and what a kill or a power cut can leave of one.
+    for left in ["process 1 (gone) since 2020", "proc", "", "\0\0\0\0"] {
+        fs::write(scratch.root().join("lock"), left).unwrap();
+        assert_is(scratch.open().newest().unwrap(), 1);
+    }
 }
 
 #[cfg(unix)]
@@ -140,6 +143,8 @@ fn the_backup_directory_itself_may_be_a_link() {
     std::os::unix::fs::symlink(&elsewhere, scratch.root()).unwrap();
     let _ = save(&scratch.open(), 1).unwrap();
     assert_is(scratch.open().newest().unwrap(), 1);
+    scratch.open().remove().unwrap();
+    assert!(scratch.open().newest().unwrap().is_none());
     assert_eq!(
         names(&elsewhere),
         ["burn-backup.json", "generations", "lock"]

@@ -80,6 +80,106 @@ fn whichever_call_of_a_removal_fails_the_newest_is_whole_or_nothing_is_left() {
     }
 }
 
+/// Runs `process` on directories made by `prepare`, each time ended at a later call (that call and
+/// all after it fail, those that clean up included), until it runs to its end. After each, `check`
+/// looks at what the next process finds.
+fn end_at_every_call(
+    prepare: impl Fn() -> Scratch,
+    process: impl Fn(&Scratch, OpenOptions) -> Result<(), StoreError>,
+    check: impl Fn(&Scratch),
+) {
+    for ends in 0.. {
+        let scratch = prepare();
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let filesystem = FaultyFilesystem::new(move |_, _| {
+            if counted.fetch_add(1, Ordering::Relaxed) >= ends {
+                return Err(io::Error::other("the process has ended"));
+            }
+            Ok(())
+        });
+        let options = OpenOptions::default().filesystem(Arc::new(filesystem));
+        let done = process(&scratch, options);
+        check(&scratch);
+        if calls.load(Ordering::Relaxed) <= ends {
+            done.unwrap();
+            assert!(ends > 5, "only {ends} calls were made");
+            return;
+        }
+    }
+}
+
+#[test]
+fn ended_at_any_call_of_the_first_save_the_next_process_finds_it_whole_or_not_at_all() {
+    end_at_every_call(
+        Scratch::new,
+        |scratch, options| save(&Store::open(scratch.root(), options)?, 1).map(drop),
+        |scratch| {
+            let store = scratch.open();
+            if let Some(newest) = store.newest().unwrap() {
+                assert_is(Some(newest), 1);
+            }
+            let _ = save(&store, 2).unwrap();
+            assert_is(store.newest().unwrap(), 2);
+        },
+    );
+}
+
+#[test]
+fn ended_at_any_call_of_save_and_prune_the_next_process_finds_the_old_or_the_new() {
+    end_at_every_call(
+        || Scratch::new().with_generations(2),
+        |scratch, options| {
+            let store = Store::open(scratch.root(), options)?;
+            let committed = save(&store, 3)?;
+            store.prune(&committed, 1).map(drop)
+        },
+        |scratch| {
+            let store = scratch.open();
+            let newest = store.newest().unwrap();
+            let number = newest.as_ref().unwrap().id().number();
+            assert!((2..=3).contains(&number));
+            assert_is(newest, number);
+            assert!(!scratch.root().join("quarantine").exists());
+        },
+    );
+}
+
+#[test]
+fn ended_at_any_call_of_a_fallback_the_next_process_falls_back_too() {
+    end_at_every_call(
+        || {
+            let scratch = Scratch::new().with_generations(2);
+            std::fs::write(scratch.generation(2).join("model.bpk"), b"").unwrap();
+            std::fs::remove_file(scratch.root().join("burn-backup.json")).unwrap();
+            scratch
+        },
+        |scratch, options| {
+            let store = Store::open(scratch.root(), options)?;
+            store.newest().map(drop)
+        },
+        |scratch| assert_is(scratch.open().newest().unwrap(), 1),
+    );
+}
+
+#[test]
+fn ended_at_any_call_of_the_removal_the_next_process_finds_the_newest_or_nothing() {
+    end_at_every_call(
+        || {
+            let scratch = Scratch::new().with_generations(3);
+            std::fs::write(scratch.generation(3).join("model.bpk"), b"").unwrap();
+            assert_is(scratch.open().newest().unwrap(), 2);
+            scratch
+        },
+        |scratch, options| Store::open(scratch.root(), options)?.remove(),
+        |scratch| {
+            if let Some(newest) = scratch.open().newest().unwrap() {
+                assert_is(Some(newest), 2);
+            }
+        },
+    );
+}
+
 #[test]
 fn a_file_whose_sync_failed_is_thrown_away_with_its_generation() {
     let scratch = Scratch::new().with_generations(1);
