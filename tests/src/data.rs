@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use burn::data::dataloader::batcher::Batcher;
-use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
+use burn::data::dataloader::{DataLoader, DataLoaderBuilder, DataLoaderIterator, Progress};
 use burn::data::dataset::{Dataset, DatasetError};
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
 
@@ -60,5 +60,42 @@ impl Batcher<usize, Batch> for NoisyBatcher {
             inputs: inputs + noise,
             classes: Tensor::from_data(TensorData::new(classes, [rows]), device),
         }
+    }
+}
+
+/// A loader that does not tell how far it is, as one of a stream may do.
+pub struct Silent(pub Arc<dyn DataLoader<Batch>>);
+
+struct SilentIterator<'l>(Box<dyn DataLoaderIterator<Batch> + 'l>);
+
+impl DataLoader<Batch> for Silent {
+    fn iter<'l>(&'l self) -> Box<dyn DataLoaderIterator<Batch> + 'l> {
+        Box::new(SilentIterator(self.0.iter()))
+    }
+
+    fn num_items(&self) -> usize {
+        0
+    }
+
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<Batch>> {
+        Arc::new(Self(self.0.to_device(device)))
+    }
+
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Batch>> {
+        Arc::new(Self(self.0.slice(start, end)))
+    }
+}
+
+impl Iterator for SilentIterator<'_> {
+    type Item = Result<Batch, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next()
+    }
+}
+
+impl DataLoaderIterator<Batch> for SilentIterator<'_> {
+    fn progress(&self) -> Progress {
+        Progress::new(0, 0, None)
     }
 }

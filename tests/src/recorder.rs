@@ -1,12 +1,12 @@
 use std::sync::{Arc, Mutex};
 
-use burn::train::LearnerSummary;
 use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
 use burn::train::metric::MetricDefinition;
 use burn::train::renderer::{
     EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation,
     MetricsRendererTraining,
 };
+use burn::train::{Interrupter, LearnerSummary};
 
 /// What a renderer was called with, call by call.
 #[derive(Clone, Default)]
@@ -35,12 +35,22 @@ impl Calls {
 #[derive(Default)]
 pub struct RecordingRenderer {
     calls: Calls,
+    resets: Option<Interrupter>,
 }
 
 impl RecordingRenderer {
     /// A renderer that writes to `calls`.
     pub fn new(calls: Calls) -> Self {
-        Self { calls }
+        Self {
+            calls,
+            resets: None,
+        }
+    }
+
+    /// Resets `interrupter` at the training's end, as Burn's renderer for terminals does.
+    pub fn resetting(mut self, interrupter: Interrupter) -> Self {
+        self.resets = Some(interrupter);
+        self
     }
 }
 
@@ -57,6 +67,9 @@ impl MetricsRendererTraining for RecordingRenderer {
         &mut self,
         summary: Option<LearnerSummary>,
     ) -> Result<(), Box<dyn core::error::Error>> {
+        if let Some(interrupter) = &self.resets {
+            interrupter.reset();
+        }
         self.calls.add(match summary {
             Some(summary) => format!("on_train_end {summary}"),
             None => "on_train_end".to_owned(),

@@ -12,7 +12,7 @@ use burn::train::{
 };
 use burn_backup_restore::{BackupAndRestore, BackupError, BackupExt as _};
 
-use crate::data::{Numbers, noisy_loader};
+use crate::data::{Numbers, Silent, noisy_loader};
 use crate::model::{Hooks, Net};
 use crate::recorder::{Calls, RecordingRenderer};
 use crate::records::{EachEpoch, Keeper, Record, Records, model_records};
@@ -59,6 +59,10 @@ pub enum Halt {
     StopInValidation(usize),
     /// The process aborts during a training batch.
     Abort(usize),
+    /// The process aborts during a validation batch.
+    AbortInValidation(usize),
+    /// The training batch panics.
+    Panic(usize),
 }
 
 /// A training that is the same each time it is run.
@@ -82,6 +86,8 @@ pub struct Training {
     pub broken_item: Option<usize>,
     /// Workers of Burn's loader; 0 by default. With any, batches come in no certain order.
     pub workers: usize,
+    /// Whether the loader does not tell how far it is.
+    pub silent_loader: bool,
     /// Whether metrics are logged to files and summed up at the end.
     pub summary: bool,
 }
@@ -105,9 +111,14 @@ pub struct Run {
 }
 
 impl Run {
-    /// What the run leaves: weights and records, as text to compare.
+    /// What the run leaves, as text to compare: a line with the weights, and one with what the
+    /// user's own checkpointers got last (an empty one if they got nothing).
     pub fn legacy(&self) -> String {
-        format!("{:?} {:?}", self.weights, self.records)
+        let records = match self.records.epoch {
+            0 => String::new(),
+            _ => format!("{:?}", self.records),
+        };
+        format!("{:?}\n{records}", self.weights)
     }
 
     /// The error of ours that ended the run.
@@ -134,6 +145,7 @@ impl Training {
             column_layout: false,
             broken_item: None,
             workers: 0,
+            silent_loader: false,
             summary: false,
         }
     }
@@ -175,7 +187,11 @@ impl Training {
                 items: self.items,
                 broken: self.broken_item,
             };
-            noisy_loader(data, self.batch_size, seed, self.workers)
+            let loader = noisy_loader(data, self.batch_size, seed, self.workers);
+            match self.silent_loader {
+                true => Arc::new(Silent(loader)),
+                false => loader,
+            }
         };
 
         let mut training = SupervisedTraining::new(artifacts.path(), loader(11), loader(12))
@@ -270,6 +286,14 @@ fn halting(halt: Halt, interrupter: Interrupter) -> Hooks {
             if batch == at {
                 std::process::abort();
             }
+        }),
+        Halt::AbortInValidation(at) => hooks.on_valid(move |batch| {
+            if batch == at {
+                std::process::abort();
+            }
+        }),
+        Halt::Panic(at) => hooks.on_train(move |batch| {
+            assert!(batch != at, "the test has batch {at} panic");
         }),
     }
 }

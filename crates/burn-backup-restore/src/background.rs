@@ -59,7 +59,7 @@ impl<M: LearnerModel> Background<M> {
     pub(crate) fn submit(&mut self, snapshot: Snapshot<M>) {
         self.in_flight = Some(snapshot.state.moment());
         if let Some(snapshots) = &self.snapshots {
-            // A thread that is gone shows as a failed backup when it is settled.
+            // A thread that is gone shows when it is settled.
             let _ = snapshots.send(snapshot);
         }
     }
@@ -67,7 +67,10 @@ impl<M: LearnerModel> Background<M> {
     /// Waits until nothing is in flight, and says what was committed since the last call.
     pub(crate) fn settle(&mut self) -> Option<Moment> {
         let moment = self.in_flight.take()?;
-        let is_committed = self.outcomes.recv().unwrap_or(false);
+        let is_committed = self.outcomes.recv().unwrap_or_else(|_| {
+            log::error!(target: LOG, "the thread that writes backups is gone");
+            false
+        });
         is_committed.then_some(moment)
     }
 }
@@ -147,7 +150,8 @@ fn report(desk: &Desk, error: Arc<BackupError>) {
     }
 }
 
-fn panic_message(panic: &(dyn Any + Send)) -> String {
+/// What a panic says.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned())

@@ -2,7 +2,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use burn::train::{ExecutionStrategy, LearnerModel, SupervisedTraining, TrainingStrategy};
-use burn_backup_store::{Filesystem, RealFilesystem};
+#[cfg(feature = "testing")]
+use burn_backup_store::Filesystem;
+use burn_backup_store::RealFilesystem;
 
 use crate::error::BackupError;
 use crate::handle::BackupHandle;
@@ -130,8 +132,9 @@ impl BackupAndRestore {
         self
     }
 
-    /// Uses `filesystem` for every call that concerns the backup directory. This is how tests
-    /// inject faults.
+    /// Uses `filesystem` for every call that concerns the backup directory: this is how tests
+    /// inject faults. Handles taken before keep to the one before.
+    #[cfg(feature = "testing")]
     pub fn filesystem(mut self, filesystem: Arc<dyn Filesystem>) -> Self {
         self.handle.set_filesystem(filesystem);
         self

@@ -8,19 +8,20 @@ use burn::data::dataloader::{DataLoaderIterator, Progress};
 use burn::lr_scheduler::LrSchedulerRecord;
 use burn::optim::OptimizerRecord;
 use burn::store::{ModuleRecord, RecordError};
-use burn::tensor::Bytes;
+use burn::tensor::{Bytes, DType};
 use burn::train::checkpoint::{
     AsyncCheckpointer, Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction,
     CheckpointingStrategy,
 };
 use burn::train::metric::store::EventStoreClient;
-use burn::train::{Learner, LearnerModel, LearningCheckpointer};
+use burn::train::{Learner, LearnerEvent, LearnerModel, LearningCheckpointer};
 use burn_pack::{Reader, Scalar, Tensor, Writer};
 
 /// The version of Burn whose records and loops these are.
 pub(crate) const BURN_VERSION: &str = "0.22";
 
 /// A trained batch's place among the items of its epoch.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Items {
     pub processed: usize,
     pub total: usize,
@@ -33,6 +34,26 @@ impl From<&Progress> for Items {
             total: progress.items_total,
         }
     }
+}
+
+impl Items {
+    /// Whether these are all items of the epoch, as Burn tells it.
+    pub(crate) fn are_all(self) -> bool {
+        self.processed == self.total
+    }
+}
+
+/// The event that a split of an epoch begins.
+pub(crate) fn split_begins<T>(epoch_number: usize, total_items: usize) -> LearnerEvent<T> {
+    LearnerEvent::StartSplit {
+        epoch_number,
+        total_items,
+    }
+}
+
+/// The event that a split of an epoch has ended.
+pub(crate) fn split_ends<T>(epoch: usize) -> LearnerEvent<T> {
+    LearnerEvent::EndSplit(epoch)
 }
 
 /// How far an iterator of a loader is.
@@ -132,9 +153,16 @@ fn nothing_to_restore() -> CheckpointerError {
     CheckpointerError::Unknown("records are only passed on".to_owned())
 }
 
-/// The names and scalars of an optimizer's or scheduler's record, without its tensors' contents.
+/// An entry of an optimizer's or scheduler's record, without a tensor's contents.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Entry {
+    Scalar(Scalar),
+    Tensor(DType),
+}
+
+/// What an optimizer's or scheduler's record consists of.
 pub(crate) struct Outline {
-    pub entries: BTreeMap<String, Option<Scalar>>,
+    pub entries: BTreeMap<String, Entry>,
     /// The path of each parameter, by its id.
     pub paths: BTreeMap<String, String>,
 }
@@ -142,24 +170,40 @@ pub(crate) struct Outline {
 impl Outline {
     pub(crate) fn of(bytes: Bytes) -> Result<Self, RecordError> {
         let reader = Reader::from_bytes(bytes)?;
-        let scalars = reader.scalars().iter();
-        let tensors = reader.tensor_names();
-        Ok(Self {
-            entries: scalars
-                .map(|(name, value)| (name.clone(), Some(*value)))
-                .chain(tensors.into_iter().map(|name| (name.to_owned(), None)))
-                .collect(),
-            paths: reader.metadata().clone(),
-        })
+        let paths = reader.metadata().clone();
+        let mut entries: BTreeMap<_, _> = reader
+            .scalars()
+            .iter()
+            .map(|(name, value)| (name.clone(), Entry::Scalar(*value)))
+            .collect();
+        for tensor in reader.into_tensors()? {
+            entries.insert(tensor.name, Entry::Tensor(tensor.dtype));
+        }
+        Ok(Self { entries, paths })
     }
 
     /// The entries that `other` lacks, or has another value of.
     pub(crate) fn lost_in(&self, other: &Self) -> Vec<String> {
         self.entries
             .iter()
-            .filter(|(name, value)| other.entries.get(*name) != Some(*value))
+            .filter(|(name, entry)| match (entry, other.entries.get(*name)) {
+                (Entry::Tensor(_), Some(Entry::Tensor(_))) => false,
+                (entry, kept) => kept != Some(entry),
+            })
             .map(|(name, _)| self.describe(name))
             .collect()
+    }
+
+    /// The first tensor that `other` has as another type: its name, and both types.
+    pub(crate) fn converted_in(&self, other: &Self) -> Option<(String, DType, DType)> {
+        self.entries
+            .iter()
+            .find_map(|(name, entry)| match (entry, other.entries.get(name)) {
+                (Entry::Tensor(saved), Some(Entry::Tensor(kept))) if saved != kept => {
+                    Some((self.describe(name), *saved, *kept))
+                }
+                _ => None,
+            })
     }
 
     /// `conv1.weight: moment.moment_1` for `123456.moment.moment_1`.
@@ -199,4 +243,43 @@ pub(crate) fn optimizer_probe(bytes: Bytes) -> Result<OptimizerRecord, RecordErr
         writer = writer.with_metadata(&id, &path);
     }
     OptimizerRecord::from_bytes(writer.into_bytes()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outline(dtype: DType, step: i64) -> Outline {
+        let moment = Bytes::from_bytes_vec(vec![0; dtype.size()]);
+        let moment = Tensor::new("7.moment".to_owned(), dtype, vec![1], Some(7), moment);
+        let writer = Writer::new(vec![moment])
+            .with_scalar("7.step", Scalar::from(step))
+            .with_metadata("7", "linear.weight");
+        Outline::of(writer.into_bytes().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_another_record_lacks_or_has_otherwise_is_lost() {
+        let saved = outline(DType::F32, 5);
+        assert!(saved.lost_in(&outline(DType::F32, 5)).is_empty());
+        assert_eq!(
+            saved.lost_in(&outline(DType::F32, 6)),
+            ["linear.weight: step"]
+        );
+        let nothing = Outline::of(Writer::new(Vec::new()).into_bytes().unwrap()).unwrap();
+        assert_eq!(saved.lost_in(&nothing).len(), 2);
+        assert!(nothing.lost_in(&saved).is_empty());
+    }
+
+    #[test]
+    fn a_tensor_of_another_type_is_converted() {
+        let saved = outline(DType::F64, 5);
+        assert_eq!(saved.converted_in(&outline(DType::F64, 5)), None);
+        let loaded = outline(DType::F32, 5);
+        assert!(saved.lost_in(&loaded).is_empty());
+        assert_eq!(
+            saved.converted_in(&loaded),
+            Some(("linear.weight: moment".to_owned(), DType::F64, DType::F32))
+        );
+    }
 }

@@ -6,6 +6,7 @@
 //!      -> seed_validation, validate -> epoch_done -> .. -> finished | stopped -> conclude
 //! ```
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,16 +14,15 @@ use std::time::{Duration, Instant};
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::tensor::Device;
 use burn::train::metric::store::EventStoreClient;
-use burn::train::{Interrupter, Learner, LearnerModel};
+use burn::train::{Interrupter, Interruption, Learner, LearnerModel, TrainingError};
 use burn_backup_store::{Generation, OpenOptions, Store};
 use jiff::Timestamp;
 
-use crate::background::{Background, Desk};
+use crate::background::{Background, Desk, panic_message};
 use crate::builder::BackupAndRestore;
 use crate::burn_api::{BURN_VERSION, Items, RecordReader};
 use crate::error::{BackupError, with_causes};
 use crate::handle::BackupHandle;
-use crate::position::Position;
 use crate::restore::restore;
 use crate::seed::{self, Purpose};
 use crate::snapshot::Snapshot;
@@ -43,6 +43,24 @@ pub(crate) struct Surroundings {
     pub grad_accumulation: usize,
 }
 
+/// What is left of a training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    /// Something to train or to validate.
+    Unfinished,
+    /// Nothing.
+    Complete,
+    /// Less than nothing: it is to end earlier than where it is already.
+    Beyond,
+}
+
+/// How a training ended. Burn's renderer for terminals has the interrupter forget it.
+#[derive(Default)]
+pub(crate) struct Ending {
+    pub interrupted: Option<Interruption>,
+    pub error: Option<Arc<TrainingError>>,
+}
+
 /// Backs up and restores one training.
 pub(crate) struct Engine<M: LearnerModel> {
     store: Arc<Store>,
@@ -60,6 +78,7 @@ pub(crate) struct Engine<M: LearnerModel> {
     accumulates: bool,
     delete_at_end: bool,
     has_ended: bool,
+    ending: Ending,
 }
 
 impl<M: LearnerModel> Engine<M> {
@@ -78,7 +97,18 @@ impl<M: LearnerModel> Engine<M> {
 
         let is_restored = newest.is_some();
         let state = match newest {
-            Some(generation) => restore_newest(settings, learner, &surroundings, generation)?,
+            Some(generation) => {
+                // Burn's loading of records has panics of its own that nothing can rule out.
+                catch_unwind(AssertUnwindSafe(|| {
+                    restore_newest(settings, learner, &surroundings, generation)
+                }))
+                .unwrap_or_else(|panic| {
+                    Err(BackupError::RestorePanicked {
+                        path: settings.backup_dir.clone(),
+                        message: panic_message(panic.as_ref()),
+                    })
+                })?
+            }
             None => TrainingState::fresh(
                 surroundings.first_epoch,
                 settings.reseed_steps,
@@ -107,6 +137,7 @@ impl<M: LearnerModel> Engine<M> {
             accumulates: surroundings.grad_accumulation > 1,
             delete_at_end: settings.delete_checkpoint,
             has_ended: false,
+            ending: Ending::default(),
         })
     }
 
@@ -127,10 +158,11 @@ impl<M: LearnerModel> Engine<M> {
         learner: &Learner<M>,
         has_stepped: bool,
     ) -> ModuleLearningRate {
-        if self.has_stepped_here || has_stepped || !self.is_restored {
-            learner.lr_current()
-        } else {
-            self.state.learning_rate.into()
+        match self.state.learning_rate {
+            Some(restored) if self.is_restored && !self.has_stepped_here && !has_stepped => {
+                restored.into()
+            }
+            _ => learner.lr_current(),
         }
     }
 
@@ -139,19 +171,16 @@ impl<M: LearnerModel> Engine<M> {
         self.is_restored
     }
 
-    /// Whether nothing is left to do in a training of `num_epochs` epochs.
-    pub(crate) fn is_complete(&self, num_epochs: usize) -> bool {
-        self.state.early_stopped || self.state.position.epoch > num_epochs
-    }
-
-    /// Whether the training is further than `num_epochs` epochs go.
-    pub(crate) fn is_beyond(&self, num_epochs: usize) -> bool {
-        let Position {
-            epoch,
-            step_in_epoch,
-            ..
-        } = self.state.position;
-        epoch > num_epochs + 1 || (epoch == num_epochs + 1 && step_in_epoch > 0)
+    /// What is left to do in a training of `num_epochs` epochs.
+    pub(crate) fn outlook(&self, num_epochs: usize) -> Outlook {
+        let position = self.state.position;
+        if position.epoch <= num_epochs && !self.state.early_stopped {
+            Outlook::Unfinished
+        } else if position.epoch <= num_epochs + 1 && position.step_in_epoch == 0 {
+            Outlook::Complete
+        } else {
+            Outlook::Beyond
+        }
     }
 
     /// Seeds `device` for the next batch, before it is fetched: the batcher may draw too.
@@ -178,7 +207,7 @@ impl<M: LearnerModel> Engine<M> {
     }
 
     /// One more batch is trained. `has_stepped` says that the optimizer has used its gradients.
-    pub(crate) fn step_done(&mut self, learner: &Learner<M>, items: &Items, has_stepped: bool) {
+    pub(crate) fn step_done(&mut self, learner: &Learner<M>, items: Items, has_stepped: bool) {
         let state = &mut self.state;
         state.position = state.position.after_step();
         state.data.items_total = items.total;
@@ -224,6 +253,7 @@ impl<M: LearnerModel> Engine<M> {
             self.keep(snapshot.unwrap_or_else(|| self.snapshot(learner)));
         }
         self.settle();
+        self.note_ending();
     }
 
     /// The training has run to its end.
@@ -233,22 +263,37 @@ impl<M: LearnerModel> Engine<M> {
         }
         self.settle();
         self.has_ended = true;
+        self.note_ending();
+    }
+
+    /// Neither: the loaders can't be brought to where they were.
+    pub(crate) fn refused(&mut self, error: TrainingError) {
+        self.interrupter.fail(error);
+        self.note_ending();
+    }
+
+    /// How the training ended, as it was when its loop did.
+    pub(crate) fn take_ending(&mut self) -> Ending {
+        std::mem::take(&mut self.ending)
     }
 
     /// Everything is written, and the program is about to have its result. A training that ran to
-    /// its end without an error needs its backup no longer.
-    pub(crate) fn conclude(self, has_error: bool) {
+    /// its end, and `went_well`, needs its backup no longer.
+    pub(crate) fn conclude(self, went_well: bool) {
         let Self {
             store,
             background,
             handle,
+            has_ended,
+            delete_at_end,
             ..
         } = self;
         drop(background);
-        if !(self.has_ended && self.delete_at_end) || has_error {
+        if !(has_ended && went_well && delete_at_end) {
             return;
         }
         let Some(store) = Arc::into_inner(store) else {
+            log::error!(target: LOG, "the backup stays: it is still being written");
             return;
         };
         if let Err(error) = store.remove() {
@@ -269,6 +314,13 @@ impl<M: LearnerModel> Engine<M> {
         }
     }
 
+    fn note_ending(&mut self) {
+        self.ending = Ending {
+            interrupted: self.interrupter.interruption(),
+            error: self.interrupter.error(),
+        };
+    }
+
     fn has_failed(&self) -> bool {
         self.interrupter.should_stop() && self.interrupter.error().is_some()
     }
@@ -276,7 +328,7 @@ impl<M: LearnerModel> Engine<M> {
     fn snapshot(&self, learner: &Learner<M>) -> Snapshot<M> {
         let mut state = self.state.clone();
         if self.has_stepped_here {
-            state.learning_rate = learner.lr_current().base();
+            state.learning_rate = Some(learner.lr_current().base()).filter(|lr| lr.is_finite());
         }
         Snapshot::take(learner, state)
     }
@@ -297,7 +349,7 @@ impl<M: LearnerModel> Engine<M> {
     fn keep(&mut self, snapshot: Snapshot<M>) {
         let started = Instant::now();
         self.settle();
-        if self.committed != Some(snapshot.state.moment()) {
+        if self.committed != Some(snapshot.state.moment()) && !self.has_failed() {
             self.background.submit(snapshot);
             self.settle();
         }

@@ -90,6 +90,40 @@ pub enum BackupError {
         first: String,
     },
 
+    /// Burn would load the optimizer's state as another type than it was saved as.
+    #[error(
+        "Burn loads the optimizer's state on its default device, where '{entry}' becomes {loaded} \
+         and is {saved} in the backup in '{}'; the backup was not touched: give the default device \
+         the type of the one that is trained on, or make that one the default with the environment \
+         variable BURN_DEVICE, or delete the directory to start anew",
+        path.display()
+    )]
+    OptimizerConverted {
+        /// The backup directory.
+        path: PathBuf,
+        /// The parameter and field of the first one that differs.
+        entry: String,
+        /// Its type in the backup.
+        saved: &'static str,
+        /// Its type once loaded.
+        loaded: &'static str,
+    },
+
+    /// Burn panicked while the backup was loaded.
+    #[error(
+        "Burn panicked while the backup in '{}' was restored: {message}; the backup was not touched. \
+         Burn loads the optimizer's state on its default device first: if the program is built with \
+         several backends and the default one has no device here, name the one to use in the \
+         environment variable BURN_DEVICE; or delete the directory to start anew",
+        path.display()
+    )]
+    RestorePanicked {
+        /// The backup directory.
+        path: PathBuf,
+        /// The panic's message.
+        message: String,
+    },
+
     /// The program's learning-rate scheduler can't take the state in the backup.
     #[error(
         "the backup in '{}' was made with another learning-rate scheduler: its entry '{first}' has \
@@ -123,7 +157,10 @@ pub enum BackupError {
     },
 
     /// A record can't be encoded, or can't be decoded although its bytes are those that were saved.
-    #[error("cannot {operation} the {part} record; the backups that are there were not touched")]
+    #[error(
+        "cannot {operation} the {part} record; the backups that are there were not touched: check \
+         that the program uses the Burn that this crate was built with"
+    )]
     Record {
         /// What was being done.
         operation: &'static str,
@@ -134,12 +171,16 @@ pub enum BackupError {
     },
 
     /// The state of the training can't be written as JSON.
-    #[error("cannot write down the training's state; the backups that are there were not touched")]
+    #[error(
+        "cannot write down the training's state; the backups that are there were not touched, and \
+         the next due one is tried"
+    )]
     State(#[source] serde_json::Error),
 
     /// The thread that writes backups panicked.
     #[error(
-        "the backup failed with a panic: {message}; the backups that are there were not touched"
+        "the backup failed with a panic: {message}; the backups that are there were not touched, \
+         and the next due one is tried"
     )]
     Panicked {
         /// The panic's message.
@@ -147,7 +188,10 @@ pub enum BackupError {
     },
 
     /// The thread that writes backups can't be started.
-    #[error("cannot start the thread that writes backups; nothing was changed")]
+    #[error(
+        "cannot start the thread that writes backups; nothing was changed: check the limits on \
+         threads and memory"
+    )]
     Thread(#[source] std::io::Error),
 }
 

@@ -9,7 +9,7 @@ use burn::train::TrainingError;
 
 use crate::burn_api::{self, Items};
 use crate::error::BackupError;
-use crate::state::{DataProgress, Phase, TrainingState};
+use crate::state::{Phase, TrainingState};
 
 const LOG: &str = "burn_backup::fast_forward";
 
@@ -41,7 +41,7 @@ pub(crate) fn train_loader<'l, O>(
     for epoch in 1..=done {
         let mut iterator = loader.iter();
         // Between epochs, the batch size shows in the epoch before.
-        if is_between_epochs && epoch == done {
+        if is_between_epochs && epoch == done && state.position.global_step > 0 {
             check.first_batch(iterator.as_mut())?;
         }
     }
@@ -54,11 +54,16 @@ pub(crate) fn train_loader<'l, O>(
         check.first_batch(iterator.as_mut())?;
         return Ok(Rest::Validation);
     }
-    check.first_batch(iterator.as_mut())?;
+    let batch_items = check.first_batch(iterator.as_mut())?;
     for skipped in 1..state.position.step_in_epoch {
         check.skip(iterator.as_mut(), skipped)?;
     }
-    check.processed(&burn_api::items(iterator.as_ref()))?;
+    check.items(
+        "the number of items in the batches trained so far",
+        state.data.items_processed,
+        burn_api::items(iterator.as_ref()),
+        batch_items,
+    )?;
     seed_step();
     match iterator.next() {
         Some(first) => Ok(Rest::Batches {
@@ -82,22 +87,22 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
+    /// Skips the first batch of an epoch, and gives the items in a whole batch.
     fn first_batch<O>(
         &self,
         iterator: &mut dyn DataLoaderIterator<O>,
-    ) -> Result<(), TrainingError> {
-        if self.state.data.first_batch_items == 0 {
-            // No epoch of this training had a batch.
-            return Ok(());
-        }
+    ) -> Result<usize, TrainingError> {
         self.skip(iterator, 0)?;
         let items = burn_api::items(iterator);
-        self.total(&items)?;
-        self.equal(
+        let recorded = self.state.data.first_batch_items;
+        let batch_items = recorded.max(items.processed);
+        self.items(
             "the number of items in the first batch of an epoch",
-            self.state.data.first_batch_items,
-            items.processed,
-        )
+            recorded,
+            items,
+            batch_items,
+        )?;
+        Ok(batch_items)
     }
 
     fn skip<O>(
@@ -108,7 +113,12 @@ impl Check<'_> {
         match iterator.next() {
             Some(batch) => batch.map(drop).map_err(TrainingError::from),
             None => {
-                self.total(&burn_api::items(iterator))?;
+                let total = burn_api::items(iterator).total;
+                self.equal(
+                    "the number of items in an epoch",
+                    self.state.data.items_total,
+                    total,
+                )?;
                 let trained = self.state.position.step_in_epoch;
                 Err(self.mismatch(
                     "the number of batches in an epoch, at least,",
@@ -119,9 +129,16 @@ impl Check<'_> {
         }
     }
 
-    fn processed(&self, items: &Items) -> Result<(), TrainingError> {
-        let data = &self.state.data;
-        if is_reordered(data, items.processed) {
+    fn items(
+        &self,
+        what: &'static str,
+        recorded: usize,
+        found: Items,
+        batch_items: usize,
+    ) -> Result<(), TrainingError> {
+        let total = self.state.data.items_total;
+        self.equal("the number of items in an epoch", total, found.total)?;
+        if is_reordered(total, batch_items, recorded, found.processed) {
             log::warn!(
                 target: LOG,
                 "the training loader yields its batches in another order than before the \
@@ -130,19 +147,7 @@ impl Check<'_> {
             );
             return Ok(());
         }
-        self.equal(
-            "the number of items in the batches trained so far",
-            data.items_processed,
-            items.processed,
-        )
-    }
-
-    fn total(&self, items: &Items) -> Result<(), TrainingError> {
-        self.equal(
-            "the number of items in an epoch",
-            self.state.data.items_total,
-            items.total,
-        )
+        self.equal(what, recorded, found.processed)
     }
 
     fn equal(
@@ -167,14 +172,13 @@ impl Check<'_> {
     }
 }
 
-/// Whether `processed` items instead of those that were recorded come from nothing but the epoch's
-/// one short batch standing elsewhere.
-fn is_reordered(data: &DataProgress, processed: usize) -> bool {
-    let short = match data.items_total.checked_rem(data.first_batch_items) {
-        Some(short) if short > 0 => data.first_batch_items - short,
-        _ => return false,
-    };
-    data.items_processed.abs_diff(processed) == short
+/// Whether `found` items instead of those `recorded`, after the same number of batches, come from
+/// nothing but the epoch's one short batch standing elsewhere.
+fn is_reordered(total: usize, batch_items: usize, recorded: usize, found: usize) -> bool {
+    match total.checked_rem(batch_items) {
+        Some(short) if short > 0 => recorded.abs_diff(found) == batch_items - short,
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -183,28 +187,28 @@ mod tests {
 
     #[test]
     fn only_a_short_batch_that_stands_elsewhere_makes_another_order() {
-        // Batches of 4, 4, 4, 4, 4 and 2 items; what was recorded, and what is found.
+        // The epoch, a whole batch, what was recorded, and what is found.
         let table = [
-            (12, 12, false),
-            (12, 10, true),
-            (10, 12, true),
-            (12, 9, false),
-            (12, 15, false),
-            (12, 16, false),
+            // Batches of 4, 4, 4, 4, 4 and 2 items.
+            (22, 4, 12, 12, false),
+            (22, 4, 12, 10, true),
+            (22, 4, 10, 12, true),
+            (22, 4, 4, 2, true),
+            (22, 4, 12, 9, false),
+            (22, 4, 12, 15, false),
+            (22, 4, 12, 16, false),
+            // Another batch size.
+            (22, 5, 4, 5, false),
+            // No short batch, and a loader that doesn't tell.
+            (24, 4, 12, 8, false),
+            (0, 0, 0, 0, false),
         ];
-        for (recorded, found, expected) in table {
-            let data = DataProgress {
-                items_total: 22,
-                first_batch_items: 4,
-                items_processed: recorded,
-            };
-            assert_eq!(is_reordered(&data, found), expected, "{recorded}, {found}");
+        for (total, batch, recorded, found, expected) in table {
+            let is_reordered = is_reordered(total, batch, recorded, found);
+            assert_eq!(
+                is_reordered, expected,
+                "{total}, {batch}, {recorded}, {found}"
+            );
         }
-        let no_short_batch = DataProgress {
-            items_total: 24,
-            first_batch_items: 4,
-            items_processed: 12,
-        };
-        assert!(!is_reordered(&no_short_batch, 8));
     }
 }

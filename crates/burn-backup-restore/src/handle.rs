@@ -30,9 +30,9 @@ pub struct BackupStats {
     pub held_total: Duration,
     /// The longest that the training thread was held by one backup.
     pub held_worst: Duration,
-    /// How long it took to write the committed backups, from snapshot to commit.
+    /// How long the background thread worked on the committed backups.
     pub persist_total: Duration,
-    /// How long it took to write the last committed backup.
+    /// How long it worked on the last one.
     pub persist_last: Duration,
 }
 
@@ -61,6 +61,7 @@ impl BackupHandle {
         }
     }
 
+    #[cfg(feature = "testing")]
     pub(crate) fn set_filesystem(&mut self, filesystem: Arc<dyn Filesystem>) {
         self.filesystem = filesystem;
     }
@@ -103,12 +104,11 @@ impl BackupHandle {
     ///
     /// [`BackupError::Store`] if the training is still running, or a file can't be deleted.
     pub fn discard(&self) -> Result<(), BackupError> {
-        let is_named = !self.backup_dir.as_os_str().is_empty();
-        if is_named && matches!(self.filesystem.kind(&self.backup_dir), Ok(None)) {
-            return Ok(());
+        if Store::is_present(&self.backup_dir, self.filesystem.as_ref())? {
+            let options = OpenOptions::default().filesystem(self.filesystem.clone());
+            Store::open(&self.backup_dir, options)?.remove()?;
         }
-        let options = OpenOptions::default().filesystem(self.filesystem.clone());
-        Ok(Store::open(&self.backup_dir, options)?.remove()?)
+        Ok(())
     }
 
     pub(crate) fn restored(&self, position: Position, age: Duration) {

@@ -53,6 +53,4 @@ pub use handle::{BackupHandle, BackupStats};
 pub use position::Position;
 pub use trigger::SaveFreq;
 
-pub use burn_backup_store::{
-    Entry, EntryKind, Filesystem, LockAttempt, ReadFile, RealFilesystem, StoreError, WriteFile,
-};
+pub use burn_backup_store::StoreError;

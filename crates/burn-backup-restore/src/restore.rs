@@ -28,7 +28,7 @@ pub(crate) fn restore<M: LearnerModel>(
     let mut part = |name| {
         generation
             .take_part(name)
-            .map(Bytes::from_bytes_vec)
+            .map(|bytes| Bytes::from_bytes_vec(bytes).shared())
             .ok_or_else(|| foreign(backup_dir, None))
     };
 
@@ -91,13 +91,22 @@ fn verify_fit<M: LearnerModel>(
 
     let saved = Outline::of(optimizer.clone()).map_err(failed(OPTIMIZER))?;
     let kept = kept_optimizer.into_bytes().and_then(Outline::of);
-    let lost = saved.lost_in(&kept.map_err(failed(OPTIMIZER))?);
+    let kept = kept.map_err(failed(OPTIMIZER))?;
+    let lost = saved.lost_in(&kept);
     if let Some(first) = lost.first() {
         return Err(BackupError::OptimizerMismatch {
             path: backup_dir.to_path_buf(),
             lost: lost.len(),
             total: saved.entries.len(),
             first: first.clone(),
+        });
+    }
+    if let Some((entry, saved, loaded)) = saved.converted_in(&kept) {
+        return Err(BackupError::OptimizerConverted {
+            path: backup_dir.to_path_buf(),
+            entry,
+            saved: saved.name(),
+            loaded: loaded.name(),
         });
     }
 

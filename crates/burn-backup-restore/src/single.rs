@@ -12,9 +12,11 @@ use burn::train::{
     ValidLoader,
 };
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Outlook};
 use crate::fast_forward::{self, Rest};
 use epoch::Epoch;
+
+const LOG: &str = "burn_backup::restore";
 
 /// Trains on one device.
 pub(crate) struct SingleDevice<M: LearnerModel> {
@@ -57,20 +59,33 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for SingleDevice<M> {
         let mut checkpointer = components.checkpointer;
         let mut early_stopping = components.early_stopping;
 
-        let mut rest = match take_up(&engine, &train, &valid, &self.device, components.num_epochs) {
+        match engine.outlook(components.num_epochs) {
+            Outlook::Unfinished => {}
+            Outlook::Complete => {
+                engine.finished(&learner);
+                return (learner.model(), processor);
+            }
+            Outlook::Beyond => {
+                log::warn!(
+                    target: LOG,
+                    "the backup is of {}, and the training is to have {} epochs: the model is \
+                     returned as it is, and the backup stays",
+                    engine.state().position, components.num_epochs,
+                );
+                engine.stopped(&learner);
+                return (learner.model(), processor);
+            }
+        }
+        let mut rest = match take_up(&engine, &train, &valid, &self.device) {
             Ok(rest) => rest,
             Err(error) => {
-                interrupter.fail(error);
+                engine.refused(error);
                 return (learner.model(), processor);
             }
         };
 
         let mut has_finished = true;
-        let last_epoch = match engine.is_complete(components.num_epochs) {
-            true => 0,
-            false => components.num_epochs,
-        };
-        for number in starting_epoch..=last_epoch {
+        for number in starting_epoch..=components.num_epochs {
             let mut epoch = Epoch {
                 learner: &mut learner,
                 engine: &mut engine,
@@ -114,15 +129,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for SingleDevice<M> {
             }
         }
 
-        if engine.is_beyond(components.num_epochs) {
-            log::warn!(
-                "the backup is of {}, and the training is to have {} epochs: the model is returned \
-                 as it is, and the backup stays",
-                engine.state().position,
-                components.num_epochs,
-            );
-            engine.stopped(&learner);
-        } else if has_finished {
+        if has_finished {
             engine.finished(&learner);
         } else {
             engine.stopped(&learner);
@@ -131,15 +138,14 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for SingleDevice<M> {
     }
 }
 
-/// Brings both loaders to where a restored training was, if anything is left of it.
+/// Brings both loaders to where a restored training was.
 fn take_up<'l, M: LearnerModel>(
     engine: &Engine<M>,
     train: &'l TrainLoader<M>,
     valid: &ValidLoader<M>,
     device: &Device,
-    num_epochs: usize,
 ) -> Result<Rest<'l, <M as TrainStep>::Input>, TrainingError> {
-    if !engine.is_restored() || engine.is_complete(num_epochs) {
+    if !engine.is_restored() {
         return Ok(Rest::WholeEpoch);
     }
     fast_forward::valid_loader(valid, engine.state());

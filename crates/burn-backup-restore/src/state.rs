@@ -36,8 +36,9 @@ pub(crate) struct TrainingState {
     /// The epoch that the very first start began with; more than 1 after Burn's `.checkpoint(n)`.
     pub first_epoch: usize,
     pub data: DataProgress,
-    /// The learning rate of the last optimizer step, of the scheduler's base group.
-    pub learning_rate: f64,
+    /// The learning rate of the last optimizer step, of the scheduler's base group; `None` if it
+    /// is no finite number.
+    pub learning_rate: Option<f64>,
     /// Whether the device is seeded before each step.
     pub reseed_steps: bool,
     /// The version of Burn that made the records.
@@ -55,7 +56,7 @@ impl TrainingState {
             early_stopped: false,
             first_epoch,
             data: DataProgress::default(),
-            learning_rate: 0.0,
+            learning_rate: Some(0.0),
             reseed_steps,
             burn: burn.to_owned(),
             model: Vec::new(),

@@ -1,6 +1,7 @@
 //! What Burn calls: restores before Burn announces the training, and hands over to the loop.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::Device;
 use burn::train::{
@@ -10,18 +11,38 @@ use burn::train::{
 };
 
 use crate::builder::BackupAndRestore;
-use crate::engine::{Engine, Surroundings};
+use crate::engine::{Ending, Engine, Surroundings};
 use crate::error::BackupError;
 use crate::single::SingleDevice;
+
+const LOG: &str = "burn_backup::restore";
 
 /// The training strategy that [`BackupExt`](crate::BackupExt) registers.
 pub(crate) struct BackupStrategy {
     settings: BackupAndRestore,
+    is_used: AtomicBool,
+}
+
+impl Drop for BackupStrategy {
+    fn drop(&mut self) {
+        if !self.is_used.load(Ordering::Relaxed) {
+            log::error!(
+                target: LOG,
+                "backup_and_restore({:?}) was never used: the training was not launched, or a \
+                 training strategy set after it runs without backups; make it the last line before \
+                 launch",
+                self.settings.backup_dir,
+            );
+        }
+    }
 }
 
 impl BackupStrategy {
     pub(crate) fn new(settings: BackupAndRestore) -> Self {
-        Self { settings }
+        Self {
+            settings,
+            is_used: AtomicBool::new(false),
+        }
     }
 
     /// The device that the training runs on; on the learner's own by default, as in Burn.
@@ -47,6 +68,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         valid: ValidLoader<M>,
         mut components: TrainingComponents<M>,
     ) -> LearningResult<M> {
+        self.is_used.store(true, Ordering::Relaxed);
         let surroundings = Surroundings {
             interrupter: components.interrupter.clone(),
             event_store: components.event_store.clone(),
@@ -63,7 +85,9 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         components.checkpoint = engine.state().position.epoch.checked_sub(1);
         let single = SingleDevice::new(device, engine);
         let result = single.train(learner, train, valid, components);
-        single.into_engine().conclude(result.error.is_some());
+        let mut engine = single.into_engine();
+        let result = with_ending(result, engine.take_ending());
+        engine.conclude(result.error.is_none() && result.interrupted.is_none());
         result
     }
 
@@ -80,6 +104,17 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
     }
 }
 
+/// The result with what the loop ended on. Burn reads it from the interrupter after the renderer
+/// has been told, and the one for terminals resets the interrupter then.
+fn with_ending<M>(mut result: LearningResult<M>, ending: Ending) -> LearningResult<M> {
+    result.error = result.error.or(ending.error);
+    result.interrupted = match result.error {
+        Some(_) => None,
+        None => result.interrupted.or(ending.interrupted),
+    };
+    result
+}
+
 /// Ends the training before it starts.
 fn refuse<M: LearnerModel>(
     learner: &Learner<M>,
@@ -89,13 +124,18 @@ fn refuse<M: LearnerModel>(
     let interrupter = components.interrupter;
     let mut processor = components.event_processor;
     interrupter.fail(BackupError::into_training_error(Arc::new(error)));
+    let ending = Ending {
+        interrupted: None,
+        error: interrupter.error(),
+    };
     // The terminal's renderer gives the screen back at the training's end.
     interrupter.fail_on_error(processor.process_train(LearnerEvent::End(None)));
     interrupter.fail_on_error(processor.flush());
-    LearningResult {
+    let result = LearningResult {
         model: learner.model().valid(),
         renderer: processor.renderer(),
-        interrupted: interrupter.interruption(),
-        error: interrupter.error(),
-    }
+        interrupted: None,
+        error: None,
+    };
+    with_ending(result, ending)
 }

@@ -4,12 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::lr_scheduler::constant::ConstantLr;
+use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+use burn::lr_scheduler::{LrScheduler, LrSchedulerRecord};
 use burn::optim::{AdamConfig, SgdConfig};
 use burn::tensor::Device;
 use burn::train::{ExecutionStrategy, Learner, MultiDeviceOptim};
 use burn_backup_restore::{BackupAndRestore, BackupError, BackupExt as _, SaveFreq, StoreError};
 use burn_backup_store::testing::{FaultyFilesystem, Operation};
-use burn_backup_tests::{Backend, Halt, Hooks, Net, Run, Training};
+use burn_backup_tests::{Backend, Halt, Hooks, Run, Training, model_records};
 
 use crate::support::{contents, undisturbed};
 
@@ -132,6 +134,14 @@ fn a_directory_that_cannot_be_written_is_refused() {
     );
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_directory_that_cannot_be_created_is_refused() {
+    // Nobody can create a directory there, not even the administrator.
+    let run = Training::new(Backend::Flex).run(Training::backup("/proc/backup"), Halt::Never);
+    assert_refused(&run, &["cannot create '/proc/backup'"]);
+}
+
 #[test]
 fn a_second_training_on_a_directory_in_use_is_refused() {
     let scratch = tempfile::tempdir().unwrap();
@@ -196,6 +206,39 @@ fn a_backup_of_another_scheduler_is_refused() {
             |training, hooks| {
                 let adam = AdamConfig::new().init();
                 Learner::new(training.model(hooks), adam, ConstantLr::new(1e-3))
+            },
+            |builder| builder.backup_and_restore(backup),
+        )
+    });
+}
+
+/// A scheduler that panics when it is to load a record, as Burn does at some.
+#[derive(Clone)]
+struct Panicking;
+
+impl LrScheduler for Panicking {
+    fn step(&mut self) -> f64 {
+        1e-3
+    }
+
+    fn to_record(&self) -> LrSchedulerRecord {
+        LrSchedulerRecord::new()
+    }
+
+    fn load_record(&mut self, _record: LrSchedulerRecord) {
+        panic!("the test has it panic");
+    }
+}
+
+#[test]
+fn a_panic_while_restoring_is_an_error() {
+    assert_refused_untouched(7, &["panicked", "the test has it panic"], |backup| {
+        Training::new(Backend::Flex).run_with_learner(
+            Halt::Never,
+            |training, hooks| {
+                let adam = AdamConfig::new().init();
+                let schedule = ModuleLrScheduler::new(Panicking);
+                Learner::new(training.model(hooks), adam, schedule)
             },
             |builder| builder.backup_and_restore(backup),
         )
@@ -328,7 +371,6 @@ fn a_refused_training_ends_for_the_renderer_and_returns_the_model() {
     let training = Training::new(Backend::Flex);
     let run = training.run(Training::backup("").save_freq(SaveFreq::Epoch), Halt::Never);
     assert_eq!(run.calls, ["end", "on_train_end"]);
-    let untrained: Net = training.model(Hooks::default());
-    assert_eq!(run.steps, 0);
-    drop(untrained);
+    let untrained = training.model(Hooks::default());
+    assert!(run.weights == model_records(&untrained));
 }

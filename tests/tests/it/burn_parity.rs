@@ -98,8 +98,10 @@ fn a_stop_ends_the_training_at_the_same_batch() {
         Halt::StopInValidation(2),
         Halt::StopInValidation(12),
     ] {
-        let run = assert_parity(&Training::new(Backend::Flex), halt, |builder| builder);
-        assert!(run.interrupted.is_some(), "{halt:?}");
+        for &backend in Backend::ALL {
+            let run = assert_parity(&Training::new(backend), halt, |builder| builder);
+            assert!(run.interrupted.is_some(), "{halt:?}");
+        }
     }
 }
 

@@ -168,6 +168,17 @@ fn a_handle_discards_the_backup_once_the_training_is_over() {
 }
 
 #[test]
+fn discarding_where_no_backup_is_touches_nothing() {
+    let scratch = tempfile::tempdir().unwrap();
+    BackupAndRestore::new(scratch.path())
+        .handle()
+        .discard()
+        .unwrap();
+    assert!(scratch.path().exists(), "the directory is somebody else's");
+    assert!(BackupAndRestore::new("").handle().discard().is_err());
+}
+
+#[test]
 fn other_peoples_files_stay_when_the_backup_goes() {
     let scratch = tempfile::tempdir().unwrap();
     let notes = scratch.path().join("notes.txt");

@@ -1,6 +1,12 @@
 //! The oracle: train undisturbed, train with interruptions, compare byte for byte.
 
-use burn_backup_restore::SaveFreq;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use burn::backend::ExecutionError;
+use burn::tensor::TensorReadError;
+use burn::train::metric::{Metric, MetricMetadata, MetricName, SerializedEntry};
+use burn_backup_restore::{BackupExt as _, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Training};
 
 use crate::support::{assert_exact, undisturbed};
@@ -97,6 +103,94 @@ fn interrupted_several_times_within_one_epoch_it_ends_as_if_undisturbed() {
             }
         }
     }
+}
+
+#[test]
+fn with_a_loader_that_does_not_tell_how_far_it_is_it_ends_as_if_undisturbed() {
+    let training = Training {
+        silent_loader: true,
+        ..Training::new(Backend::Flex)
+    };
+    let expected = undisturbed(&training);
+    for batch in 1..=18 {
+        assert_exact(&training, &expected, |b| b, &[Halt::Stop(batch)]);
+    }
+}
+
+#[test]
+fn after_a_panic_in_a_batch_the_next_run_ends_as_if_undisturbed() {
+    for &backend in Backend::ALL {
+        let training = Training::new(backend);
+        let expected = undisturbed(&training);
+        for batch in [1, 2, 8, 18] {
+            let scratch = tempfile::tempdir().unwrap();
+            let backup = || Training::backup(scratch.path()).save_freq(1);
+            let first = backup();
+            let handle = first.handle();
+            catch_unwind(AssertUnwindSafe(|| training.run(first, Halt::Panic(batch))))
+                .err()
+                .unwrap();
+            // The backup that was being written when the panic came is there by now.
+            let trained = handle.last_backup().map_or(0, |at| at.global_step);
+            assert_eq!(trained, batch as u64 - 1);
+
+            let run = training.run(backup(), Halt::Never);
+            assert!(run.error.is_none(), "{:?}", run.error);
+            assert_eq!(run.losses.len(), 19 - batch);
+            assert!(run.weights == expected.weights);
+        }
+    }
+}
+
+#[test]
+fn after_a_metrics_error_the_next_run_ends_as_if_undisturbed() {
+    let training = Training::new(Backend::Flex);
+    let scratch = tempfile::tempdir().unwrap();
+    let failed = training.run_with(Halt::Never, |builder| {
+        builder
+            .metric_train(Unreadable::default())
+            .backup_and_restore(Training::backup(scratch.path()).save_freq(1))
+    });
+    assert!(failed.error.is_some());
+    assert!(failed.losses.len() < 18, "the error ends the training");
+
+    let backup = Training::backup(scratch.path());
+    let handle = backup.handle();
+    let run = training.run(backup, Halt::Never);
+    assert!(handle.restored_from().is_some());
+    assert!(run.weights == undisturbed(&training).weights);
+}
+
+/// A metric that can't be read from its eighth update on.
+#[derive(Clone, Default)]
+struct Unreadable {
+    updates: usize,
+}
+
+impl Metric for Unreadable {
+    type Input = ();
+
+    fn name(&self) -> MetricName {
+        Arc::new("Unreadable".to_owned())
+    }
+
+    fn update(
+        &mut self,
+        _item: &(),
+        _metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        self.updates += 1;
+        if self.updates >= 8 {
+            return Err(ExecutionError::with_context("the test has it fail").into());
+        }
+        self.compute()
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        Ok(SerializedEntry::new("read".to_owned(), "read".to_owned()))
+    }
+
+    fn clear(&mut self) {}
 }
 
 #[test]

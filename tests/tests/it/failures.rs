@@ -5,11 +5,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use burn_backup_restore::{BackupAndRestore, BackupError, OnBackupError, StoreError};
+use burn_backup_restore::{
+    BackupAndRestore, BackupError, BackupExt as _, OnBackupError, StoreError,
+};
 use burn_backup_store::testing::{FaultyFilesystem, Operation};
-use burn_backup_tests::{Backend, Halt, Training};
+use burn_backup_tests::{Backend, Calls, Halt, RecordingRenderer, Training};
 
-use crate::support::{assert_exact, generations, undisturbed};
+use crate::support::{generations, undisturbed};
 
 /// Fails the syncs of optimizer parts of which `fails` says so; they are counted from 1.
 fn failing_saves(
@@ -63,19 +65,21 @@ fn while_backups_fail_the_last_good_one_stays_and_is_continued() {
     let training = Training::new(Backend::Flex);
     let expected = undisturbed(&training);
     for batch in [4, 8, 12] {
-        let configure =
-            |backup: BackupAndRestore| failing_saves(backup.save_freq(1), |save| save > 3);
-        assert_exact(&training, &expected, configure, &[Halt::Stop(batch)]);
-    }
+        let scratch = tempfile::tempdir().unwrap();
+        let backup = Training::backup(scratch.path()).save_freq(1);
+        let backup = failing_saves(backup, |save| save > 3);
+        let handle = backup.handle();
+        training.run(backup, Halt::Stop(batch));
+        assert_eq!(generations(scratch.path()), ["00000003"]);
+        assert_eq!(handle.last_backup().map(|at| at.global_step), Some(3));
 
-    let scratch = tempfile::tempdir().unwrap();
-    let backup = failing_saves(Training::backup(scratch.path()).save_freq(1), |save| {
-        save > 3
-    });
-    let handle = backup.handle();
-    training.run(backup, Halt::Stop(8));
-    assert_eq!(generations(scratch.path()), ["00000003"]);
-    assert_eq!(handle.last_backup().map(|at| at.global_step), Some(3));
+        let backup = Training::backup(scratch.path());
+        let handle = backup.handle();
+        let run = training.run(backup, Halt::Never);
+        assert_eq!(handle.restored_from().map(|at| at.global_step), Some(3));
+        assert!(run.weights == expected.weights);
+        assert!(run.records == expected.records);
+    }
 }
 
 #[test]
@@ -207,6 +211,58 @@ fn a_backup_that_cannot_be_deleted_at_the_end_stays_and_shows() {
     assert_eq!(second.losses.len(), 0);
     assert!(second.weights == first.weights);
     assert!(!scratch.path().exists());
+}
+
+#[test]
+fn a_stop_that_comes_after_the_last_batch_keeps_the_backup() {
+    let scratch = tempfile::tempdir().unwrap();
+    let training = Training::new(Backend::Flex);
+    let run = training.run_with(Halt::Never, |builder| {
+        let interrupter = builder.interrupter();
+        // The commit of the third epoch, which is the last.
+        let filesystem = FaultyFilesystem::new(move |operation, path| {
+            if operation == Operation::Rename && path.ends_with("generations/00000003") {
+                interrupter.stop(Some("too late"));
+            }
+            Ok(())
+        });
+        builder
+            .backup_and_restore(Training::backup(scratch.path()).filesystem(Arc::new(filesystem)))
+    });
+    assert!(run.interrupted.is_some());
+    assert_eq!(generations(scratch.path()), ["00000003"]);
+    let again = training.run(Training::backup(scratch.path()), Halt::Never);
+    assert_eq!(again.losses.len(), 0, "it was complete");
+    assert!(again.weights == run.weights);
+}
+
+#[test]
+fn a_renderer_that_resets_the_interrupter_hides_neither_a_stop_nor_an_error() {
+    let run = |dir: &Path, halt| {
+        Training::new(Backend::Flex).run_with(halt, |builder| {
+            let renderer =
+                RecordingRenderer::new(Calls::default()).resetting(builder.interrupter());
+            builder
+                .renderer(Box::new(renderer))
+                .backup_and_restore(Training::backup(dir))
+        })
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    let stopped = run(scratch.path(), Halt::Stop(8));
+    assert!(stopped.error.is_none());
+    assert_eq!(
+        stopped.interrupted.unwrap().reason.as_deref(),
+        Some("the test stops it")
+    );
+    let failed = run(scratch.path(), Halt::Fail(2));
+    assert!(failed.error.is_some() && failed.interrupted.is_none());
+    assert!(scratch.path().join("generations").exists());
+
+    let refused = run(Path::new(""), Halt::Never);
+    assert!(matches!(
+        refused.backup_error(),
+        BackupError::Store(StoreError::EmptyPath)
+    ));
 }
 
 #[test]

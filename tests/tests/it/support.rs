@@ -26,11 +26,25 @@ pub fn assert_exact(
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
     let mut losses = BTreeMap::new();
-    let mut run_once = |halt| {
+    let mut trained = 0;
+    let mut run_once = |halt, before: Option<&Halt>| {
         let backup = configure(Training::backup(&dir));
         let handle = backup.handle();
         let run = training.run(backup, halt);
         let trained_before = handle.restored_from().map_or(0, |at| at.global_step);
+        let lost = trained - trained_before;
+        match before {
+            // What a stop loses is what no optimizer step has used.
+            Some(Halt::Stop(_) | Halt::StopInValidation(_)) => {
+                let unused = training.accumulation.unwrap_or(1) as u64 - 1;
+                assert!(
+                    lost <= unused,
+                    "{lost} batches are lost to {before:?} in {halts:?}"
+                );
+            }
+            Some(Halt::Fail(_)) => assert!(lost >= 1, "the batch of the error is lost"),
+            _ => assert_eq!(trained, 0),
+        }
         for (batch, loss) in (trained_before..).zip(&run.losses) {
             // A batch that is trained again, because its work was lost, goes the same way again.
             let first_time = losses.insert(batch, loss.clone());
@@ -39,17 +53,20 @@ pub fn assert_exact(
                 "batch {batch} in {halts:?}"
             );
         }
+        trained = trained_before + run.losses.len() as u64;
         run
     };
 
+    let mut before = None;
     for halt in halts {
-        let run = run_once(*halt);
+        let run = run_once(*halt, before);
+        before = Some(halt);
         let is_error = matches!(halt, Halt::Fail(_));
         assert_eq!(run.error.is_some(), is_error, "{halt:?} in {halts:?}");
         assert_eq!(run.interrupted.is_none(), is_error, "{halt:?} in {halts:?}");
         assert!(dir.join("generations").exists(), "{halt:?} in {halts:?}");
     }
-    let run = run_once(Halt::Never);
+    let run = run_once(Halt::Never, before);
     assert!(run.error.is_none(), "{:?}", run.error);
     assert!(run.interrupted.is_none());
     assert!(

@@ -9,7 +9,7 @@ use burn::train::{
     SupervisedTrainingEventProcessor, TrainLoader, TrainStep, TrainingItem, ValidLoader,
 };
 
-use crate::burn_api::Items;
+use crate::burn_api::{self, Items};
 use crate::engine::Engine;
 use crate::fast_forward::Rest;
 
@@ -32,11 +32,10 @@ impl<M: LearnerModel> Epoch<'_, M> {
         total_items: usize,
         grad_accumulation: Option<usize>,
     ) {
-        self.interrupter
-            .fail_on_error(self.processor.process_train(LearnerEvent::StartSplit {
-                epoch_number: self.number,
-                total_items,
-            }));
+        self.interrupter.fail_on_error(
+            self.processor
+                .process_train(burn_api::split_begins(self.number, total_items)),
+        );
         log::info!("Executing training step for epoch {}", self.number);
         self.engine.split_begins(self.learner);
         let mut batches = match rest {
@@ -54,7 +53,7 @@ impl<M: LearnerModel> Epoch<'_, M> {
         }
         self.interrupter.fail_on_error(
             self.processor
-                .process_train(LearnerEvent::EndSplit(self.number)),
+                .process_train(burn_api::split_ends(self.number)),
         );
     }
 
@@ -78,12 +77,13 @@ impl<M: LearnerModel> Epoch<'_, M> {
             log::info!("Iteration {iteration}");
 
             let progress = batches.iterator.progress();
+            let items = Items::from(&progress);
             let output = self.learner.train_step(batch);
             let has_stepped = match grad_accumulation {
                 Some(accumulation) => {
                     accumulator.accumulate(&self.learner.model(), output.grads);
                     accumulated += 1;
-                    let is_full = accumulation <= accumulated || progress.is_completed();
+                    let is_full = accumulation <= accumulated || items.are_all();
                     if is_full {
                         self.engine.optimizer_step_begins();
                         let grads = accumulator.grads();
@@ -100,7 +100,6 @@ impl<M: LearnerModel> Epoch<'_, M> {
                 }
             };
 
-            let items = Items::from(&progress);
             let learning_rate = self.engine.learning_rate(self.learner, has_stepped);
             let item =
                 TrainingItem::new(output.item, progress, Some(iteration), Some(learning_rate));
@@ -108,7 +107,7 @@ impl<M: LearnerModel> Epoch<'_, M> {
                 self.processor
                     .process_train(LearnerEvent::ProcessedItem(item)),
             );
-            self.engine.step_done(self.learner, &items, has_stepped);
+            self.engine.step_done(self.learner, items, has_stepped);
 
             if self.interrupter.should_stop() {
                 return false;
@@ -118,17 +117,16 @@ impl<M: LearnerModel> Epoch<'_, M> {
     }
 
     pub(super) fn validate(&mut self, loader: &ValidLoader<M>, total_items: usize) {
-        self.interrupter
-            .fail_on_error(self.processor.process_valid(LearnerEvent::StartSplit {
-                epoch_number: self.number,
-                total_items,
-            }));
+        self.interrupter.fail_on_error(
+            self.processor
+                .process_valid(burn_api::split_begins(self.number, total_items)),
+        );
         log::info!("Executing validation step for epoch {}", self.number);
         self.engine.seed_validation(self.device);
         self.validate_batches(loader);
         self.interrupter.fail_on_error(
             self.processor
-                .process_valid(LearnerEvent::EndSplit(self.number)),
+                .process_valid(burn_api::split_ends(self.number)),
         );
     }
 
