@@ -90,9 +90,9 @@ fn work<M: LearnerModel>(desk: &Desk, inbox: &Receiver<Snapshot<M>>, outbox: &Se
     while let Ok(snapshot) = inbox.recv() {
         let started = Instant::now();
         let position = snapshot.state.position;
-        let event_store = || RecordReader::new(desk.event_store.clone());
+        let new_reader = || RecordReader::new(desk.event_store.clone());
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            save(desk, snapshot, reader.get_or_insert_with(event_store))
+            save(desk, snapshot, reader.get_or_insert_with(new_reader))
         }))
         .unwrap_or_else(|panic| {
             // Half of a record may still be on its way through this one.

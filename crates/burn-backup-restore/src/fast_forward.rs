@@ -50,11 +50,10 @@ pub(crate) fn train_loader<'l, O>(
     }
 
     let mut iterator = loader.iter();
+    let batch_items = check.first_batch(iterator.as_mut())?;
     if state.phase == Phase::Validate {
-        check.first_batch(iterator.as_mut())?;
         return Ok(Rest::Validation);
     }
-    let batch_items = check.first_batch(iterator.as_mut())?;
     for skipped in 1..state.position.step_in_epoch {
         check.skip(iterator.as_mut(), skipped)?;
     }

@@ -1,5 +1,4 @@
-//! One line makes a [Burn](burn) training survive anything: a crash, a kill, a power cut, a full
-//! disk. Run the same program again and it continues where it stopped, and ends with the same
+//! One line makes a [Burn](burn) training survive crashes, kills, power cuts and full disks. Run the same program again and it continues where it stopped, and ends with the same
 //! weights, byte for byte, that an undisturbed run would have ended with.
 //!
 //! ```text

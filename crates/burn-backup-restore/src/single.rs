@@ -94,10 +94,8 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for SingleDevice<M> {
                 device: &self.device,
                 number,
             };
-            match std::mem::replace(&mut rest, Rest::WholeEpoch) {
-                Rest::Validation => epoch.engine.split_done(),
-                rest => epoch.train(&train, rest, train_items, components.grad_accumulation),
-            }
+            let rest = std::mem::replace(&mut rest, Rest::WholeEpoch);
+            epoch.train(&train, rest, train_items, components.grad_accumulation);
             if interrupter.should_stop() {
                 if let Some(interruption) = interrupter.interruption() {
                     let reason = interruption.reason.as_deref().unwrap_or("reason unknown");

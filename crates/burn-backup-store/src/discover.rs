@@ -1,7 +1,9 @@
 //! Finding the generations of a backup directory.
 
+use std::path::{Path, PathBuf};
+
 use crate::error::{StoreError, UNCHANGED};
-use crate::fs::{EntryKind, Filesystem};
+use crate::fs::{Entry, EntryKind, Filesystem};
 use crate::layout::{self, GenerationId, Layout};
 
 /// The generations that are in place, newest first. A directory in which nothing of ours is, is
@@ -19,7 +21,7 @@ pub(crate) fn generations(
         let Some(id) = GenerationId::from_dir_name(&entry.name) else {
             continue;
         };
-        if entry.kind == EntryKind::Dir && holds_generation(fs, layout, id)? {
+        if entry.kind == EntryKind::Dir && holds_ours(fs, &layout.generation(id))? {
             found.push(id);
         }
     }
@@ -37,16 +39,26 @@ pub(crate) fn greatest_number(
     Ok(in_place
         .iter()
         .filter_map(|entry| GenerationId::from_dir_name(&entry.name))
-        .chain(quarantined(fs, layout)?)
+        .chain(in_quarantine(fs, layout)?.into_iter().map(|(id, _)| id))
         .max()
         .unwrap_or_default())
 }
 
-/// The numbers of the generations in quarantine, in no particular order.
-pub(crate) fn quarantined(
+/// Whether a damaged generation is in quarantine.
+pub(crate) fn has_quarantined(fs: &dyn Filesystem, layout: &Layout) -> Result<bool, StoreError> {
+    for (_, dir) in in_quarantine(fs, layout)? {
+        if holds_ours(fs, &dir)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The directories in quarantine that are named like generations, with their numbers.
+fn in_quarantine(
     fs: &dyn Filesystem,
     layout: &Layout,
-) -> Result<Vec<GenerationId>, StoreError> {
+) -> Result<Vec<(GenerationId, PathBuf)>, StoreError> {
     let dir = layout.quarantine();
     if kind(fs, &dir)? != Some(EntryKind::Dir) {
         return Ok(Vec::new());
@@ -54,25 +66,24 @@ pub(crate) fn quarantined(
     Ok(list(fs, &dir)?
         .iter()
         .filter(|entry| entry.kind == EntryKind::Dir)
-        .filter_map(|entry| GenerationId::from_quarantine_name(&entry.name))
+        .filter_map(|entry| {
+            let id = GenerationId::from_quarantine_name(&entry.name)?;
+            Some((id, dir.join(&entry.name)))
+        })
         .collect())
 }
 
-fn holds_generation(
-    fs: &dyn Filesystem,
-    layout: &Layout,
-    id: GenerationId,
-) -> Result<bool, StoreError> {
-    let entries = list(fs, &layout.generation(id))?;
+fn holds_ours(fs: &dyn Filesystem, dir: &Path) -> Result<bool, StoreError> {
+    let entries = list(fs, dir)?;
     Ok(entries.is_empty() || entries.iter().any(|e| layout::is_generation_file(&e.name)))
 }
 
-fn kind(fs: &dyn Filesystem, path: &std::path::Path) -> Result<Option<EntryKind>, StoreError> {
+fn kind(fs: &dyn Filesystem, path: &Path) -> Result<Option<EntryKind>, StoreError> {
     fs.kind(path)
         .map_err(StoreError::io("look at", path, UNCHANGED))
 }
 
-fn list(fs: &dyn Filesystem, path: &std::path::Path) -> Result<Vec<crate::fs::Entry>, StoreError> {
+fn list(fs: &dyn Filesystem, path: &Path) -> Result<Vec<Entry>, StoreError> {
     fs.list(path)
         .map_err(StoreError::io("list", path, UNCHANGED))
 }

@@ -59,8 +59,9 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::EmptyPath`], [`StoreError::NotADirectory`], [`StoreError::InUse`] if another
-    /// process has it open, [`StoreError::NewerFormat`], [`StoreError::SeedMismatch`] if there are
+    /// [`StoreError::EmptyPath`], [`StoreError::NotADirectory`], [`StoreError::Foreign`] if
+    /// something of somebody else's has a name that this crate needs, [`StoreError::InUse`] if
+    /// another process has it open, [`StoreError::NewerFormat`], [`StoreError::SeedMismatch`] if there are
     /// generations made with another seed than asked for, and [`StoreError::Io`].
     pub fn open(dir: impl AsRef<Path>, options: OpenOptions) -> Result<Self, StoreError> {
         let dir = dir.as_ref();
@@ -99,7 +100,7 @@ impl Store {
     /// # Errors
     ///
     /// [`StoreError::NoneLeft`] if there were generations and every one is damaged,
-    /// [`StoreError::NewerFormat`], and [`StoreError::Io`] if a call fails in a way that says
+    /// [`StoreError::NewerFormat`], [`StoreError::AnotherRun`], and [`StoreError::Io`] if a call fails in a way that says
     /// nothing about the generation; it stays in its place then.
     pub fn newest(&self) -> Result<Option<Generation>, StoreError> {
         let fs = self.fs.as_ref();
@@ -112,13 +113,12 @@ impl Store {
                 Err(damage) => quarantine::generation(fs, &self.layout, id, &damage)?,
             }
         }
-        if discover::quarantined(fs, &self.layout)?.is_empty() {
-            Ok(None)
-        } else {
-            Err(StoreError::NoneLeft {
+        if discover::has_quarantined(fs, &self.layout)? {
+            return Err(StoreError::NoneLeft {
                 path: self.layout.root().to_path_buf(),
-            })
+            });
         }
+        Ok(None)
     }
 
     /// Begins a generation.
@@ -161,8 +161,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`] if a call fails. Before the atomic step everything is as it was; after
-    /// it, what is left is removed by the next call or counts as empty at the next open.
+    /// [`StoreError::Io`] if a call fails. Before the atomic step every generation is as it was;
+    /// after it, what is left is removed by the next call or counts as empty at the next open.
     pub fn remove(self) -> Result<(), StoreError> {
         let fs = self.fs.as_ref();
         let root = self.layout.root();

@@ -24,7 +24,8 @@ pub(super) struct Epoch<'a, M: LearnerModel> {
 }
 
 impl<M: LearnerModel> Epoch<'_, M> {
-    /// Trains the epoch, or the `rest` of it.
+    /// Trains the `rest` of the epoch. Where only its validation is left, Burn hears nothing of its
+    /// training again: what that logged stays as it is.
     pub(super) fn train<'l>(
         &mut self,
         loader: &'l TrainLoader<M>,
@@ -32,22 +33,24 @@ impl<M: LearnerModel> Epoch<'_, M> {
         total_items: usize,
         grad_accumulation: Option<usize>,
     ) {
+        let begun = match rest {
+            Rest::WholeEpoch => None,
+            Rest::Batches { first, iterator } => Some(Batches {
+                first: Some(first),
+                iterator,
+            }),
+            Rest::Validation => return self.engine.split_done(),
+        };
         self.interrupter.fail_on_error(
             self.processor
                 .process_train(burn_api::split_begins(self.number, total_items)),
         );
         log::info!("Executing training step for epoch {}", self.number);
         self.engine.split_begins(self.learner);
-        let mut batches = match rest {
-            Rest::Batches { first, iterator } => Batches {
-                first: Some(first),
-                iterator,
-            },
-            Rest::WholeEpoch | Rest::Validation => Batches {
-                first: None,
-                iterator: loader.iter(),
-            },
-        };
+        let mut batches = begun.unwrap_or_else(|| Batches {
+            first: None,
+            iterator: loader.iter(),
+        });
         if self.train_batches(&mut batches, grad_accumulation) {
             self.engine.split_done();
         }

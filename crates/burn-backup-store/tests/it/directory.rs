@@ -53,6 +53,23 @@ fn removal_takes_everything_of_ours_and_the_directory() {
 }
 
 #[test]
+fn a_file_that_somebody_put_into_the_quarantine_does_not_keep_a_new_training_out() {
+    let scratch = Scratch::new().with_generations(2);
+    fs::remove_file(scratch.generation(2).join("model.bpk")).unwrap();
+    let store = scratch.open();
+    assert_is(store.newest().unwrap(), 1);
+    let theirs = scratch.quarantined(2).join("notes.txt");
+    fs::write(&theirs, b"theirs").unwrap();
+    store.remove().unwrap();
+    assert_eq!(fs::read(&theirs).unwrap(), b"theirs");
+
+    let store = scratch.open();
+    assert!(store.newest().unwrap().is_none(), "nothing of ours is left");
+    let _ = save(&store, 3).unwrap();
+    assert_is(store.newest().unwrap(), 3);
+}
+
+#[test]
 fn other_peoples_files_stay_where_they_are() {
     let scratch = Scratch::new().with_generations(3);
     let theirs = [
