@@ -23,7 +23,7 @@ fn failing_saves(
         if operation == Operation::SyncFile && path.ends_with("optimizer.bpk") {
             let save = saves.fetch_add(1, Ordering::Relaxed) + 1;
             if fails(save) {
-                return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left"));
+                return Err(io::Error::new(io::ErrorKind::StorageFull, "no space left").into());
             }
         }
         Ok(())

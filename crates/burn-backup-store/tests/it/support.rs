@@ -1,3 +1,4 @@
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use burn_backup_store::{Committed, Generation, OpenOptions, Store, StoreError};
@@ -62,10 +63,24 @@ pub fn contents(name: &str, number: u64) -> Vec<u8> {
 pub fn assert_is(generation: Option<Generation>, number: u64) {
     let mut generation = generation.unwrap();
     assert_eq!(generation.manifest().state["number"], number);
-    for name in ["model", "optimizer"] {
-        assert_eq!(generation.take_part(name), Some(contents(name, number)));
-    }
-    assert_eq!(generation.take_part("other"), None);
+    assert!(is_whole(&mut generation));
+}
+
+/// Whether a generation has the parts that [`save`] gave it, and no other.
+pub fn is_whole(generation: &mut Generation) -> bool {
+    let number = generation.manifest().state["number"].as_u64();
+    let parts = ["model", "optimizer"];
+    generation.manifest().parts.len() == parts.len()
+        && parts.iter().all(|name| {
+            let expected = number.map(|number| contents(name, number));
+            expected.is_some() && generation.take_part(name) == expected
+        })
+}
+
+/// Shows a figure, of a passing test too.
+pub fn report(figure: &str) {
+    // Unlike eprintln!, this is not captured.
+    writeln!(std::io::stderr(), "{figure}").unwrap();
 }
 
 /// The names in a directory, sorted.

@@ -1,0 +1,197 @@
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::fs::{Entry, EntryKind, Filesystem, LockAttempt, ReadFile, RealFilesystem, WriteFile};
+
+/// The calls of [`Filesystem`] and of its files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each is the call of its name")]
+pub enum Operation {
+    Kind,
+    List,
+    CreateDir,
+    CreateFile,
+    Write,
+    SyncFile,
+    OpenFile,
+    Read,
+    Rename,
+    RemoveFile,
+    RemoveDir,
+    SyncDir,
+    Lock,
+}
+
+/// How a call fails.
+#[derive(Debug)]
+pub enum Fault {
+    /// With an error; it does nothing.
+    Error(io::Error),
+    /// A write takes only the first half of its bytes, and says so. Other calls go through.
+    ShortWrite,
+    /// A sync does nothing and says that it succeeded, as a disk that lies. Other calls go through.
+    Lie,
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl From<io::ErrorKind> for Fault {
+    fn from(kind: io::ErrorKind) -> Self {
+        Self::Error(kind.into())
+    }
+}
+
+type Rule = dyn Fn(Operation, &Path) -> Result<(), Fault> + Send + Sync;
+
+/// A filesystem behind a rule that is asked before each call, and says whether the call fails. For
+/// a rename, the rule is asked about the new name.
+#[derive(Clone)]
+pub struct FaultyFilesystem {
+    inner: Arc<dyn Filesystem>,
+    rule: Arc<Rule>,
+}
+
+/// What is left to do of a call that the rule has not failed.
+enum Leave {
+    Whole,
+    Half,
+    Nothing,
+}
+
+impl FaultyFilesystem {
+    /// The operating system's filesystem, with `rule` asked before each call.
+    pub fn new(
+        rule: impl Fn(Operation, &Path) -> Result<(), Fault> + Send + Sync + 'static,
+    ) -> Self {
+        Self::over(RealFilesystem, rule)
+    }
+
+    /// The filesystem `inner`, with `rule` asked before each call.
+    pub fn over(
+        inner: impl Filesystem,
+        rule: impl Fn(Operation, &Path) -> Result<(), Fault> + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            inner: Arc::new(inner),
+            rule: Arc::new(rule),
+        }
+    }
+
+    fn leave(&self, operation: Operation, path: &Path) -> io::Result<Leave> {
+        let is_sync = matches!(operation, Operation::SyncFile | Operation::SyncDir);
+        match (self.rule)(operation, path) {
+            Err(Fault::Error(error)) => Err(error),
+            Err(Fault::ShortWrite) if operation == Operation::Write => Ok(Leave::Half),
+            Err(Fault::Lie) if is_sync => Ok(Leave::Nothing),
+            _ => Ok(Leave::Whole),
+        }
+    }
+
+    fn ask(&self, operation: Operation, path: &Path) -> io::Result<&dyn Filesystem> {
+        self.leave(operation, path).map(|_| self.inner.as_ref())
+    }
+
+    fn file<F>(&self, file: F, path: &Path) -> FaultyFile<F> {
+        FaultyFile {
+            file,
+            path: path.to_path_buf(),
+            filesystem: self.clone(),
+        }
+    }
+}
+
+impl Filesystem for FaultyFilesystem {
+    fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
+        self.ask(Operation::Kind, path)?.kind(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        self.ask(Operation::List, dir)?.list(dir)
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.ask(Operation::CreateDir, path)?.create_dir(path)
+    }
+
+    fn create_file(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        let file = self.ask(Operation::CreateFile, path)?.create_file(path)?;
+        Ok(Box::new(self.file(file, path)))
+    }
+
+    fn open_file(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        let file = self.ask(Operation::OpenFile, path)?.open_file(path)?;
+        Ok(Box::new(self.file(file, path)))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.ask(Operation::Rename, to)?.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.ask(Operation::RemoveFile, path)?.remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.ask(Operation::RemoveDir, path)?.remove_dir(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        match self.leave(Operation::SyncDir, path)? {
+            Leave::Nothing => Ok(()),
+            Leave::Whole | Leave::Half => self.inner.sync_dir(path),
+        }
+    }
+
+    fn lock(&self, path: &Path, owner: &str) -> io::Result<LockAttempt> {
+        self.ask(Operation::Lock, path)?.lock(path, owner)
+    }
+}
+
+struct FaultyFile<F> {
+    file: F,
+    path: PathBuf,
+    filesystem: FaultyFilesystem,
+}
+
+impl Write for FaultyFile<Box<dyn WriteFile>> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        match self.filesystem.leave(Operation::Write, &self.path)? {
+            Leave::Half => {
+                let (half, _) = buffer.split_at(buffer.len().div_ceil(2));
+                self.file.write(half)
+            }
+            Leave::Whole | Leave::Nothing => self.file.write(buffer),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl WriteFile for FaultyFile<Box<dyn WriteFile>> {
+    fn sync(&mut self) -> io::Result<()> {
+        match self.filesystem.leave(Operation::SyncFile, &self.path)? {
+            Leave::Nothing => Ok(()),
+            Leave::Whole | Leave::Half => self.file.sync(),
+        }
+    }
+}
+
+impl Read for FaultyFile<Box<dyn ReadFile>> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.filesystem.ask(Operation::Read, &self.path)?;
+        self.file.read(buffer)
+    }
+}
+
+impl ReadFile for FaultyFile<Box<dyn ReadFile>> {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+}

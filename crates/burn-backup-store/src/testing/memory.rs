@@ -1,0 +1,441 @@
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, Cursor, ErrorKind, Write};
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::fs::{Entry, EntryKind, Filesystem, LockAttempt, ReadFile, WriteFile};
+use crate::testing::power_cut;
+
+/// What is on a disk: everything below its root, by path.
+pub type Image = BTreeMap<PathBuf, Node>;
+
+/// A file, a directory, or something else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Node {
+    /// A regular file and its contents.
+    File(Vec<u8>),
+    /// A directory.
+    Dir,
+    /// Something that is neither, such as a symbolic link.
+    Other,
+}
+
+/// Names a file or directory through all renames.
+pub(super) type Inode = usize;
+
+pub(super) const ROOT: Inode = 0;
+
+/// One change to the disk, in the order in which they were asked for.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    /// A new file or directory appears in a directory.
+    Create {
+        dir: Inode,
+        name: String,
+        inode: Inode,
+        is_dir: bool,
+    },
+    /// A name goes from a directory.
+    Remove { dir: Inode, name: String },
+    /// A name goes from one directory and appears in another, in one step.
+    Rename {
+        from: (Inode, String),
+        to: (Inode, String),
+        inode: Inode,
+    },
+    /// A file has these contents now.
+    Write { file: Inode, contents: Vec<u8> },
+    /// A file's contents are durable now.
+    SyncFile { file: Inode },
+    /// A directory's names are durable now.
+    SyncDir { dir: Inode },
+}
+
+/// What an inode is.
+#[derive(Debug, Clone)]
+pub(super) enum Body {
+    File(Vec<u8>),
+    Dir(BTreeMap<String, Inode>),
+    Other,
+}
+
+impl Body {
+    pub(super) fn new(is_dir: bool) -> Self {
+        if is_dir {
+            Self::Dir(BTreeMap::new())
+        } else {
+            Self::File(Vec::new())
+        }
+    }
+}
+
+#[derive(Default)]
+struct Disk {
+    bodies: Vec<Body>,
+    /// The bodies at the beginning, all durable.
+    origin: Vec<Body>,
+    changes: Vec<Change>,
+    locked: HashSet<Inode>,
+}
+
+/// A filesystem in memory that records each change. It can show what a power cut would have left
+/// at any point: of what was not synced, anything. Its clones share the disk. Paths are taken as
+/// relative to its root, and there are no `..`.
+#[derive(Clone)]
+pub struct MemoryFilesystem {
+    disk: Arc<Mutex<Disk>>,
+}
+
+impl Default for MemoryFilesystem {
+    /// An empty disk.
+    fn default() -> Self {
+        Self::holding(&Image::new())
+    }
+}
+
+impl MemoryFilesystem {
+    /// A disk on which `image` is, durably. Directories that `image` doesn't name are there if
+    /// something is in them.
+    pub fn holding(image: &Image) -> Self {
+        let mut disk = Disk {
+            bodies: vec![Body::Dir(BTreeMap::new())],
+            ..Disk::default()
+        };
+        for (path, node) in image {
+            disk.put(path, node);
+        }
+        disk.origin = disk.bodies.clone();
+        Self {
+            disk: Arc::new(Mutex::new(disk)),
+        }
+    }
+
+    /// What is on the disk, as a process sees it.
+    pub fn image(&self) -> Image {
+        image_of(&self.disk().bodies)
+    }
+
+    /// How many changes have been made so far, syncs among them.
+    pub fn changes(&self) -> usize {
+        self.disk().changes.len()
+    }
+
+    /// The images that a power cut after the first `after` changes could have left, each once.
+    ///
+    /// A name that was created, renamed or removed is in its old or its new state, each on its
+    /// own, unless its directory was synced since (both, for a rename across directories); renames
+    /// are atomic. A file that was not synced since it was written has its old contents, the first
+    /// half of the new ones, all of them, or as many zeros.
+    ///
+    /// If there are more than `limit` combinations, it is `limit` of them: those of a disk that keeps
+    /// the order of changes, then those that differ from one of these in one thing, then some drawn
+    /// from a fixed sequence.
+    pub fn power_cuts(&self, after: usize, limit: usize) -> Vec<Image> {
+        let disk = self.disk();
+        let changes = disk.changes.get(..after).unwrap_or(&disk.changes);
+        power_cut::images(&disk.origin, changes, limit)
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The tree below the root.
+pub(super) fn image_of(bodies: &[Body]) -> Image {
+    let mut image = Image::new();
+    let mut open = vec![(PathBuf::new(), ROOT)];
+    while let Some((path, inode)) = open.pop() {
+        let node = match bodies.get(inode) {
+            Some(Body::File(contents)) => Node::File(contents.clone()),
+            Some(Body::Dir(names)) => {
+                open.extend(names.iter().map(|(name, inode)| (path.join(name), *inode)));
+                Node::Dir
+            }
+            Some(Body::Other) | None => Node::Other,
+        };
+        if inode != ROOT {
+            image.insert(path, node);
+        }
+    }
+    image
+}
+
+fn names(path: &Path) -> impl Iterator<Item = String> {
+    path.components().filter_map(|component| match component {
+        Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
+        _ => None,
+    })
+}
+
+impl Disk {
+    /// Puts `node` at `path`, without recording it.
+    fn put(&mut self, path: &Path, node: &Node) {
+        let mut at = ROOT;
+        let names: Vec<_> = names(path).collect();
+        for (depth, name) in names.iter().enumerate() {
+            let is_last = depth + 1 == names.len();
+            let below = self.child(at, name);
+            at = match below {
+                Some(inode) => inode,
+                None => {
+                    let inode = self.bodies.len();
+                    self.bodies.push(match node {
+                        Node::File(contents) if is_last => Body::File(contents.clone()),
+                        Node::Other if is_last => Body::Other,
+                        _ => Body::Dir(BTreeMap::new()),
+                    });
+                    if let Some(Body::Dir(names)) = self.bodies.get_mut(at) {
+                        names.insert(name.clone(), inode);
+                    }
+                    inode
+                }
+            };
+        }
+    }
+
+    fn child(&self, dir: Inode, name: &str) -> Option<Inode> {
+        match self.bodies.get(dir) {
+            Some(Body::Dir(names)) => names.get(name).copied(),
+            _ => None,
+        }
+    }
+
+    fn find(&self, path: &Path) -> io::Result<Inode> {
+        names(path).try_fold(ROOT, |dir, name| {
+            self.child(dir, &name)
+                .ok_or_else(|| ErrorKind::NotFound.into())
+        })
+    }
+
+    /// The directory that a path's last name is in, and that name.
+    fn place(&self, path: &Path) -> io::Result<(Inode, String)> {
+        let name = names(path).last().ok_or(ErrorKind::InvalidInput)?;
+        let dir = self.find(path.parent().unwrap_or(Path::new("")))?;
+        self.names_in(dir)?;
+        Ok((dir, name))
+    }
+
+    fn names_in(&self, dir: Inode) -> io::Result<&BTreeMap<String, Inode>> {
+        match self.bodies.get(dir) {
+            Some(Body::Dir(names)) => Ok(names),
+            _ => Err(ErrorKind::NotADirectory.into()),
+        }
+    }
+
+    fn create(&mut self, path: &Path, is_dir: bool) -> io::Result<Inode> {
+        let (dir, name) = self.place(path)?;
+        if self.child(dir, &name).is_some() {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        let inode = self.bodies.len();
+        self.bodies.push(Body::new(is_dir));
+        self.make(Change::Create {
+            dir,
+            name,
+            inode,
+            is_dir,
+        });
+        Ok(inode)
+    }
+
+    /// Makes a change that is known to be possible, and records it.
+    fn make(&mut self, change: Change) {
+        apply(&mut self.bodies, &change);
+        self.changes.push(change);
+    }
+
+    fn remove(&mut self, path: &Path, is_right: impl FnOnce(&Body) -> bool) -> io::Result<()> {
+        let (dir, name) = self.place(path)?;
+        let inode = self.child(dir, &name).ok_or(ErrorKind::NotFound)?;
+        if !self.bodies.get(inode).is_some_and(is_right) {
+            return Err(ErrorKind::DirectoryNotEmpty.into());
+        }
+        self.make(Change::Remove { dir, name });
+        Ok(())
+    }
+}
+
+/// Makes a change, as far as its directories and files are there.
+pub(super) fn apply(bodies: &mut [Body], change: &Change) {
+    let mut link = |dir: Inode, name: &String, inode: Option<Inode>| {
+        if let Some(Body::Dir(names)) = bodies.get_mut(dir) {
+            match inode {
+                Some(inode) => names.insert(name.clone(), inode),
+                None => names.remove(name),
+            };
+        }
+    };
+    match change {
+        Change::Create {
+            dir, name, inode, ..
+        } => link(*dir, name, Some(*inode)),
+        Change::Remove { dir, name } => link(*dir, name, None),
+        Change::Rename { from, to, inode } => {
+            link(from.0, &from.1, None);
+            link(to.0, &to.1, Some(*inode));
+        }
+        Change::Write { file, contents } => {
+            if let Some(body) = bodies.get_mut(*file) {
+                *body = Body::File(contents.clone());
+            }
+        }
+        Change::SyncFile { .. } | Change::SyncDir { .. } => {}
+    }
+}
+
+impl Filesystem for MemoryFilesystem {
+    fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
+        let disk = self.disk();
+        Ok(disk
+            .find(path)
+            .ok()
+            .and_then(|at| disk.bodies.get(at))
+            .map(kind))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        let disk = self.disk();
+        let names = disk.names_in(disk.find(dir)?)?;
+        Ok(names
+            .iter()
+            .filter_map(|(name, inode)| {
+                Some(Entry {
+                    name: name.clone(),
+                    kind: disk.bodies.get(*inode).map(kind)?,
+                })
+            })
+            .collect())
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk().create(path, true).map(drop)
+    }
+
+    fn create_file(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        let inode = self.disk().create(path, false)?;
+        Ok(Box::new(MemoryFile {
+            filesystem: self.clone(),
+            inode,
+        }))
+    }
+
+    fn open_file(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        let disk = self.disk();
+        match disk.bodies.get(disk.find(path)?) {
+            Some(Body::File(contents)) => Ok(Box::new(Cursor::new(contents.clone()))),
+            _ => Err(ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        let (from, to) = (disk.place(from)?, disk.place(to)?);
+        let inode = disk.child(from.0, &from.1).ok_or(ErrorKind::NotFound)?;
+        if disk.child(to.0, &to.1).is_some() {
+            // Allowed by POSIX, and by the contract never asked for.
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        disk.make(Change::Rename { from, to, inode });
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.disk()
+            .remove(path, |body| !matches!(body, Body::Dir(_)))
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk().remove(
+            path,
+            |body| matches!(body, Body::Dir(names) if names.is_empty()),
+        )
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        let dir = disk.find(path)?;
+        disk.names_in(dir)?;
+        disk.make(Change::SyncDir { dir });
+        Ok(())
+    }
+
+    fn lock(&self, path: &Path, owner: &str) -> io::Result<LockAttempt> {
+        let mut disk = self.disk();
+        let file = match disk.find(path) {
+            Ok(file) => file,
+            Err(_) => disk.create(path, false)?,
+        };
+        if !disk.locked.insert(file) {
+            let owner = match disk.bodies.get(file) {
+                Some(Body::File(owner)) => String::from_utf8_lossy(owner).into_owned(),
+                _ => String::new(),
+            };
+            return Ok(LockAttempt::Busy { owner });
+        }
+        let contents = owner.as_bytes().to_vec();
+        disk.make(Change::Write { file, contents });
+        Ok(LockAttempt::Held(Box::new(Locked {
+            filesystem: self.clone(),
+            file,
+        })))
+    }
+}
+
+fn kind(body: &Body) -> EntryKind {
+    match body {
+        Body::File(_) => EntryKind::File,
+        Body::Dir(_) => EntryKind::Dir,
+        Body::Other => EntryKind::Other,
+    }
+}
+
+struct Locked {
+    filesystem: MemoryFilesystem,
+    file: Inode,
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        self.filesystem.disk().locked.remove(&self.file);
+    }
+}
+
+struct MemoryFile {
+    filesystem: MemoryFilesystem,
+    inode: Inode,
+}
+
+impl Write for MemoryFile {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let mut disk = self.filesystem.disk();
+        let mut contents = match disk.bodies.get(self.inode) {
+            Some(Body::File(contents)) => contents.clone(),
+            _ => Vec::new(),
+        };
+        contents.extend_from_slice(buffer);
+        disk.make(Change::Write {
+            file: self.inode,
+            contents,
+        });
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl WriteFile for MemoryFile {
+    fn sync(&mut self) -> io::Result<()> {
+        let file = self.inode;
+        self.filesystem.disk().make(Change::SyncFile { file });
+        Ok(())
+    }
+}
+
+impl ReadFile for Cursor<Vec<u8>> {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.get_ref().len() as u64)
+    }
+}

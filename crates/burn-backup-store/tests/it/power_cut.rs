@@ -1,0 +1,452 @@
+//! Every disk that a power cut can leave, at every point of everything that a store does.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn_backup_store::testing::{
+    Fault, FaultyFilesystem, Image, MemoryFilesystem, Node, Operation,
+};
+use burn_backup_store::{Filesystem, OpenOptions, Store, StoreError};
+
+use crate::support::{is_whole, report, save};
+
+const DIR: &str = "backup";
+
+/// How many images of one power cut are looked at, at the most.
+const IMAGES_PER_CUT: usize = 96;
+
+/// Of how many images one is opened by a process that is cut off as well.
+const CUT_AGAIN_EVERY: usize = 64;
+
+/// A process, from opening the directory to closing it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Process {
+    Open,
+    Save,
+    SaveAndPrune,
+    Restore,
+    Finish,
+}
+
+const ALL: [Process; 5] = [
+    Process::Open,
+    Process::Save,
+    Process::SaveAndPrune,
+    Process::Restore,
+    Process::Finish,
+];
+
+/// What the store has said to its callers.
+#[derive(Debug, Clone, Copy)]
+enum Claim {
+    Saving(u64),
+    Saved(u64),
+    Removing,
+    Removed,
+}
+
+/// What a process finds that looks for the newest generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Generation(u64),
+    Nothing,
+    /// There were generations, and all are damaged.
+    NoneLeft,
+}
+
+/// What may be found after a power cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Legal {
+    committed: Option<u64>,
+    all_damaged: bool,
+    being_saved: Option<u64>,
+    may_be_gone: bool,
+}
+
+impl Legal {
+    fn after(self, claim: Claim) -> Self {
+        let settled = |committed| Self {
+            committed,
+            all_damaged: false,
+            being_saved: None,
+            may_be_gone: false,
+        };
+        match claim {
+            Claim::Saving(number) => Self {
+                being_saved: Some(number),
+                ..self
+            },
+            Claim::Saved(number) => settled(Some(number)),
+            Claim::Removing => Self {
+                may_be_gone: true,
+                ..self
+            },
+            Claim::Removed => settled(None),
+        }
+    }
+
+    fn allows(self, found: Found) -> bool {
+        match found {
+            Found::Generation(number) => [self.committed, self.being_saved].contains(&Some(number)),
+            Found::Nothing => self.may_be_gone || self.committed.is_none() && !self.all_damaged,
+            Found::NoneLeft => self.all_damaged,
+        }
+    }
+}
+
+/// Where a story begins.
+#[derive(Clone)]
+struct Start {
+    image: Image,
+    /// The newest whole generation.
+    newest: Option<u64>,
+    is_damaged: bool,
+    /// Other people's files: path and contents.
+    theirs: BTreeMap<PathBuf, Node>,
+}
+
+impl Start {
+    fn empty() -> Self {
+        Self {
+            image: Image::new(),
+            newest: None,
+            is_damaged: false,
+            theirs: BTreeMap::new(),
+        }
+    }
+
+    fn with_generations(count: u64) -> Self {
+        let disk = MemoryFilesystem::default();
+        let store = open(disk.clone()).unwrap();
+        for number in 1..=count {
+            let _ = save(&store, number).unwrap();
+        }
+        drop(store);
+        let mut image = disk.image();
+        let owner = b"process 1 (gone) since long ago".to_vec();
+        image.insert(Path::new(DIR).join("lock"), Node::File(owner));
+        Self {
+            image,
+            newest: Some(count),
+            ..Self::empty()
+        }
+    }
+
+    /// The newest generation is damaged.
+    fn damaged(mut self) -> Self {
+        let newest = self.newest.unwrap();
+        let part = format!("{DIR}/generations/{newest:08}/model.bpk");
+        self.image.insert(part.into(), Node::File(Vec::new()));
+        self.newest = (newest > 1).then(|| newest - 1);
+        self.is_damaged = true;
+        self
+    }
+
+    fn with_their_files(mut self, paths: &[&str]) -> Self {
+        let theirs = Node::File(b"theirs".to_vec());
+        for path in paths {
+            let path = Path::new(DIR).join(path);
+            self.image.insert(path.clone(), theirs.clone());
+            self.theirs.insert(path, theirs.clone());
+        }
+        self
+    }
+}
+
+fn open(disk: impl Filesystem) -> Result<Store, StoreError> {
+    Store::open(DIR, OpenOptions::default().filesystem(Arc::new(disk)))
+}
+
+/// What a sequence of processes has done to a disk, and what it has said on the way.
+struct Story {
+    disk: MemoryFilesystem,
+    start: Start,
+    claims: Vec<(usize, Claim)>,
+    next: u64,
+}
+
+impl Story {
+    fn new(start: &Start) -> Self {
+        Self {
+            disk: MemoryFilesystem::holding(&start.image),
+            start: start.clone(),
+            claims: Vec::new(),
+            next: 10,
+        }
+    }
+
+    /// Runs a process on the disk, which `lies` about some syncs.
+    fn run(&mut self, process: Process, lies: Lie) -> Result<(), StoreError> {
+        let rule = move |operation, path: &Path| match lies(operation, path) {
+            true => Err(Fault::Lie),
+            false => Ok(()),
+        };
+        let store = open(FaultyFilesystem::over(self.disk.clone(), rule))?;
+        match process {
+            Process::Open => {}
+            Process::Restore => match store.newest() {
+                Ok(_) | Err(StoreError::NoneLeft { .. }) => {}
+                Err(error) => return Err(error),
+            },
+            Process::Save | Process::SaveAndPrune => {
+                let number = self.next;
+                self.next += 1;
+                self.claim(Claim::Saving(number));
+                let committed = save(&store, number)?;
+                self.claim(Claim::Saved(number));
+                if process == Process::SaveAndPrune {
+                    store.prune(&committed, 1)?;
+                }
+            }
+            Process::Finish => {
+                self.claim(Claim::Removing);
+                store.remove()?;
+                self.claim(Claim::Removed);
+            }
+        }
+        Ok(())
+    }
+
+    fn claim(&mut self, claim: Claim) {
+        self.claims.push((self.disk.changes(), claim));
+    }
+
+    fn legal(&self, cut: usize) -> Legal {
+        let at_start = Legal {
+            committed: self.start.newest,
+            all_damaged: self.start.is_damaged && self.start.newest.is_none(),
+            being_saved: None,
+            may_be_gone: false,
+        };
+        self.claims
+            .iter()
+            .filter(|(at, _)| *at <= cut)
+            .fold(at_start, |legal, (_, claim)| legal.after(*claim))
+    }
+}
+
+/// Looks at the images of stories, each once.
+#[derive(Default)]
+struct Checker {
+    seen: HashSet<(Image, Legal)>,
+    images: usize,
+    cut_again: usize,
+}
+
+impl Checker {
+    /// Cuts the power at every point of a story, and looks at what can be left.
+    fn check(&mut self, story: &Story) -> Result<(), String> {
+        for cut in 0..=story.disk.changes() {
+            let legal = story.legal(cut);
+            for image in story.disk.power_cuts(cut, IMAGES_PER_CUT) {
+                if !self.seen.insert((image.clone(), legal)) {
+                    continue;
+                }
+                self.images += 1;
+                let failed = |what| format!("after {cut} changes: {what}; on {}", paths(&image));
+                let disk = look(&image, legal, &story.start).map_err(failed)?;
+                if self.images.is_multiple_of(CUT_AGAIN_EVERY) {
+                    self.check_again(&disk, legal, &story.start)
+                        .map_err(failed)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The process that found `legal` on the disk is cut off as well.
+    fn check_again(
+        &mut self,
+        disk: &MemoryFilesystem,
+        legal: Legal,
+        start: &Start,
+    ) -> Result<(), String> {
+        for cut in 0..=disk.changes() {
+            for image in disk.power_cuts(cut, IMAGES_PER_CUT) {
+                self.cut_again += 1;
+                look(&image, legal, start).map_err(|what| format!("cut again: {what}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn report(&self, what: &str) {
+        report(&format!(
+            "power cuts, {what}: {} images, and {} of a second cut",
+            self.images, self.cut_again
+        ));
+        assert!(self.images > 500, "{} images", self.images);
+        assert!(self.cut_again > 100, "{} of a second cut", self.cut_again);
+    }
+}
+
+/// What is where on a disk, for messages.
+fn paths(image: &Image) -> String {
+    let entries = image.iter().map(|(path, node)| match node {
+        Node::File(contents) => format!("{} of {} bytes", path.display(), contents.len()),
+        Node::Dir | Node::Other => path.display().to_string(),
+    });
+    entries.collect::<Vec<_>>().join(", ")
+}
+
+/// Restores from an image, and says what is wrong with what is found. Gives the disk as it is after
+/// the restore.
+fn look(image: &Image, legal: Legal, start: &Start) -> Result<MemoryFilesystem, String> {
+    let in_words = |error: StoreError| error.to_string();
+    let disk = MemoryFilesystem::holding(image);
+    let store = open(disk.clone()).map_err(in_words)?;
+    let found = match store.newest() {
+        Ok(Some(mut generation)) => {
+            let number = generation.manifest().state["number"].as_u64();
+            if !is_whole(&mut generation) {
+                return Err(format!("generation {number:?} is a mix"));
+            }
+            Found::Generation(number.unwrap_or_default())
+        }
+        Ok(None) => Found::Nothing,
+        Err(StoreError::NoneLeft { .. }) => Found::NoneLeft,
+        Err(error) => return Err(in_words(error)),
+    };
+    if !legal.allows(found) {
+        return Err(format!("{found:?} was found, legal is {legal:?}"));
+    }
+    let after = disk.image();
+    if !start.is_damaged && after.contains_key(&Path::new(DIR).join("quarantine")) {
+        return Err("something was put into quarantine".to_owned());
+    }
+    for (path, node) in &start.theirs {
+        if after.get(path) != Some(node) {
+            return Err(format!("'{}' is gone", path.display()));
+        }
+    }
+    drop(store);
+    if found == Found::NoneLeft {
+        return Ok(disk);
+    }
+
+    // It goes on from here as ever.
+    let next = MemoryFilesystem::holding(&after);
+    let store = open(next).map_err(in_words)?;
+    let committed = save(&store, 99).map_err(in_words)?;
+    store.prune(&committed, 1).map_err(in_words)?;
+    let newest = store.newest().map_err(in_words)?;
+    match newest.map(|generation| generation.manifest().state["number"].as_u64()) {
+        Some(Some(99)) => Ok(disk),
+        other => Err(format!("{other:?} was found after the next save")),
+    }
+}
+
+/// All processes, alone and in pairs.
+fn stories() -> Vec<Vec<Process>> {
+    let pairs = ALL
+        .iter()
+        .flat_map(|first| ALL.iter().map(|second| vec![*first, *second]));
+    ALL.iter().map(|only| vec![*only]).chain(pairs).collect()
+}
+
+fn assert_all_legal(what: &str, start: &Start) {
+    let mut checker = Checker::default();
+    for processes in stories() {
+        let mut story = Story::new(start);
+        for process in &processes {
+            story.run(*process, |_, _| false).unwrap();
+        }
+        if let Err(what) = checker.check(&story) {
+            panic!("{processes:?}: {what}");
+        }
+    }
+    checker.report(what);
+}
+
+#[test]
+fn cut_off_on_a_new_disk() {
+    assert_all_legal("a new disk", &Start::empty());
+}
+
+#[test]
+fn cut_off_with_generations_there() {
+    assert_all_legal("two generations", &Start::with_generations(2));
+}
+
+#[test]
+fn cut_off_with_the_newest_generation_damaged() {
+    let start = Start::with_generations(3).damaged();
+    assert_all_legal("a damaged generation", &start);
+}
+
+#[test]
+fn cut_off_with_other_peoples_files_in_the_directory() {
+    let start = Start::with_generations(2).with_their_files(&[
+        "notes.txt",
+        "generations/notes.txt",
+        "generations/00000001/notes.txt",
+    ]);
+    assert_all_legal("other people's files", &start);
+}
+
+#[test]
+fn cut_off_with_every_generation_damaged() {
+    let start = Start::with_generations(1).damaged();
+    assert_all_legal("every generation damaged", &start);
+}
+
+type Lie = fn(Operation, &Path) -> bool;
+
+/// Whether power cuts show it if the disk lies about some syncs.
+fn is_found_out(lies: Lie, start: &Start) -> bool {
+    let mut checker = Checker::default();
+    stories().iter().any(|processes| {
+        let mut story = Story::new(start);
+        for process in processes {
+            story.run(*process, lies).unwrap();
+        }
+        checker.check(&story).is_err()
+    })
+}
+
+#[test]
+fn each_sync_is_needed() {
+    let whole = Start::with_generations(1);
+    let damaged = Start::with_generations(1).damaged();
+    let shared = Start::with_generations(2).with_their_files(&["generations/00000002/theirs"]);
+    let lies: [(&str, &Start, Lie); 7] = [
+        ("a part", &whole, |operation, path| {
+            operation == Operation::SyncFile && path.ends_with("model.bpk")
+        }),
+        ("the manifest", &whole, |operation, path| {
+            operation == Operation::SyncFile && path.ends_with("manifest.json")
+        }),
+        ("what is staged", &whole, |operation, path| {
+            operation == Operation::SyncDir && name(path).starts_with(".staging-0")
+        }),
+        ("the generations", &whole, |operation, path| {
+            operation == Operation::SyncDir && path.ends_with("generations")
+        }),
+        ("the directory", &whole, |operation, path| {
+            operation == Operation::SyncDir && path.ends_with(DIR)
+        }),
+        (
+            "the directory before the quarantine",
+            &damaged,
+            |operation, path| operation == Operation::SyncDir && path.ends_with(DIR),
+        ),
+        ("what goes back to its place", &shared, |operation, path| {
+            operation == Operation::SyncDir
+                && path
+                    .iter()
+                    .any(|name| name.to_string_lossy().starts_with(".staging-removed"))
+        }),
+    ];
+    for (what, start, lie) in lies {
+        assert!(!is_found_out(|_, _| false, start), "{what}, synced");
+        assert!(is_found_out(lie, start), "{what}, not synced");
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
