@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{StoreError, UNCHANGED};
 use crate::fs::{Entry, EntryKind, Filesystem};
-use crate::layout::{self, GenerationId, Layout};
+use crate::layout::{self, GenerationId, Layout, Quarantined};
 
 /// The generations that are in place, newest first. A directory in which nothing of ours is, is
 /// somebody else's, whatever its name.
@@ -36,29 +36,38 @@ pub(crate) fn greatest_number(
     layout: &Layout,
 ) -> Result<GenerationId, StoreError> {
     let in_place = list(fs, &layout.generations())?;
+    let in_quarantine = dirs_in_quarantine(fs, layout)?;
     Ok(in_place
         .iter()
         .filter_map(|entry| GenerationId::from_dir_name(&entry.name))
-        .chain(in_quarantine(fs, layout)?.into_iter().map(|(id, _)| id))
+        .chain(in_quarantine.iter().filter_map(|(what, _)| match what {
+            Quarantined::Generation { id, .. } => Some(*id),
+            Quarantined::Identity { .. } => None,
+        }))
         .max()
         .unwrap_or_default())
 }
 
-/// Whether a damaged generation is in quarantine.
-pub(crate) fn has_quarantined(fs: &dyn Filesystem, layout: &Layout) -> Result<bool, StoreError> {
-    for (_, dir) in in_quarantine(fs, layout)? {
-        if holds_ours(fs, &dir)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// The directories in quarantine that are named like generations, with their numbers.
-fn in_quarantine(
+/// What is in quarantine, in no particular order. A directory in which nothing of ours is, is
+/// somebody else's, whatever its name.
+pub(crate) fn quarantined(
     fs: &dyn Filesystem,
     layout: &Layout,
-) -> Result<Vec<(GenerationId, PathBuf)>, StoreError> {
+) -> Result<Vec<(Quarantined, PathBuf)>, StoreError> {
+    let mut found = Vec::new();
+    for (what, dir) in dirs_in_quarantine(fs, layout)? {
+        if holds_ours(fs, &dir)? {
+            found.push((what, dir));
+        }
+    }
+    Ok(found)
+}
+
+/// The directories in quarantine that have names of ours.
+fn dirs_in_quarantine(
+    fs: &dyn Filesystem,
+    layout: &Layout,
+) -> Result<Vec<(Quarantined, PathBuf)>, StoreError> {
     let dir = layout.quarantine();
     if kind(fs, &dir)? != Some(EntryKind::Dir) {
         return Ok(Vec::new());
@@ -67,8 +76,8 @@ fn in_quarantine(
         .iter()
         .filter(|entry| entry.kind == EntryKind::Dir)
         .filter_map(|entry| {
-            let id = GenerationId::from_quarantine_name(&entry.name)?;
-            Some((id, dir.join(&entry.name)))
+            let what = Quarantined::from_dir_name(&entry.name)?;
+            Some((what, dir.join(&entry.name)))
         })
         .collect())
 }

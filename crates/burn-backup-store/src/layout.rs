@@ -44,15 +44,35 @@ impl GenerationId {
         let id = Self(is_number.then(|| name.parse().ok()).flatten()?);
         (id.to_string() == name).then_some(id)
     }
+}
 
-    /// Reads the name of a quarantined generation: the directory's name, and possibly `-k`.
-    pub(crate) fn from_quarantine_name(name: &str) -> Option<Self> {
-        let number = match name.split_once('-') {
-            Some((number, again)) if again.bytes().all(|b| b.is_ascii_digit()) => number,
-            Some(_) => return None,
-            None => name,
+/// What a directory in the quarantine holds: a generation or the directory's identity, and how many
+/// of the same name were there when it came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Quarantined {
+    Identity { again: u64 },
+    Generation { id: GenerationId, again: u64 },
+}
+
+impl Quarantined {
+    /// Reads a directory's name: that of what it holds, and possibly `-k`.
+    pub(crate) fn from_dir_name(name: &str) -> Option<Self> {
+        let numbered = |(name, again): (_, &str)| {
+            let is_number = again.bytes().all(|b| b.is_ascii_digit());
+            is_number
+                .then(|| again.parse().ok())
+                .flatten()
+                .map(|again| (name, again))
         };
-        Self::from_dir_name(number)
+        let (name, again) = name
+            .rsplit_once('-')
+            .and_then(numbered)
+            .unwrap_or((name, 1));
+        if name == IDENTITY_FILE {
+            return Some(Self::Identity { again });
+        }
+        let id = GenerationId::from_dir_name(name)?;
+        Some(Self::Generation { id, again })
     }
 }
 
@@ -104,6 +124,35 @@ impl Layout {
         self.root
             .join(format!("{STAGING_PREFIX}{purpose}-{nonce:016x}"))
     }
+
+    /// The same, for something that is being removed from its `place`.
+    pub(crate) fn retired(&self, place: &Path, nonce: u64) -> PathBuf {
+        let place = place.strip_prefix(&self.root).unwrap_or(place);
+        let names: Vec<_> = place.iter().map(|name| name.to_string_lossy()).collect();
+        self.staging(&format!("{RETIRED}{}", names.join(PLACE_SEPARATOR)), nonce)
+    }
+
+    /// The place of what is now at the path `away`, if [`retired`](Self::retired) made that.
+    pub(crate) fn place_of_retired(&self, away: &Path) -> Option<PathBuf> {
+        let name = away.file_name()?.to_str()?;
+        let (purpose, _nonce) = name.strip_prefix(STAGING_PREFIX)?.rsplit_once('-')?;
+        let place = purpose.strip_prefix(RETIRED)?;
+        let (top, below) = match place.split_once(PLACE_SEPARATOR) {
+            Some((top, below)) => (top, Some(below)),
+            None => (place, None),
+        };
+        let is_ours =
+            (top == GENERATIONS_DIR || top == QUARANTINE_DIR) && below.is_none_or(is_our_dir);
+        is_ours.then(|| self.root.join(top).join(below.unwrap_or_default()))
+    }
+}
+
+const RETIRED: &str = "removed-";
+const PLACE_SEPARATOR: &str = "+";
+
+/// Whether this crate could have made a directory of this name below `generations` or `quarantine`.
+pub(crate) fn is_our_dir(name: &str) -> bool {
+    Quarantined::from_dir_name(name).is_some()
 }
 
 /// Whether [`Layout::staging`] could have made this name.
@@ -166,10 +215,48 @@ mod tests {
 
     #[test]
     fn a_quarantined_generation_keeps_its_number() {
-        let id = Some(GenerationId::new(6));
-        assert_eq!(GenerationId::from_quarantine_name("00000006"), id);
-        assert_eq!(GenerationId::from_quarantine_name("00000006-2"), id);
-        assert_eq!(GenerationId::from_quarantine_name("00000006-x"), None);
+        let id = GenerationId::new(6);
+        let read = Quarantined::from_dir_name;
+        let first = Quarantined::Generation { id, again: 1 };
+        assert_eq!(read("00000006"), Some(first));
+        let second = Quarantined::Generation { id, again: 2 };
+        assert_eq!(read("00000006-2"), Some(second));
+        assert!(first < second);
+        let identity = Quarantined::Identity { again: 1 };
+        assert_eq!(read("burn-backup.json"), Some(identity));
+        for name in [
+            "00000006-x",
+            "00000006-",
+            "00000006-+2",
+            "6",
+            "notes",
+            "notes-2",
+        ] {
+            assert_eq!(read(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_being_removed_knows_its_place() {
+        let layout = Layout::new(Path::new("backup"));
+        for place in [
+            layout.generations(),
+            layout.quarantine(),
+            layout.generation(GenerationId::new(7)),
+            layout.quarantine().join("00000007-2"),
+        ] {
+            let away = layout.retired(&place, 42);
+            assert!(is_staging_name(
+                &away.file_name().unwrap().to_string_lossy()
+            ));
+            assert_eq!(layout.place_of_retired(&away), Some(place));
+        }
+        for name in ["generations+..", "notes", "generations+notes", "+", ""] {
+            let away = layout.staging(&format!("removed-{name}"), 42);
+            assert_eq!(layout.place_of_retired(&away), None, "{name}");
+        }
+        let saving = layout.staging("00000007", 42);
+        assert_eq!(layout.place_of_retired(&saving), None);
     }
 
     #[test]

@@ -1,13 +1,16 @@
-//! Moving damaged things out of the way, with the reason beside them. Nothing is deleted.
+//! Moving damaged things out of the way, with the reason beside them.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Damage, StoreError, UNCHANGED};
 use crate::fs::{EntryKind, Filesystem};
-use crate::layout::{GenerationId, Layout, REASON_FILE};
-use crate::persist;
+use crate::layout::{GenerationId, Layout, Quarantined, REASON_FILE};
+use crate::{discover, persist, remove};
 
 const LOG: &str = "burn_backup::verify";
+
+/// How many damaged generations stay, the newest ones: each is as large as a whole one.
+const KEPT: usize = 3;
 
 /// Moves the damaged generation `id` to the quarantine and writes the reason into it.
 pub(crate) fn generation(
@@ -27,6 +30,7 @@ pub(crate) fn generation(
         "generation {id} is damaged ({damage}); moved to '{}'", to.display(),
     );
     give_reason(fs, &to, &damage.to_string());
+    bound(fs, layout);
     Ok(())
 }
 
@@ -51,7 +55,39 @@ pub(crate) fn file(
     sync(fs, layout.root())?;
     log::error!(target: LOG, "{reason}; moved to '{}'", dir.display());
     give_reason(fs, &dir, reason);
+    bound(fs, layout);
     Ok(())
+}
+
+/// Which of what is in quarantine goes: all but the newest [`KEPT`] of each kind.
+fn to_drop(quarantined: &[Quarantined]) -> Vec<Quarantined> {
+    let mut newest_first = quarantined.to_vec();
+    newest_first.sort_unstable_by(|a, b| b.cmp(a));
+    let (generations, identities): (Vec<_>, Vec<_>) = newest_first
+        .into_iter()
+        .partition(|what| matches!(what, Quarantined::Generation { .. }));
+    let beyond = |kind: Vec<Quarantined>| kind.into_iter().skip(KEPT);
+    beyond(generations).chain(beyond(identities)).collect()
+}
+
+/// Removes the oldest of what is in quarantine. Failing that must not keep a good generation back.
+fn bound(fs: &dyn Filesystem, layout: &Layout) {
+    let drop_oldest = || {
+        let quarantined = discover::quarantined(fs, layout)?;
+        let all: Vec<_> = quarantined.iter().map(|(what, _)| *what).collect();
+        let dropped = to_drop(&all);
+        for (_, dir) in quarantined
+            .iter()
+            .filter(|(what, _)| dropped.contains(what))
+        {
+            remove::retire(fs, layout, dir)?;
+            log::warn!(target: LOG, "'{}' is removed: it is the oldest", dir.display());
+        }
+        Ok::<_, StoreError>(())
+    };
+    if let Err(error) = drop_oldest() {
+        log::warn!(target: LOG, "the quarantine stays as large as it is: {error}");
+    }
 }
 
 /// A path in the quarantine at which nothing is: `name`, or `name-2` and so on.
@@ -61,10 +97,14 @@ fn free_place(fs: &dyn Filesystem, layout: &Layout, name: &str) -> Result<PathBu
         fs.kind(path)
             .map_err(StoreError::io("look at", path, UNCHANGED))
     };
-    if kind(&quarantine)? != Some(EntryKind::Dir) {
-        fs.create_dir(&quarantine)
-            .map_err(StoreError::io("create", &quarantine, UNCHANGED))?;
-        sync(fs, layout.root())?;
+    match kind(&quarantine)? {
+        Some(EntryKind::Dir) => {}
+        Some(_) => return Err(StoreError::Foreign { path: quarantine }),
+        None => {
+            fs.create_dir(&quarantine)
+                .map_err(StoreError::io("create", &quarantine, UNCHANGED))?;
+            sync(fs, layout.root())?;
+        }
     }
     let mut place = quarantine.join(name);
     let mut again = 1_u64;
@@ -87,4 +127,44 @@ fn give_reason(fs: &dyn Filesystem, dir: &Path, reason: &str) {
 fn sync(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {
     fs.sync_dir(dir)
         .map_err(StoreError::io("sync", dir, UNCHANGED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_of_each_kind_stay() {
+        let generation = |number, again| Quarantined::Generation {
+            id: GenerationId::new(number),
+            again,
+        };
+        let identity = |again| Quarantined::Identity { again };
+        let table: &[(&[Quarantined], &[Quarantined])] = &[
+            (&[], &[]),
+            (&[generation(1, 1), generation(2, 1), generation(3, 1)], &[]),
+            (
+                &[
+                    generation(10, 1),
+                    generation(9, 1),
+                    generation(9, 2),
+                    generation(11, 1),
+                ],
+                &[generation(9, 1)],
+            ),
+            (
+                &[
+                    identity(1),
+                    generation(1, 1),
+                    identity(10),
+                    identity(2),
+                    identity(3),
+                ],
+                &[identity(1)],
+            ),
+        ];
+        for (quarantined, dropped) in table {
+            assert_eq!(to_drop(quarantined), *dropped, "{quarantined:?}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::error::{NOT_REMOVED, StoreError, UNCHANGED};
 use crate::fs::{EntryKind, Filesystem, LockAttempt, RealFilesystem};
 use crate::identity::{self, Identity};
-use crate::layout::Layout;
+use crate::layout::{Layout, Quarantined};
 use crate::persist::Staging;
 use crate::verify::Generation;
 use crate::{discover, quarantine, remove, sweep, verify};
@@ -69,10 +69,8 @@ impl Store {
         if dir.as_os_str().is_empty() {
             return Err(StoreError::EmptyPath);
         }
-        create_root(fs.as_ref(), dir)?;
-
         let layout = Layout::new(dir);
-        let lock = lock(fs.as_ref(), &layout)?;
+        let lock = claim(fs.as_ref(), &layout)?;
         sweep::staging(fs.as_ref(), &layout)?;
         create_generations(fs.as_ref(), &layout)?;
         let identity = identity::establish(fs.as_ref(), &layout, options.run_seed)?;
@@ -113,7 +111,9 @@ impl Store {
                 Err(damage) => quarantine::generation(fs, &self.layout, id, &damage)?,
             }
         }
-        if discover::has_quarantined(fs, &self.layout)? {
+        let quarantined = discover::quarantined(fs, &self.layout)?;
+        let is_generation = |what: &_| matches!(what, Quarantined::Generation { .. });
+        if quarantined.iter().any(|(what, _)| is_generation(what)) {
             return Err(StoreError::NoneLeft {
                 path: self.layout.root().to_path_buf(),
             });
@@ -196,6 +196,23 @@ const OWNER: &str = "process ";
 
 /// A lock file has one short line.
 const MAX_LOCK_BYTES: u64 = 4096;
+
+/// How often a training that ends meanwhile may take the directory away before that is an error.
+const CLAIMS: usize = 100;
+
+/// Creates the directory when missing, and locks it.
+fn claim(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn Send + Sync>, StoreError> {
+    let mut claims = 0;
+    loop {
+        create_root(fs, layout.root())?;
+        claims += 1;
+        match lock(fs, layout) {
+            Err(StoreError::Io { source, .. })
+                if source.kind() == ErrorKind::NotFound && claims < CLAIMS => {}
+            locked => return locked,
+        }
+    }
+}
 
 fn lock(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn Send + Sync>, StoreError> {
     let path = layout.lock();

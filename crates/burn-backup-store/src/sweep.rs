@@ -7,7 +7,7 @@ use crate::remove;
 
 const LOG: &str = "burn_backup::discover";
 
-/// Removes the staging directories of earlier processes.
+/// Removes the staging directories of earlier processes, and finishes what they were removing.
 pub(crate) fn staging(fs: &dyn Filesystem, layout: &Layout) -> Result<(), StoreError> {
     let root = layout.root();
     let entries = fs
@@ -18,7 +18,7 @@ pub(crate) fn staging(fs: &dyn Filesystem, layout: &Layout) -> Result<(), StoreE
             continue;
         }
         let path = root.join(&entry.name);
-        remove::tree(fs, &path).map_err(StoreError::io("remove", &path, NOT_REMOVED))?;
+        remove::finish(fs, layout, &path)?;
         log::debug!(target: LOG, "swept '{}'", path.display());
     }
     Ok(())

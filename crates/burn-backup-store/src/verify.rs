@@ -158,7 +158,7 @@ pub(crate) fn read_small(
 }
 
 /// Reads a part whose length the manifest knows, hashing on the way. No memory is taken before
-/// the file's own length agrees.
+/// the file's own length agrees; more than there is, is an error.
 fn part(
     fs: &dyn Filesystem,
     path: &Path,
@@ -187,15 +187,16 @@ fn part(
     if found != entry.bytes {
         return wrong_length(found);
     }
-    let mut bytes = vec![0; len];
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len)?;
     let mut hash = Xxh3::new();
-    for chunk in bytes.chunks_mut(CHUNK_BYTES) {
-        match file.read_exact(chunk) {
-            Ok(()) => hash.update(chunk),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return wrong_length(file.len()?);
-            }
-            Err(error) => return Err(error),
+    while bytes.len() < len {
+        let before = bytes.len();
+        let chunk = CHUNK_BYTES.min(len - before) as u64;
+        file.by_ref().take(chunk).read_to_end(&mut bytes)?;
+        match bytes.get(before..) {
+            Some(read) if !read.is_empty() => hash.update(read),
+            _ => return wrong_length(before as u64),
         }
     }
     if seal::hex(hash.digest128()) != entry.xxh3_128 {
