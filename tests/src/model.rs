@@ -1,3 +1,4 @@
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 
 use burn::module::{Module, Param, ParamId};
@@ -86,7 +87,11 @@ impl TrainStep for Net {
         grads: GradientsParams,
     ) -> Self {
         let mut model = optim.step(lr, self, grads);
-        model.steps = model.steps.map(|steps| steps.add_scalar(1));
+        let poison = model.hooks.poison();
+        model.steps = model.steps.map(|steps| match poison {
+            None => steps.add_scalar(1),
+            Some(value) => steps.zeros_like().add_scalar(value),
+        });
         model
     }
 }
@@ -103,8 +108,15 @@ impl InferenceStep for Net {
 
 type OnBatch = Box<dyn FnMut(usize) + Send>;
 
+/// How often the optimizer has stepped here, and in which of its steps the counter is NaN.
+struct Poison {
+    steps: usize,
+    poisoned: RangeInclusive<usize>,
+}
+
 #[derive(Default)]
 struct Seen {
+    poison: Option<Poison>,
     /// The loss of each batch trained with these hooks, as bytes.
     losses: Vec<Vec<u8>>,
     validated: usize,
@@ -137,6 +149,24 @@ impl Hooks {
     pub fn on_valid(self, on_valid: impl FnMut(usize) + Send + 'static) -> Self {
         self.seen.lock().unwrap().on_valid = Some(Box::new(on_valid));
         self
+    }
+
+    /// Has the model's counter be NaN after the optimizer steps in `poisoned`, counted from 1 in
+    /// this process, and right again after those that follow, if the training began here.
+    pub fn poisoned(self, poisoned: RangeInclusive<usize>) -> Self {
+        self.seen.lock().unwrap().poison = Some(Poison { steps: 0, poisoned });
+        self
+    }
+
+    /// What the counter is to be after the optimizer step at hand, if it is poisoned at all.
+    fn poison(&self) -> Option<f32> {
+        let mut seen = self.seen.lock().unwrap();
+        let poison = seen.poison.as_mut()?;
+        poison.steps += 1;
+        match poison.poisoned.contains(&poison.steps) {
+            true => Some(f32::NAN),
+            false => Some(poison.steps as f32),
+        }
     }
 
     /// The loss of each batch trained with these hooks, as bytes.

@@ -88,6 +88,9 @@ pub struct Training {
     pub workers: usize,
     /// Whether the loader does not tell how far it is.
     pub silent_loader: bool,
+    /// The first and the last optimizer step after which a parameter is NaN, counted from 1 in each
+    /// process.
+    pub poisoned: Option<(usize, usize)>,
     /// Whether metrics are logged to files and summed up at the end.
     pub summary: bool,
 }
@@ -146,6 +149,7 @@ impl Training {
             broken_item: None,
             workers: 0,
             silent_loader: false,
+            poisoned: None,
             summary: false,
         }
     }
@@ -178,7 +182,10 @@ impl Training {
     ) -> Run {
         let _exclusive = EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner);
         let interrupter = Interrupter::new();
-        let hooks = halting(halt, interrupter.clone());
+        let mut hooks = halting(halt, interrupter.clone());
+        if let Some((first, last)) = self.poisoned {
+            hooks = hooks.poisoned(first..=last);
+        }
         let artifacts = tempfile::tempdir().unwrap();
         let calls = Calls::default();
         let keeper = Keeper::default();

@@ -26,6 +26,7 @@ pub(crate) struct Desk {
     pub store: Arc<Store>,
     pub handle: BackupHandle,
     pub keep_last: usize,
+    pub skip_nan: bool,
     pub on_error: OnBackupError,
     pub interrupter: Interrupter,
     pub event_store: Arc<EventStoreClient>,
@@ -127,7 +128,7 @@ fn save<M: LearnerModel>(
     reader: &mut RecordReader<M>,
 ) -> Result<Committed, BackupError> {
     let mut staging = desk.store.stage()?;
-    let state = encode(snapshot, reader, |name, bytes| {
+    let state = encode(snapshot, reader, desk.skip_nan, |name, bytes| {
         let mut part = staging.part(name)?;
         part.append(&bytes)?;
         Ok(part.finish()?)
@@ -142,7 +143,12 @@ fn save<M: LearnerModel>(
 }
 
 fn report(desk: &Desk, error: Arc<BackupError>) {
-    log::error!(target: LOG, "backup failed: {}", with_causes(&error));
+    // A model that holds NaN once does so from then on: that is said loudly once.
+    let level = match *error {
+        BackupError::Poisoned { .. } if desk.handle.is_poisoned() => log::Level::Debug,
+        _ => log::Level::Error,
+    };
+    log::log!(target: LOG, level, "backup failed: {}", with_causes(&error));
     desk.handle.failed(error.clone());
     if desk.on_error == OnBackupError::Stop {
         desk.interrupter

@@ -36,6 +36,7 @@ pub struct BackupAndRestore {
     pub(crate) on_error: OnBackupError,
     pub(crate) run_seed: Option<u64>,
     pub(crate) reseed_steps: bool,
+    pub(crate) skip_nan: bool,
     pub(crate) execution: Option<ExecutionStrategy>,
     pub(crate) handle: BackupHandle,
 }
@@ -64,6 +65,7 @@ impl BackupAndRestore {
             on_error: OnBackupError::default(),
             run_seed: None,
             reseed_steps: true,
+            skip_nan: true,
             execution: None,
         }
     }
@@ -119,6 +121,17 @@ impl BackupAndRestore {
     /// same. Models that draw nothing lose nothing.
     pub fn reseed_steps(mut self, reseed: bool) -> Self {
         self.reseed_steps = reseed;
+        self
+    }
+
+    /// Whether a backup is refused if a parameter or running statistic of floating point holds NaN;
+    /// true by default.
+    ///
+    /// Such a training has gone wrong, and the last backup from before is worth more: it stays, at
+    /// the training's end too. A refused backup counts as failed. The check is done in the
+    /// background. Turn it off for a model that holds NaN on purpose.
+    pub fn skip_nan(mut self, skip: bool) -> Self {
+        self.skip_nan = skip;
         self
     }
 

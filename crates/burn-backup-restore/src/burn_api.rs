@@ -218,6 +218,11 @@ impl Outline {
     }
 }
 
+/// The tensors of any record, by name, without a copy of their contents.
+pub(crate) fn tensors(record: Bytes) -> Result<Vec<Tensor>, RecordError> {
+    Ok(Reader::from_bytes(record)?.into_tensors()?)
+}
+
 /// An optimizer record with the names, types and ranks of `bytes`, but tensors of one element.
 ///
 /// Loading a record drops silently what the optimizer has no place for. To learn what it keeps, it

@@ -7,6 +7,7 @@ use burn::train::LearnerModel;
 use crate::burn_api::RecordReader;
 use crate::error::BackupError;
 use crate::fingerprint;
+use crate::poison;
 use crate::snapshot::Snapshot;
 use crate::state::TrainingState;
 
@@ -16,10 +17,12 @@ pub(crate) const OPTIMIZER: &str = "optimizer";
 pub(crate) const SCHEDULER: &str = "scheduler";
 
 /// Hands the snapshot's parts to `write`, each once it is read from the device, and gives the
-/// state document back with the model's fingerprint in it.
+/// state document back with the model's fingerprint in it. With `skip_nan`, a model that holds NaN
+/// is an error.
 pub(crate) fn encode<M: LearnerModel>(
     snapshot: Snapshot<M>,
     reader: &mut RecordReader<M>,
+    skip_nan: bool,
     mut write: impl FnMut(&'static str, Bytes) -> Result<(), BackupError>,
 ) -> Result<TrainingState, BackupError> {
     let Snapshot {
@@ -30,6 +33,10 @@ pub(crate) fn encode<M: LearnerModel>(
     state.model = fingerprint::of_record(&model);
 
     let model = model.into_record().into_bytes().map_err(failed(MODEL))?;
+    let model = model.shared();
+    if skip_nan && let Some(parameter) = poison::first_nan(model.clone()).map_err(failed(MODEL))? {
+        return Err(BackupError::Poisoned { parameter });
+    }
     write(MODEL, model)?;
 
     let (optimizer, scheduler) = reader.read(&learner).map_err(failed(OPTIMIZER))?;

@@ -119,6 +119,7 @@ impl<M: LearnerModel> Engine<M> {
             store: store.clone(),
             handle: settings.handle.clone(),
             keep_last: settings.keep_last,
+            skip_nan: settings.skip_nan,
             on_error: settings.on_error,
             interrupter: surroundings.interrupter.clone(),
             event_store: surroundings.event_store,
@@ -290,6 +291,13 @@ impl<M: LearnerModel> Engine<M> {
         } = self;
         drop(background);
         if !(has_ended && went_well && delete_at_end) {
+            return;
+        }
+        if handle.is_poisoned() {
+            log::error!(
+                target: LOG,
+                "the training ended with a model that holds NaN: the last good backup stays",
+            );
             return;
         }
         let Some(store) = Arc::into_inner(store) else {

@@ -170,6 +170,17 @@ pub enum BackupError {
         source: RecordError,
     },
 
+    /// The model holds NaN: it would replace a good backup by one of a training that has gone wrong.
+    #[error(
+        "the backup is refused: the parameter '{parameter}' holds NaN; the last good backup stays, \
+         and the next due one is tried: stop the training and find where the NaN comes from, or \
+         have such backups taken with skip_nan(false)"
+    )]
+    Poisoned {
+        /// The path of the first parameter that holds NaN.
+        parameter: String,
+    },
+
     /// The state of the training can't be written as JSON.
     #[error(
         "cannot write down the training's state; the backups that are there were not touched, and \

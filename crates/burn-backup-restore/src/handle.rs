@@ -23,6 +23,8 @@ pub struct BackupStats {
     pub committed: u64,
     /// Backups that failed.
     pub failed: u64,
+    /// Those of them that were refused because the model held NaN.
+    pub refused: u64,
     /// Bytes in the committed backups.
     pub bytes: u64,
     /// How long the training thread was held by backups: snapshots, and waits for the backup
@@ -41,6 +43,8 @@ struct Facts {
     restored_from: Option<(Position, Duration)>,
     last_backup: Option<Position>,
     last_error: Option<Arc<BackupError>>,
+    /// Whether the last backup was refused because the model held NaN.
+    is_poisoned: bool,
     stats: BackupStats,
 }
 
@@ -124,6 +128,7 @@ impl BackupHandle {
     pub(crate) fn committed(&self, position: Position, bytes: u64, persist: Duration) {
         let mut facts = self.facts();
         facts.last_backup = Some(position);
+        facts.is_poisoned = false;
         let stats = &mut facts.stats;
         stats.committed += 1;
         stats.bytes += bytes;
@@ -133,8 +138,15 @@ impl BackupHandle {
 
     pub(crate) fn failed(&self, error: Arc<BackupError>) {
         let mut facts = self.facts();
+        facts.is_poisoned = matches!(*error, BackupError::Poisoned { .. });
         facts.stats.failed += 1;
+        facts.stats.refused += u64::from(facts.is_poisoned);
         facts.last_error = Some(error);
+    }
+
+    /// Whether the last backup was refused because the model held NaN.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.facts().is_poisoned
     }
 
     /// Facts are plain data: a panic elsewhere leaves nothing half done in them.

@@ -1,5 +1,6 @@
-//! One line makes a [Burn](burn) training survive crashes, kills, power cuts and full disks. Run the same program again and it continues where it stopped, and ends with the same
-//! weights, byte for byte, that an undisturbed run would have ended with.
+//! One line makes a [Burn](burn) training survive crashes, kills, power cuts and full disks. Run the
+//! same program again and it continues where it stopped, and ends with the same weights, byte for
+//! byte, that an undisturbed run would have ended with.
 //!
 //! ```text
 //! save:     trigger -> snapshot -> encode -> persist -> commit -> prune
@@ -36,6 +37,7 @@ mod error;
 mod fast_forward;
 mod fingerprint;
 mod handle;
+mod poison;
 mod position;
 mod restore;
 mod seed;

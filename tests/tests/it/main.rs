@@ -12,4 +12,5 @@ mod crash;
 mod exact;
 mod failures;
 mod keras;
+mod poisoned;
 mod support;

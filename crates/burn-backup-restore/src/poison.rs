@@ -1,0 +1,96 @@
+//! Whether a model's record holds NaN: a training that has gone wrong must not push the last good
+//! backup out.
+
+use burn::store::RecordError;
+use burn::tensor::{Bytes, DType};
+
+use crate::burn_api;
+
+/// How many bytes are looked at between two chances to stop.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// The name of the first float tensor in a record that holds NaN. What is quantized is not looked
+/// at.
+pub(crate) fn first_nan(record: Bytes) -> Result<Option<String>, RecordError> {
+    for tensor in burn_api::tensors(record)? {
+        if is_float(tensor.dtype) {
+            let (name, dtype, _, _, bytes) = tensor.into_parts()?;
+            if holds_nan(dtype, &bytes) {
+                return Ok(Some(name));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn is_float(dtype: DType) -> bool {
+    matches!(
+        dtype,
+        DType::F64 | DType::F32 | DType::Flex32 | DType::F16 | DType::BF16
+    )
+}
+
+/// Looks at the bits of little-endian numbers: NaN are all those beyond infinity, whatever the sign
+/// (IEEE 754, section 3.4; bfloat16 is the upper half of a 32-bit float).
+fn holds_nan(dtype: DType, bytes: &[u8]) -> bool {
+    /// Without a way out in it, the inner loop works on many numbers at once.
+    fn any<const N: usize>(bytes: &[u8], is_nan: impl Fn([u8; N]) -> bool) -> bool {
+        let (numbers, _) = bytes.as_chunks::<N>();
+        numbers.chunks(CHUNK_BYTES / N).any(|chunk| {
+            chunk
+                .iter()
+                .fold(false, |found, number| found | is_nan(*number))
+        })
+    }
+    match dtype {
+        DType::F64 => any(bytes, |number| f64::from_le_bytes(number).is_nan()),
+        DType::F32 | DType::Flex32 => any(bytes, |number| f32::from_le_bytes(number).is_nan()),
+        DType::F16 => any(bytes, |number| u16::from_le_bytes(number) & 0x7fff > 0x7c00),
+        DType::BF16 => any(bytes, |number| u16::from_le_bytes(number) & 0x7fff > 0x7f80),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Many zeros, `number` somewhere among them.
+    fn among_zeros<const N: usize>(number: [u8; N]) -> Vec<u8> {
+        let mut bytes = vec![0; N * 100_000];
+        bytes[N * 70_001..N * 70_002].copy_from_slice(&number);
+        bytes
+    }
+
+    #[test]
+    fn nan_is_found_in_every_float_type_and_nothing_else_is_taken_for_it() {
+        let half = |bits: u16| among_zeros(bits.to_le_bytes());
+        let table: &[(DType, Vec<u8>, bool)] = &[
+            (DType::F64, among_zeros(f64::NAN.to_le_bytes()), true),
+            (DType::F64, among_zeros((-f64::NAN).to_le_bytes()), true),
+            (
+                DType::F64,
+                among_zeros(f64::NEG_INFINITY.to_le_bytes()),
+                false,
+            ),
+            (DType::F32, among_zeros(f32::NAN.to_le_bytes()), true),
+            (DType::Flex32, among_zeros(f32::NAN.to_le_bytes()), true),
+            (DType::F32, among_zeros(f32::INFINITY.to_le_bytes()), false),
+            (
+                DType::F32,
+                among_zeros(f32::MIN_POSITIVE.to_le_bytes()),
+                false,
+            ),
+            (DType::F16, half(0x7e00), true),
+            (DType::F16, half(0xfc01), true),
+            (DType::F16, half(0x7c00), false),
+            (DType::BF16, half(0x7fc0), true),
+            (DType::BF16, half(0xff81), true),
+            (DType::BF16, half(0xff80), false),
+            (DType::I32, among_zeros(f32::NAN.to_le_bytes()), false),
+        ];
+        for (dtype, bytes, expected) in table {
+            assert_eq!(holds_nan(*dtype, bytes), *expected, "{dtype:?}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Trainings that go wrong: NaN in a parameter.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use burn_backup_restore::{BackupAndRestore, BackupError, BackupHandle, OnBackupError, SaveFreq};
+use burn_backup_tests::{Backend, Halt, Run, Training};
+
+use crate::support::{generations, undisturbed};
+
+/// What this module's trainings have logged as errors, one training after the other.
+static ERRORS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Errors;
+
+impl log::Log for Errors {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() == log::Level::Error
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let text = record.args().to_string();
+        if self.enabled(record.metadata()) && text.contains("NaN") {
+            ERRORS.lock().unwrap().push(text);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// A training whose parameter `steps` is NaN after the batches in `poisoned`, with a backup after
+/// each batch; what it leaves, and the errors that it has logged.
+fn run(
+    dir: &Path,
+    poisoned: (usize, usize),
+    halt: Halt,
+    configure: impl FnOnce(BackupAndRestore) -> BackupAndRestore,
+) -> (Run, BackupHandle, Vec<String>) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    // The second time, it is there already.
+    let _ = log::set_logger(&Errors);
+    log::set_max_level(log::LevelFilter::Error);
+    ERRORS.lock().unwrap().clear();
+    let training = Training {
+        poisoned: Some(poisoned),
+        ..Training::new(Backend::Flex)
+    };
+    let backup = configure(Training::backup(dir).save_freq(1));
+    let handle = backup.handle();
+    let run = training.run(backup, halt);
+    let errors = ERRORS.lock().unwrap().clone();
+    (run, handle, errors)
+}
+
+#[test]
+fn a_backup_with_nan_is_refused_and_the_last_good_one_stays_and_is_continued() {
+    for halt in [Halt::Stop(12), Halt::Fail(12)] {
+        let scratch = tempfile::tempdir().unwrap();
+        let (_, handle, errors) = run(scratch.path(), (8, 18), halt, |backup| backup);
+        assert_eq!(generations(scratch.path()), ["00000007"]);
+        assert_eq!(handle.last_backup().map(|at| at.global_step), Some(7));
+        assert!(handle.stats().refused >= 3, "{:?}", handle.stats());
+        assert_eq!(handle.stats().failed, handle.stats().refused);
+        let error = handle.last_error().unwrap();
+        assert!(
+            matches!(&*error, BackupError::Poisoned { parameter } if parameter == "steps"),
+            "{error}"
+        );
+        assert_eq!(errors.len(), 1, "said once: {errors:?}");
+        assert!(errors[0].contains("'steps' holds NaN"), "{errors:?}");
+
+        // Whatever was wrong is mended.
+        let training = Training::new(Backend::Flex);
+        let again = training.run(Training::backup(scratch.path()), Halt::Never);
+        assert!(again.weights == undisturbed(&training).weights);
+    }
+}
+
+#[test]
+fn once_the_nan_is_gone_backups_are_taken_again() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (_, handle, errors) = run(scratch.path(), (5, 6), Halt::Stop(9), |backup| backup);
+    let stats = handle.stats();
+    assert_eq!((stats.committed, stats.refused), (7, 2));
+    assert_eq!(handle.last_backup().map(|at| at.global_step), Some(9));
+    assert_eq!(errors.len(), 1, "{errors:?}");
+}
+
+#[test]
+fn a_training_that_ends_with_nan_keeps_the_last_good_backup() {
+    for frequency in [SaveFreq::Epoch, SaveFreq::Steps(1)] {
+        let scratch = tempfile::tempdir().unwrap();
+        let (ended, handle, errors) = run(scratch.path(), (8, 18), Halt::Never, |backup| {
+            backup.save_freq(frequency)
+        });
+        assert!(ended.error.is_none(), "the training itself is the user's");
+        assert_eq!(ended.losses.len(), 18);
+        assert_eq!(generations(scratch.path()).len(), 1);
+        assert_eq!(
+            errors.len(),
+            2,
+            "one of them says that it stays: {errors:?}"
+        );
+        let good = handle.last_backup().unwrap().global_step;
+        assert_eq!(good, if frequency == SaveFreq::Epoch { 6 } else { 7 });
+    }
+}
+
+#[test]
+fn nan_ends_the_training_if_a_failed_backup_is_to() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (ended, _, _) = run(scratch.path(), (8, 18), Halt::Never, |backup| {
+        backup.on_backup_error(OnBackupError::Stop)
+    });
+    let message = ended.backup_error().to_string();
+    assert!(message.contains("'steps' holds NaN"), "{message}");
+    assert_eq!(generations(scratch.path()), ["00000007"]);
+}
+
+#[test]
+fn nan_is_backed_up_if_asked_for() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (_, handle, errors) = run(scratch.path(), (1, 18), Halt::Stop(12), |backup| {
+        backup.skip_nan(false)
+    });
+    assert_eq!((handle.stats().committed, handle.stats().failed), (12, 0));
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(handle.last_backup().map(|at| at.global_step), Some(12));
+}
