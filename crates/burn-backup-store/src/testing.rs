@@ -45,7 +45,7 @@ mod power_cut;
 
 use serde_json::{Map, Value};
 
-pub use faulty::{Fault, FaultyFilesystem, Operation};
+pub use faulty::{Failure, Fault, FaultyFilesystem, Operation};
 pub use memory::{Image, MemoryFilesystem, Node};
 
 /// Writes a JSON object as a document whose seal is whole, whatever it says: `manifest.json` and

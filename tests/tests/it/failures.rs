@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use burn_backup_restore::{
-    BackupAndRestore, BackupError, BackupExt as _, OnBackupError, StoreError,
+    BackupAndRestore, BackupError, BackupExt as _, BackupHandle, OnBackupError, Position,
+    StoreError,
 };
-use burn_backup_store::testing::{FaultyFilesystem, Operation};
-use burn_backup_tests::{Backend, Calls, Halt, RecordingRenderer, Training};
+use burn_backup_store::testing::{Failure, FaultyFilesystem, Operation};
+use burn_backup_tests::{Backend, Calls, Halt, RecordingRenderer, Run, Training};
 
-use crate::support::{generations, undisturbed};
+use crate::support::{generations, report, undisturbed};
 
 /// Fails the syncs of optimizer parts of which `fails` says so; they are counted from 1.
 fn failing_saves(
@@ -79,6 +80,113 @@ fn while_backups_fail_the_last_good_one_stays_and_is_continued() {
         assert_eq!(handle.restored_from().map(|at| at.global_step), Some(3));
         assert!(run.weights == expected.weights);
         assert!(run.records == expected.records);
+    }
+}
+
+/// Runs `training` with a backup after each batch, while `failure` comes at the call number `at`.
+/// Says how many calls were made.
+fn run_failing(
+    training: &Training,
+    dir: &Path,
+    halt: Halt,
+    failure: Failure,
+    at: usize,
+) -> (Run, BackupHandle, usize) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let fails = failure.at(at);
+    let filesystem = FaultyFilesystem::new(move |operation, _| {
+        fails(counted.fetch_add(1, Ordering::Relaxed) + 1, operation)
+    });
+    let backup = Training::backup(dir)
+        .save_freq(1)
+        .filesystem(Arc::new(filesystem));
+    let handle = backup.handle();
+    let run = training.run(backup, halt);
+    (run, handle, calls.load(Ordering::Relaxed))
+}
+
+/// One epoch of three batches.
+fn short_training() -> Training {
+    Training {
+        epochs: 1,
+        items: 12,
+        ..Training::new(Backend::Flex)
+    }
+}
+
+#[test]
+fn whichever_call_fails_the_training_goes_on_and_the_next_backup_succeeds() {
+    let training = short_training();
+    let expected = undisturbed(&training);
+    for failure in Failure::ALL {
+        let mut failed = 0;
+        for at in 1.. {
+            let scratch = tempfile::tempdir().unwrap();
+            let dir = scratch.path().join("backup");
+            let (run, handle, calls) = run_failing(&training, &dir, Halt::Never, failure, at);
+            let stats = handle.stats();
+            if run.losses.is_empty() {
+                let error = run.backup_error();
+                assert!(matches!(error, BackupError::Store(_)), "{error}");
+            } else {
+                assert!(run.error.is_none());
+                assert!(run.weights == expected.weights, "{failure:?} at {at}");
+                // One after each batch, and one after the last validation; and the deletion.
+                match failure {
+                    Failure::Dead => assert!(stats.committed <= 4),
+                    Failure::ShortWrite => assert_eq!((stats.committed, stats.failed), (4, 0)),
+                    _ => assert!(stats.committed >= 3 && stats.failed <= 1, "{stats:?}"),
+                }
+                assert_eq!(stats.failed > 0, handle.last_error().is_some());
+                failed += usize::from(stats.failed > 0);
+            }
+
+            let again = training.run(Training::backup(&dir), Halt::Never);
+            assert!(
+                again.error.is_none(),
+                "{failure:?} at {at}: {:?}",
+                again.error
+            );
+            assert!(again.weights == expected.weights, "{failure:?} at {at}");
+            assert!(!dir.exists());
+            if calls < at {
+                report(&format!(
+                    "training, {failure:?}: failed at {calls} calls, {failed} of them failed backups"
+                ));
+                assert!(calls > 100);
+                assert_eq!(failed > 25, failure != Failure::ShortWrite);
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn whichever_call_fails_what_the_handle_calls_the_last_backup_is_continued() {
+    let training = short_training();
+    let expected = undisturbed(&training);
+    for failure in Failure::ALL {
+        for at in 1.. {
+            let scratch = tempfile::tempdir().unwrap();
+            let dir = scratch.path().join("backup");
+            // An error ends it: no backup is taken any more.
+            let (run, handle, calls) = run_failing(&training, &dir, Halt::Fail(3), failure, at);
+            let backup = Training::backup(&dir);
+            let next = backup.handle();
+            let again = training.run(backup, Halt::Never);
+            assert!(again.weights == expected.weights, "{failure:?} at {at}");
+            if !run.losses.is_empty() {
+                let (last, found) = (handle.last_backup(), next.restored_from());
+                let steps = |at: Option<Position>| at.map(|at| at.global_step);
+                // A failure after the rename leaves a backup more than was promised.
+                assert!(steps(found) >= steps(last), "{failure:?} at {at}");
+                assert!(steps(found) <= Some(2), "{failure:?} at {at}");
+            }
+            if calls < at {
+                break;
+            }
+        }
     }
 }
 

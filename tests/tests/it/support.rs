@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use burn::train::metric::LossMetric;
@@ -142,4 +143,10 @@ pub fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     found
+}
+
+/// Shows a figure, of a passing test too.
+pub fn report(figure: &str) {
+    // Unlike eprintln!, this is not captured.
+    writeln!(std::io::stderr(), "{figure}").unwrap();
 }

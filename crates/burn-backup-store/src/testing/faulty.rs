@@ -1,6 +1,7 @@
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::fs::{Entry, EntryKind, Filesystem, LockAttempt, ReadFile, RealFilesystem, WriteFile};
 
@@ -43,6 +44,54 @@ impl From<io::Error> for Fault {
 impl From<io::ErrorKind> for Fault {
     fn from(kind: io::ErrorKind) -> Self {
         Self::Error(kind.into())
+    }
+}
+
+/// How a disk fails at one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The call fails with an error of the device (`EIO`).
+    Device,
+    /// The call fails for want of space (`ENOSPC`).
+    Full,
+    /// The write is cut short; the rest of it goes through.
+    ShortWrite,
+    /// The write is cut short, and the next one fails for want of space.
+    ShortWriteThenFull,
+    /// The call and all that follow fail with an error of the device.
+    Dead,
+}
+
+impl Failure {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Device,
+        Self::Full,
+        Self::ShortWrite,
+        Self::ShortWriteThenFull,
+        Self::Dead,
+    ];
+
+    /// What becomes of the call number `call` if this failure comes at the call number `at`. A
+    /// short write waits for the first write from there on.
+    pub fn at(self, at: usize) -> impl Fn(usize, Operation) -> Result<(), Fault> + Send + Sync {
+        let device = || Err(Fault::Error(io::Error::other("the device fails")));
+        let cut_short = AtomicUsize::new(0);
+        move |call, operation| match self {
+            Self::Device if call == at => device(),
+            Self::Full if call == at => Err(io::ErrorKind::StorageFull.into()),
+            Self::Dead if call >= at => device(),
+            Self::ShortWrite | Self::ShortWriteThenFull
+                if call >= at && operation == Operation::Write =>
+            {
+                match (cut_short.fetch_add(1, Ordering::Relaxed), self) {
+                    (0, _) => Err(Fault::ShortWrite),
+                    (1, Self::ShortWriteThenFull) => Err(io::ErrorKind::StorageFull.into()),
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -1,39 +1,64 @@
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use burn_backup_store::testing::{FaultyFilesystem, Operation};
+use burn_backup_store::testing::{Failure, FaultyFilesystem, Operation};
 use burn_backup_store::{OpenOptions, Store, StoreError};
 
-use crate::support::{Scratch, assert_is, names, save};
+use crate::support::{Scratch, assert_is, names, report, save};
 
-const NO_FAULT: usize = usize::MAX / 2;
+/// Before any call of interest.
+const NOT_YET: usize = 0;
 
-/// Opens the directory so that once the count of calls is set to 0, the call number `fails` fails.
-fn open_failing(scratch: &Scratch, kind: io::ErrorKind, fails: usize) -> (Store, Arc<AtomicUsize>) {
-    let calls = Arc::new(AtomicUsize::new(NO_FAULT));
+/// Opens the directory so that `failure` comes at the call number `at`, counted from when the
+/// count of calls is set to 1.
+fn open_failing(scratch: &Scratch, failure: Failure, at: usize) -> (Store, Arc<Calls>) {
+    let calls = Arc::new(Calls::default());
     let counted = calls.clone();
-    let filesystem = FaultyFilesystem::new(move |_, _| {
-        if counted.fetch_add(1, Ordering::Relaxed) == fails {
-            return Err(kind.into());
-        }
-        Ok(())
+    let fails = failure.at(at);
+    let filesystem = FaultyFilesystem::new(move |operation, _| match counted.next() {
+        NOT_YET => Ok(()),
+        call => fails(call, operation),
     });
     let options = OpenOptions::default().filesystem(Arc::new(filesystem));
     let store = Store::open(scratch.root(), options).unwrap();
     (store, calls)
 }
 
+/// Counts calls while it is told to.
+#[derive(Default)]
+struct Calls {
+    next: AtomicUsize,
+}
+
+impl Calls {
+    fn next(&self) -> usize {
+        let count = |next| (next != NOT_YET).then_some(next + 1);
+        let next = self
+            .next
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
+        next.unwrap_or(NOT_YET)
+    }
+
+    fn start(&self) {
+        self.next.store(1, Ordering::Relaxed);
+    }
+
+    /// Says how many calls were made.
+    fn stop(&self) -> usize {
+        self.next.swap(NOT_YET, Ordering::Relaxed) - 1
+    }
+}
+
 #[test]
 fn whichever_call_of_a_save_fails_the_last_generation_stays_and_the_next_save_succeeds() {
-    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
-        let mut failed = 0;
-        for fails in 0.. {
+    for failure in Failure::ALL {
+        for at in 1.. {
             let scratch = Scratch::new().with_generations(1);
-            let (store, calls) = open_failing(&scratch, kind, fails);
-            calls.store(0, Ordering::Relaxed);
+            let (store, calls) = open_failing(&scratch, failure, at);
+            calls.start();
             let saved = save(&store, 2);
-            let is_past_the_end = calls.swap(NO_FAULT, Ordering::Relaxed) <= fails;
+            let made = calls.stop();
 
             let newest = store.newest().unwrap();
             match saved {
@@ -52,30 +77,34 @@ fn whichever_call_of_a_save_fails_the_last_generation_stays_and_the_next_save_su
                 ["burn-backup.json", "generations", "lock"]
             );
 
-            if is_past_the_end {
+            if made < at {
+                report(&format!("saves, {failure:?}: failed at {made} calls"));
+                assert!(made > 15);
                 break;
             }
-            failed += 1;
         }
-        assert!(failed > 15, "only {failed} calls were failed");
     }
 }
 
 #[test]
 fn whichever_call_of_a_removal_fails_the_newest_is_whole_or_nothing_is_left() {
-    for fails in 0.. {
-        let scratch = Scratch::new().with_generations(2);
-        let (store, calls) = open_failing(&scratch, io::ErrorKind::Other, fails);
-        calls.store(0, Ordering::Relaxed);
-        let removed = store.remove();
-        let is_past_the_end = calls.load(Ordering::Relaxed) <= fails;
-        if is_past_the_end {
-            removed.unwrap();
-            assert!(!scratch.root().exists());
-            return;
-        }
-        if let Some(newest) = scratch.open().newest().unwrap() {
-            assert_is(Some(newest), 2);
+    for failure in Failure::ALL {
+        for at in 1.. {
+            let scratch = Scratch::new().with_generations(2);
+            let (store, calls) = open_failing(&scratch, failure, at);
+            calls.start();
+            let removed = store.remove();
+            let made = calls.stop();
+            if made < at {
+                removed.unwrap();
+                assert!(!scratch.root().exists());
+                report(&format!("removals, {failure:?}: failed at {made} calls"));
+                assert!(made > 15);
+                break;
+            }
+            if let Some(newest) = scratch.open().newest().unwrap() {
+                assert_is(Some(newest), 2);
+            }
         }
     }
 }
@@ -182,25 +211,40 @@ fn ended_at_any_call_of_the_removal_the_next_process_finds_the_newest_or_nothing
 
 #[test]
 fn a_file_whose_sync_failed_is_thrown_away_with_its_generation() {
-    let scratch = Scratch::new().with_generations(1);
-    let filesystem = FaultyFilesystem::new(|operation, path| {
-        if operation == Operation::SyncFile && path.ends_with("optimizer.bpk") {
-            return Err(io::ErrorKind::Other.into());
+    for name in ["optimizer.bpk", "manifest.json"] {
+        let scratch = Scratch::new().with_generations(1);
+        let after = Arc::new(Mutex::new(None::<Vec<Operation>>));
+        let seen = after.clone();
+        let filesystem = FaultyFilesystem::new(move |operation, path| {
+            let mut seen = seen.lock().unwrap();
+            match seen.as_mut() {
+                Some(seen) => seen.push(operation),
+                None if operation == Operation::SyncFile && path.ends_with(name) => {
+                    *seen = Some(Vec::new());
+                    return Err(io::ErrorKind::Other.into());
+                }
+                None => {}
+            }
+            Ok(())
+        });
+        let options = OpenOptions::default().filesystem(Arc::new(filesystem));
+        let store = Store::open(scratch.root(), options).unwrap();
+        let error = save(&store, 2).unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Io { path, .. } if path.ends_with(name)),
+            "{error}"
+        );
+        assert_eq!(names(scratch.root().join("generations")), ["00000001"]);
+        assert_eq!(
+            names(scratch.root()),
+            ["burn-backup.json", "generations", "lock"]
+        );
+        let after = after.lock().unwrap().take().unwrap();
+        assert!(after.contains(&Operation::RemoveFile));
+        for retried in [Operation::Write, Operation::SyncFile, Operation::Rename] {
+            assert!(!after.contains(&retried), "{name}: {after:?}");
         }
-        Ok(())
-    });
-    let options = OpenOptions::default().filesystem(Arc::new(filesystem));
-    let store = Store::open(scratch.root(), options).unwrap();
-    let error = save(&store, 2).unwrap_err();
-    assert!(
-        matches!(&error, StoreError::Io { operation: "sync", path, .. } if path.ends_with("optimizer.bpk")),
-        "{error}"
-    );
-    assert_eq!(names(scratch.root().join("generations")), ["00000001"]);
-    assert_eq!(
-        names(scratch.root()),
-        ["burn-backup.json", "generations", "lock"]
-    );
+    }
 }
 
 #[test]
