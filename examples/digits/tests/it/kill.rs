@@ -1,0 +1,177 @@
+//! `kill -9` at random moments, again and again, until the training is done.
+//!
+//! The seed of the moments is printed; the environment variable `KILL_SEED` gives it, to repeat a
+//! failure, and `KILLS` the number of kills.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::trainee::{End, Scratch, damage};
+
+const DEFAULT_KILLS: u64 = 300;
+
+/// What a training says.
+const RESTORED: &str = "restored from backup";
+const COMMITTED: &str = "bytes in";
+const LAST_COMMIT: &str = "at epoch 2, batch 0";
+
+/// When a process is killed.
+#[derive(Debug, Clone, Copy)]
+enum Moment {
+    /// At any time.
+    Any,
+    /// While it looks for a backup and restores it.
+    Start,
+    /// The same, with the newest backup damaged.
+    StartWithDamage,
+    /// After the last backup, while everything is deleted.
+    End,
+}
+
+/// How long things take on this machine.
+struct Times {
+    start: Duration,
+    whole: Duration,
+    end: Duration,
+}
+
+/// In what the kills came.
+#[derive(Debug, Default)]
+struct Tally {
+    restore: u64,
+    quarantine: u64,
+    training: u64,
+    deletion: u64,
+    /// Of those in the deletion, the ones that left it half done.
+    half_deleted: u64,
+    trainings: u64,
+}
+
+impl Tally {
+    fn kills(&self) -> u64 {
+        self.restore + self.quarantine + self.training + self.deletion
+    }
+}
+
+fn from_environment(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap())
+}
+
+fn report(figure: &str) {
+    // Unlike eprintln!, this is not captured.
+    writeln!(std::io::stderr(), "{figure}").unwrap();
+}
+
+/// An undisturbed training's digest, and how long things take.
+fn undisturbed() -> (String, Times) {
+    let scratch = Scratch::new();
+    let mut process = scratch.start();
+    process.wait_for(LAST_COMMIT).unwrap();
+    let (started, committed) = (process.started(), Instant::now());
+    let (End::Finished { digest }, _) = process.end() else {
+        panic!("nobody kills it");
+    };
+    let (whole, end) = (started.elapsed(), committed.elapsed());
+
+    // A second one is killed when there is something to restore.
+    let mut process = scratch.start();
+    process.wait_for(COMMITTED).unwrap();
+    process.wait_for(COMMITTED).unwrap();
+    process.kill();
+    let mut process = scratch.start();
+    let start = process.wait_for(RESTORED).unwrap();
+    process.kill();
+    (digest, Times { start, whole, end })
+}
+
+/// Runs a training until it is done, killing its processes at random moments. Gives its digest.
+fn train_and_kill(random: &mut StdRng, times: &Times, tally: &mut Tally) -> String {
+    let scratch = Scratch::new();
+    loop {
+        let generations = scratch.generations();
+        let moment = match random.random_range(0..10) {
+            0..=3 => Moment::Any,
+            4..=5 => Moment::Start,
+            6..=7 if generations.len() > 1 => Moment::StartWithDamage,
+            6..=8 => Moment::Start,
+            _ => Moment::End,
+        };
+        if let (Moment::StartWithDamage, Some(newest)) = (moment, generations.last()) {
+            damage(newest);
+        }
+        let some_of = |time: Duration, random: &mut StdRng| time.mul_f64(random.random());
+        let mut process = scratch.start();
+        match moment {
+            Moment::Any => process.run_for(some_of(times.whole, random)),
+            Moment::Start | Moment::StartWithDamage => {
+                process.run_for(some_of(times.start, random));
+            }
+            Moment::End => {
+                // A training that was complete already says nothing of a commit.
+                process.wait_for(LAST_COMMIT);
+                process.run_for(some_of(times.end, random));
+            }
+        }
+        let (end, said) = process.kill();
+        let has_said = |what: &str| said.iter().any(|line| line.contains(what));
+        match (end, moment) {
+            (End::Finished { digest }, _) => return digest,
+            (End::Killed, _) if has_said(LAST_COMMIT) => {
+                tally.deletion += 1;
+                let is_half_done = scratch.backup().exists() && scratch.generations().is_empty();
+                tally.half_deleted += u64::from(is_half_done);
+            }
+            (End::Killed, Moment::StartWithDamage) if !has_said(RESTORED) => {
+                tally.quarantine += 1;
+            }
+            (End::Killed, _) if !generations.is_empty() && !has_said(RESTORED) => {
+                tally.restore += 1;
+            }
+            (End::Killed, _) => tally.training += 1,
+        }
+    }
+}
+
+#[test]
+fn killed_at_random_moments_every_training_ends_with_the_undisturbed_digest() {
+    let seed = from_environment("KILL_SEED").unwrap_or_else(rand::random);
+    let kills = from_environment("KILLS").unwrap_or(DEFAULT_KILLS);
+    report(&format!("kill -9: KILL_SEED={seed}"));
+    let (expected, times) = undisturbed();
+    let begun = Instant::now();
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut tally = Tally::default();
+    while tally.kills() < kills {
+        let digest = train_and_kill(&mut random, &times, &mut tally);
+        assert_eq!(digest, expected, "KILL_SEED={seed}, {tally:?}");
+        tally.trainings += 1;
+    }
+    report(&format!(
+        "kill -9: {} kills in {} trainings and {:.0?}: {} in training, {} in a restore, {} in a \
+         restore with a damaged backup, {} in the deletion at the end, which was half done {} times",
+        tally.kills(),
+        tally.trainings,
+        begun.elapsed(),
+        tally.training,
+        tally.restore,
+        tally.quarantine,
+        tally.deletion,
+        tally.half_deleted,
+    ));
+    if kills >= DEFAULT_KILLS {
+        let Tally {
+            restore,
+            quarantine,
+            training,
+            deletion,
+            ..
+        } = tally;
+        for kind in [restore, quarantine, training, deletion] {
+            assert!(kind > 0, "{tally:?}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// A directory in which the example is run, with a backup after each batch.
+pub struct Scratch {
+    dir: TempDir,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub enum End {
+    /// By itself, with what it printed last.
+    Finished {
+        digest: String,
+    },
+    Killed,
+}
+
+/// A running process, and when it said what.
+pub struct Process {
+    child: Child,
+    lines: Receiver<String>,
+    said: Vec<String>,
+    started: Instant,
+}
+
+impl Scratch {
+    pub fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub fn backup(&self) -> PathBuf {
+        self.dir.path().join("backup")
+    }
+
+    /// The generations in place, oldest first.
+    pub fn generations(&self) -> Vec<PathBuf> {
+        let mut found: Vec<_> = match std::fs::read_dir(self.backup().join("generations")) {
+            Ok(entries) => entries.map(|entry| entry.unwrap().path()).collect(),
+            Err(_) => Vec::new(),
+        };
+        found.sort();
+        found
+    }
+
+    /// Starts the example in a process of its own.
+    pub fn start(&self) -> Process {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_digits"))
+            .args(["--epochs", "1", "--save-freq", "1", "--keep-last", "2"])
+            .arg("--backup-dir")
+            .arg(self.backup())
+            .arg("--artifact-dir")
+            .arg(self.dir.path().join("artifacts"))
+            .env("RUST_LOG", "burn_backup=debug")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let started = Instant::now();
+        let (sender, lines) = channel();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Process {
+            child,
+            lines,
+            said: Vec::new(),
+            started,
+        }
+    }
+}
+
+impl Process {
+    /// Waits until the process says `what`, and gives the time since its start; `None` if it ends
+    /// without.
+    pub fn wait_for(&mut self, what: &str) -> Option<Duration> {
+        while let Ok(line) = self.lines.recv() {
+            let is_it = line.contains(what);
+            self.said.push(line);
+            if is_it {
+                return Some(self.started.elapsed());
+            }
+        }
+        None
+    }
+
+    /// Lets the process run for so long, or until it ends.
+    pub fn run_for(&mut self, time: Duration) {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) => self.said.push(line),
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Kills the process (SIGKILL), and says what it had said and whether it had ended before.
+    pub fn kill(mut self) -> (End, Vec<String>) {
+        // It may have ended.
+        let _ = self.child.kill();
+        self.end()
+    }
+
+    /// Waits for the end of the process.
+    pub fn end(mut self) -> (End, Vec<String>) {
+        let mut stdout = String::new();
+        let mut pipe = self.child.stdout.take().unwrap();
+        pipe.read_to_string(&mut stdout).unwrap();
+        self.said.extend(self.lines.iter());
+        let status = self.child.wait().unwrap();
+        const SIGKILL: i32 = 9;
+        let end = if status.signal() == Some(SIGKILL) {
+            End::Killed
+        } else {
+            let said = self.said.join("\n");
+            assert!(status.success(), "{status}, after {said}\n{stdout}");
+            let digest = stdout.lines().last().unwrap_or_default().to_owned();
+            assert!(digest.starts_with("digest of the weights: "), "{stdout}");
+            End::Finished { digest }
+        };
+        (end, self.said)
+    }
+
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+}
+
+/// Damages a generation: one byte of its model is another.
+pub fn damage(generation: &Path) {
+    let part = generation.join("model.bpk");
+    let mut bytes = std::fs::read(&part).unwrap();
+    let middle = bytes.len() / 2;
+    *bytes.get_mut(middle).unwrap() ^= 1;
+    std::fs::write(part, bytes).unwrap();
+}
