@@ -1,9 +1,11 @@
 //! `burn-backup.json`: what a backup directory is, and whose.
 
+use std::io::ErrorKind;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{NOT_COMMITTED, StoreError, UNCHANGED};
-use crate::fs::Filesystem;
+use crate::fs::{EntryKind, Filesystem};
 use crate::layout::{IDENTITY_FILE, Layout};
 use crate::manifest::FORMAT_VERSION;
 use crate::{discover, persist, quarantine, seal, verify};
@@ -69,10 +71,17 @@ pub(crate) fn establish(
 /// Reads `burn-backup.json`; `None` if it is not there or was damaged and is now in quarantine.
 fn read(fs: &dyn Filesystem, layout: &Layout) -> Result<Option<Identity>, StoreError> {
     let path = layout.identity();
-    let Some(bytes) = verify::read_small(fs, &path, MAX_IDENTITY_BYTES)
-        .map_err(StoreError::io("read", &path, UNCHANGED))?
-    else {
-        return Ok(None);
+    match fs.kind(&path) {
+        Ok(None) => return Ok(None),
+        Ok(Some(EntryKind::File)) => {}
+        Ok(Some(EntryKind::Dir | EntryKind::Other)) => return Err(StoreError::Foreign { path }),
+        Err(error) => return Err(StoreError::io("look at", &path, UNCHANGED)(error)),
+    }
+    let bytes = match verify::read_small(fs, &path, MAX_IDENTITY_BYTES) {
+        Ok(bytes) => bytes.unwrap_or_default(),
+        // Longer than it can be.
+        Err(error) if error.kind() == ErrorKind::InvalidInput => Vec::new(),
+        Err(error) => return Err(StoreError::io("read", &path, UNCHANGED)(error)),
     };
     let identity = seal::unseal(&bytes)
         .ok()

@@ -216,7 +216,7 @@ fn claim(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn Send + Sync>, S
 
 fn lock(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn Send + Sync>, StoreError> {
     let path = layout.lock();
-    if !is_ours(fs, &path)? {
+    if !is_ours(fs, layout, &path)? {
         return Err(StoreError::Foreign { path });
     }
     let program = std::env::current_exe()
@@ -245,19 +245,23 @@ fn lock(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn Send + Sync>, St
 }
 
 /// Whether the lock file at `path` can be one of this crate's, whose contents are of no value.
-fn is_ours(fs: &dyn Filesystem, path: &Path) -> Result<bool, StoreError> {
-    let failed = StoreError::io("look at", path, UNCHANGED);
-    match fs.kind(path) {
-        Ok(None) => Ok(true),
-        Ok(Some(EntryKind::File)) => match verify::read_small(fs, path, MAX_LOCK_BYTES) {
+fn is_ours(fs: &dyn Filesystem, layout: &Layout, path: &Path) -> Result<bool, StoreError> {
+    let kind = |path: &Path| {
+        fs.kind(path)
+            .map_err(StoreError::io("look at", path, UNCHANGED))
+    };
+    match kind(path)? {
+        None => Ok(true),
+        Some(EntryKind::Dir | EntryKind::Other) => Ok(false),
+        // In a backup directory it is, damaged or not.
+        Some(EntryKind::File) if kind(&layout.identity())?.is_some() => Ok(true),
+        Some(EntryKind::File) => match verify::read_small(fs, path, MAX_LOCK_BYTES) {
             Ok(None) => Ok(true),
             Ok(Some(line)) => Ok(is_owner_line(&line)),
             // On some systems a locked file can't be read; it is busy then.
             Err(error) if error.kind() != ErrorKind::InvalidInput => Ok(true),
             Err(_) => Ok(false),
         },
-        Ok(Some(_)) => Ok(false),
-        Err(error) => Err(failed(error)),
     }
 }
 

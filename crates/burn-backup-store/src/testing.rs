@@ -1,5 +1,5 @@
 //! Filesystems for tests: one that fails where it is told to, and one in memory that records every
-//! change and knows what a power cut could leave of them.
+//! change and knows what a power cut could leave of them. And random damage.
 //!
 //! # Example
 //!
@@ -39,12 +39,14 @@
 //! # }
 //! ```
 
+mod edit;
 mod faulty;
 mod memory;
 mod power_cut;
 
 use serde_json::{Map, Value};
 
+pub use edit::{THEIRS, edit};
 pub use faulty::{Failure, Fault, FaultyFilesystem, Operation};
 pub use memory::{Image, MemoryFilesystem, Node};
 

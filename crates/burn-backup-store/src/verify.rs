@@ -146,13 +146,20 @@ pub(crate) fn read_small(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Err(io::Error::new(
+    let too_long = || {
+        Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!("longer than {limit} bytes"),
-        ));
+        ))
+    };
+    if file.len()? > limit {
+        return too_long();
+    }
+    let mut bytes = Vec::new();
+    // It may be growing.
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return too_long();
     }
     Ok(Some(bytes))
 }

@@ -1,9 +1,13 @@
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
-use burn_backup_store::StoreError;
+use burn_backup_store::testing::{Image, MemoryFilesystem, Node, seal};
+use burn_backup_store::{Filesystem as _, OpenOptions, Store, StoreError};
+use peak_alloc::PeakAlloc;
+use serde_json::{Map, Value, json};
 
-use crate::support::{Scratch, assert_is, names};
+use crate::support::{Scratch, assert_is, names, report, save};
 
 /// Damages the newest of two generations, and expects the one before and the reason.
 #[track_caller]
@@ -135,7 +139,9 @@ fn with_no_whole_generation_left_every_start_says_so() {
 fn a_generation_of_a_newer_format_is_refused_and_stays() {
     let scratch = Scratch::new().with_generations(2);
     let manifest = scratch.generation(2).join("manifest.json");
-    reseal(&manifest, "\"format\": 1", "\"format\": 9");
+    reseal(&manifest, |document| {
+        document.insert("format".to_owned(), json!(9));
+    });
     let error = scratch.open().newest().err().unwrap();
     assert!(
         matches!(
@@ -176,16 +182,189 @@ fn a_damaged_identity_is_quarantined_and_made_again() {
     );
 }
 
-/// Changes a sealed document and seals it again, as another version of this crate would.
-fn reseal(path: &Path, from: &str, to: &str) {
+/// Changes a member of a sealed document and seals it again, as another version of this crate
+/// would.
+fn reseal(path: &Path, change: impl FnOnce(&mut Map<String, Value>)) {
     let text = fs::read_to_string(path).unwrap();
-    let (sealed, _) = text.split_once(",\n  \"checksum\"").unwrap();
-    let changed = sealed.replacen(from, to, 1);
-    assert_ne!(changed, sealed);
-    let checksum = xxhash_rust::xxh3::xxh3_128(changed.as_bytes());
-    fs::write(
-        path,
-        format!("{changed},\n  \"checksum\": \"{checksum:032x}\"\n}}\n"),
+    let mut document: Map<String, Value> = serde_json::from_str(&text).unwrap();
+    document.remove("checksum");
+    change(&mut document);
+    fs::write(path, seal(&document).unwrap()).unwrap();
+}
+
+const DIR: &str = "backup";
+
+/// Two generations on a disk in memory.
+fn two_generations() -> Image {
+    let disk = MemoryFilesystem::default();
+    let store = open(&disk).unwrap();
+    for number in [1, 2] {
+        let _ = save(&store, number).unwrap();
+    }
+    drop(store);
+    disk.image()
+}
+
+fn open(disk: &MemoryFilesystem) -> Result<Store, StoreError> {
+    Store::open(
+        DIR,
+        OpenOptions::default().filesystem(Arc::new(disk.clone())),
     )
-    .unwrap();
+}
+
+/// All that damage can make of a file's contents.
+fn damaged(contents: &[u8]) -> Vec<Vec<u8>> {
+    let changed = (0..contents.len()).flat_map(|at| {
+        [0x01, 0x20, 0x80, 0xff].map(|mask| {
+            let mut changed = contents.to_vec();
+            changed[at] ^= mask;
+            changed
+        })
+    });
+    let cut = (0..contents.len()).map(|len| contents[..len].to_vec());
+    let tails: [&[u8]; 6] = [b"\0", b"\n", b" ", b"}", &[0; 4096], contents];
+    let lengthened = tails.map(|tail| [contents, tail].concat());
+    changed.chain(cut).chain(lengthened).collect()
+}
+
+#[test]
+fn any_byte_changed_any_cut_and_any_tail_is_detected_in_every_file_of_a_generation() {
+    let image = two_generations();
+    let mut looked_at = 0;
+    for name in ["manifest.json", "model.bpk", "optimizer.bpk"] {
+        let path = Path::new(DIR).join("generations/00000002").join(name);
+        let Some(Node::File(contents)) = image.get(&path) else {
+            panic!("{name} is not there");
+        };
+        for damaged in damaged(contents) {
+            let mut image = image.clone();
+            image.insert(path.clone(), Node::File(damaged));
+            let disk = MemoryFilesystem::holding(&image);
+            assert_is(open(&disk).unwrap().newest().unwrap(), 1);
+            let reason = Path::new(DIR).join("quarantine/00000002/reason.txt");
+            let mut text = String::new();
+            let mut file = disk.open_file(&reason).unwrap();
+            std::io::Read::read_to_string(&mut file, &mut text).unwrap();
+            assert!(text.starts_with(name), "{text}");
+            looked_at += 1;
+        }
+    }
+    report(&format!(
+        "damage: {looked_at} damaged files of a generation, all detected"
+    ));
+    assert!(looked_at > 10_000, "{looked_at}");
+}
+
+#[test]
+fn any_byte_changed_any_cut_and_any_tail_of_the_other_files_costs_no_generation() {
+    let image = two_generations();
+    let mut looked_at = 0;
+    for name in ["burn-backup.json", "lock"] {
+        let path = Path::new(DIR).join(name);
+        let Some(Node::File(contents)) = image.get(&path) else {
+            panic!("{name} is not there");
+        };
+        for damaged in damaged(contents) {
+            let mut image = image.clone();
+            image.insert(path.clone(), Node::File(damaged));
+            let disk = MemoryFilesystem::holding(&image);
+            assert_is(open(&disk).unwrap().newest().unwrap(), 2);
+            looked_at += 1;
+        }
+    }
+    report(&format!(
+        "damage: {looked_at} damaged other files, none of them harmful"
+    ));
+    assert!(looked_at > 500, "{looked_at}");
+}
+
+#[test]
+fn parts_in_each_others_place_are_detected() {
+    for (from, to) in [
+        ("00000002/model.bpk", "00000002/optimizer.bpk"),
+        ("00000001/model.bpk", "00000002/model.bpk"),
+        ("00000001/optimizer.bpk", "00000002/optimizer.bpk"),
+        ("00000001/manifest.json", "00000002/manifest.json"),
+        ("00000002/manifest.json", "00000002/model.bpk"),
+    ] {
+        let at = |path: &str| Path::new(DIR).join("generations").join(path);
+        let mut image = two_generations();
+        let (a, b) = (image[&at(from)].clone(), image[&at(to)].clone());
+        image.insert(at(to), a);
+        image.insert(at(from), b);
+        let disk = MemoryFilesystem::holding(&image);
+        let newest = open(&disk).unwrap().newest();
+        // With two generations, each has what is the other's.
+        match from.starts_with("00000001") {
+            true => assert!(matches!(newest, Err(StoreError::NoneLeft { .. })), "{from}"),
+            false => assert_is(newest.unwrap(), 1),
+        }
+    }
+}
+
+#[test]
+fn the_quarantine_keeps_the_newest() {
+    let scratch = Scratch::new().with_generations(6);
+    for number in 2..=6 {
+        fs::write(scratch.generation(number).join("model.bpk"), b"").unwrap();
+    }
+    let theirs = scratch.root().join("quarantine/notes");
+    fs::create_dir_all(&theirs).unwrap();
+    assert_is(scratch.open().newest().unwrap(), 1);
+    let quarantine = scratch.root().join("quarantine");
+    assert_eq!(
+        names(&quarantine),
+        ["00000004", "00000005", "00000006", "notes"]
+    );
+
+    let _ = save(&scratch.open(), 7).unwrap();
+    fs::write(scratch.generation(7).join("model.bpk"), b"").unwrap();
+    assert_is(scratch.open().newest().unwrap(), 1);
+    assert_eq!(
+        names(&quarantine),
+        ["00000005", "00000006", "00000007", "notes"]
+    );
+    assert_eq!(
+        names(scratch.root()),
+        ["burn-backup.json", "generations", "lock", "quarantine"]
+    );
+}
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+#[test]
+fn memory_stays_bounded_whatever_length_a_file_has_or_claims() {
+    const HUGE: u64 = 1 << 40;
+    MEMORY.reset_peak_usage();
+    for name in ["manifest.json", "model.bpk", "optimizer.bpk"] {
+        let scratch = Scratch::new().with_generations(2);
+        let file = fs::File::options()
+            .write(true)
+            .open(scratch.generation(2).join(name))
+            .unwrap();
+        // It takes no space.
+        file.set_len(HUGE).unwrap();
+        assert_is(scratch.open().newest().unwrap(), 1);
+    }
+    for name in ["burn-backup.json", "lock"] {
+        let scratch = Scratch::new().with_generations(2);
+        let file = fs::File::options()
+            .write(true)
+            .open(scratch.root().join(name))
+            .unwrap();
+        file.set_len(HUGE).unwrap();
+        assert_is(scratch.open().newest().unwrap(), 2);
+    }
+    for claimed in [HUGE, u64::MAX, 0] {
+        let scratch = Scratch::new().with_generations(2);
+        let manifest = scratch.generation(2).join("manifest.json");
+        reseal(&manifest, |document| {
+            document["parts"][0]["bytes"] = json!(claimed);
+        });
+        assert_is(scratch.open().newest().unwrap(), 1);
+    }
+    // Other tests run meanwhile.
+    let peak = MEMORY.peak_usage() as u64;
+    assert!(peak < HUGE / 1024, "{peak} bytes");
 }

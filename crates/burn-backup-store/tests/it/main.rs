@@ -9,6 +9,7 @@
 mod contract;
 mod damage;
 mod directory;
+mod edits;
 mod faults;
 mod generations;
 mod power_cut;

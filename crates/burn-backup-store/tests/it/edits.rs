@@ -1,0 +1,145 @@
+//! Random edits of the whole directory: what is found is exact, or it is an error.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use burn_backup_store::testing::{Image, MemoryFilesystem, Node, THEIRS, edit};
+use burn_backup_store::{Generation, OpenOptions, Store, StoreError};
+use proptest::prelude::{ProptestConfig, any};
+use proptest::test_runner::TestRunner;
+
+use crate::support::{is_whole, report, save};
+
+const DIR: &str = "backup";
+const CASES: u32 = 20_000;
+
+fn open(disk: &MemoryFilesystem) -> Result<Store, StoreError> {
+    Store::open(
+        DIR,
+        OpenOptions::default().filesystem(Arc::new(disk.clone())),
+    )
+}
+
+/// Three generations in place, and one in quarantine.
+fn image() -> Image {
+    let disk = MemoryFilesystem::default();
+    let store = open(&disk).unwrap();
+    for number in 1..=4 {
+        let _ = save(&store, number).unwrap();
+    }
+    drop(store);
+    let mut image = disk.image();
+    let part = Path::new(DIR).join("generations/00000004/model.bpk");
+    image.insert(part, Node::File(Vec::new()));
+    let disk = MemoryFilesystem::holding(&image);
+    assert!(open(&disk).unwrap().newest().unwrap().is_some());
+    disk.image()
+}
+
+/// The part of an image that is below `dir`.
+fn below(image: &Image, dir: &Path) -> Image {
+    let entries = image.iter().filter(|(path, _)| path.starts_with(dir));
+    entries
+        .map(|(path, node)| (path.clone(), node.clone()))
+        .collect()
+}
+
+/// The newest generation in place with which the edits had nothing to do.
+fn newest_untouched(before: &Image, after: &Image) -> Option<u64> {
+    (1..=3).rev().find(|number| {
+        let dir = Path::new(DIR).join(format!("generations/{number:08}"));
+        below(before, &dir) == below(after, &dir)
+    })
+}
+
+fn number(generation: &Generation) -> Option<u64> {
+    generation.manifest().state["number"].as_u64()
+}
+
+fn their_files(image: &Image) -> usize {
+    let (name, contents) = THEIRS;
+    let theirs = Node::File(contents.to_vec());
+    let is_theirs = |path: &Path, node: &Node| path.ends_with(name) && *node == theirs;
+    image
+        .iter()
+        .filter(|(path, node)| is_theirs(path, node))
+        .count()
+}
+
+/// Looks for the newest generation on an edited disk, and says what is wrong.
+fn check(before: &Image, after: &Image) -> Result<(), String> {
+    let disk = MemoryFilesystem::holding(after);
+    let untouched = newest_untouched(before, after);
+    let found = open(&disk).and_then(|store| store.newest().map(|newest| (store, newest)));
+    if their_files(&disk.image()) != their_files(after) {
+        return Err("somebody's file is gone".to_owned());
+    }
+    let store = match (found, untouched) {
+        (Ok((store, Some(mut generation))), _) => {
+            let found = number(&generation);
+            if !is_whole(&mut generation) {
+                return Err(format!("generation {found:?} is not what was saved"));
+            }
+            if found < untouched {
+                return Err(format!("{found:?} was found, but {untouched:?} is whole"));
+            }
+            store
+        }
+        (Ok((_, None)), Some(whole)) => {
+            return Err(format!("nothing was found, but {whole} is whole"));
+        }
+        (Err(StoreError::NoneLeft { .. }), Some(whole)) => {
+            return Err(format!("none is left, but {whole} is whole"));
+        }
+        (Ok((store, None)), None) => store,
+        (Err(_), _) => return Ok(()),
+    };
+
+    let saved = save(&store, 99).and_then(|committed| store.prune(&committed, 1));
+    saved.map_err(|error| format!("cannot save: {error}"))?;
+    let newest = store.newest().map_err(|error| error.to_string())?;
+    if newest.as_ref().and_then(number) != Some(99) || !newest.is_some_and(|mut g| is_whole(&mut g))
+    {
+        return Err("what was saved is not found".to_owned());
+    }
+    store
+        .remove()
+        .map_err(|error| format!("cannot remove: {error}"))?;
+    if their_files(&disk.image()) != their_files(after) {
+        return Err("somebody's file was removed".to_owned());
+    }
+    Ok(())
+}
+
+#[test]
+fn after_random_edits_of_the_directory_what_is_found_is_exact_or_an_error() {
+    let before = image();
+    let edits = AtomicUsize::new(0);
+    let config = ProptestConfig {
+        cases: CASES,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let drawn = proptest::collection::vec(proptest::collection::vec(any::<u16>(), 10), 1..6);
+    let checked = TestRunner::new(config).run(&drawn, |drawn| {
+        let mut after = before.clone();
+        let mut done = Vec::new();
+        for numbers in &drawn {
+            let mut numbers = numbers.iter().map(|number| usize::from(*number));
+            let draw = |below| numbers.next().unwrap_or_default() % below;
+            done.push(edit(&mut after, draw));
+        }
+        edits.fetch_add(done.len(), Ordering::Relaxed);
+        check(&before, &after).map_err(|what| {
+            proptest::test_runner::TestCaseError::fail(format!("{what}, after {done:?}"))
+        })
+    });
+    if let Err(failure) = checked {
+        panic!("{failure}");
+    }
+    report(&format!(
+        "random edits: {} of {CASES} directories",
+        edits.into_inner()
+    ));
+}
