@@ -46,7 +46,7 @@ mod power_cut;
 
 use serde_json::{Map, Value};
 
-pub use edit::{THEIRS, edit};
+pub use edit::{THEIRS, below, edit};
 pub use faulty::{Failure, Fault, FaultyFilesystem, Operation};
 pub use memory::{Image, MemoryFilesystem, Node};
 

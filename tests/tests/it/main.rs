@@ -9,6 +9,7 @@ mod bad_input;
 mod burn_parity;
 mod completion;
 mod crash;
+mod edited;
 mod exact;
 mod failures;
 mod keras;

@@ -114,6 +114,14 @@ pub fn edit(image: &mut Image, mut draw: impl FnMut(usize) -> usize) -> String {
     }
 }
 
+/// The part of an image that is at `path` and below.
+pub fn below(image: &Image, path: &Path) -> Image {
+    let entries = image.iter().filter(|(other, _)| other.starts_with(path));
+    entries
+        .map(|(path, node)| (path.clone(), node.clone()))
+        .collect()
+}
+
 fn edit_file<T>(image: &mut Image, path: &Path, edit: impl FnOnce(&mut Vec<u8>) -> T) -> Option<T> {
     match image.get_mut(path) {
         Some(Node::File(bytes)) => Some(edit(bytes)),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use burn_backup_store::testing::{Image, MemoryFilesystem, Node, THEIRS, edit};
+use burn_backup_store::testing::{Image, MemoryFilesystem, Node, THEIRS, below, edit};
 use burn_backup_store::{Generation, OpenOptions, Store, StoreError};
 use proptest::prelude::{ProptestConfig, any};
 use proptest::test_runner::TestRunner;
@@ -35,14 +35,6 @@ fn image() -> Image {
     let disk = MemoryFilesystem::holding(&image);
     assert!(open(&disk).unwrap().newest().unwrap().is_some());
     disk.image()
-}
-
-/// The part of an image that is below `dir`.
-fn below(image: &Image, dir: &Path) -> Image {
-    let entries = image.iter().filter(|(path, _)| path.starts_with(dir));
-    entries
-        .map(|(path, node)| (path.clone(), node.clone()))
-        .collect()
 }
 
 /// The newest generation in place with which the edits had nothing to do.

@@ -1,0 +1,108 @@
+//! Random edits of a training's whole backup directory: what is restored is exact, or refused.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use burn_backup_restore::BackupAndRestore;
+use burn_backup_store::testing::{Image, MemoryFilesystem, below, edit};
+use burn_backup_tests::{Backend, Halt, Run, Training};
+use proptest::prelude::{ProptestConfig, any};
+use proptest::test_runner::{TestCaseError, TestRunner};
+
+use crate::support::{report, undisturbed};
+
+const DIR: &str = "backup";
+const CASES: u32 = 400;
+
+fn backup(disk: &MemoryFilesystem) -> BackupAndRestore {
+    Training::backup(DIR)
+        .keep_last(3)
+        .save_freq(2)
+        .filesystem(Arc::new(disk.clone()))
+}
+
+/// Backups after 4, 6 and 8 batches.
+fn three_backups(training: &Training) -> Image {
+    let disk = MemoryFilesystem::default();
+    training.run(backup(&disk), Halt::Fail(9));
+    disk.image()
+}
+
+/// How many batches were trained before the newest backup that the edits left alone.
+fn newest_untouched(before: &Image, after: &Image) -> Option<u64> {
+    [(4, 8), (3, 6), (2, 4)]
+        .into_iter()
+        .find_map(|(generation, batches)| {
+            let dir = Path::new(DIR).join(format!("generations/{generation:08}"));
+            (below(before, &dir) == below(after, &dir)).then_some(batches)
+        })
+}
+
+fn check(
+    training: &Training,
+    expected: &Run,
+    before: &Image,
+    after: &Image,
+) -> Result<bool, String> {
+    let backup = backup(&MemoryFilesystem::holding(after));
+    let handle = backup.handle();
+    let run = catch_unwind(AssertUnwindSafe(|| training.run(backup, Halt::Never)))
+        .map_err(|_| "it panicked".to_owned())?;
+    if run.error.is_some() {
+        // The error is one of ours, and nothing was trained.
+        run.backup_error();
+        return match run.losses.is_empty() {
+            true => Ok(false),
+            false => Err("it was refused in its middle".to_owned()),
+        };
+    }
+    if run.weights != expected.weights || run.records != expected.records {
+        return Err("it ended otherwise".to_owned());
+    }
+    let restored = handle.restored_from().map(|at| at.global_step);
+    let untouched = newest_untouched(before, after);
+    if restored < untouched {
+        return Err(format!(
+            "{restored:?} was restored, but {untouched:?} is whole"
+        ));
+    }
+    Ok(restored.is_some())
+}
+
+#[test]
+fn after_random_edits_of_the_backup_a_training_is_exact_or_refused() {
+    let training = Training {
+        epochs: 2,
+        ..Training::new(Backend::Flex)
+    };
+    let expected = undisturbed(&training);
+    let before = three_backups(&training);
+    let config = ProptestConfig {
+        cases: CASES,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
+    let restored = std::cell::Cell::new(0);
+    let drawn = proptest::collection::vec(proptest::collection::vec(any::<u16>(), 10), 1..6);
+    let checked = TestRunner::new(config).run(&drawn, |drawn| {
+        let mut after = before.clone();
+        let mut done = Vec::new();
+        for numbers in &drawn {
+            let mut numbers = numbers.iter().map(|number| usize::from(*number));
+            let draw = |below| numbers.next().unwrap_or_default() % below;
+            done.push(edit(&mut after, draw));
+        }
+        let is_restored = check(&training, &expected, &before, &after)
+            .map_err(|what| TestCaseError::fail(format!("{what}, after {done:?}")))?;
+        restored.set(restored.get() + usize::from(is_restored));
+        Ok(())
+    });
+    if let Err(failure) = checked {
+        panic!("{failure}");
+    }
+    report(&format!(
+        "random edits: {} of {CASES} trainings were restored, the others refused or begun anew",
+        restored.get()
+    ));
+}
