@@ -57,8 +57,6 @@ pub enum Halt {
     Fail(usize),
     /// The user stops it during a validation batch.
     StopInValidation(usize),
-    /// The process aborts during a training batch.
-    Abort(usize),
     /// The process aborts during a validation batch.
     AbortInValidation(usize),
     /// The training batch panics.
@@ -114,16 +112,6 @@ pub struct Run {
 }
 
 impl Run {
-    /// What the run leaves, as text to compare: a line with the weights, and one with what the
-    /// user's own checkpointers got last (an empty one if they got nothing).
-    pub fn legacy(&self) -> String {
-        let records = match self.records.epoch {
-            0 => String::new(),
-            _ => format!("{:?}", self.records),
-        };
-        format!("{:?}\n{records}", self.weights)
-    }
-
     /// The error of ours that ended the run.
     #[track_caller]
     pub fn backup_error(&self) -> &BackupError {
@@ -287,11 +275,6 @@ fn halting(halt: Halt, interrupter: Interrupter) -> Hooks {
         Halt::StopInValidation(at) => hooks.on_valid(move |batch| {
             if batch == at {
                 interrupter.stop(Some("the test stops it in its validation"));
-            }
-        }),
-        Halt::Abort(at) => hooks.on_train(move |batch| {
-            if batch == at {
-                std::process::abort();
             }
         }),
         Halt::AbortInValidation(at) => hooks.on_valid(move |batch| {

@@ -53,7 +53,7 @@ pub trait Filesystem: Send + Sync + 'static {
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
     /// Takes the exclusive lock on `path`, a file that is created when missing, and writes `owner`
-    /// into it; does not wait.
+    /// into it if there is room for it; does not wait.
     fn lock(&self, path: &Path, owner: &str) -> io::Result<LockAttempt>;
 }
 
@@ -203,8 +203,10 @@ impl Filesystem for RealFilesystem {
             // The last holder may have removed the file between our open and our lock: then we
             // locked a file that no later process can find.
             if is_still_at(&file, path)? {
-                file.set_len(0)?;
-                file.write_all(owner.as_bytes())?;
+                // On a full disk there is no room for the owner. The lock is held all the same.
+                let _ = file
+                    .set_len(0)
+                    .and_then(|()| file.write_all(owner.as_bytes()));
                 return Ok(LockAttempt::Held(Box::new(Locked(file))));
             }
         }

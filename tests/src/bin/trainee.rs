@@ -1,23 +1,34 @@
-//! A training in a process of its own, which a test can have aborted.
+//! A training in a process of its own, which does what it is told.
 //!
-//! `trainee BACKEND BACKUP_DIR FREQUENCY ABORT_IN AT OUT`: `FREQUENCY` is a number of batches, or 0
-//! for each epoch; `ABORT_IN` is `train`, `valid`, `files` or `nothing`, and `AT` the number of the
-//! batch, or of the call to the filesystem, to abort in. What the training leaves is written to
-//! `OUT`, behind the number of batches that were trained before this process, on a line of its own.
+//! `trainee BACKEND BACKUP_DIR FREQUENCY [WHAT@AT]..`: `FREQUENCY` is a number of batches, or 0 for
+//! each epoch. What it is told to do, and in which of its batches or calls, counted from 1, or 0
+//! for before the training:
+//!
+//! - `abort`: to abort in that training batch; `abort-in-validation`: in that validation batch;
+//!   `abort-in-call`: in that call to the filesystem.
+//! - `fill`: to fill the disk that `BACKUP_DIR` is on; `free`: to free it again.
+//! - `wait`: to say `waiting`, and wait for a line on the standard input.
+//!
+//! At its end it prints a line each on the number of batches that were trained before this process
+//! (`restored`), the backups that were `committed` and that `failed`, the `error` that ended it, the
+//! `weights`, and what the user's own checkpointers got last (`records`).
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use burn_backup_restore::SaveFreq;
+use burn_backup_restore::{BackupExt as _, SaveFreq};
 use burn_backup_store::Filesystem;
 use burn_backup_store::testing::FaultyFilesystem;
-use burn_backup_tests::{Backend, Halt, Training};
+use burn_backup_tests::{Backend, Halt, Hooks, Training};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [backend, backup_dir, frequency, abort_in, at, out] = arguments.as_slice() else {
-        eprintln!("usage: trainee BACKEND BACKUP_DIR FREQUENCY ABORT_IN AT OUT");
+    let [backend, backup_dir, frequency, told @ ..] = arguments.as_slice() else {
+        eprintln!("usage: trainee BACKEND BACKUP_DIR FREQUENCY [WHAT@AT]..");
         std::process::exit(2);
     };
     let backend = Backend::ALL
@@ -28,21 +39,81 @@ fn main() {
         0 => SaveFreq::Epoch,
         steps => SaveFreq::Steps(steps),
     };
-    let at = at.parse().unwrap();
-    let mut backup = Training::backup(backup_dir).save_freq(frequency);
-    let halt = match abort_in.as_str() {
-        "train" => Halt::Abort(at),
-        "valid" => Halt::AbortInValidation(at),
-        "files" => {
-            backup = backup.filesystem(aborting(at));
-            Halt::Never
-        }
-        _ => Halt::Never,
+    let told: Vec<(String, usize)> = told
+        .iter()
+        .map(|told| told.split_once('@').unwrap())
+        .map(|(what, at)| (what.to_owned(), at.parse().unwrap()))
+        .collect();
+    let told_of = |which: &str| {
+        told.iter()
+            .find(|(what, _)| what == which)
+            .map(|(_, at)| *at)
     };
+
+    let mut backup = Training::backup(backup_dir).save_freq(frequency);
+    if let Some(at) = told_of("abort-in-call") {
+        backup = backup.filesystem(aborting(at));
+    }
+    let halt = told_of("abort-in-validation").map_or(Halt::Never, Halt::AbortInValidation);
     let handle = backup.handle();
-    let run = Training::new(*backend).run(backup, halt);
-    let before = handle.restored_from().map_or(0, |at| at.global_step);
-    std::fs::write(out, format!("{before}\n{}", run.legacy())).unwrap();
+    let ballast = Path::new(backup_dir).with_file_name("ballast");
+    let act = move |at: usize| {
+        for (what, when) in &told {
+            if *when == at {
+                obey(what, &ballast);
+            }
+        }
+    };
+    act(0);
+    let run = Training::new(*backend).run_with_learner(
+        halt,
+        |training, hooks: Hooks| training.learner(hooks.on_train(act)),
+        |training| training.backup_and_restore(backup),
+    );
+
+    let restored = handle.restored_from().map_or(0, |at| at.global_step);
+    println!("restored {restored}");
+    println!("committed {}", handle.stats().committed);
+    println!("failed {}", handle.stats().failed);
+    println!(
+        "error {}",
+        run.error.as_ref().map_or(String::new(), |e| e.to_string())
+    );
+    println!("weights {:?}", run.weights);
+    let records = match run.records.epoch {
+        0 => String::new(),
+        _ => format!("{:?}", run.records),
+    };
+    println!("records {records}");
+}
+
+fn obey(what: &str, ballast: &PathBuf) {
+    match what {
+        "abort" => std::process::abort(),
+        "fill" => {
+            let mut file = File::create(ballast).unwrap();
+            // Whole pages, then what is left.
+            for chunk in [&[0; 65536][..], &[0; 1]] {
+                while let Err(error) = fill(&mut file, chunk) {
+                    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+                    break;
+                }
+            }
+        }
+        "free" => fs::remove_file(ballast).unwrap(),
+        "wait" => {
+            println!("waiting");
+            io::stdin().read_line(&mut String::new()).unwrap();
+        }
+        _ => {}
+    }
+}
+
+/// Writes until that fails.
+fn fill(file: &mut File, chunk: &[u8]) -> io::Result<()> {
+    loop {
+        file.write_all(chunk)?;
+    }
 }
 
 /// Aborts the process in the call number `at`.

@@ -1,30 +1,16 @@
 //! Real processes that really abort.
 
 use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::process::ExitStatus;
 
-use burn_backup_tests::{Backend, Training};
+use burn_backup_tests::{Backend, Run, Training};
 
+use crate::process::{run, run_well, trainee};
 use crate::support::undisturbed;
 
-/// Trains with a backup every `frequency` batches (or each epoch, if 0), and aborts in the `at`-th
-/// batch or call of what `abort_in` names.
-fn train(
-    backend: Backend,
-    scratch: &Path,
-    frequency: usize,
-    abort_in: &str,
-    at: usize,
-) -> ExitStatus {
-    Command::new(env!("CARGO_BIN_EXE_trainee"))
-        .arg(format!("{backend:?}"))
-        .arg(scratch.join("backup"))
-        .arg(frequency.to_string())
-        .arg(abort_in)
-        .arg(at.to_string())
-        .arg(scratch.join("out"))
-        .status()
-        .unwrap()
+/// Has a training do what it is told, in a process of its own.
+fn train(backend: Backend, dir: &Path, frequency: usize, told: &str) -> ExitStatus {
+    run(&mut trainee(backend, dir, frequency, &[told])).0
 }
 
 #[track_caller]
@@ -42,31 +28,27 @@ fn assert_aborted(status: ExitStatus) {
 /// Trains to the end, compares with `expected`, and gives the number of batches that were trained
 /// before.
 #[track_caller]
-fn assert_ends_as(expected: &str, backend: Backend, scratch: &Path, frequency: usize) -> usize {
-    assert!(train(backend, scratch, frequency, "nothing", 0).success());
-    let out = std::fs::read_to_string(scratch.join("out")).unwrap();
-    let (before, legacy) = out.split_once('\n').unwrap();
-    let before = before.parse().unwrap();
+fn assert_ends_as(expected: &Run, backend: Backend, dir: &Path, frequency: usize) -> usize {
+    let said = run_well(&mut trainee(backend, dir, frequency, &[]));
+    assert_eq!(said.error, "");
+    assert!(said.weights == format!("{:?}", expected.weights));
     // A training that was complete already is returned, without a checkpoint of the user's.
-    let (weights, records) = legacy.split_once('\n').unwrap();
-    let is_as_expected = match (before, records) {
-        (18, "") => expected.starts_with(weights),
-        _ => legacy == expected,
-    };
-    assert!(is_as_expected);
-    assert!(!scratch.join("backup").exists());
-    before
+    let is_complete = said.restored == 18 && said.records.is_empty();
+    assert!(is_complete || said.records == format!("{:?}", expected.records));
+    assert!(!dir.exists());
+    said.restored
 }
 
 #[test]
 fn aborted_at_any_batch_the_next_process_ends_as_if_undisturbed() {
     for &backend in Backend::ALL {
-        let expected = undisturbed(&Training::new(backend)).legacy();
+        let expected = undisturbed(&Training::new(backend));
         for frequency in [0, 1, 4] {
-            for at in 1..=18 {
+            for at in 1..=18_usize {
                 let scratch = tempfile::tempdir().unwrap();
-                assert_aborted(train(backend, scratch.path(), frequency, "train", at));
-                let before = assert_ends_as(&expected, backend, scratch.path(), frequency);
+                let dir = scratch.path().join("backup");
+                assert_aborted(train(backend, &dir, frequency, &format!("abort@{at}")));
+                let before = assert_ends_as(&expected, backend, &dir, frequency);
                 if frequency == 1 {
                     // The backup after the batch before was awaited by the one after the last.
                     assert!(before >= at.saturating_sub(2), "{before} of {at}");
@@ -79,12 +61,18 @@ fn aborted_at_any_batch_the_next_process_ends_as_if_undisturbed() {
 #[test]
 fn aborted_at_any_validation_batch_the_next_process_ends_as_if_undisturbed() {
     let backend = Backend::Flex;
-    let expected = undisturbed(&Training::new(backend)).legacy();
+    let expected = undisturbed(&Training::new(backend));
     for frequency in [0, 4] {
-        for at in 1..=18 {
+        for at in 1..=18_usize {
             let scratch = tempfile::tempdir().unwrap();
-            assert_aborted(train(backend, scratch.path(), frequency, "valid", at));
-            assert_ends_as(&expected, backend, scratch.path(), frequency);
+            let dir = scratch.path().join("backup");
+            assert_aborted(train(
+                backend,
+                &dir,
+                frequency,
+                &format!("abort-in-validation@{at}"),
+            ));
+            assert_ends_as(&expected, backend, &dir, frequency);
         }
     }
 }
@@ -92,15 +80,16 @@ fn aborted_at_any_validation_batch_the_next_process_ends_as_if_undisturbed() {
 #[test]
 fn aborted_in_any_call_to_the_filesystem_the_next_process_ends_as_if_undisturbed() {
     let backend = Backend::Flex;
-    let expected = undisturbed(&Training::new(backend)).legacy();
+    let expected = undisturbed(&Training::new(backend));
     let mut before = Vec::new();
     for at in 1.. {
         let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("backup");
         // Opening, saves and prunes after each epoch, and the deletion at the end.
-        if train(backend, scratch.path(), 0, "files", at).success() {
+        if train(backend, &dir, 0, &format!("abort-in-call@{at}")).success() {
             break;
         }
-        before.push(assert_ends_as(&expected, backend, scratch.path(), 0));
+        before.push(assert_ends_as(&expected, backend, &dir, 0));
     }
     assert!(
         before.len() > 100,
@@ -115,16 +104,22 @@ fn aborted_in_any_call_to_the_filesystem_the_next_process_ends_as_if_undisturbed
 #[test]
 fn aborted_again_and_again_the_last_process_ends_as_if_undisturbed() {
     let backend = Backend::Flex;
-    let expected = undisturbed(&Training::new(backend)).legacy();
+    let expected = undisturbed(&Training::new(backend));
     let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
     // Each process gets one backup further at least: the one of its second batch is awaited by
     // the one of its third.
     let mut processes = 0;
-    while !train(backend, scratch.path(), 1, "train", 4).success() {
+    let last = loop {
+        let (status, said) = run(&mut trainee(backend, &dir, 1, &["abort@4"]));
+        if status.success() {
+            break said;
+        }
+        assert_aborted(status);
         processes += 1;
         assert!(processes < 18, "no process gets further");
-    }
+    };
     assert!(processes > 1);
-    let out = std::fs::read_to_string(scratch.path().join("out")).unwrap();
-    assert!(out.ends_with(&expected));
+    assert!(last.weights == format!("{:?}", expected.weights));
+    assert!(last.records == format!("{:?}", expected.records));
 }

@@ -1,0 +1,145 @@
+//! Trainings in processes of their own.
+
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+
+use burn_backup_tests::Backend;
+
+/// A process that trains with a backup every `frequency` batches, or each epoch if that is 0, and
+/// does what it is `told` (see the binary `trainee`).
+pub fn trainee(backend: Backend, backup_dir: &Path, frequency: usize, told: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainee"));
+    command
+        .arg(format!("{backend:?}"))
+        .arg(backup_dir)
+        .arg(frequency.to_string())
+        .args(told);
+    command
+}
+
+/// What a process says first of what has become of it.
+const FIRST: &str = "restored ";
+
+/// What a process that ran to its end has said.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// Batches that were trained before it.
+    pub restored: usize,
+    pub committed: usize,
+    pub failed: usize,
+    /// What ended the training; empty if nothing did.
+    pub error: String,
+    pub weights: String,
+    /// Empty if nothing was trained.
+    pub records: String,
+}
+
+impl Said {
+    /// What several processes have said, one after the other.
+    pub fn parse_each(stdout: &str) -> Vec<Self> {
+        let mut each = Vec::new();
+        for line in stdout.lines() {
+            match each.last_mut() {
+                Some(said) if !line.starts_with(FIRST) => *said = format!("{said}\n{line}"),
+                _ => each.push(line.to_owned()),
+            }
+        }
+        each.iter().map(|said| Self::parse(said)).collect()
+    }
+
+    pub fn parse(stdout: &str) -> Self {
+        let mut said = Self::default();
+        for line in stdout.lines() {
+            let (what, value) = line.split_once(' ').unwrap_or((line, ""));
+            match what {
+                "restored" => said.restored = value.parse().unwrap(),
+                "committed" => said.committed = value.parse().unwrap(),
+                "failed" => said.failed = value.parse().unwrap(),
+                "error" => value.clone_into(&mut said.error),
+                "weights" => value.clone_into(&mut said.weights),
+                "records" => value.clone_into(&mut said.records),
+                _ => {}
+            }
+        }
+        said
+    }
+}
+
+/// Runs a process to its end, whichever that is.
+pub fn run(command: &mut Command) -> (ExitStatus, Said) {
+    let output = command.stderr(Stdio::null()).output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    (output.status, Said::parse(&stdout))
+}
+
+/// Runs a process that must succeed.
+#[track_caller]
+pub fn run_well(command: &mut Command) -> Said {
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {stderr}", output.status);
+    Said::parse(&String::from_utf8(output.stdout).unwrap())
+}
+
+/// A process that was told to wait now and then.
+pub struct Waiting {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Waiting {
+    pub fn start(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        Self { child, stdout }
+    }
+
+    /// Whether the process waits, or has come to its end without.
+    pub fn waits(&mut self) -> Result<(), Said> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        if line == "waiting\n" {
+            return Ok(());
+        }
+        self.stdout.read_to_string(&mut line).unwrap();
+        Err(Said::parse(&line))
+    }
+
+    /// Has the process go on.
+    pub fn go_on(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Lets the process run to its end.
+    pub fn end(mut self) -> Said {
+        let mut stdout = String::new();
+        self.stdout.read_to_string(&mut stdout).unwrap();
+        assert!(self.child.wait().unwrap().success());
+        Said::parse(&stdout)
+    }
+}
+
+/// A process that runs `script` with `sh`, with the arguments from `$0` on.
+pub fn shell<S: AsRef<OsStr>>(script: &str, arguments: &[S]) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(script).args(arguments);
+    command
+}
+
+/// The program and its arguments.
+pub fn command_line(command: &Command) -> Vec<&OsStr> {
+    let program = std::iter::once(command.get_program());
+    program.chain(command.get_args()).collect()
+}
