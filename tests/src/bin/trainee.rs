@@ -6,6 +6,8 @@
 //!
 //! - `abort`: to abort in that training batch; `abort-in-validation`: in that validation batch;
 //!   `abort-in-call`: in that call to the filesystem.
+//! - `stop`: to be stopped in that training batch, as by its user; `keep`: to keep the backup at its
+//!   end.
 //! - `fill`: to fill the disk that `BACKUP_DIR` is on; `free`: to free it again.
 //! - `wait`: to say `waiting`, and wait for a line on the standard input.
 //!
@@ -16,10 +18,11 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use burn::train::Interrupter;
 use burn_backup_restore::{BackupExt as _, SaveFreq};
 use burn_backup_store::Filesystem;
 use burn_backup_store::testing::FaultyFilesystem;
@@ -54,13 +57,16 @@ fn main() {
     if let Some(at) = told_of("abort-in-call") {
         backup = backup.filesystem(aborting(at));
     }
+    backup = backup.delete_checkpoint(told_of("keep").is_none());
     let halt = told_of("abort-in-validation").map_or(Halt::Never, Halt::AbortInValidation);
+    let interrupter = Interrupter::new();
+    let stopped = interrupter.clone();
     let handle = backup.handle();
     let ballast = Path::new(backup_dir).with_file_name("ballast");
     let act = move |at: usize| {
         for (what, when) in &told {
             if *when == at {
-                obey(what, &ballast);
+                obey(what, &ballast, &stopped);
             }
         }
     };
@@ -68,7 +74,10 @@ fn main() {
     let run = Training::new(*backend).run_with_learner(
         halt,
         |training, hooks: Hooks| training.learner(hooks.on_train(act)),
-        |training| training.backup_and_restore(backup),
+        |training| {
+            let training = training.with_interrupter(interrupter);
+            training.backup_and_restore(backup)
+        },
     );
 
     let restored = handle.restored_from().map_or(0, |at| at.global_step);
@@ -87,9 +96,10 @@ fn main() {
     println!("records {records}");
 }
 
-fn obey(what: &str, ballast: &PathBuf) {
+fn obey(what: &str, ballast: &Path, interrupter: &Interrupter) {
     match what {
         "abort" => std::process::abort(),
+        "stop" => interrupter.stop(Some("it was told to")),
         "fill" => {
             let mut file = File::create(ballast).unwrap();
             // Whole pages, then what is left.

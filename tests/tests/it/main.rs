@@ -13,6 +13,7 @@ mod disk;
 mod edited;
 mod exact;
 mod failures;
+mod formats;
 mod keras;
 mod poisoned;
 mod process;

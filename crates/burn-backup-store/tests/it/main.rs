@@ -11,6 +11,7 @@ mod damage;
 mod directory;
 mod edits;
 mod faults;
+mod formats;
 mod generations;
 mod power_cut;
 mod support;
