@@ -84,7 +84,9 @@ fn dirs_in_quarantine(
 
 fn holds_ours(fs: &dyn Filesystem, dir: &Path) -> Result<bool, StoreError> {
     let entries = list(fs, dir)?;
-    Ok(entries.is_empty() || entries.iter().any(|e| layout::is_generation_file(&e.name)))
+    let is_ours =
+        |entry: &Entry| entry.kind == EntryKind::File && layout::is_generation_file(&entry.name);
+    Ok(entries.is_empty() || entries.iter().any(is_ours))
 }
 
 fn kind(fs: &dyn Filesystem, path: &Path) -> Result<Option<EntryKind>, StoreError> {

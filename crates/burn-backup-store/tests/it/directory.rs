@@ -1,5 +1,8 @@
 use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use burn_backup_store::testing::{FaultyFilesystem, Operation};
 use burn_backup_store::{OpenOptions, Store, StoreError};
 
 use crate::support::{Scratch, assert_is, names, save};
@@ -70,6 +73,19 @@ fn a_file_that_somebody_put_into_the_quarantine_does_not_keep_a_new_training_out
 }
 
 #[test]
+fn what_is_no_file_in_the_quarantine_does_not_keep_a_new_training_out() {
+    let scratch = Scratch::new().with_generations(2);
+    let part = scratch.generation(2).join("model.bpk");
+    fs::remove_file(&part).unwrap();
+    fs::create_dir(&part).unwrap();
+    let store = scratch.open();
+    assert_is(store.newest().unwrap(), 1);
+    store.remove().unwrap();
+    assert!(scratch.quarantined(2).join("model.bpk").exists());
+    assert!(scratch.open().newest().unwrap().is_none());
+}
+
+#[test]
 fn other_peoples_files_stay_where_they_are() {
     let scratch = Scratch::new().with_generations(3);
     let theirs = [
@@ -112,6 +128,67 @@ fn links_are_not_followed_out_of_the_directory() {
     assert_is(store.newest().unwrap(), 1);
     store.remove().unwrap();
     assert_eq!(fs::read(outside.join("model.bpk")).unwrap(), b"theirs");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_part_that_is_a_link_is_damage_and_what_it_leads_to_stays() {
+    use std::os::unix::fs::symlink;
+
+    let scratch = Scratch::new().with_generations(2);
+    let part = scratch.generation(2).join("model.bpk");
+    let outside = scratch.root().with_file_name("outside.bpk");
+    let contents = fs::read(&part).unwrap();
+    fs::rename(&part, &outside).unwrap();
+    symlink(&outside, &part).unwrap();
+    let store = scratch.open();
+    assert_is(store.newest().unwrap(), 1);
+    let reason = fs::read_to_string(scratch.quarantined(2).join("reason.txt")).unwrap();
+    assert_eq!(reason.trim_end(), "model.bpk is missing");
+    let committed = save(&store, 3).unwrap();
+    store.prune(&committed, 1).unwrap();
+    store.remove().unwrap();
+    assert_eq!(fs::read(&outside).unwrap(), contents);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_quarantine_that_is_a_link_is_refused_and_nothing_is_moved_through_it() {
+    let scratch = Scratch::new().with_generations(2);
+    fs::remove_file(scratch.generation(2).join("model.bpk")).unwrap();
+    let outside = scratch.root().with_file_name("outside");
+    fs::create_dir(&outside).unwrap();
+    let link = scratch.root().join("quarantine");
+    std::os::unix::fs::symlink(&outside, &link).unwrap();
+    let error = scratch.open().newest().unwrap_err();
+    assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+    assert!(scratch.generation(2).exists());
+    assert!(names(&outside).is_empty());
+
+    scratch.open().remove().unwrap();
+    assert!(outside.exists() && fs::symlink_metadata(&link).is_ok());
+}
+
+#[test]
+fn a_directory_that_goes_between_the_look_and_the_lock_is_made_again() {
+    let scratch = Scratch::new().with_generations(1);
+    let root = scratch.root();
+    let filesystem = FaultyFilesystem::new({
+        let root = root.clone();
+        let is_first = AtomicBool::new(true);
+        move |operation, _| {
+            if operation == Operation::Lock && is_first.swap(false, Ordering::Relaxed) {
+                // Another training has come to its end.
+                fs::remove_dir_all(&root).unwrap();
+            }
+            Ok(())
+        }
+    });
+    let options = OpenOptions::default().filesystem(Arc::new(filesystem));
+    let store = Store::open(&root, options).unwrap();
+    assert!(store.newest().unwrap().is_none());
+    let _ = save(&store, 2).unwrap();
+    assert_is(store.newest().unwrap(), 2);
 }
 
 #[test]
