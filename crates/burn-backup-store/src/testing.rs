@@ -44,11 +44,19 @@ mod faulty;
 mod memory;
 mod power_cut;
 
+use std::io::Write as _;
+
 use serde_json::{Map, Value};
 
 pub use edit::{THEIRS, below, edit};
 pub use faulty::{Failure, Fault, FaultyFilesystem, Operation};
 pub use memory::{Image, MemoryFilesystem, Node};
+
+/// Shows a figure on the standard error, of a passing test too.
+pub fn report(figure: &str) {
+    // Unlike what eprintln! writes, this is not captured. A test doesn't fail for want of it.
+    let _ = std::io::stderr().write_all(format!("{figure}\n").as_bytes());
+}
 
 /// Writes a JSON object as a document whose seal is whole, whatever it says: `manifest.json` and
 /// `burn-backup.json` are such documents.

@@ -104,10 +104,8 @@ fn obey(what: &str, ballast: &Path, interrupter: &Interrupter) {
             let mut file = File::create(ballast).unwrap();
             // Whole pages, then what is left.
             for chunk in [&[0; 65536][..], &[0; 1]] {
-                while let Err(error) = fill(&mut file, chunk) {
-                    assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
-                    break;
-                }
+                let error = fill(&mut file, chunk);
+                assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
             }
         }
         "free" => fs::remove_file(ballast).unwrap(),
@@ -120,9 +118,11 @@ fn obey(what: &str, ballast: &Path, interrupter: &Interrupter) {
 }
 
 /// Writes until that fails.
-fn fill(file: &mut File, chunk: &[u8]) -> io::Result<()> {
+fn fill(file: &mut File, chunk: &[u8]) -> io::Error {
     loop {
-        file.write_all(chunk)?;
+        if let Err(error) = file.write_all(chunk) {
+            return error;
+        }
     }
 }
 

@@ -4,10 +4,11 @@
 use std::path::Path;
 use std::process::Command;
 
+use burn_backup_store::testing::report;
 use burn_backup_tests::{Backend, Training};
 
 use crate::process::{Said, command_line, run, run_well, shell, trainee};
-use crate::support::{report, undisturbed};
+use crate::support::undisturbed;
 
 /// A disk of half a megabyte, at `$0`.
 const MOUNT: &str = "mount -t tmpfs -o size=512k,mode=700 tmpfs \"$0\" || exit 1; ";

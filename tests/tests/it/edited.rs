@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn_backup_restore::BackupAndRestore;
-use burn_backup_store::testing::{Image, MemoryFilesystem, below, edit};
+use burn_backup_store::testing::{Image, MemoryFilesystem, below, edit, report};
 use burn_backup_tests::{Backend, Halt, Run, Training};
 use proptest::prelude::{ProptestConfig, any};
 use proptest::test_runner::{TestCaseError, TestRunner};
 
-use crate::support::{report, undisturbed};
+use crate::support::undisturbed;
 
 const DIR: &str = "backup";
 const CASES: u32 = 400;

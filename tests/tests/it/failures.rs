@@ -9,10 +9,10 @@ use burn_backup_restore::{
     BackupAndRestore, BackupError, BackupExt as _, BackupHandle, OnBackupError, Position,
     StoreError,
 };
-use burn_backup_store::testing::{Failure, FaultyFilesystem, Operation};
+use burn_backup_store::testing::{Failure, FaultyFilesystem, Operation, report};
 use burn_backup_tests::{Backend, Calls, Halt, RecordingRenderer, Run, Training};
 
-use crate::support::{generations, report, undisturbed};
+use crate::support::{generations, undisturbed};
 
 /// Fails the syncs of optimizer parts of which `fails` says so; they are counted from 1.
 fn failing_saves(

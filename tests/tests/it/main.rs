@@ -16,6 +16,7 @@ mod failures;
 mod formats;
 mod keras;
 mod poisoned;
+mod power_cut;
 mod process;
 mod race;
 mod support;

@@ -1,9 +1,10 @@
 //! Several processes that want the same directory at the same time.
 
+use burn_backup_store::testing::report;
 use burn_backup_tests::{Backend, Training};
 
 use crate::process::{Waiting, trainee};
-use crate::support::{report, undisturbed};
+use crate::support::undisturbed;
 
 const PROCESSES: usize = 4;
 const ROUNDS: usize = 20;

@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use burn::train::metric::LossMetric;
@@ -143,10 +142,4 @@ pub fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     found
-}
-
-/// Shows a figure, of a passing test too.
-pub fn report(figure: &str) {
-    // Unlike eprintln!, this is not captured.
-    writeln!(std::io::stderr(), "{figure}").unwrap();
 }

@@ -2,12 +2,12 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use burn_backup_store::testing::{Image, MemoryFilesystem, Node, seal};
+use burn_backup_store::testing::{Image, MemoryFilesystem, Node, report, seal};
 use burn_backup_store::{Filesystem as _, OpenOptions, Store, StoreError};
 use peak_alloc::PeakAlloc;
 use serde_json::{Map, Value, json};
 
-use crate::support::{Scratch, assert_is, names, report, save};
+use crate::support::{Scratch, assert_is, names, save};
 
 /// Damages the newest of two generations, and expects the one before and the reason.
 #[track_caller]

@@ -4,12 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use burn_backup_store::testing::{Image, MemoryFilesystem, Node, THEIRS, below, edit};
+use burn_backup_store::testing::{Image, MemoryFilesystem, Node, THEIRS, below, edit, report};
 use burn_backup_store::{Generation, OpenOptions, Store, StoreError};
 use proptest::prelude::{ProptestConfig, any};
 use proptest::test_runner::TestRunner;
 
-use crate::support::{is_whole, report, save};
+use crate::support::{is_whole, save};
 
 const DIR: &str = "backup";
 const CASES: u32 = 20_000;

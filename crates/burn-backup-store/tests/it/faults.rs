@@ -2,10 +2,10 @@ use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use burn_backup_store::testing::{Failure, FaultyFilesystem, Operation};
+use burn_backup_store::testing::{Failure, FaultyFilesystem, Operation, report};
 use burn_backup_store::{OpenOptions, Store, StoreError};
 
-use crate::support::{Scratch, assert_is, names, report, save};
+use crate::support::{Scratch, assert_is, names, save};
 
 /// Before any call of interest.
 const NOT_YET: usize = 0;

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn_backup_store::testing::{
-    Fault, FaultyFilesystem, Image, MemoryFilesystem, Node, Operation,
+    Fault, FaultyFilesystem, Image, MemoryFilesystem, Node, Operation, report,
 };
 use burn_backup_store::{Filesystem, OpenOptions, Store, StoreError};
 
-use crate::support::{is_whole, report, save};
+use crate::support::{is_whole, save};
 
 const DIR: &str = "backup";
 

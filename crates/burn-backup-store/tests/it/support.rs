@@ -1,4 +1,3 @@
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use burn_backup_store::{Committed, Generation, OpenOptions, Store, StoreError};
@@ -75,12 +74,6 @@ pub fn is_whole(generation: &mut Generation) -> bool {
             let expected = number.map(|number| contents(name, number));
             expected.is_some() && generation.take_part(name) == expected
         })
-}
-
-/// Shows a figure, of a passing test too.
-pub fn report(figure: &str) {
-    // Unlike eprintln!, this is not captured.
-    writeln!(std::io::stderr(), "{figure}").unwrap();
 }
 
 /// The names in a directory, sorted.
