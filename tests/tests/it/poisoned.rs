@@ -86,6 +86,12 @@ fn once_the_nan_is_gone_backups_are_taken_again() {
     assert_eq!((stats.committed, stats.refused), (7, 2));
     assert_eq!(handle.last_backup().map(|at| at.global_step), Some(9));
     assert_eq!(errors.len(), 1, "{errors:?}");
+
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    let (ended, _, errors) = run(&dir, (5, 6), Halt::Never, |backup| backup);
+    assert!(ended.error.is_none());
+    assert!(!dir.exists(), "deleted: {errors:?}");
 }
 
 #[test]
