@@ -1,22 +1,121 @@
-//! A backup directory to be fuzzed, in memory.
+//! What the fuzz targets check. The corpus is checked with every run of the tests too
+//! (`crates/burn-backup-store/tests/it/corpus.rs`).
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
 
-use burn_backup_store::testing::{Image, MemoryFilesystem};
+use burn_backup_store::testing::{Image, MemoryFilesystem, Node, below, edit, seal};
 use burn_backup_store::{Generation, OpenOptions, Store, StoreError};
 use serde_json::json;
 
-/// Where the directory is.
-pub const DIR: &str = "backup";
+const DIR: &str = "backup";
 
-/// Opens the directory on a disk.
-pub fn open(disk: &MemoryFilesystem) -> Result<Store, StoreError> {
+/// How many edits an input makes at the most.
+const EDITS: usize = 12;
+
+/// Any bytes as a manifest or as `burn-backup.json`: raw, or, if they are a JSON object, sealed.
+/// Whatever they say, there is an answer, and no other generation is lost.
+pub fn manifest(data: &[u8]) {
+    let Some((choice, data)) = data.split_first() else {
+        return;
+    };
+    let (is_sealed, is_manifest) = (choice & 1 == 0, choice & 2 == 0);
+    let bytes = match serde_json::from_slice(data) {
+        Ok(document) if is_sealed => seal(&document).expect("it is a JSON object"),
+        _ => data.to_vec(),
+    };
+    let path = match is_manifest {
+        true => format!("{DIR}/generations/00000003/manifest.json"),
+        false => format!("{DIR}/burn-backup.json"),
+    };
+    let mut image = THREE_GENERATIONS.clone();
+    image.insert(path.into(), Node::File(bytes));
+    let disk = MemoryFilesystem::holding(&image);
+
+    match open(&disk).and_then(|store| store.newest()) {
+        Ok(newest) => {
+            let newest = newest.expect("two generations are whole");
+            match newest.id().number() {
+                // It is as its manifest says, and that may be anything.
+                3 if is_manifest => {}
+                number => {
+                    assert_eq!(number, if is_manifest { 2 } else { 3 });
+                    assert_eq!(number_of_whole(newest), Some(number));
+                }
+            }
+        }
+        // The document says so.
+        Err(StoreError::NewerFormat { .. } | StoreError::AnotherRun { .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A backup directory after edits that the input draws: what is found in it is exactly what was
+/// saved, or there is an error; and it can be saved into and removed.
+pub fn open_directory(data: &[u8]) {
+    let mut image = THREE_GENERATIONS.clone();
+    let (pairs, _) = data.as_chunks();
+    let mut numbers = pairs
+        .iter()
+        .map(|pair| usize::from(u16::from_be_bytes(*pair)));
+    let mut edits = 0;
+    while numbers.len() > 0 && edits < EDITS {
+        edit(&mut image, |below| {
+            numbers.next().unwrap_or_default() % below
+        });
+        edits += 1;
+    }
+    let untouched = (1..=3).rev().find(|number| {
+        let dir = Path::new(DIR).join(format!("generations/{number:08}"));
+        below(&THREE_GENERATIONS, &dir) == below(&image, &dir)
+    });
+
+    let disk = MemoryFilesystem::holding(&image);
+    let store = match open(&disk).and_then(|store| store.newest().map(|newest| (store, newest))) {
+        Ok((store, Some(newest))) => {
+            let number = number_of_whole(newest).expect("it is what was saved");
+            assert!(Some(number) >= untouched);
+            store
+        }
+        Ok((store, None)) => {
+            assert_eq!(untouched, None);
+            store
+        }
+        Err(StoreError::NoneLeft { .. }) => {
+            assert_eq!(untouched, None);
+            return;
+        }
+        Err(_) => return,
+    };
+    save(&store, 99).expect("there is nothing in the way");
+    let newest = store
+        .newest()
+        .expect("it can be read")
+        .expect("it is there");
+    assert_eq!(number_of_whole(newest), Some(99));
+    store.remove().expect("there is nothing in the way");
+    let after = open(&disk).and_then(|store| store.newest());
+    let left: Vec<_> = disk.image().into_keys().collect();
+    assert!(matches!(after, Ok(None)), "{after:?} is found in {left:?}");
+}
+
+static THREE_GENERATIONS: LazyLock<Image> = LazyLock::new(|| {
+    let disk = MemoryFilesystem::default();
+    let store = open(&disk).expect("the disk is empty");
+    for number in 1..=3 {
+        save(&store, number).expect("nothing fails in memory");
+    }
+    drop(store);
+    disk.image()
+});
+
+fn open(disk: &MemoryFilesystem) -> Result<Store, StoreError> {
     let options = OpenOptions::default().filesystem(Arc::new(disk.clone()));
     Store::open(DIR, options)
 }
 
 /// Saves a generation whose parts tell its number.
-pub fn save(store: &Store, number: u64) -> Result<(), StoreError> {
+fn save(store: &Store, number: u64) -> Result<(), StoreError> {
     let mut staging = store.stage()?;
     for name in ["model", "optimizer"] {
         let mut part = staging.part(name)?;
@@ -32,21 +131,10 @@ fn contents(name: &str, number: u64) -> Vec<u8> {
 }
 
 /// The number that a generation was saved with, if it is exactly what was saved.
-pub fn number_of_whole(mut generation: Generation) -> Option<u64> {
+fn number_of_whole(mut generation: Generation) -> Option<u64> {
     let number = generation.manifest().state["number"].as_u64()?;
     ["model", "optimizer"]
         .iter()
         .all(|name| generation.take_part(name) == Some(contents(name, number)))
         .then_some(number)
-}
-
-/// A disk with three generations.
-pub fn three_generations() -> Image {
-    let disk = MemoryFilesystem::default();
-    let store = open(&disk).expect("the disk is empty");
-    for number in 1..=3 {
-        save(&store, number).expect("nothing fails in memory");
-    }
-    drop(store);
-    disk.image()
 }

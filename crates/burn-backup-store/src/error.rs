@@ -134,6 +134,11 @@ pub enum StoreError {
 pub(crate) const UNCHANGED: &str = "committed generations are as they were: check that the \
                                     directory can be read and written, and that the disk is well";
 
+/// A generation could not be read, which says nothing about it.
+pub(crate) const UNREAD: &str = "the generation may be whole and was not touched: start again once \
+                                 the disk is well, or move the generation's directory away to go \
+                                 on from the one before it";
+
 /// A save failed before its commit.
 pub(crate) const NOT_COMMITTED: &str = "this generation was thrown away and the ones before it \
                                         are as they were: check free space and permissions";

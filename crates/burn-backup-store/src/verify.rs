@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::error::{Damage, StoreError, UNCHANGED};
+use crate::error::{Damage, StoreError, UNREAD};
 use crate::fs::Filesystem;
 use crate::identity::Identity;
 use crate::layout::{GenerationId, Layout, MANIFEST_FILE};
@@ -60,7 +60,7 @@ pub(crate) fn generation(
     let mut parts = Vec::with_capacity(manifest.parts.len());
     for entry in &manifest.parts {
         let path = dir.join(&entry.file);
-        match part(fs, &path, entry).map_err(StoreError::io("read", &path, UNCHANGED))? {
+        match part(fs, &path, entry).map_err(StoreError::io("read", &path, UNREAD))? {
             Ok(bytes) => parts.push((entry.name.clone(), bytes)),
             Err(damage) => return Ok(Err(damage)),
         }
@@ -84,7 +84,7 @@ pub(crate) fn manifest(
                 limit: MAX_MANIFEST_BYTES,
             }));
         }
-        Err(error) => return Err(StoreError::io("read", &path, UNCHANGED)(error)),
+        Err(error) => return Err(StoreError::io("read", &path, UNREAD)(error)),
     };
     let Ok(text) = seal::unseal(&bytes) else {
         return Ok(Err(Damage::ManifestChecksum));

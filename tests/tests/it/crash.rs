@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::ExitStatus;
 
+use burn_backup_store::testing::report;
 use burn_backup_tests::{Backend, Run, Training};
 
 use crate::process::{run, run_well, trainee};
@@ -96,6 +97,10 @@ fn aborted_in_any_call_to_the_filesystem_the_next_process_ends_as_if_undisturbed
         "only {} calls were aborted in",
         before.len()
     );
+    report(&format!(
+        "aborts: in {} calls to the filesystem",
+        before.len()
+    ));
     for reached in [0, 6, 12, 18] {
         assert!(before.contains(&reached), "some are restored at {reached}");
     }

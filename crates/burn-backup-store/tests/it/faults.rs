@@ -269,6 +269,12 @@ fn a_part_that_cannot_be_read_is_an_error_and_no_damage() {
         ),
         "{error}"
     );
+    assert!(
+        error
+            .to_string()
+            .contains("move the generation's directory away"),
+        "{error}"
+    );
     drop(store);
     assert_is(scratch.open().newest().unwrap(), 2);
 }

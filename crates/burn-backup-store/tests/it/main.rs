@@ -7,6 +7,7 @@
 )]
 
 mod contract;
+mod corpus;
 mod damage;
 mod directory;
 mod edits;
