@@ -55,14 +55,10 @@ pub fn manifest(data: &[u8]) {
 pub fn open_directory(data: &[u8]) {
     let mut image = THREE_GENERATIONS.clone();
     let (pairs, _) = data.as_chunks();
-    let mut numbers = pairs
-        .iter()
-        .map(|pair| usize::from(u16::from_be_bytes(*pair)));
+    let mut numbers = pairs.iter().map(|pair| u16::from_be_bytes(*pair));
     let mut edits = 0;
     while numbers.len() > 0 && edits < EDITS {
-        edit(&mut image, |below| {
-            numbers.next().unwrap_or_default() % below
-        });
+        edit(&mut image, &mut numbers);
         edits += 1;
     }
     let untouched = (1..=3).rev().find(|number| {

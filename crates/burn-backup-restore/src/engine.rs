@@ -177,7 +177,7 @@ impl<M: LearnerModel> Engine<M> {
         let position = self.state.position;
         if position.epoch <= num_epochs && !self.state.early_stopped {
             Outlook::Unfinished
-        } else if position.epoch <= num_epochs + 1 && position.step_in_epoch == 0 {
+        } else if position.epoch <= num_epochs.saturating_add(1) && position.step_in_epoch == 0 {
             Outlook::Complete
         } else {
             Outlook::Beyond

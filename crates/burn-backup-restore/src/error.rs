@@ -48,7 +48,7 @@ pub enum BackupError {
 
     /// The manifest's state document is whole, but not one of this crate.
     #[error(
-        "the backup in '{}' was not made by burn-backup-restore, or lacks a part; it was not \
+        "the backup in '{}' was not made by burn-backup-restore, lacks a part, or says what can't be; it was not \
          touched: give this training a directory of its own, or delete the directory to start anew",
         path.display()
     )]

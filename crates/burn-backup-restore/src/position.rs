@@ -27,8 +27,8 @@ impl Position {
     /// One trained batch further.
     pub(crate) fn after_step(self) -> Self {
         Self {
-            step_in_epoch: self.step_in_epoch + 1,
-            global_step: self.global_step + 1,
+            step_in_epoch: self.step_in_epoch.saturating_add(1),
+            global_step: self.global_step.saturating_add(1),
             ..self
         }
     }
@@ -36,7 +36,7 @@ impl Position {
     /// At the start of the next epoch.
     pub(crate) fn after_epoch(self) -> Self {
         Self {
-            epoch: self.epoch + 1,
+            epoch: self.epoch.saturating_add(1),
             step_in_epoch: 0,
             ..self
         }

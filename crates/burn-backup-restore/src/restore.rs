@@ -25,6 +25,9 @@ pub(crate) fn restore<M: LearnerModel>(
 ) -> Result<TrainingState, BackupError> {
     let state: TrainingState = serde_json::from_value(generation.manifest().state.clone())
         .map_err(|source| foreign(backup_dir, Some(source)))?;
+    if !state.is_possible() {
+        return Err(foreign(backup_dir, None));
+    }
     let mut part = |name| {
         generation
             .take_part(name)

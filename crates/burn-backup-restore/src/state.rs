@@ -63,6 +63,12 @@ impl TrainingState {
         }
     }
 
+    /// Whether a training can be there at all.
+    pub(crate) fn is_possible(&self) -> bool {
+        let position = self.position;
+        self.first_epoch <= position.epoch && position.step_in_epoch as u64 <= position.global_step
+    }
+
     /// How many epochs were trained and validated to their end.
     pub(crate) fn epochs_done(&self) -> usize {
         self.position.epoch.saturating_sub(self.first_epoch)

@@ -14,9 +14,9 @@ use crate::support::undisturbed;
 const MOUNT: &str = "mount -t tmpfs -o size=512k,mode=700 tmpfs \"$0\" || exit 1; ";
 
 /// Runs `script` on a disk of its own, with `$0` its path and `"$@"` a training with a backup in it
-/// after each batch. Gives what each process said that came to its end. `None`, and says so, where
-/// that isn't allowed.
-fn on_a_small_disk(test: &str, script: &str) -> Option<Vec<Said>> {
+/// after each batch. Gives what each of the `N` processes said that came to its end. `None`, and
+/// says so, where that isn't allowed.
+fn on_a_small_disk<const N: usize>(test: &str, script: &str) -> Option<[Said; N]> {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
     let mut reasons = Vec::new();
@@ -33,7 +33,8 @@ fn on_a_small_disk(test: &str, script: &str) -> Option<Vec<Said>> {
         match unshare("true") {
             Ok(probe) if probe.status.success() => {
                 let output = unshare(script).unwrap();
-                return Some(Said::parse_each(&String::from_utf8(output.stdout).unwrap()));
+                let said = Said::parse_each(&String::from_utf8(output.stdout).unwrap());
+                return Some(said.try_into().unwrap());
             }
             Ok(probe) => reasons.push(String::from_utf8_lossy(&probe.stderr).trim().to_owned()),
             Err(error) => reasons.push(format!("unshare: {error}")),
@@ -56,13 +57,10 @@ fn assert_exact(said: &Said) {
 #[test]
 fn while_the_disk_is_full_backups_fail_and_afterwards_they_succeed() {
     let script = "\"$@\" fill@5 free@10";
-    let Some(said) = on_a_small_disk("a disk that is full for a while", script) else {
+    let Some([said]) = on_a_small_disk("a disk that is full for a while", script) else {
         return;
     };
-    let [said] = said.as_slice() else {
-        panic!("{said:?}");
-    };
-    assert_exact(said);
+    assert_exact(&said);
     // The backup of batch 4 may have been under way, and that of batch 9 in time.
     assert!((4..=6).contains(&said.failed), "{said:?}");
     assert_eq!(said.committed + said.failed, 19);
@@ -71,13 +69,10 @@ fn while_the_disk_is_full_backups_fail_and_afterwards_they_succeed() {
 #[test]
 fn on_a_full_disk_a_backup_is_restored_and_trained_to_its_end() {
     let script = "\"$@\" abort@8; \"$@\" fill@0";
-    let Some(said) = on_a_small_disk("a restore on a full disk", script) else {
+    let Some([said]) = on_a_small_disk("a restore on a full disk", script) else {
         return;
     };
-    let [said] = said.as_slice() else {
-        panic!("{said:?}");
-    };
-    assert_exact(said);
+    assert_exact(&said);
     assert!(said.restored >= 6, "{}", said.restored);
     assert_eq!(said.committed, 0);
     assert!(said.failed > 0);
@@ -86,33 +81,27 @@ fn on_a_full_disk_a_backup_is_restored_and_trained_to_its_end() {
 #[test]
 fn on_a_full_disk_without_a_backup_a_training_is_refused() {
     let script = "\"$@\" fill@0; rm \"$0/ballast\"; \"$@\"";
-    let Some(said) = on_a_small_disk("a first start on a full disk", script) else {
+    let Some([refused, next]) = on_a_small_disk("a first start on a full disk", script) else {
         return;
-    };
-    let [refused, next] = said.as_slice() else {
-        panic!("{said:?}");
     };
     for part in ["cannot", "No space left", "check free space"] {
         assert!(refused.error.contains(part), "{}", refused.error);
     }
-    assert_exact(next);
+    assert_exact(&next);
 }
 
 #[test]
 fn on_a_read_only_disk_a_training_is_refused_and_the_backup_stays() {
     let script = "\"$@\" abort@8; mount -o remount,ro \"$0\"; \"$@\"; \
                   mount -o remount,rw \"$0\"; \"$@\"";
-    let Some(said) = on_a_small_disk("a read-only disk", script) else {
+    let Some([refused, next]) = on_a_small_disk("a read-only disk", script) else {
         return;
-    };
-    let [refused, next] = said.as_slice() else {
-        panic!("{said:?}");
     };
     for part in ["cannot", "Read-only file system", "can be read and written"] {
         assert!(refused.error.contains(part), "{}", refused.error);
     }
     assert_eq!(refused.restored, 0);
-    assert_exact(next);
+    assert_exact(&next);
     assert!(next.restored >= 6, "{}", next.restored);
 }
 

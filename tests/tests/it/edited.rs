@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn_backup_restore::BackupAndRestore;
-use burn_backup_store::testing::{Image, MemoryFilesystem, below, edit, report};
+use burn_backup_store::testing::{Image, MemoryFilesystem, Node, below, edit, report, seal};
 use burn_backup_tests::{Backend, Halt, Run, Training};
 use proptest::prelude::{ProptestConfig, any};
 use proptest::test_runner::{TestCaseError, TestRunner};
+use serde_json::{Value, json};
 
 use crate::support::undisturbed;
 
@@ -89,9 +90,7 @@ fn after_random_edits_of_the_backup_a_training_is_exact_or_refused() {
         let mut after = before.clone();
         let mut done = Vec::new();
         for numbers in &drawn {
-            let mut numbers = numbers.iter().map(|number| usize::from(*number));
-            let draw = |below| numbers.next().unwrap_or_default() % below;
-            done.push(edit(&mut after, draw));
+            done.push(edit(&mut after, &mut numbers.iter().copied()));
         }
         let is_restored = check(&training, &expected, &before, &after)
             .map_err(|what| TestCaseError::fail(format!("{what}, after {done:?}")))?;
@@ -105,4 +104,91 @@ fn after_random_edits_of_the_backup_a_training_is_exact_or_refused() {
         "random edits: {} of {CASES} trainings were restored, the others refused or begun anew",
         restored.get()
     ));
+}
+
+/// Every document that differs from `document` in one value, wherever in it, with a description.
+fn one_value_changed(document: &Value) -> Vec<(String, Value)> {
+    let others = [
+        Value::Null,
+        json!(0),
+        json!(1),
+        json!(-1),
+        json!(u64::MAX),
+        json!(1e300),
+        json!("nonsense"),
+        json!([]),
+        json!({}),
+    ];
+    let mut changed: Vec<_> = others
+        .into_iter()
+        .map(|other| (format!(" = {other}"), other))
+        .collect();
+    let below = |name: String, value: &Value, place: &dyn Fn(Value) -> Value| {
+        let inner = one_value_changed(value).into_iter();
+        inner
+            .map(|(what, value)| (format!(".{name}{what}"), place(value)))
+            .collect::<Vec<_>>()
+    };
+    match document {
+        Value::Object(members) => {
+            for (name, value) in members {
+                changed.extend(below(name.clone(), value, &|value| {
+                    let mut members = members.clone();
+                    members.insert(name.clone(), value);
+                    Value::Object(members)
+                }));
+            }
+        }
+        Value::Array(items) => {
+            // One item is like the other.
+            if let Some(first) = items.first() {
+                changed.extend(below("0".to_owned(), first, &|value| {
+                    let rest = items.iter().skip(1).cloned();
+                    std::iter::once(value).chain(rest).collect()
+                }));
+            }
+        }
+        _ => {}
+    }
+    changed
+}
+
+#[test]
+fn whatever_a_whole_manifest_says_there_is_an_answer() {
+    let training = Training {
+        epochs: 2,
+        ..Training::new(Backend::Flex)
+    };
+    let image = three_backups(&training);
+    let path = Path::new(DIR).join("generations/00000004/manifest.json");
+    let Some(Node::File(manifest)) = image.get(&path) else {
+        panic!("it is there");
+    };
+    let mut manifest: Value = serde_json::from_slice(manifest).unwrap();
+    manifest.as_object_mut().unwrap().remove("checksum");
+    let (mut refused, mut trained) = (0, 0);
+    for (what, changed) in one_value_changed(&manifest) {
+        let Value::Object(changed) = changed else {
+            continue;
+        };
+        let mut image = image.clone();
+        image.insert(path.clone(), Node::File(seal(&changed).unwrap()));
+        let backup = backup(&MemoryFilesystem::holding(&image));
+        let run = catch_unwind(AssertUnwindSafe(|| training.run(backup, Halt::Never)));
+        let Ok(run) = run else {
+            panic!("it panicked, with{what}");
+        };
+        match run.error {
+            Some(_) => {
+                run.backup_error();
+                refused += 1;
+            }
+            None => trained += 1,
+        }
+    }
+    report(&format!(
+        "manifests with one value changed and sealed again: {refused} refused, {trained} trained to \
+         their end"
+    ));
+    assert!(refused > 100, "{refused}");
 }

@@ -25,9 +25,10 @@ pub const THEIRS: (&str, &[u8]) = ("notes.txt", b"somebody else's");
 
 /// Edits an image at random: a byte is changed, or bits of it; a file is cut, lengthened, emptied,
 /// or replaced by something else; something is removed, exchanged with something else, copied over
-/// it, moved; or something new appears, [`THEIRS`] among it. `draw(n)` gives a number below `n`.
-/// Says what was done.
-pub fn edit(image: &mut Image, mut draw: impl FnMut(usize) -> usize) -> String {
+/// it, moved; or something new appears, [`THEIRS`] among it. What is done is drawn from `numbers`, and from
+/// zeros once they are used up. Says what was done.
+pub fn edit(image: &mut Image, numbers: &mut dyn Iterator<Item = u16>) -> String {
+    let mut draw = |below: usize| usize::from(numbers.next().unwrap_or_default()) % below;
     let paths: Vec<PathBuf> = image.keys().cloned().collect();
     let files: Vec<PathBuf> = image
         .iter()

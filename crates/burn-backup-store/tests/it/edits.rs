@@ -118,9 +118,7 @@ fn after_random_edits_of_the_directory_what_is_found_is_exact_or_an_error() {
         let mut after = before.clone();
         let mut done = Vec::new();
         for numbers in &drawn {
-            let mut numbers = numbers.iter().map(|number| usize::from(*number));
-            let draw = |below| numbers.next().unwrap_or_default() % below;
-            done.push(edit(&mut after, draw));
+            done.push(edit(&mut after, &mut numbers.iter().copied()));
         }
         edits.fetch_add(done.len(), Ordering::Relaxed);
         check(&before, &after).map_err(|what| {
