@@ -48,8 +48,9 @@ pub enum BackupError {
 
     /// The manifest's state document is whole, but not one of this crate.
     #[error(
-        "the backup in '{}' was not made by burn-backup-restore, lacks a part, or says what can't be; it was not \
-         touched: give this training a directory of its own, or delete the directory to start anew",
+        "the backup in '{}' was not made by burn-backup-restore, lacks a part, or says what can't be; \
+         it was not touched: give this training a directory of its own, or delete the directory to \
+         start anew",
         path.display()
     )]
     ForeignBackup {
