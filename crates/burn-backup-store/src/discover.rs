@@ -21,7 +21,9 @@ pub(crate) fn generations(
         let Some(id) = GenerationId::from_dir_name(&entry.name) else {
             continue;
         };
-        if entry.kind == EntryKind::Dir && holds_ours(fs, &layout.generation(id))? {
+        // One that can't be looked into is found out when its turn comes. It must not keep those
+        // back that are newer.
+        if entry.kind == EntryKind::Dir && holds_ours(fs, &layout.generation(id)).unwrap_or(true) {
             found.push(id);
         }
     }

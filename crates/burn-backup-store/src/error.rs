@@ -151,6 +151,10 @@ pub(crate) const MAYBE_COMMITTED: &str = "this generation is in place but may no
 pub(crate) const NOT_REMOVED: &str = "the newest generation is as it was, and what is left over \
                                       is removed at the next start";
 
+/// Something was taken out of its place, but not removed to its end.
+pub(crate) const TAKEN_AWAY: &str = "it is out of its place, and what is left over is removed at the \
+                                     next start: check the disk";
+
 impl StoreError {
     pub(crate) fn io(
         operation: &'static str,

@@ -1,13 +1,12 @@
 //! `burn-backup.json`: what a backup directory is, and whose.
 
-use std::io::ErrorKind;
-
 use serde::{Deserialize, Serialize};
 
 use crate::error::{NOT_COMMITTED, StoreError, UNCHANGED};
-use crate::fs::{EntryKind, Filesystem};
+use crate::fs::Filesystem;
 use crate::layout::{IDENTITY_FILE, Layout};
 use crate::manifest::FORMAT_VERSION;
+use crate::verify::Small;
 use crate::{discover, persist, quarantine, seal, verify};
 
 const LOG: &str = "burn_backup::discover";
@@ -71,17 +70,13 @@ pub(crate) fn establish(
 /// Reads `burn-backup.json`; `None` if it is not there or was damaged and is now in quarantine.
 fn read(fs: &dyn Filesystem, layout: &Layout) -> Result<Option<Identity>, StoreError> {
     let path = layout.identity();
-    match fs.kind(&path) {
-        Ok(None) => return Ok(None),
-        Ok(Some(EntryKind::File)) => {}
-        Ok(Some(EntryKind::Dir | EntryKind::Other)) => return Err(StoreError::Foreign { path }),
-        Err(error) => return Err(StoreError::io("look at", &path, UNCHANGED)(error)),
-    }
-    let bytes = match verify::read_small(fs, &path, MAX_IDENTITY_BYTES) {
-        Ok(bytes) => bytes.unwrap_or_default(),
-        // Longer than it can be.
-        Err(error) if error.kind() == ErrorKind::InvalidInput => Vec::new(),
-        Err(error) => return Err(StoreError::io("read", &path, UNCHANGED)(error)),
+    let read = verify::read_small(fs, &path, MAX_IDENTITY_BYTES);
+    let bytes = match read.map_err(StoreError::io("read", &path, UNCHANGED))? {
+        Small::Whole(bytes) => bytes,
+        Small::Missing => return Ok(None),
+        Small::NotAFile => return Err(StoreError::Foreign { path }),
+        // No seal is whole on nothing.
+        Small::TooLong => Vec::new(),
     };
     let identity = seal::unseal(&bytes)
         .ok()
@@ -90,7 +85,7 @@ fn read(fs: &dyn Filesystem, layout: &Layout) -> Result<Option<Identity>, StoreE
         .and_then(Result::ok);
     if identity.is_none() {
         let reason = format!("{IDENTITY_FILE} does not match the checksum at its end");
-        quarantine::file(fs, layout, &path, IDENTITY_FILE, &reason)?;
+        quarantine::identity(fs, layout, &reason)?;
     }
     Ok(identity)
 }

@@ -14,7 +14,13 @@ pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 pub(crate) const REASON_FILE: &str = "reason.txt";
 pub(crate) const PART_EXTENSION: &str = "bpk";
 
+const RETIRED: &str = "removed-";
+const PLACE_SEPARATOR: &str = "+";
+
 const GENERATION_DIGITS: usize = 8;
+
+/// Greater numbers are somebody else's: there must be room above for those to come.
+const MAX_GENERATION: u64 = 1_000_000_000_000_000;
 
 /// The number of a generation. Later generations have greater numbers; numbers are not reused.
 #[derive(
@@ -42,7 +48,7 @@ impl GenerationId {
     pub(crate) fn from_dir_name(name: &str) -> Option<Self> {
         let is_number = name.len() >= GENERATION_DIGITS && name.bytes().all(|b| b.is_ascii_digit());
         let id = Self(is_number.then(|| name.parse().ok()).flatten()?);
-        (id.to_string() == name).then_some(id)
+        (id.0 <= MAX_GENERATION && id.to_string() == name).then_some(id)
     }
 }
 
@@ -57,22 +63,55 @@ pub(crate) enum Quarantined {
 impl Quarantined {
     /// Reads a directory's name: that of what it holds, and possibly `-k`.
     pub(crate) fn from_dir_name(name: &str) -> Option<Self> {
-        let numbered = |(name, again): (_, &str)| {
-            let is_number = again.bytes().all(|b| b.is_ascii_digit());
-            is_number
-                .then(|| again.parse().ok())
-                .flatten()
-                .map(|again| (name, again))
+        let read = |held: &str, again| {
+            let quarantined = match held {
+                IDENTITY_FILE => Self::Identity { again },
+                _ => Self::Generation {
+                    id: GenerationId::from_dir_name(held)?,
+                    again,
+                },
+            };
+            (quarantined.dir_name() == name).then_some(quarantined)
         };
-        let (name, again) = name
-            .rsplit_once('-')
-            .and_then(numbered)
-            .unwrap_or((name, 1));
-        if name == IDENTITY_FILE {
-            return Some(Self::Identity { again });
+        let numbered = name.rsplit_once('-').and_then(|(held, again)| {
+            let again = again.parse().ok()?;
+            read(held, again)
+        });
+        numbered.or_else(|| read(name, 1))
+    }
+
+    /// The name of its directory.
+    pub(crate) fn dir_name(self) -> String {
+        let (held, again) = match self {
+            Self::Identity { again } => (IDENTITY_FILE.to_owned(), again),
+            Self::Generation { id, again } => (id.to_string(), again),
+        };
+        match again {
+            1 => held,
+            again => format!("{held}-{again}"),
         }
-        let id = GenerationId::from_dir_name(name)?;
-        Some(Self::Generation { id, again })
+    }
+
+    /// The same thing, when it comes once more.
+    pub(crate) fn once_more(self) -> Self {
+        match self {
+            Self::Identity { again } => Self::Identity {
+                again: again.saturating_add(1),
+            },
+            Self::Generation { id, again } => Self::Generation {
+                id,
+                again: again.saturating_add(1),
+            },
+        }
+    }
+
+    /// Whether both hold the same thing.
+    pub(crate) fn is_like(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Identity { .. }, Self::Identity { .. }) => true,
+            (Self::Generation { id, .. }, Self::Generation { id: other, .. }) => id == other,
+            _ => false,
+        }
     }
 }
 
@@ -147,9 +186,6 @@ impl Layout {
     }
 }
 
-const RETIRED: &str = "removed-";
-const PLACE_SEPARATOR: &str = "+";
-
 /// Whether this crate could have made a directory of this name below `generations` or `quarantine`.
 pub(crate) fn is_our_dir(name: &str) -> bool {
     Quarantined::from_dir_name(name).is_some()
@@ -207,6 +243,7 @@ mod tests {
             "000000007",
             "0000000x",
             "+0000007",
+            "18446744073709551615",
             "notes",
         ] {
             assert_eq!(GenerationId::from_dir_name(name), None, "{name}");

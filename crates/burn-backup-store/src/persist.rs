@@ -76,7 +76,7 @@ impl<'s> Staging<'s> {
 impl Drop for Staging<'_> {
     fn drop(&mut self) {
         // After a commit nothing is here any more; before it, the next open sweeps what stays.
-        if let Err(error) = remove::tree(self.store.fs.as_ref(), &self.dir) {
+        if let Err(error) = remove::staged(self.store.fs.as_ref(), &self.dir) {
             log::debug!(target: LOG, "left '{}' to the next start: {error}", self.dir.display());
         }
     }

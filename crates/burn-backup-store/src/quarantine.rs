@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Damage, StoreError, UNCHANGED};
 use crate::fs::{EntryKind, Filesystem};
-use crate::layout::{GenerationId, Layout, Quarantined, REASON_FILE};
+use crate::layout::{GenerationId, IDENTITY_FILE, Layout, Quarantined, REASON_FILE};
 use crate::{discover, persist, remove};
 
 const LOG: &str = "burn_backup::verify";
@@ -20,7 +20,7 @@ pub(crate) fn generation(
     damage: &Damage,
 ) -> Result<(), StoreError> {
     let from = layout.generation(id);
-    let to = free_place(fs, layout, &id.to_string())?;
+    let to = free_place(fs, layout, Quarantined::Generation { id, again: 1 })?;
     fs.rename(&from, &to)
         .map_err(StoreError::io("move to the quarantine", &from, UNCHANGED))?;
     sync(fs, &layout.generations())?;
@@ -30,32 +30,26 @@ pub(crate) fn generation(
         "generation {id} is damaged ({damage}); moved to '{}'", to.display(),
     );
     give_reason(fs, &to, &damage.to_string());
-    bound(fs, layout);
     Ok(())
 }
 
-/// Moves the damaged file `from` to the quarantine, into a directory with the reason.
-pub(crate) fn file(
+/// Moves the damaged `burn-backup.json` to the quarantine, into a directory with the reason.
+pub(crate) fn identity(
     fs: &dyn Filesystem,
     layout: &Layout,
-    from: &Path,
-    name: &str,
     reason: &str,
 ) -> Result<(), StoreError> {
-    let dir = free_place(fs, layout, name)?;
+    let from = &layout.identity();
+    let dir = free_place(fs, layout, Quarantined::Identity { again: 1 })?;
     fs.create_dir(&dir)
         .map_err(StoreError::io("create", &dir, UNCHANGED))?;
-    fs.rename(from, &dir.join(name)).map_err(StoreError::io(
-        "move to the quarantine",
-        from,
-        UNCHANGED,
-    ))?;
+    fs.rename(from, &dir.join(IDENTITY_FILE))
+        .map_err(StoreError::io("move to the quarantine", from, UNCHANGED))?;
     sync(fs, &dir)?;
     sync(fs, &layout.quarantine())?;
     sync(fs, layout.root())?;
     log::error!(target: LOG, "{reason}; moved to '{}'", dir.display());
     give_reason(fs, &dir, reason);
-    bound(fs, layout);
     Ok(())
 }
 
@@ -70,8 +64,9 @@ fn to_drop(quarantined: &[Quarantined]) -> Vec<Quarantined> {
     beyond(generations).chain(beyond(identities)).collect()
 }
 
-/// Removes the oldest of what is in quarantine. Failing that must not keep a good generation back.
-fn bound(fs: &dyn Filesystem, layout: &Layout) {
+/// Removes the oldest of what is in quarantine. To be called once a whole generation is found: if
+/// all are damaged, all may be needed. Failing that must not keep the good one back.
+pub(crate) fn bound(fs: &dyn Filesystem, layout: &Layout) {
     let drop_oldest = || {
         let quarantined = discover::quarantined(fs, layout)?;
         let all: Vec<_> = quarantined.iter().map(|(what, _)| *what).collect();
@@ -90,29 +85,31 @@ fn bound(fs: &dyn Filesystem, layout: &Layout) {
     }
 }
 
-/// A path in the quarantine at which nothing is: `name`, or `name-2` and so on.
-fn free_place(fs: &dyn Filesystem, layout: &Layout, name: &str) -> Result<PathBuf, StoreError> {
+/// The path in the quarantine for `what`: later than all of its like, so that the order of coming
+/// shows.
+fn free_place(
+    fs: &dyn Filesystem,
+    layout: &Layout,
+    what: Quarantined,
+) -> Result<PathBuf, StoreError> {
     let quarantine = layout.quarantine();
-    let kind = |path: &Path| {
-        fs.kind(path)
-            .map_err(StoreError::io("look at", path, UNCHANGED))
-    };
-    match kind(&quarantine)? {
+    let failed = |operation| StoreError::io(operation, &quarantine, UNCHANGED);
+    match fs.kind(&quarantine).map_err(failed("look at"))? {
         Some(EntryKind::Dir) => {}
         Some(_) => return Err(StoreError::Foreign { path: quarantine }),
         None => {
-            fs.create_dir(&quarantine)
-                .map_err(StoreError::io("create", &quarantine, UNCHANGED))?;
+            fs.create_dir(&quarantine).map_err(failed("create"))?;
             sync(fs, layout.root())?;
         }
     }
-    let mut place = quarantine.join(name);
-    let mut again = 1_u64;
-    while kind(&place)?.is_some() {
-        again += 1;
-        place = quarantine.join(format!("{name}-{again}"));
-    }
-    Ok(place)
+    let entries = fs.list(&quarantine).map_err(failed("list"))?;
+    let latest = entries
+        .iter()
+        .filter_map(|entry| Quarantined::from_dir_name(&entry.name))
+        .filter(|other| other.is_like(what))
+        .max();
+    let place = latest.map_or(what, Quarantined::once_more);
+    Ok(quarantine.join(place.dir_name()))
 }
 
 /// The reason is in the log already: failing to write it must not keep a good generation back.

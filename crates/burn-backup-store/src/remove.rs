@@ -7,36 +7,42 @@
 use std::io;
 use std::path::Path;
 
-use crate::error::{NOT_REMOVED, StoreError};
+use crate::error::{NOT_REMOVED, StoreError, TAKEN_AWAY};
 use crate::fs::{EntryKind, Filesystem};
 use crate::layout::{self, Layout};
 use crate::persist;
 
 /// Takes a directory out of its place, and removes what of it is ours. Nothing there is no error.
-pub(crate) fn retire(fs: &dyn Filesystem, layout: &Layout, dir: &Path) -> Result<(), StoreError> {
+pub(crate) fn retire(fs: &dyn Filesystem, layout: &Layout, place: &Path) -> Result<(), StoreError> {
     let failed = |operation, at: &Path| StoreError::io(operation, at, NOT_REMOVED);
-    if fs.kind(dir).map_err(failed("look at", dir))? != Some(EntryKind::Dir) {
+    if fs.kind(place).map_err(failed("look at", place))? != Some(EntryKind::Dir) {
         return Ok(());
     }
-    let away = layout.retired(dir, persist::draw()?);
-    fs.rename(dir, &away).map_err(failed("take away", dir))?;
-    let parent = dir.parent().unwrap_or(layout.root());
-    for changed in [parent, layout.root()] {
-        fs.sync_dir(changed).map_err(failed("sync", changed))?;
-    }
+    let away = layout.retired(place, persist::draw()?);
+    fs.rename(place, &away)
+        .map_err(failed("take away", place))?;
     finish(fs, layout, &away)
 }
 
-/// Removes what is ours of something that is out of its place already. What is left is not ours,
-/// and goes back where it was if it can.
+/// Removes what is out of its place. Of what was taken away from where it was, only what is ours; the
+/// rest goes back if it can.
 pub(crate) fn finish(fs: &dyn Filesystem, layout: &Layout, away: &Path) -> Result<(), StoreError> {
-    let failed = |operation, at: &Path| StoreError::io(operation, at, NOT_REMOVED);
-    if tree(fs, away).map_err(failed("remove", away))? {
+    let failed = |operation, at: &Path| StoreError::io(operation, at, TAKEN_AWAY);
+    let Some(place) = layout.place_of_retired(away) else {
+        return staged(fs, away).map(drop).map_err(failed("remove", away));
+    };
+    // That it is gone from there must be durable before it is gone at all, and whoever took it
+    // away may not have come to that.
+    sync_both(fs, layout, &place)?;
+    let depth = match place.parent() {
+        Some(parent) if parent == layout.root() => Depth::HoldsDirs,
+        _ => Depth::HoldsFiles,
+    };
+    if fs.kind(away).map_err(failed("look at", away))? != Some(EntryKind::Dir)
+        || clear(fs, away, depth).map_err(failed("remove", away))?
+    {
         return Ok(());
     }
-    let Some(place) = layout.place_of_retired(away) else {
-        return Ok(());
-    };
     let is_free = fs
         .kind(&place)
         .map_err(failed("look at", &place))?
@@ -45,28 +51,38 @@ pub(crate) fn finish(fs: &dyn Filesystem, layout: &Layout, away: &Path) -> Resul
     if is_free && fs.kind(parent).map_err(failed("look at", parent))? == Some(EntryKind::Dir) {
         fs.rename(away, &place)
             .map_err(failed("put back", &place))?;
-        for changed in [parent, layout.root()] {
-            fs.sync_dir(changed).map_err(failed("sync", changed))?;
+        sync_both(fs, layout, &place)?;
+    }
+    Ok(())
+}
+
+/// Makes it durable what is at `place`, and what at the root.
+fn sync_both(fs: &dyn Filesystem, layout: &Layout, place: &Path) -> Result<(), StoreError> {
+    let parent = place.parent().unwrap_or(layout.root());
+    for changed in [parent, layout.root()] {
+        let failed = |operation| StoreError::io(operation, changed, TAKEN_AWAY);
+        if fs.kind(changed).map_err(failed("look at"))? == Some(EntryKind::Dir) {
+            fs.sync_dir(changed).map_err(failed("sync"))?;
         }
     }
     Ok(())
 }
 
-/// Removes a file or directory that is out of its place, and what we wrote into it. What others put
-/// there stays, and the directory with it. No link is followed. Says whether nothing is left.
-pub(crate) fn tree(fs: &dyn Filesystem, path: &Path) -> io::Result<bool> {
+/// Removes a staged file or directory and what we wrote into it. What others put there stays, and
+/// the directory with it. No link is followed. Says whether nothing is left.
+pub(crate) fn staged(fs: &dyn Filesystem, path: &Path) -> io::Result<bool> {
     match fs.kind(path)? {
         None => Ok(true),
         Some(EntryKind::File) => fs.remove_file(path).map(|()| true),
-        Some(EntryKind::Dir) => clear(fs, path, Depth::MayHoldDirs),
+        Some(EntryKind::Dir) => clear(fs, path, Depth::HoldsFiles),
         Some(EntryKind::Other) => Ok(false),
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Depth {
-    /// It is all generations, or the quarantine, or one generation.
-    MayHoldDirs,
+    /// It is all generations, or the quarantine.
+    HoldsDirs,
     /// It is one generation.
     HoldsFiles,
 }
@@ -79,7 +95,7 @@ fn clear(fs: &dyn Filesystem, dir: &Path, depth: Depth) -> io::Result<bool> {
             EntryKind::File if layout::is_generation_file(&entry.name) => {
                 fs.remove_file(&path).map(|()| true)?
             }
-            EntryKind::Dir if depth == Depth::MayHoldDirs && layout::is_our_dir(&entry.name) => {
+            EntryKind::Dir if depth == Depth::HoldsDirs && layout::is_our_dir(&entry.name) => {
                 clear(fs, &path, Depth::HoldsFiles)?
             }
             _ => false,

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::error::{NOT_REMOVED, StoreError, UNCHANGED};
+use crate::error::{StoreError, TAKEN_AWAY, UNCHANGED};
 use crate::fs::{EntryKind, Filesystem, LockAttempt, RealFilesystem};
 use crate::identity::{self, Identity};
 use crate::layout::{Layout, Quarantined};
 use crate::persist::Staging;
-use crate::verify::Generation;
+use crate::verify::{Generation, Small};
 use crate::{discover, quarantine, remove, sweep, verify};
 
 const LOG: &str = "burn_backup::discover";
@@ -71,7 +71,11 @@ impl Store {
         }
         let layout = Layout::new(dir);
         let lock = claim(fs.as_ref(), &layout)?;
-        sweep::staging(fs.as_ref(), &layout)?;
+        log::debug!(target: LOG, "'{}' is open", dir.display());
+        if let Err(error) = sweep::staging(fs.as_ref(), &layout) {
+            // None of it is ever read.
+            log::warn!(target: LOG, "{error}: {}", cause(&error));
+        }
         create_generations(fs.as_ref(), &layout)?;
         let identity = identity::establish(fs.as_ref(), &layout, options.run_seed)?;
         Ok(Self {
@@ -102,14 +106,30 @@ impl Store {
     /// nothing about the generation; it stays in its place then.
     pub fn newest(&self) -> Result<Option<Generation>, StoreError> {
         let fs = self.fs.as_ref();
+        let mut not_moved = None;
         for id in discover::generations(fs, &self.layout)? {
             match verify::generation(fs, &self.layout, id, &self.identity)? {
                 Ok(generation) => {
                     log::debug!(target: LOG, "generation {id} is whole");
+                    quarantine::bound(fs, &self.layout);
                     return Ok(Some(generation));
                 }
-                Err(damage) => quarantine::generation(fs, &self.layout, id, &damage)?,
+                Err(damage) => match quarantine::generation(fs, &self.layout, id, &damage) {
+                    // The disk may be full. That must not keep an older one back.
+                    Err(error @ StoreError::Io { .. }) => {
+                        log::error!(
+                            target: LOG,
+                            "generation {id} is damaged ({damage}) and stays in its place: {error}: {}",
+                            cause(&error),
+                        );
+                        not_moved = Some(error);
+                    }
+                    moved => moved?,
+                },
             }
+        }
+        if let Some(error) = not_moved {
+            return Err(error);
         }
         let quarantined = discover::quarantined(fs, &self.layout)?;
         let is_generation = |what: &_| matches!(what, Quarantined::Generation { .. });
@@ -166,7 +186,8 @@ impl Store {
     pub fn remove(self) -> Result<(), StoreError> {
         let fs = self.fs.as_ref();
         let root = self.layout.root();
-        let failed = |operation, at: &Path| StoreError::io(operation, at, NOT_REMOVED);
+        let failed = |operation, at: &Path| StoreError::io(operation, at, TAKEN_AWAY);
+        log::debug!(target: LOG, "removing the backup in '{}'", root.display());
 
         // The quarantine first: with it gone, no generations means a new training.
         remove::retire(fs, &self.layout, &self.layout.quarantine())?;
@@ -196,6 +217,11 @@ const OWNER: &str = "process ";
 
 /// A lock file has one short line.
 const MAX_LOCK_BYTES: u64 = 4096;
+
+/// What an error was caused by, for the log.
+fn cause(error: &StoreError) -> String {
+    std::error::Error::source(error).map_or_else(String::new, ToString::to_string)
+}
 
 /// How often a training that ends meanwhile may take the directory away before that is an error.
 const CLAIMS: usize = 100;
@@ -256,11 +282,10 @@ fn is_ours(fs: &dyn Filesystem, layout: &Layout, path: &Path) -> Result<bool, St
         // In a backup directory it is, damaged or not.
         Some(EntryKind::File) if kind(&layout.identity())?.is_some() => Ok(true),
         Some(EntryKind::File) => match verify::read_small(fs, path, MAX_LOCK_BYTES) {
-            Ok(None) => Ok(true),
-            Ok(Some(line)) => Ok(is_owner_line(&line)),
+            Ok(Small::Whole(line)) => Ok(is_owner_line(&line)),
+            Ok(Small::NotAFile | Small::TooLong) => Ok(false),
             // On some systems a locked file can't be read; it is busy then.
-            Err(error) if error.kind() != ErrorKind::InvalidInput => Ok(true),
-            Err(_) => Ok(false),
+            Ok(Small::Missing) | Err(_) => Ok(true),
         },
     }
 }
@@ -284,8 +309,32 @@ fn create_generations(fs: &dyn Filesystem, layout: &Layout) -> Result<(), StoreE
     }
 }
 
-/// Creates `dir` and its missing parents, each made durable in its own parent. They may be links.
+/// Creates `dir` and its missing parents. They may be links. Each is made durable in its own parent,
+/// `dir` also if it is there: who made it may not have come to that.
 fn create_root(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_dirs(fs, dir, parent)?;
+    match fs.sync_dir(parent) {
+        // It is not ours, and nothing in it was made here.
+        Err(error) if is_not_for_us(&error) => {
+            log::debug!(target: LOG, "'{}' can't be synced: {error}", parent.display());
+            Ok(())
+        }
+        synced => synced.map_err(StoreError::io("sync", parent, UNCHANGED)),
+    }
+}
+
+fn is_not_for_us(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported
+    )
+}
+
+fn create_dirs(fs: &dyn Filesystem, dir: &Path, parent: &Path) -> Result<(), StoreError> {
     let failed = |operation| StoreError::io(operation, dir, UNCHANGED);
     match fs.kind(dir).map_err(failed("look at"))? {
         Some(EntryKind::Dir) => return Ok(()),
@@ -297,18 +346,12 @@ fn create_root(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {
         }
         None => {}
     }
-    let parent = match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
     if parent != Path::new(".") {
         create_root(fs, parent)?;
     }
     match fs.create_dir(dir) {
-        Ok(()) => {}
         // Another training may have made it meanwhile, for a directory of its own below.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => return create_root(fs, dir),
-        Err(error) => return Err(failed("create")(error)),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => create_dirs(fs, dir, parent),
+        created => created.map_err(failed("create")),
     }
-    fs.sync_dir(parent).map_err(failed("sync the parent of"))
 }

@@ -18,8 +18,8 @@ pub(crate) fn staging(fs: &dyn Filesystem, layout: &Layout) -> Result<(), StoreE
             continue;
         }
         let path = root.join(&entry.name);
+        log::debug!(target: LOG, "sweeping '{}'", path.display());
         remove::finish(fs, layout, &path)?;
-        log::debug!(target: LOG, "swept '{}'", path.display());
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Damage, StoreError, UNREAD};
-use crate::fs::Filesystem;
+use crate::fs::{EntryKind, Filesystem};
 use crate::identity::Identity;
 use crate::layout::{GenerationId, Layout, MANIFEST_FILE};
 use crate::manifest::{FORMAT_VERSION, Manifest, PartEntry};
@@ -76,15 +76,15 @@ pub(crate) fn manifest(
     identity: Option<&Identity>,
 ) -> Result<Result<Manifest, Damage>, StoreError> {
     let path = layout.generation(id).join(MANIFEST_FILE);
-    let bytes = match read_small(fs, &path, MAX_MANIFEST_BYTES) {
-        Ok(Some(bytes)) => bytes,
-        Ok(None) => return Ok(Err(Damage::ManifestMissing)),
-        Err(error) if is_not_a_file(&error) => {
+    let read = read_small(fs, &path, MAX_MANIFEST_BYTES);
+    let bytes = match read.map_err(StoreError::io("read", &path, UNREAD))? {
+        Small::Whole(bytes) => bytes,
+        Small::Missing => return Ok(Err(Damage::ManifestMissing)),
+        Small::NotAFile | Small::TooLong => {
             return Ok(Err(Damage::ManifestSize {
                 limit: MAX_MANIFEST_BYTES,
             }));
         }
-        Err(error) => return Err(StoreError::io("read", &path, UNREAD)(error)),
     };
     let Ok(text) = seal::unseal(&bytes) else {
         return Ok(Err(Damage::ManifestChecksum));
@@ -135,33 +135,32 @@ pub(crate) fn parse_versioned<T: DeserializeOwned>(
     }
 }
 
-/// Reads a whole file of at most `limit` bytes; `None` if there is none.
-pub(crate) fn read_small(
-    fs: &dyn Filesystem,
-    path: &Path,
-    limit: u64,
-) -> io::Result<Option<Vec<u8>>> {
-    let file = match fs.open_file(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let too_long = || {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("longer than {limit} bytes"),
-        ))
-    };
+/// What came of reading a small file.
+pub(crate) enum Small {
+    Whole(Vec<u8>),
+    Missing,
+    NotAFile,
+    TooLong,
+}
+
+/// Reads a whole file of at most `limit` bytes.
+pub(crate) fn read_small(fs: &dyn Filesystem, path: &Path, limit: u64) -> io::Result<Small> {
+    match fs.kind(path)? {
+        None => return Ok(Small::Missing),
+        Some(EntryKind::File) => {}
+        Some(EntryKind::Dir | EntryKind::Other) => return Ok(Small::NotAFile),
+    }
+    let file = fs.open_file(path)?;
     if file.len()? > limit {
-        return too_long();
+        return Ok(Small::TooLong);
     }
     let mut bytes = Vec::new();
     // It may be growing.
     file.take(limit + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
-        return too_long();
+        return Ok(Small::TooLong);
     }
-    Ok(Some(bytes))
+    Ok(Small::Whole(bytes))
 }
 
 /// Reads a part whose length the manifest knows, hashing on the way. No memory is taken before
@@ -178,15 +177,12 @@ fn part(
             found,
         }))
     };
-    let mut file = match fs.open_file(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound || is_not_a_file(&error) => {
-            return Ok(Err(Damage::PartMissing {
-                file: entry.file.clone(),
-            }));
-        }
-        Err(error) => return Err(error),
-    };
+    if fs.kind(path)? != Some(EntryKind::File) {
+        return Ok(Err(Damage::PartMissing {
+            file: entry.file.clone(),
+        }));
+    }
+    let mut file = fs.open_file(path)?;
     let found = file.len()?;
     let Ok(len) = usize::try_from(entry.bytes) else {
         return wrong_length(found);
@@ -212,8 +208,4 @@ fn part(
         }));
     }
     Ok(Ok(bytes))
-}
-
-fn is_not_a_file(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::InvalidInput
 }
