@@ -34,8 +34,8 @@ pub(crate) fn encode<M: LearnerModel>(
 
     let model = model.into_record().into_bytes().map_err(failed(MODEL))?;
     let model = model.shared();
-    if skip_nan && let Some(parameter) = poison::first_nan(model.clone()).map_err(failed(MODEL))? {
-        return Err(BackupError::Poisoned { parameter });
+    if skip_nan {
+        refuse_nan(model.clone())?;
     }
     write(MODEL, model)?;
 
@@ -50,6 +50,19 @@ pub(crate) fn encode<M: LearnerModel>(
         scheduler.into_bytes().map_err(failed(SCHEDULER))?,
     )?;
     Ok(state)
+}
+
+/// Refuses a model that is about to push the last good backup out.
+pub(crate) fn check<M: LearnerModel>(model: M) -> Result<(), BackupError> {
+    let record = model.into_record().into_bytes().map_err(failed(MODEL))?;
+    refuse_nan(record.shared())
+}
+
+fn refuse_nan(record: Bytes) -> Result<(), BackupError> {
+    match poison::first_nan(record).map_err(failed(MODEL))? {
+        Some(parameter) => Err(BackupError::Poisoned { parameter }),
+        None => Ok(()),
+    }
 }
 
 fn failed(part: &'static str) -> impl FnOnce(RecordError) -> BackupError {

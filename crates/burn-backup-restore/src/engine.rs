@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use crate::background::{Background, Desk, panic_message};
 use crate::builder::BackupAndRestore;
 use crate::burn_api::{BURN_VERSION, Items, RecordReader};
+use crate::encode;
 use crate::error::{BackupError, with_causes};
 use crate::handle::BackupHandle;
 use crate::restore::restore;
@@ -76,6 +77,7 @@ pub(crate) struct Engine<M: LearnerModel> {
     /// to the last optimizer step; this is the training at that moment.
     at_optimizer_step: Option<Snapshot<M>>,
     accumulates: bool,
+    skip_nan: bool,
     delete_at_end: bool,
     has_ended: bool,
     ending: Ending,
@@ -136,6 +138,7 @@ impl<M: LearnerModel> Engine<M> {
             has_stepped_here: false,
             at_optimizer_step: None,
             accumulates: surroundings.grad_accumulation > 1,
+            skip_nan: settings.skip_nan,
             delete_at_end: settings.delete_checkpoint,
             has_ended: false,
             ending: Ending::default(),
@@ -263,6 +266,9 @@ impl<M: LearnerModel> Engine<M> {
             self.keep(self.snapshot(learner));
         }
         self.settle();
+        if !self.trigger.at_end() && self.skip_nan && self.committed.is_some() {
+            self.check_before_deletion(learner);
+        }
         self.has_ended = true;
         self.note_ending();
     }
@@ -285,6 +291,7 @@ impl<M: LearnerModel> Engine<M> {
             store,
             background,
             handle,
+            committed,
             has_ended,
             delete_at_end,
             ..
@@ -293,7 +300,7 @@ impl<M: LearnerModel> Engine<M> {
         if !(has_ended && went_well && delete_at_end) {
             return;
         }
-        if handle.is_poisoned() {
+        if handle.is_poisoned() && committed.is_some() {
             log::error!(
                 target: LOG,
                 "the training ended with a model that holds NaN: the last good backup stays",
@@ -306,8 +313,17 @@ impl<M: LearnerModel> Engine<M> {
         };
         if let Err(error) = store.remove() {
             let error = Arc::new(BackupError::from(error));
-            log::error!(target: LOG, "the backup stays: {}", with_causes(&error));
+            log::error!(target: LOG, "the backup is not deleted to its end: {}", with_causes(&error));
             handle.failed(error);
+        }
+    }
+
+    /// Where no backup is taken at the end, nothing has looked for NaN in the model for which the
+    /// last backup is about to go.
+    fn check_before_deletion(&self, learner: &Learner<M>) {
+        if let Err(error) = encode::check(learner.model().valid()) {
+            log::error!(target: LOG, "{}", with_causes(&error));
+            self.handle.failed(Arc::new(error));
         }
     }
 

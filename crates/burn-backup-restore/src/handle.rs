@@ -43,7 +43,7 @@ struct Facts {
     restored_from: Option<(Position, Duration)>,
     last_backup: Option<Position>,
     last_error: Option<Arc<BackupError>>,
-    /// Whether the last backup was refused because the model held NaN.
+    /// Whether a backup was refused because the model held NaN, and none was committed since.
     is_poisoned: bool,
     stats: BackupStats,
 }
@@ -138,13 +138,15 @@ impl BackupHandle {
 
     pub(crate) fn failed(&self, error: Arc<BackupError>) {
         let mut facts = self.facts();
-        facts.is_poisoned = matches!(*error, BackupError::Poisoned { .. });
+        let is_refused = matches!(*error, BackupError::Poisoned { .. });
+        // A failure of another kind says nothing of the model.
+        facts.is_poisoned |= is_refused;
         facts.stats.failed += 1;
-        facts.stats.refused += u64::from(facts.is_poisoned);
+        facts.stats.refused += u64::from(is_refused);
         facts.last_error = Some(error);
     }
 
-    /// Whether the last backup was refused because the model held NaN.
+    /// Whether a backup was refused because the model held NaN, and none was committed since.
     pub(crate) fn is_poisoned(&self) -> bool {
         self.facts().is_poisoned
     }

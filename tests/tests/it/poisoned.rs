@@ -1,9 +1,12 @@
 //! Trainings that go wrong: NaN in a parameter.
 
+use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use burn_backup_restore::{BackupAndRestore, BackupError, BackupHandle, OnBackupError, SaveFreq};
+use burn_backup_store::testing::{FaultyFilesystem, Operation};
 use burn_backup_tests::{Backend, Halt, Run, Training};
 
 use crate::support::{generations, undisturbed};
@@ -112,6 +115,45 @@ fn a_training_that_ends_with_nan_keeps_the_last_good_backup() {
         let good = handle.last_backup().unwrap().global_step;
         assert_eq!(good, if frequency == SaveFreq::Epoch { 6 } else { 7 });
     }
+}
+
+#[test]
+fn a_full_disk_at_the_end_does_not_have_the_nan_forgotten() {
+    let scratch = tempfile::tempdir().unwrap();
+    let staged = AtomicUsize::new(0);
+    // The backups of batches 8 to 17 are refused; those after find no room.
+    let full = FaultyFilesystem::new(move |operation, path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if operation == Operation::CreateDir
+            && name.starts_with(".staging-0")
+            && staged.fetch_add(1, Ordering::Relaxed) >= 17
+        {
+            return Err(ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    });
+    let (_, handle, _) = run(scratch.path(), (8, 18), Halt::Never, |backup| {
+        backup.filesystem(Arc::new(full))
+    });
+    let stats = handle.stats();
+    assert_eq!((stats.committed, stats.refused, stats.failed), (7, 10, 12));
+    assert_eq!(generations(scratch.path()), ["00000007"]);
+}
+
+#[test]
+fn nan_at_the_end_keeps_the_backup_of_a_stop_too() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    let never = |backup: BackupAndRestore| backup.save_freq(SaveFreq::Never);
+    run(&dir, (9, 9), Halt::Stop(4), never);
+    // Restored after batch 4, so that its last batch is the 14th here.
+    let (_, handle, _) = run(&dir, (10, 14), Halt::Never, never);
+    assert_eq!(handle.stats().refused, 1);
+    assert_eq!(generations(&dir), ["00000001"]);
+
+    let (_, handle, _) = run(&dir, (30, 30), Halt::Never, never);
+    assert_eq!(handle.stats().refused, 0);
+    assert!(!dir.exists());
 }
 
 #[test]

@@ -328,6 +328,34 @@ fn the_quarantine_keeps_the_newest() {
     );
 }
 
+#[test]
+fn of_what_comes_to_the_quarantine_again_and_again_the_latest_stay() {
+    let scratch = Scratch::new().with_generations(1);
+    for _ in 1..=6 {
+        fs::write(scratch.root().join("burn-backup.json"), b"damaged").unwrap();
+        assert_is(scratch.open().newest().unwrap(), 1);
+    }
+    assert_eq!(
+        names(scratch.root().join("quarantine")),
+        [
+            "burn-backup.json-4",
+            "burn-backup.json-5",
+            "burn-backup.json-6"
+        ]
+    );
+}
+
+#[test]
+fn with_no_whole_generation_left_all_damaged_ones_stay_in_quarantine() {
+    let scratch = Scratch::new().with_generations(6);
+    for number in 1..=6 {
+        fs::write(scratch.generation(number).join("model.bpk"), b"").unwrap();
+    }
+    let error = scratch.open().newest().err().unwrap();
+    assert!(matches!(error, StoreError::NoneLeft { .. }), "{error}");
+    assert_eq!(names(scratch.root().join("quarantine")).len(), 6);
+}
+
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
 

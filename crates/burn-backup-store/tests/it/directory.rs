@@ -73,6 +73,25 @@ fn a_file_that_somebody_put_into_the_quarantine_does_not_keep_a_new_training_out
 }
 
 #[test]
+fn a_directory_inside_a_generation_is_not_ours_whatever_its_name() {
+    let scratch = Scratch::new().with_generations(2);
+    let theirs: Vec<_> = [1, 2]
+        .map(|number| scratch.generation(number).join("00000009/model.bpk"))
+        .into();
+    for file in &theirs {
+        fs::create_dir(file.parent().unwrap()).unwrap();
+        fs::write(file, b"theirs").unwrap();
+    }
+    let store = scratch.open();
+    let committed = save(&store, 3).unwrap();
+    store.prune(&committed, 1).unwrap();
+    store.remove().unwrap();
+    for file in &theirs {
+        assert_eq!(fs::read(file).unwrap(), b"theirs", "{}", file.display());
+    }
+}
+
+#[test]
 fn what_is_no_file_in_the_quarantine_does_not_keep_a_new_training_out() {
     let scratch = Scratch::new().with_generations(2);
     let part = scratch.generation(2).join("model.bpk");

@@ -1,13 +1,13 @@
 //! Random edits of the whole directory: what is found is exact, or it is an error.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use burn_backup_store::testing::{Image, MemoryFilesystem, Node, THEIRS, below, edit, report};
 use burn_backup_store::{Generation, OpenOptions, Store, StoreError};
 use proptest::prelude::{ProptestConfig, any};
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{TestCaseError, TestRunner};
 
 use crate::support::{is_whole, save};
 
@@ -59,15 +59,23 @@ fn their_files(image: &Image) -> usize {
         .count()
 }
 
-/// Looks for the newest generation on an edited disk, and says what is wrong.
-fn check(before: &Image, after: &Image) -> Result<(), String> {
+/// How a store may answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Found,
+    Empty,
+    Refused,
+}
+
+/// Looks for the newest generation on an edited disk, and says what is wrong with the answer.
+fn check(before: &Image, after: &Image) -> Result<Answer, String> {
     let disk = MemoryFilesystem::holding(after);
     let untouched = newest_untouched(before, after);
     let found = open(&disk).and_then(|store| store.newest().map(|newest| (store, newest)));
     if their_files(&disk.image()) != their_files(after) {
         return Err("somebody's file is gone".to_owned());
     }
-    let store = match (found, untouched) {
+    let (store, answer) = match (found, untouched) {
         (Ok((store, Some(mut generation))), _) => {
             let found = number(&generation);
             if !is_whole(&mut generation) {
@@ -76,7 +84,7 @@ fn check(before: &Image, after: &Image) -> Result<(), String> {
             if found < untouched {
                 return Err(format!("{found:?} was found, but {untouched:?} is whole"));
             }
-            store
+            (store, Answer::Found)
         }
         (Ok((_, None)), Some(whole)) => {
             return Err(format!("nothing was found, but {whole} is whole"));
@@ -84,8 +92,17 @@ fn check(before: &Image, after: &Image) -> Result<(), String> {
         (Err(StoreError::NoneLeft { .. }), Some(whole)) => {
             return Err(format!("none is left, but {whole} is whole"));
         }
-        (Ok((store, None)), None) => store,
-        (Err(_), _) => return Ok(()),
+        (Ok((store, None)), None) => (store, Answer::Empty),
+        // These say that something else stands there, or that it is somebody else's.
+        (
+            Err(
+                StoreError::Foreign { .. }
+                | StoreError::NotADirectory { .. }
+                | StoreError::NoneLeft { .. },
+            ),
+            _,
+        ) => return Ok(Answer::Refused),
+        (Err(error), _) => return Err(format!("an error that says nothing: {error}")),
     };
 
     let saved = save(&store, 99).and_then(|committed| store.prune(&committed, 1));
@@ -101,13 +118,14 @@ fn check(before: &Image, after: &Image) -> Result<(), String> {
     if their_files(&disk.image()) != their_files(after) {
         return Err("somebody's file was removed".to_owned());
     }
-    Ok(())
+    Ok(answer)
 }
 
 #[test]
 fn after_random_edits_of_the_directory_what_is_found_is_exact_or_an_error() {
     let before = image();
     let edits = AtomicUsize::new(0);
+    let answers = Mutex::new(Vec::new());
     let config = ProptestConfig {
         cases: CASES,
         failure_persistence: None,
@@ -121,15 +139,21 @@ fn after_random_edits_of_the_directory_what_is_found_is_exact_or_an_error() {
             done.push(edit(&mut after, &mut numbers.iter().copied()));
         }
         edits.fetch_add(done.len(), Ordering::Relaxed);
-        check(&before, &after).map_err(|what| {
-            proptest::test_runner::TestCaseError::fail(format!("{what}, after {done:?}"))
-        })
+        let answer = check(&before, &after)
+            .map_err(|what| TestCaseError::fail(format!("{what}, after {done:?}")))?;
+        answers.lock().unwrap().push(answer);
+        Ok(())
     });
     if let Err(failure) = checked {
         panic!("{failure}");
     }
+    let answers = answers.into_inner().unwrap();
+    let count = |which| answers.iter().filter(|answer| **answer == which).count();
+    let (found, refused) = (count(Answer::Found), count(Answer::Refused));
     report(&format!(
-        "random edits: {} of {CASES} directories",
-        edits.into_inner()
+        "random edits: {} of {CASES} directories, in {found} of which a generation was found, and \
+         {refused} of which were refused",
+        edits.into_inner(),
     ));
+    assert!(found > answers.len() / 2, "{found}");
 }

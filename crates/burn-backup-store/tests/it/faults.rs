@@ -1,4 +1,5 @@
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -95,6 +96,7 @@ fn whichever_call_of_a_removal_fails_the_newest_is_whole_or_nothing_is_left() {
             calls.start();
             let removed = store.remove();
             let made = calls.stop();
+            let was_taken_away = !scratch.root().join("generations").exists();
             if made < at {
                 removed.unwrap();
                 assert!(!scratch.root().exists());
@@ -102,11 +104,62 @@ fn whichever_call_of_a_removal_fails_the_newest_is_whole_or_nothing_is_left() {
                 assert!(made > 15);
                 break;
             }
-            if let Some(newest) = scratch.open().newest().unwrap() {
-                assert_is(Some(newest), 2);
+            let newest = scratch.open().newest().unwrap();
+            if was_taken_away {
+                assert!(newest.is_none());
+            } else {
+                assert!(removed.is_err());
+                assert_is(newest, 2);
             }
         }
     }
+}
+
+/// Opens the directory with the filesystem failing where `fails` says so.
+fn open_faulty(
+    scratch: &Scratch,
+    kind: io::ErrorKind,
+    fails: impl Fn(Operation, &Path) -> bool + Send + Sync + 'static,
+) -> Store {
+    let filesystem = FaultyFilesystem::new(move |operation, path| match fails(operation, path) {
+        true => Err(kind.into()),
+        false => Ok(()),
+    });
+    let options = OpenOptions::default().filesystem(Arc::new(filesystem));
+    Store::open(scratch.root(), options).unwrap()
+}
+
+#[test]
+fn a_damaged_generation_that_cannot_be_moved_is_passed_over() {
+    let scratch = Scratch::new().with_generations(2);
+    std::fs::write(scratch.generation(2).join("model.bpk"), b"").unwrap();
+    let full =
+        |operation, path: &Path| operation == Operation::CreateDir && path.ends_with("quarantine");
+    let store = open_faulty(&scratch, io::ErrorKind::StorageFull, full);
+    assert_is(store.newest().unwrap(), 1);
+    assert!(scratch.generation(2).exists());
+    drop(store);
+
+    std::fs::write(scratch.generation(1).join("model.bpk"), b"").unwrap();
+    let store = open_faulty(&scratch, io::ErrorKind::StorageFull, full);
+    let error = store.newest().err().unwrap();
+    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    drop(store);
+    let error = scratch.open().newest().err().unwrap();
+    assert!(matches!(error, StoreError::NoneLeft { .. }), "{error}");
+}
+
+#[test]
+fn what_is_not_needed_does_not_keep_the_newest_back() {
+    let scratch = Scratch::new().with_generations(2);
+    let left = scratch.root().join(".staging-00000003-0123456789abcdef");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("model.bpk"), b"half").unwrap();
+    let store = open_faulty(&scratch, io::ErrorKind::Other, |operation, path| {
+        let is_older = operation == Operation::List && path.ends_with("00000001");
+        is_older || operation == Operation::RemoveFile
+    });
+    assert_is(store.newest().unwrap(), 2);
 }
 
 /// Runs `process` on directories made by `prepare`, each time ended at a later call (that call and

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn_backup_store::testing::{
-    Fault, FaultyFilesystem, Image, MemoryFilesystem, Node, Operation, report,
+    Failure, Fault, FaultyFilesystem, Image, MemoryFilesystem, Node, Operation, report,
 };
 use burn_backup_store::{Filesystem, OpenOptions, Store, StoreError};
 
@@ -18,6 +19,9 @@ const IMAGES_PER_CUT: usize = 96;
 
 /// Of how many images one is opened by a process that is cut off as well.
 const CUT_AGAIN_EVERY: usize = 64;
+
+/// The same, after a process that failed.
+const CUT_AGAIN_AFTER_A_FAILURE: usize = 512;
 
 /// A process, from opening the directory to closing it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,39 +60,37 @@ enum Found {
 }
 
 /// What may be found after a power cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Legal {
     committed: Option<u64>,
     all_damaged: bool,
-    being_saved: Option<u64>,
+    /// Generations of whose saving nothing more was heard.
+    being_saved: Vec<u64>,
     may_be_gone: bool,
 }
 
 impl Legal {
-    fn after(self, claim: Claim) -> Self {
+    fn after(mut self, claim: Claim) -> Self {
         let settled = |committed| Self {
             committed,
             all_damaged: false,
-            being_saved: None,
+            being_saved: Vec::new(),
             may_be_gone: false,
         };
         match claim {
-            Claim::Saving(number) => Self {
-                being_saved: Some(number),
-                ..self
-            },
-            Claim::Saved(number) => settled(Some(number)),
-            Claim::Removing => Self {
-                may_be_gone: true,
-                ..self
-            },
-            Claim::Removed => settled(None),
+            Claim::Saving(number) => self.being_saved.push(number),
+            Claim::Saved(number) => return settled(Some(number)),
+            Claim::Removing => self.may_be_gone = true,
+            Claim::Removed => return settled(None),
         }
+        self
     }
 
-    fn allows(self, found: Found) -> bool {
+    fn allows(&self, found: Found) -> bool {
         match found {
-            Found::Generation(number) => [self.committed, self.being_saved].contains(&Some(number)),
+            Found::Generation(number) => {
+                self.committed == Some(number) || self.being_saved.contains(&number)
+            }
             Found::Nothing => self.may_be_gone || self.committed.is_none() && !self.all_damaged,
             Found::NoneLeft => self.all_damaged,
         }
@@ -182,7 +184,25 @@ impl Story {
             true => Err(Fault::Lie),
             false => Ok(()),
         };
-        let store = open(FaultyFilesystem::over(self.disk.clone(), rule))?;
+        self.run_on(process, FaultyFilesystem::over(self.disk.clone(), rule))
+    }
+
+    /// Runs a process on the disk that ends, or has a failure, at the call number `at`. Gives the
+    /// number of calls that it made.
+    fn run_failing(&mut self, process: Process, failure: Failure, at: usize) -> usize {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let fails = failure.at(at);
+        let rule = move |operation, _: &Path| {
+            fails(counted.fetch_add(1, Ordering::Relaxed) + 1, operation)
+        };
+        // What comes of it, the claims tell.
+        let _ = self.run_on(process, FaultyFilesystem::over(self.disk.clone(), rule));
+        calls.load(Ordering::Relaxed)
+    }
+
+    fn run_on(&mut self, process: Process, disk: FaultyFilesystem) -> Result<(), StoreError> {
+        let store = open(disk)?;
         match process {
             Process::Open => {}
             Process::Restore => match store.newest() {
@@ -216,7 +236,7 @@ impl Story {
         let at_start = Legal {
             committed: self.start.newest,
             all_damaged: self.start.is_damaged && self.start.newest.is_none(),
-            being_saved: None,
+            being_saved: Vec::new(),
             may_be_gone: false,
         };
         self.claims
@@ -227,27 +247,45 @@ impl Story {
 }
 
 /// Looks at the images of stories, each once.
-#[derive(Default)]
 struct Checker {
+    images_per_cut: usize,
+    cut_again_every: usize,
     seen: HashSet<(Image, Legal)>,
     images: usize,
     cut_again: usize,
 }
 
+impl Default for Checker {
+    fn default() -> Self {
+        Self {
+            images_per_cut: IMAGES_PER_CUT,
+            cut_again_every: CUT_AGAIN_EVERY,
+            seen: HashSet::new(),
+            images: 0,
+            cut_again: 0,
+        }
+    }
+}
+
 impl Checker {
     /// Cuts the power at every point of a story, and looks at what can be left.
     fn check(&mut self, story: &Story) -> Result<(), String> {
-        for cut in 0..=story.disk.changes() {
+        self.check_from(0, story)
+    }
+
+    /// The same, from the change number `from` on.
+    fn check_from(&mut self, from: usize, story: &Story) -> Result<(), String> {
+        for cut in from..=story.disk.changes() {
             let legal = story.legal(cut);
-            for image in story.disk.power_cuts(cut, IMAGES_PER_CUT) {
-                if !self.seen.insert((image.clone(), legal)) {
+            for image in story.disk.power_cuts(cut, self.images_per_cut) {
+                if !self.seen.insert((image.clone(), legal.clone())) {
                     continue;
                 }
                 self.images += 1;
                 let failed = |what| format!("after {cut} changes: {what}; on {}", paths(&image));
-                let disk = look(&image, legal, &story.start).map_err(failed)?;
-                if self.images.is_multiple_of(CUT_AGAIN_EVERY) {
-                    self.check_again(&disk, legal, &story.start)
+                let disk = look(&image, &legal, &story.start).map_err(failed)?;
+                if self.images.is_multiple_of(self.cut_again_every) {
+                    self.check_again(&disk, &legal, &story.start)
                         .map_err(failed)?;
                 }
             }
@@ -259,7 +297,7 @@ impl Checker {
     fn check_again(
         &mut self,
         disk: &MemoryFilesystem,
-        legal: Legal,
+        legal: &Legal,
         start: &Start,
     ) -> Result<(), String> {
         for cut in 0..=disk.changes() {
@@ -292,7 +330,7 @@ fn paths(image: &Image) -> String {
 
 /// Restores from an image, and says what is wrong with what is found. Gives the disk as it is after
 /// the restore.
-fn look(image: &Image, legal: Legal, start: &Start) -> Result<MemoryFilesystem, String> {
+fn look(image: &Image, legal: &Legal, start: &Start) -> Result<MemoryFilesystem, String> {
     let in_words = |error: StoreError| error.to_string();
     let disk = MemoryFilesystem::holding(image);
     let store = open(disk.clone()).map_err(in_words)?;
@@ -389,6 +427,58 @@ fn cut_off_with_other_peoples_files_in_the_directory() {
 fn cut_off_with_every_generation_damaged() {
     let start = Start::with_generations(1).damaged();
     assert_all_legal("every generation damaged", &start);
+}
+
+/// How many images of one power cut are looked at, at the most, after a process that failed.
+const IMAGES_AFTER_A_FAILURE: usize = 12;
+
+/// Lets a process die, or have a call fail, at every call; the next one runs on what is there, some
+/// of it not durable; and the power is cut at every point from then on.
+fn assert_legal_after_failures(what: &str, failure: Failure, start: &Start) {
+    let mut checker = Checker {
+        images_per_cut: IMAGES_AFTER_A_FAILURE,
+        cut_again_every: CUT_AGAIN_AFTER_A_FAILURE,
+        ..Checker::default()
+    };
+    let processes = [Process::SaveAndPrune, Process::Restore, Process::Finish];
+    for first in processes {
+        for second in processes {
+            for at in 1.. {
+                let mut story = Story::new(start);
+                let calls = story.run_failing(first, failure, at);
+                let from = story.disk.changes();
+                if let Err(error) = story.run(second, |_, _| false) {
+                    panic!("{first:?} failed at {at}, {second:?}: {error}");
+                }
+                if let Err(what) = checker.check_from(from, &story) {
+                    panic!("{first:?} failed at {at}, {second:?}: {what}");
+                }
+                if calls < at {
+                    break;
+                }
+            }
+        }
+    }
+    checker.report(what);
+}
+
+#[test]
+fn cut_off_after_a_process_that_was_killed() {
+    assert_legal_after_failures("killed before, a new disk", Failure::Dead, &Start::empty());
+    let start = Start::with_generations(2);
+    assert_legal_after_failures("killed before, two generations", Failure::Dead, &start);
+}
+
+#[test]
+fn cut_off_after_a_process_whose_disk_failed_once() {
+    let start = Start::with_generations(2);
+    assert_legal_after_failures("failed before, two generations", Failure::Device, &start);
+    let start = Start::with_generations(3).damaged();
+    assert_legal_after_failures(
+        "failed before, a damaged generation",
+        Failure::Device,
+        &start,
+    );
 }
 
 type Lie = fn(Operation, &Path) -> bool;
