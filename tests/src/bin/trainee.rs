@@ -6,8 +6,8 @@
 //!
 //! - `abort`: to abort in that training batch; `abort-in-validation`: in that validation batch;
 //!   `abort-in-call`: in that call to the filesystem.
-//! - `stop`: to be stopped in that training batch, as by its user; `keep`: to keep the backup at its
-//!   end.
+//! - `stop`: to be stopped in that training batch, as by its user.
+//! - `keep`: to keep the backup at its end; `keep-all`: to keep all generations.
 //! - `fill`: to fill the disk that `BACKUP_DIR` is on; `free`: to free it again.
 //! - `wait`: to say `waiting`, and wait for a line on the standard input.
 //!
@@ -58,6 +58,9 @@ fn main() {
         backup = backup.filesystem(aborting(at));
     }
     backup = backup.delete_checkpoint(told_of("keep").is_none());
+    if told_of("keep-all").is_some() {
+        backup = backup.keep_last(usize::MAX);
+    }
     let halt = told_of("abort-in-validation").map_or(Halt::Never, Halt::AbortInValidation);
     let interrupter = Interrupter::new();
     let stopped = interrupter.clone();

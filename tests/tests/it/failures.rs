@@ -12,7 +12,7 @@ use burn_backup_restore::{
 use burn_backup_store::testing::{Failure, FaultyFilesystem, Operation, report};
 use burn_backup_tests::{Backend, Calls, Halt, RecordingRenderer, Run, Training};
 
-use crate::support::{generations, undisturbed};
+use crate::support::{contents, generations, undisturbed};
 
 /// Fails the syncs of optimizer parts of which `fails` says so; they are counted from 1.
 fn failing_saves(
@@ -184,6 +184,64 @@ fn whichever_call_fails_what_the_handle_calls_the_last_backup_is_continued() {
                 assert!(steps(found) <= Some(2), "{failure:?} at {at}");
             }
             if calls < at {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn whichever_call_fails_while_a_training_is_taken_up_nothing_is_lost() {
+    let training = short_training();
+    let expected = undisturbed(&training);
+    let prepared = tempfile::tempdir().unwrap();
+    let backup = Training::backup(prepared.path()).save_freq(1).keep_last(2);
+    training.run(backup, Halt::Fail(3));
+    // The newest is damaged: there is one to be quarantined, and one to be restored.
+    let newest = prepared.path().join("generations/00000002/model.bpk");
+    std::fs::write(newest, b"").unwrap();
+    let prepared = contents(prepared.path())
+        .into_iter()
+        .map(|(path, bytes)| {
+            (
+                path.strip_prefix(prepared.path()).unwrap().to_owned(),
+                bytes,
+            )
+        })
+        .collect::<Vec<_>>();
+
+    for failure in Failure::ALL {
+        for at in 1.. {
+            let scratch = tempfile::tempdir().unwrap();
+            let dir = scratch.path().join("backup");
+            for (path, bytes) in &prepared {
+                let path = dir.join(path);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, bytes).unwrap();
+            }
+            let (run, handle, calls) = run_failing(&training, &dir, Halt::Fail(2), failure, at);
+            let steps = |at: Option<Position>| at.map(|at| at.global_step);
+            let last = if run.losses.is_empty() {
+                let error = run.backup_error();
+                assert!(matches!(error, BackupError::Store(_)), "{error}");
+                Some(1)
+            } else {
+                assert_eq!(
+                    steps(handle.restored_from()),
+                    Some(1),
+                    "{failure:?} at {at}"
+                );
+                steps(handle.last_backup()).max(Some(1))
+            };
+
+            let backup = Training::backup(&dir);
+            let next = backup.handle();
+            let again = training.run(backup, Halt::Never);
+            assert!(again.weights == expected.weights, "{failure:?} at {at}");
+            assert!(steps(next.restored_from()) >= last, "{failure:?} at {at}");
+            if calls < at {
+                report(&format!("taking up, {failure:?}: failed at {calls} calls"));
+                assert!(calls > 60, "{calls}");
                 break;
             }
         }

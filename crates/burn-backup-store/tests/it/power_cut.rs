@@ -496,7 +496,7 @@ fn is_found_out(lies: Lie, start: &Start) -> bool {
 }
 
 #[test]
-fn each_sync_is_needed() {
+fn a_disk_that_lies_about_the_syncs_of_one_place_is_found_out() {
     let whole = Start::with_generations(1);
     let damaged = Start::with_generations(1).damaged();
     let shared = Start::with_generations(2).with_their_files(&["generations/00000002/theirs"]);

@@ -14,28 +14,30 @@ use crate::trainee::{End, Scratch, damage};
 const DEFAULT_KILLS: u64 = 300;
 
 /// What a training says.
+const OPEN: &str = "' is open";
 const RESTORED: &str = "restored from backup";
-const COMMITTED: &str = "bytes in";
-const LAST_COMMIT: &str = "at epoch 2, batch 0";
+const COMMITTED: &str = "burn_backup::commit] backup ";
+const REMOVING: &str = "removing the backup in";
+const REMOVED: &str = "backup' removed";
 
 /// When a process is killed.
 #[derive(Debug, Clone, Copy)]
 enum Moment {
     /// At any time.
     Any,
-    /// While it looks for a backup and restores it.
-    Start,
+    /// From when it has the directory until it has restored.
+    Restore,
     /// The same, with the newest backup damaged.
-    StartWithDamage,
-    /// After the last backup, while everything is deleted.
-    End,
+    Quarantine,
+    /// From when it begins to delete the backup.
+    Deletion,
 }
 
 /// How long things take on this machine.
 struct Times {
-    start: Duration,
     whole: Duration,
-    end: Duration,
+    restore: Duration,
+    deletion: Duration,
 }
 
 /// In what the kills came.
@@ -71,12 +73,13 @@ fn report(figure: &str) {
 fn undisturbed() -> (String, Times) {
     let scratch = Scratch::new();
     let mut process = scratch.start();
-    process.wait_for(LAST_COMMIT).unwrap();
-    let (started, committed) = (process.started(), Instant::now());
+    let removing = process.wait_for(REMOVING).unwrap();
+    let removed = process.wait_for(REMOVED).unwrap();
+    let started = process.started();
     let (End::Finished { digest }, _) = process.end() else {
         panic!("nobody kills it");
     };
-    let (whole, end) = (started.elapsed(), committed.elapsed());
+    let whole = started.elapsed();
 
     // A second one is killed when there is something to restore.
     let mut process = scratch.start();
@@ -84,9 +87,15 @@ fn undisturbed() -> (String, Times) {
     process.wait_for(COMMITTED).unwrap();
     process.kill();
     let mut process = scratch.start();
-    let start = process.wait_for(RESTORED).unwrap();
+    let open = process.wait_for(OPEN).unwrap();
+    let restored = process.wait_for(RESTORED).unwrap();
     process.kill();
-    (digest, Times { start, whole, end })
+    let times = Times {
+        whole,
+        restore: restored - open,
+        deletion: removed - removing,
+    };
+    (digest, times)
 }
 
 /// Runs a training until it is done, killing its processes at random moments. Gives its digest.
@@ -96,40 +105,42 @@ fn train_and_kill(random: &mut StdRng, times: &Times, tally: &mut Tally) -> Stri
         let generations = scratch.generations();
         let moment = match random.random_range(0..10) {
             0..=3 => Moment::Any,
-            4..=5 => Moment::Start,
-            6..=7 if generations.len() > 1 => Moment::StartWithDamage,
-            6..=8 => Moment::Start,
-            _ => Moment::End,
+            4..=5 => Moment::Restore,
+            6..=7 if generations.len() > 1 => Moment::Quarantine,
+            6..=8 => Moment::Restore,
+            _ => Moment::Deletion,
         };
-        if let (Moment::StartWithDamage, Some(newest)) = (moment, generations.last()) {
+        if let (Moment::Quarantine, Some(newest)) = (moment, generations.last()) {
             damage(newest);
         }
-        let some_of = |time: Duration, random: &mut StdRng| time.mul_f64(random.random());
         let mut process = scratch.start();
-        match moment {
-            Moment::Any => process.run_for(some_of(times.whole, random)),
-            Moment::Start | Moment::StartWithDamage => {
-                process.run_for(some_of(times.start, random));
+        let span = match moment {
+            Moment::Any => times.whole,
+            Moment::Restore | Moment::Quarantine => {
+                process.wait_for(OPEN);
+                times.restore
             }
-            Moment::End => {
-                // A training that was complete already says nothing of a commit.
-                process.wait_for(LAST_COMMIT);
-                process.run_for(some_of(times.end, random));
+            Moment::Deletion => {
+                process.wait_for(REMOVING);
+                times.deletion
             }
-        }
+        };
+        process.run_for(span.mul_f64(random.random()));
         let (end, said) = process.kill();
         let has_said = |what: &str| said.iter().any(|line| line.contains(what));
         match (end, moment) {
             (End::Finished { digest }, _) => return digest,
-            (End::Killed, _) if has_said(LAST_COMMIT) => {
+            (End::Killed, _) if has_said(REMOVING) => {
                 tally.deletion += 1;
                 let is_half_done = scratch.backup().exists() && scratch.generations().is_empty();
                 tally.half_deleted += u64::from(is_half_done);
             }
-            (End::Killed, Moment::StartWithDamage) if !has_said(RESTORED) => {
+            (End::Killed, Moment::Quarantine) if has_said(OPEN) && !has_said(RESTORED) => {
                 tally.quarantine += 1;
             }
-            (End::Killed, _) if !generations.is_empty() && !has_said(RESTORED) => {
+            (End::Killed, _)
+                if has_said(OPEN) && !has_said(RESTORED) && !generations.is_empty() =>
+            {
                 tally.restore += 1;
             }
             (End::Killed, _) => tally.training += 1,
@@ -152,7 +163,7 @@ fn killed_at_random_moments_every_training_ends_with_the_undisturbed_digest() {
         tally.trainings += 1;
     }
     report(&format!(
-        "kill -9: {} kills in {} trainings and {:.0?}: {} in training, {} in a restore, {} in a \
+        "kill -9: {} kills in {} trainings and {:.0?}: {} before or in training, {} in a restore, {} in a \
          restore with a damaged backup, {} in the deletion at the end, which was half done {} times",
         tally.kills(),
         tally.trainings,
@@ -169,9 +180,10 @@ fn killed_at_random_moments_every_training_ends_with_the_undisturbed_digest() {
             quarantine,
             training,
             deletion,
+            half_deleted,
             ..
         } = tally;
-        for kind in [restore, quarantine, training, deletion] {
+        for kind in [restore, quarantine, training, deletion, half_deleted] {
             assert!(kind > 0, "{tally:?}");
         }
     }
