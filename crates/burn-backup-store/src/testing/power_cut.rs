@@ -137,25 +137,28 @@ impl Aftermath {
     }
 
     fn some_outcomes(&self, choices: &[usize], limit: usize) -> Vec<Outcome> {
-        let in_order: Vec<Outcome> = (0..=self.open_names)
-            .flat_map(|changed| (0..4).map(move |contents| (changed, contents)))
-            .map(|(changed, contents)| {
+        // A disk that keeps the order of changes: the first so many of them are there.
+        let in_order = |contents: usize| {
+            (0..=self.open_names).map(move |changed| {
                 let pick = |(at, choices): (usize, &usize)| match at < self.open_names {
                     true => usize::from(at < changed),
                     false => contents % choices,
                 };
-                choices.iter().enumerate().map(pick).collect()
+                choices.iter().enumerate().map(pick).collect::<Outcome>()
             })
-            .collect();
-        let one_off = in_order.iter().flat_map(|outcome| {
-            choices.iter().enumerate().map(|(at, choices)| {
-                let mut outcome = outcome.clone();
-                if let Some(choice) = outcome.get_mut(at) {
-                    *choice = (*choice + 1) % choices;
-                }
-                outcome
+        };
+        // One thing is otherwise. Those in which all later changes are there come first.
+        let one_off = |contents| {
+            in_order(contents).rev().flat_map(|outcome| {
+                choices.iter().enumerate().map(move |(at, choices)| {
+                    let mut outcome = outcome.clone();
+                    if let Some(choice) = outcome.get_mut(at) {
+                        *choice = (*choice + 1) % choices;
+                    }
+                    outcome
+                })
             })
-        });
+        };
         let drawn = (0_u64..).map(|n| {
             let draw = |(at, choices): (usize, &usize)| {
                 let seed = [n.to_le_bytes(), (at as u64).to_le_bytes()].concat();
@@ -165,10 +168,10 @@ impl Aftermath {
         });
 
         let mut seen = HashSet::new();
-        in_order
-            .iter()
-            .cloned()
-            .chain(one_off)
+        in_order(WHOLE)
+            .chain(one_off(WHOLE))
+            .chain((0..4).flat_map(in_order))
+            .chain((0..4).flat_map(one_off))
             .chain(drawn)
             .filter(|outcome| seen.insert(outcome.clone()))
             .take(limit)
@@ -176,7 +179,10 @@ impl Aftermath {
     }
 }
 
-/// The old contents, the first half of what is new, all of it, and as many zeros.
+/// The number of what was written among the contents that a file may have.
+const WHOLE: usize = 0;
+
+/// What was written, the old contents, the first half of what is new, and as many zeros.
 fn possible_contents(durable: &[u8], written: &[u8]) -> Vec<Vec<u8>> {
     let kept = match written.starts_with(durable) {
         true => durable.len(),
@@ -185,9 +191,9 @@ fn possible_contents(durable: &[u8], written: &[u8]) -> Vec<Vec<u8>> {
     let (old, new) = written.split_at(kept);
     let (half, _) = new.split_at(new.len() / 2);
     let mut contents = vec![
+        written.to_vec(),
         durable.to_vec(),
         [old, half].concat(),
-        written.to_vec(),
         [old, &vec![0; new.len()]].concat(),
     ];
     contents.dedup();

@@ -430,7 +430,7 @@ fn cut_off_with_every_generation_damaged() {
 }
 
 /// How many images of one power cut are looked at, at the most, after a process that failed.
-const IMAGES_AFTER_A_FAILURE: usize = 12;
+const IMAGES_AFTER_A_FAILURE: usize = 20;
 
 /// Lets a process die, or have a call fail, at every call; the next one runs on what is there, some
 /// of it not durable; and the power is cut at every point from then on.
