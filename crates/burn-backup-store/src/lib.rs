@@ -51,6 +51,7 @@
 //! directories cannot be synced. On network file systems both the lock and `fsync` are only as
 //! good as the server makes them.
 
+mod claim;
 mod commit;
 mod discover;
 mod error;

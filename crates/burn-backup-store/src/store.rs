@@ -1,18 +1,15 @@
 //! The backup directory as a whole: opened, locked, searched, emptied.
 
-use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
 use crate::error::{StoreError, TAKEN_AWAY, UNCHANGED};
-use crate::fs::{EntryKind, Filesystem, LockAttempt, RealFilesystem};
+use crate::fs::{EntryKind, Filesystem, RealFilesystem};
 use crate::identity::{self, Identity};
 use crate::layout::{Layout, Quarantined};
 use crate::persist::Staging;
-use crate::verify::{Generation, Small};
-use crate::{discover, quarantine, remove, sweep, verify};
+use crate::verify::Generation;
+use crate::{claim, discover, quarantine, remove, sweep, verify};
 
 const LOG: &str = "burn_backup::discover";
 
@@ -70,7 +67,7 @@ impl Store {
             return Err(StoreError::EmptyPath);
         }
         let layout = Layout::new(dir);
-        let lock = claim(fs.as_ref(), &layout)?;
+        let lock = claim::claim(fs.as_ref(), &layout)?;
         log::debug!(target: LOG, "'{}' is open", dir.display());
         if let Err(error) = sweep::staging(fs.as_ref(), &layout) {
             // None of it is ever read.
@@ -212,90 +209,6 @@ impl Store {
     }
 }
 
-/// What every owner's line in the lock file begins with.
-const OWNER: &str = "process ";
-
-/// A lock file has one short line.
-const MAX_LOCK_BYTES: u64 = 4096;
-
-/// What an error was caused by, for the log.
-fn cause(error: &StoreError) -> String {
-    std::error::Error::source(error).map_or_else(String::new, ToString::to_string)
-}
-
-/// How often a training that ends meanwhile may take the directory away before that is an error.
-const CLAIMS: usize = 100;
-
-/// Creates the directory when missing, and locks it.
-fn claim(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn Send + Sync>, StoreError> {
-    let mut claims = 0;
-    loop {
-        create_root(fs, layout.root())?;
-        claims += 1;
-        match lock(fs, layout) {
-            Err(StoreError::Io { source, .. })
-                if source.kind() == ErrorKind::NotFound && claims < CLAIMS => {}
-            locked => return locked,
-        }
-    }
-}
-
-fn lock(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn Send + Sync>, StoreError> {
-    let path = layout.lock();
-    if !is_ours(fs, layout, &path)? {
-        return Err(StoreError::Foreign { path });
-    }
-    let program = std::env::current_exe()
-        .ok()
-        .and_then(|path| path.file_name().map(|n| n.to_string_lossy().into_owned()))
-        .unwrap_or_else(|| "unknown program".to_owned());
-    let owner = format!(
-        "{OWNER}{} ({program}) since {}",
-        std::process::id(),
-        Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC"),
-    );
-    match fs
-        .lock(&path, &owner)
-        .map_err(StoreError::io("lock", &path, UNCHANGED))?
-    {
-        LockAttempt::Held(guard) => Ok(guard),
-        LockAttempt::Busy { owner } if owner.is_empty() => Err(StoreError::InUse {
-            path: layout.root().to_path_buf(),
-            owner: "another process".to_owned(),
-        }),
-        LockAttempt::Busy { owner } => Err(StoreError::InUse {
-            path: layout.root().to_path_buf(),
-            owner,
-        }),
-    }
-}
-
-/// Whether the lock file at `path` can be one of this crate's, whose contents are of no value.
-fn is_ours(fs: &dyn Filesystem, layout: &Layout, path: &Path) -> Result<bool, StoreError> {
-    let kind = |path: &Path| {
-        fs.kind(path)
-            .map_err(StoreError::io("look at", path, UNCHANGED))
-    };
-    match kind(path)? {
-        None => Ok(true),
-        Some(EntryKind::Dir | EntryKind::Other) => Ok(false),
-        // In a backup directory it is, damaged or not.
-        Some(EntryKind::File) if kind(&layout.identity())?.is_some() => Ok(true),
-        Some(EntryKind::File) => match verify::read_small(fs, path, MAX_LOCK_BYTES) {
-            Ok(Small::Whole(line)) => Ok(is_owner_line(&line)),
-            Ok(Small::NotAFile | Small::TooLong) => Ok(false),
-            // On some systems a locked file can't be read; it is busy then.
-            Ok(Small::Missing) | Err(_) => Ok(true),
-        },
-    }
-}
-
-/// What this crate writes into the lock file, or what a kill or a power cut can leave of it.
-fn is_owner_line(line: &[u8]) -> bool {
-    let owner = OWNER.as_bytes();
-    line.starts_with(owner) || owner.starts_with(line) || line.iter().all(|byte| *byte == 0)
-}
-
 fn create_generations(fs: &dyn Filesystem, layout: &Layout) -> Result<(), StoreError> {
     let dir = layout.generations();
     match fs.kind(&dir) {
@@ -309,49 +222,7 @@ fn create_generations(fs: &dyn Filesystem, layout: &Layout) -> Result<(), StoreE
     }
 }
 
-/// Creates `dir` and its missing parents. They may be links. Each is made durable in its own parent,
-/// `dir` also if it is there: who made it may not have come to that.
-fn create_root(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {
-    let parent = match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    create_dirs(fs, dir, parent)?;
-    match fs.sync_dir(parent) {
-        // It is not ours, and nothing in it was made here.
-        Err(error) if is_not_for_us(&error) => {
-            log::debug!(target: LOG, "'{}' can't be synced: {error}", parent.display());
-            Ok(())
-        }
-        synced => synced.map_err(StoreError::io("sync", parent, UNCHANGED)),
-    }
-}
-
-fn is_not_for_us(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported
-    )
-}
-
-fn create_dirs(fs: &dyn Filesystem, dir: &Path, parent: &Path) -> Result<(), StoreError> {
-    let failed = |operation| StoreError::io(operation, dir, UNCHANGED);
-    match fs.kind(dir).map_err(failed("look at"))? {
-        Some(EntryKind::Dir) => return Ok(()),
-        Some(EntryKind::Other) if fs.list(dir).is_ok() => return Ok(()),
-        Some(_) => {
-            return Err(StoreError::NotADirectory {
-                path: dir.to_path_buf(),
-            });
-        }
-        None => {}
-    }
-    if parent != Path::new(".") {
-        create_root(fs, parent)?;
-    }
-    match fs.create_dir(dir) {
-        // Another training may have made it meanwhile, for a directory of its own below.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => create_dirs(fs, dir, parent),
-        created => created.map_err(failed("create")),
-    }
+/// What an error was caused by, for the log.
+fn cause(error: &StoreError) -> String {
+    std::error::Error::source(error).map_or_else(String::new, ToString::to_string)
 }
