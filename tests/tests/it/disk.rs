@@ -93,8 +93,8 @@ fn on_a_full_disk_without_a_backup_a_training_is_refused() {
 
 #[test]
 fn on_a_read_only_disk_a_training_is_refused_and_the_backup_stays() {
-    let script = "\"$@\" abort@8; mount -o remount,ro \"$0\"; \"$@\"; \
-                  mount -o remount,rw \"$0\"; \"$@\"";
+    let script = "\"$@\" abort@8; mount -o remount,bind,ro \"$0\"; \"$@\"; \
+                  mount -o remount,bind,rw \"$0\"; \"$@\"";
     let Some([refused, next]) = on_a_small_disk("a read-only disk", script) else {
         return;
     };

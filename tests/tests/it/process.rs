@@ -16,6 +16,10 @@ pub fn trainee(backend: Backend, backup_dir: &Path, frequency: usize, told: &[&s
         .arg(backup_dir)
         .arg(frequency.to_string())
         .args(told);
+    if let Some(scratch) = backup_dir.parent() {
+        // What it leaves behind when it is killed goes with the test.
+        command.env("TMPDIR", scratch);
+    }
     command
 }
 
