@@ -85,7 +85,13 @@ fn read(fs: &dyn Filesystem, layout: &Layout) -> Result<Option<Identity>, StoreE
         .and_then(Result::ok);
     if identity.is_none() {
         let reason = format!("{IDENTITY_FILE} does not match the checksum at its end");
-        quarantine::identity(fs, layout, &reason)?;
+        match quarantine::identity(fs, layout, &reason) {
+            // The disk may be full. The manifests say the same.
+            Err(error @ StoreError::Io { .. }) => {
+                log::error!(target: LOG, "{reason}, and it stays in its place: {error}");
+            }
+            moved => moved?,
+        }
     }
     Ok(identity)
 }
@@ -98,10 +104,14 @@ fn recover(fs: &dyn Filesystem, layout: &Layout) -> Result<Option<Identity>, Sto
                 run_id: manifest.run_id,
                 run_seed: manifest.run_seed,
             };
-            write(fs, layout, &identity)?;
+            let outcome = match write(fs, layout, &identity) {
+                Ok(()) => "made again".to_owned(),
+                // The next start tries again.
+                Err(error) => format!("not made again ({error})"),
+            };
             log::warn!(
                 target: LOG,
-                "'{}' was lost; made again from the manifest of generation {id}",
+                "'{}' was lost; {outcome} from the manifest of generation {id}",
                 layout.identity().display(),
             );
             return Ok(Some(identity));

@@ -150,6 +150,24 @@ fn a_damaged_generation_that_cannot_be_moved_is_passed_over() {
 }
 
 #[test]
+fn a_damaged_identity_on_a_full_disk_does_not_keep_the_newest_back() {
+    let scratch = Scratch::new().with_generations(2);
+    let identity = scratch.open().identity().clone();
+    std::fs::write(scratch.root().join("burn-backup.json"), b"damaged").unwrap();
+    let store = open_faulty(&scratch, io::ErrorKind::StorageFull, |operation, _| {
+        matches!(operation, Operation::CreateDir | Operation::CreateFile)
+    });
+    assert_eq!(store.identity(), &identity);
+    assert_is(store.newest().unwrap(), 2);
+    drop(store);
+    assert_eq!(scratch.open().identity(), &identity);
+    assert_eq!(
+        names(scratch.root().join("quarantine/burn-backup.json")),
+        ["burn-backup.json", "reason.txt"]
+    );
+}
+
+#[test]
 fn what_is_not_needed_does_not_keep_the_newest_back() {
     let scratch = Scratch::new().with_generations(2);
     let left = scratch.root().join(".staging-00000003-0123456789abcdef");
