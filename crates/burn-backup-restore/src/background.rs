@@ -92,16 +92,11 @@ fn work<M: LearnerModel>(desk: &Desk, inbox: &Receiver<Snapshot<M>>, outbox: &Se
         let started = Instant::now();
         let position = snapshot.state.position;
         let new_reader = || RecordReader::new(desk.event_store.clone());
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            save(desk, snapshot, reader.get_or_insert_with(new_reader))
-        }))
-        .unwrap_or_else(|panic| {
+        let outcome = attempt(|| save(desk, snapshot, reader.get_or_insert_with(new_reader)));
+        if let Err(BackupError::Panicked { .. }) = outcome {
             // Half of a record may still be on its way through this one.
             reader = None;
-            Err(BackupError::Panicked {
-                message: panic_message(panic.as_ref()),
-            })
-        });
+        }
 
         let is_committed = outcome.is_ok();
         match outcome {
@@ -154,6 +149,15 @@ fn report(desk: &Desk, error: Arc<BackupError>) {
         desk.interrupter
             .fail(BackupError::into_training_error(error));
     }
+}
+
+/// Does what Burn, or a device, may panic in. A panic is an error like any other.
+pub(crate) fn attempt<T>(work: impl FnOnce() -> Result<T, BackupError>) -> Result<T, BackupError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        Err(BackupError::Panicked {
+            message: panic_message(panic.as_ref()),
+        })
+    })
 }
 
 /// What a panic says.

@@ -129,7 +129,8 @@ impl BackupAndRestore {
     ///
     /// Such a training has gone wrong, and the last backup from before is worth more: it stays, at
     /// the training's end too. A refused backup counts as failed. The check is done in the
-    /// background. Turn it off for a model that holds NaN on purpose.
+    /// background; with [`SaveFreq::Never`], once more at the end, before the backup is deleted.
+    /// Turn it off for a model that holds NaN on purpose.
     pub fn skip_nan(mut self, skip: bool) -> Self {
         self.skip_nan = skip;
         self

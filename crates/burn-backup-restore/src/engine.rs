@@ -18,7 +18,7 @@ use burn::train::{Interrupter, Interruption, Learner, LearnerModel, TrainingErro
 use burn_backup_store::{Generation, OpenOptions, Store};
 use jiff::Timestamp;
 
-use crate::background::{Background, Desk, panic_message};
+use crate::background::{Background, Desk, attempt, panic_message};
 use crate::builder::BackupAndRestore;
 use crate::burn_api::{BURN_VERSION, Items, RecordReader};
 use crate::encode;
@@ -266,7 +266,7 @@ impl<M: LearnerModel> Engine<M> {
             self.keep(self.snapshot(learner));
         }
         self.settle();
-        if !self.trigger.at_end() && self.skip_nan && self.committed.is_some() {
+        if !self.trigger.at_end() && !self.has_failed() {
             self.check_before_deletion(learner);
         }
         self.has_ended = true;
@@ -320,10 +320,15 @@ impl<M: LearnerModel> Engine<M> {
 
     /// Where no backup is taken at the end, nothing has looked for NaN in the model for which the
     /// last backup is about to go.
-    fn check_before_deletion(&self, learner: &Learner<M>) {
-        if let Err(error) = encode::check(learner.model().valid()) {
-            log::error!(target: LOG, "{}", with_causes(&error));
+    fn check_before_deletion(&mut self, learner: &Learner<M>) {
+        let is_needed = self.skip_nan && self.delete_at_end && self.committed.is_some();
+        if !is_needed {
+            return;
+        }
+        if let Err(error) = attempt(|| encode::check(learner.model().valid())) {
+            log::error!(target: LOG, "the last backup stays: {}", with_causes(&error));
             self.handle.failed(Arc::new(error));
+            self.delete_at_end = false;
         }
     }
 

@@ -156,6 +156,14 @@ pub(crate) const TAKEN_AWAY: &str = "it is out of its place, and what is left ov
                                      next start: check the disk";
 
 impl StoreError {
+    /// The error and what caused it, for the log.
+    pub(crate) fn with_cause(&self) -> String {
+        match std::error::Error::source(self) {
+            Some(cause) => format!("{self} (cause: {cause})"),
+            None => self.to_string(),
+        }
+    }
+
     pub(crate) fn io(
         operation: &'static str,
         path: &Path,

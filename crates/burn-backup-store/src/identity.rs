@@ -88,7 +88,7 @@ fn read(fs: &dyn Filesystem, layout: &Layout) -> Result<Option<Identity>, StoreE
         match quarantine::identity(fs, layout, &reason) {
             // The disk may be full. The manifests say the same.
             Err(error @ StoreError::Io { .. }) => {
-                log::error!(target: LOG, "{reason}, and it stays in its place: {error}");
+                log::error!(target: LOG, "{reason}, and it stays in its place: {}", error.with_cause());
             }
             moved => moved?,
         }
@@ -104,16 +104,15 @@ fn recover(fs: &dyn Filesystem, layout: &Layout) -> Result<Option<Identity>, Sto
                 run_id: manifest.run_id,
                 run_seed: manifest.run_seed,
             };
-            let outcome = match write(fs, layout, &identity) {
-                Ok(()) => "made again".to_owned(),
-                // The next start tries again.
-                Err(error) => format!("not made again ({error})"),
-            };
             log::warn!(
                 target: LOG,
-                "'{}' was lost; {outcome} from the manifest of generation {id}",
+                "'{}' was lost; what it said is taken from the manifest of generation {id}",
                 layout.identity().display(),
             );
+            if let Err(error) = write(fs, layout, &identity) {
+                // The next start tries again.
+                log::warn!(target: LOG, "it is not made again: {}", error.with_cause());
+            }
             return Ok(Some(identity));
         }
     }

@@ -182,7 +182,12 @@ impl Layout {
         };
         let is_ours =
             (top == GENERATIONS_DIR || top == QUARANTINE_DIR) && below.is_none_or(is_our_dir);
-        is_ours.then(|| self.root.join(top).join(below.unwrap_or_default()))
+        let top = is_ours.then(|| self.root.join(top))?;
+        Some(match below {
+            Some(below) => top.join(below),
+            // Joined to nothing, a path ends in a slash, and a link there would be followed.
+            None => top,
+        })
     }
 }
 
@@ -265,6 +270,8 @@ mod tests {
             "00000006-x",
             "00000006-",
             "00000006-+2",
+            "00000006-1",
+            "00000006-02",
             "6",
             "notes",
             "notes-2",
@@ -286,7 +293,8 @@ mod tests {
             assert!(is_staging_name(
                 &away.file_name().unwrap().to_string_lossy()
             ));
-            assert_eq!(layout.place_of_retired(&away), Some(place));
+            let found = layout.place_of_retired(&away).unwrap();
+            assert_eq!(found.as_os_str(), place.as_os_str());
         }
         for name in ["generations+..", "notes", "generations+notes", "+", ""] {
             let away = layout.staging(&format!("removed-{name}"), 42);

@@ -81,7 +81,7 @@ pub(crate) fn bound(fs: &dyn Filesystem, layout: &Layout) {
         Ok::<_, StoreError>(())
     };
     if let Err(error) = drop_oldest() {
-        log::warn!(target: LOG, "the quarantine stays as large as it is: {error}");
+        log::warn!(target: LOG, "the quarantine stays as large as it is: {}", error.with_cause());
     }
 }
 

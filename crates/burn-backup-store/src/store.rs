@@ -71,7 +71,7 @@ impl Store {
         log::debug!(target: LOG, "'{}' is open", dir.display());
         if let Err(error) = sweep::staging(fs.as_ref(), &layout) {
             // None of it is ever read.
-            log::warn!(target: LOG, "{error}: {}", cause(&error));
+            log::warn!(target: LOG, "{}", error.with_cause());
         }
         create_generations(fs.as_ref(), &layout)?;
         let identity = identity::establish(fs.as_ref(), &layout, options.run_seed)?;
@@ -93,14 +93,16 @@ impl Store {
         self.layout.root()
     }
 
-    /// Reads and verifies the newest generation. Damaged ones are moved to the quarantine, and the
-    /// next older one is tried. `None` if nothing was ever committed.
+    /// Reads and verifies the newest generation. Damaged ones are moved to the quarantine, or stay
+    /// in their place if the disk doesn't let them go, and the next older one is tried. `None` if
+    /// nothing was ever committed.
     ///
     /// # Errors
     ///
     /// [`StoreError::NoneLeft`] if there were generations and every one is damaged,
-    /// [`StoreError::NewerFormat`], [`StoreError::AnotherRun`], and [`StoreError::Io`] if a call fails in a way that says
-    /// nothing about the generation; it stays in its place then.
+    /// [`StoreError::NewerFormat`], [`StoreError::AnotherRun`], [`StoreError::Foreign`] if something
+    /// of somebody else's stands where the quarantine is to be, and [`StoreError::Io`] if a call
+    /// fails in a way that says nothing about the generation; it stays in its place then.
     pub fn newest(&self) -> Result<Option<Generation>, StoreError> {
         let fs = self.fs.as_ref();
         let mut not_moved = None;
@@ -116,8 +118,8 @@ impl Store {
                     Err(error @ StoreError::Io { .. }) => {
                         log::error!(
                             target: LOG,
-                            "generation {id} is damaged ({damage}) and stays in its place: {error}: {}",
-                            cause(&error),
+                            "generation {id} is damaged ({damage}) and stays in its place: {}",
+                            error.with_cause(),
                         );
                         not_moved = Some(error);
                     }
@@ -220,9 +222,4 @@ fn create_generations(fs: &dyn Filesystem, layout: &Layout) -> Result<(), StoreE
             .map_err(StoreError::io("create", &dir, UNCHANGED)),
         Err(error) => Err(StoreError::io("look at", &dir, UNCHANGED)(error)),
     }
-}
-
-/// What an error was caused by, for the log.
-fn cause(error: &StoreError) -> String {
-    std::error::Error::source(error).map_or_else(String::new, ToString::to_string)
 }

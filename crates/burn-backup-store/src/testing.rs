@@ -48,7 +48,7 @@ use std::io::Write as _;
 
 use serde_json::{Map, Value};
 
-pub use edit::{THEIRS, below, edit};
+pub use edit::{THEIRS, below, edit, edit_each};
 pub use faulty::{Failure, Fault, FaultyFilesystem, Operation};
 pub use memory::{Image, MemoryFilesystem, Node};
 

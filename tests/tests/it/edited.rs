@@ -4,8 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use burn_backup_restore::BackupAndRestore;
-use burn_backup_store::testing::{Image, MemoryFilesystem, Node, below, edit, report, seal};
+use burn_backup_restore::{BackupAndRestore, BackupHandle};
+use burn_backup_store::testing::{Image, MemoryFilesystem, Node, below, edit_each, report, seal};
 use burn_backup_tests::{Backend, Halt, Run, Training};
 use proptest::prelude::{ProptestConfig, any};
 use proptest::test_runner::{TestCaseError, TestRunner};
@@ -40,23 +40,30 @@ fn newest_untouched(before: &Image, after: &Image) -> Option<u64> {
         })
 }
 
+/// Trains with the backups on `disk`. Being refused is an error of ours, before the first batch.
+fn train_on(training: &Training, disk: &MemoryFilesystem) -> Result<(Run, BackupHandle), String> {
+    let backup = backup(disk);
+    let handle = backup.handle();
+    let run = catch_unwind(AssertUnwindSafe(|| training.run(backup, Halt::Never)))
+        .map_err(|_| "it panicked".to_owned())?;
+    if run.error.is_some() {
+        run.backup_error();
+        if !run.losses.is_empty() {
+            return Err("it was refused in its middle".to_owned());
+        }
+    }
+    Ok((run, handle))
+}
+
 fn check(
     training: &Training,
     expected: &Run,
     before: &Image,
     after: &Image,
 ) -> Result<bool, String> {
-    let backup = backup(&MemoryFilesystem::holding(after));
-    let handle = backup.handle();
-    let run = catch_unwind(AssertUnwindSafe(|| training.run(backup, Halt::Never)))
-        .map_err(|_| "it panicked".to_owned())?;
+    let (run, handle) = train_on(training, &MemoryFilesystem::holding(after))?;
     if run.error.is_some() {
-        // The error is one of ours, and nothing was trained.
-        run.backup_error();
-        return match run.losses.is_empty() {
-            true => Ok(false),
-            false => Err("it was refused in its middle".to_owned()),
-        };
+        return Ok(false);
     }
     if run.weights != expected.weights || run.records != expected.records {
         return Err("it ended otherwise".to_owned());
@@ -88,10 +95,7 @@ fn after_random_edits_of_the_backup_a_training_is_exact_or_refused() {
     let drawn = proptest::collection::vec(proptest::collection::vec(any::<u16>(), 10), 1..6);
     let checked = TestRunner::new(config).run(&drawn, |drawn| {
         let mut after = before.clone();
-        let mut done = Vec::new();
-        for numbers in &drawn {
-            done.push(edit(&mut after, &mut numbers.iter().copied()));
-        }
+        let done = edit_each(&mut after, &drawn);
         let is_restored = check(&training, &expected, &before, &after)
             .map_err(|what| TestCaseError::fail(format!("{what}, after {done:?}")))?;
         restored.set(restored.get() + usize::from(is_restored));
@@ -175,17 +179,10 @@ fn whatever_a_whole_manifest_says_there_is_an_answer() {
         };
         let mut image = image.clone();
         image.insert(path.clone(), Node::File(seal(&changed).unwrap()));
-        let backup = backup(&MemoryFilesystem::holding(&image));
-        let run = catch_unwind(AssertUnwindSafe(|| training.run(backup, Halt::Never)));
-        let Ok(run) = run else {
-            panic!("it panicked, with{what}");
-        };
-        match run.error {
-            Some(_) => {
-                run.backup_error();
-                refused += 1;
-            }
-            None => trained += 1,
+        match train_on(&training, &MemoryFilesystem::holding(&image)) {
+            Ok((run, _)) if run.error.is_some() => refused += 1,
+            Ok(_) => trained += 1,
+            Err(wrong) => panic!("{wrong}, with{what}"),
         }
     }
     report(&format!(

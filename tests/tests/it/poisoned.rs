@@ -151,6 +151,12 @@ fn nan_at_the_end_keeps_the_backup_of_a_stop_too() {
     assert_eq!(handle.stats().refused, 1);
     assert_eq!(generations(&dir), ["00000001"]);
 
+    // What is to stay needs no look at what would push it out.
+    let kept = |backup: BackupAndRestore| never(backup).delete_checkpoint(false);
+    let (_, handle, errors) = run(&dir, (10, 14), Halt::Never, kept);
+    assert_eq!((handle.stats().refused, errors.len()), (0, 0));
+    assert_eq!(generations(&dir), ["00000001"]);
+
     let (_, handle, _) = run(&dir, (30, 30), Halt::Never, never);
     assert_eq!(handle.stats().refused, 0);
     assert!(!dir.exists());

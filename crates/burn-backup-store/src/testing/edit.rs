@@ -25,8 +25,8 @@ pub const THEIRS: (&str, &[u8]) = ("notes.txt", b"somebody else's");
 
 /// Edits an image at random: a byte is changed, or bits of it; a file is cut, lengthened, emptied,
 /// or replaced by something else; something is removed, exchanged with something else, copied over
-/// it, moved; or something new appears, [`THEIRS`] among it. What is done is drawn from `numbers`, and from
-/// zeros once they are used up. Says what was done.
+/// it, moved; or something new appears, [`THEIRS`] among it. What is done is drawn from `numbers`,
+/// and from zeros once they are used up. Says what was done.
 pub fn edit(image: &mut Image, numbers: &mut dyn Iterator<Item = u16>) -> String {
     let mut draw = |below: usize| usize::from(numbers.next().unwrap_or_default()) % below;
     let paths: Vec<PathBuf> = image.keys().cloned().collect();
@@ -113,6 +113,14 @@ pub fn edit(image: &mut Image, numbers: &mut dyn Iterator<Item = u16>) -> String
             format!("a new '{}'", new.display())
         }
     }
+}
+
+/// Edits an image once for each list of numbers. Says what was done.
+pub fn edit_each(image: &mut Image, drawn: &[Vec<u16>]) -> Vec<String> {
+    drawn
+        .iter()
+        .map(|numbers| edit(image, &mut numbers.iter().copied()))
+        .collect()
 }
 
 /// The part of an image that is at `path` and below.

@@ -1,13 +1,12 @@
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 
+use burn_backup_store::StoreError;
 use burn_backup_store::testing::{Image, MemoryFilesystem, Node, report, seal};
-use burn_backup_store::{OpenOptions, Store, StoreError};
 use peak_alloc::PeakAlloc;
 use serde_json::{Map, Value, json};
 
-use crate::support::{Scratch, assert_is, names, save};
+use crate::support::{DIR, Scratch, assert_is, names, open_on, save};
 
 /// Damages the newest of two generations, and expects the one before and the reason.
 #[track_caller]
@@ -192,24 +191,15 @@ fn reseal(path: &Path, change: impl FnOnce(&mut Map<String, Value>)) {
     fs::write(path, seal(&document).unwrap()).unwrap();
 }
 
-const DIR: &str = "backup";
-
 /// Two generations on a disk in memory.
 fn two_generations() -> Image {
     let disk = MemoryFilesystem::default();
-    let store = open(&disk).unwrap();
+    let store = open_on(disk.clone()).unwrap();
     for number in [1, 2] {
         let _ = save(&store, number).unwrap();
     }
     drop(store);
     disk.image()
-}
-
-fn open(disk: &MemoryFilesystem) -> Result<Store, StoreError> {
-    Store::open(
-        DIR,
-        OpenOptions::default().filesystem(Arc::new(disk.clone())),
-    )
 }
 
 /// All that damage can make of a file's contents.
@@ -248,7 +238,7 @@ fn any_byte_changed_any_cut_and_any_tail_is_detected_in_every_file_of_a_generati
     let mut looked_at = 0;
     for name in ["manifest.json", "model.bpk", "optimizer.bpk"] {
         looked_at += damage_in_every_way(&format!("generations/00000002/{name}"), |disk| {
-            assert_is(open(disk).unwrap().newest().unwrap(), 1);
+            assert_is(open_on(disk.clone()).unwrap().newest().unwrap(), 1);
             let reason = Path::new(DIR).join("quarantine/00000002/reason.txt");
             match disk.image().get(&reason) {
                 Some(Node::File(reason)) => assert!(reason.starts_with(name.as_bytes())),
@@ -267,7 +257,7 @@ fn any_byte_changed_any_cut_and_any_tail_of_the_other_files_costs_no_generation(
     let mut looked_at = 0;
     for name in ["burn-backup.json", "lock"] {
         looked_at += damage_in_every_way(name, |disk| {
-            assert_is(open(disk).unwrap().newest().unwrap(), 2);
+            assert_is(open_on(disk.clone()).unwrap().newest().unwrap(), 2);
         });
     }
     report(&format!(
@@ -291,7 +281,7 @@ fn parts_in_each_others_place_are_detected() {
         image.insert(at(to), a);
         image.insert(at(from), b);
         let disk = MemoryFilesystem::holding(&image);
-        let newest = open(&disk).unwrap().newest();
+        let newest = open_on(disk.clone()).unwrap().newest();
         // With two generations, each has what is the other's.
         match from.starts_with("00000001") {
             true => assert!(matches!(newest, Err(StoreError::NoneLeft { .. })), "{from}"),

@@ -1,30 +1,22 @@
 //! Random edits of the whole directory: what is found is exact, or it is an error.
 
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
-use burn_backup_store::testing::{Image, MemoryFilesystem, Node, THEIRS, below, edit, report};
-use burn_backup_store::{Generation, OpenOptions, Store, StoreError};
+use burn_backup_store::testing::{Image, MemoryFilesystem, Node, THEIRS, below, edit_each, report};
+use burn_backup_store::{Generation, StoreError};
 use proptest::prelude::{ProptestConfig, any};
 use proptest::test_runner::{TestCaseError, TestRunner};
 
-use crate::support::{is_whole, save};
+use crate::support::{DIR, is_whole, open_on, save};
 
-const DIR: &str = "backup";
 const CASES: u32 = 20_000;
-
-fn open(disk: &MemoryFilesystem) -> Result<Store, StoreError> {
-    Store::open(
-        DIR,
-        OpenOptions::default().filesystem(Arc::new(disk.clone())),
-    )
-}
 
 /// Three generations in place, and one in quarantine.
 fn image() -> Image {
     let disk = MemoryFilesystem::default();
-    let store = open(&disk).unwrap();
+    let store = open_on(disk.clone()).unwrap();
     for number in 1..=4 {
         let _ = save(&store, number).unwrap();
     }
@@ -33,7 +25,7 @@ fn image() -> Image {
     let part = Path::new(DIR).join("generations/00000004/model.bpk");
     image.insert(part, Node::File(Vec::new()));
     let disk = MemoryFilesystem::holding(&image);
-    assert!(open(&disk).unwrap().newest().unwrap().is_some());
+    assert!(open_on(disk.clone()).unwrap().newest().unwrap().is_some());
     disk.image()
 }
 
@@ -71,7 +63,8 @@ enum Answer {
 fn check(before: &Image, after: &Image) -> Result<Answer, String> {
     let disk = MemoryFilesystem::holding(after);
     let untouched = newest_untouched(before, after);
-    let found = open(&disk).and_then(|store| store.newest().map(|newest| (store, newest)));
+    let found =
+        open_on(disk.clone()).and_then(|store| store.newest().map(|newest| (store, newest)));
     if their_files(&disk.image()) != their_files(after) {
         return Err("somebody's file is gone".to_owned());
     }
@@ -134,10 +127,7 @@ fn after_random_edits_of_the_directory_what_is_found_is_exact_or_an_error() {
     let drawn = proptest::collection::vec(proptest::collection::vec(any::<u16>(), 10), 1..6);
     let checked = TestRunner::new(config).run(&drawn, |drawn| {
         let mut after = before.clone();
-        let mut done = Vec::new();
-        for numbers in &drawn {
-            done.push(edit(&mut after, &mut numbers.iter().copied()));
-        }
+        let done = edit_each(&mut after, &drawn);
         edits.fetch_add(done.len(), Ordering::Relaxed);
         let answer = check(&before, &after)
             .map_err(|what| TestCaseError::fail(format!("{what}, after {done:?}")))?;

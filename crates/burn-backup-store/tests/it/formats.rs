@@ -1,12 +1,10 @@
 //! Directories of every released format version, as they were written then.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use burn_backup_store::testing::{Image, MemoryFilesystem, Node};
-use burn_backup_store::{OpenOptions, Store};
 
-use crate::support::{assert_is, save};
+use crate::support::{DIR, assert_is, open_on, save};
 
 /// A fixture, on a disk in memory.
 fn fixture(name: &str) -> MemoryFilesystem {
@@ -31,8 +29,7 @@ fn fixture(name: &str) -> MemoryFilesystem {
 #[test]
 fn format_1_is_read_byte_for_byte_and_written_on() {
     let disk = fixture("format-1");
-    let options = || OpenOptions::default().filesystem(Arc::new(disk.clone()));
-    let store = Store::open("backup", options()).unwrap();
+    let store = open_on(disk.clone()).unwrap();
     assert_eq!(store.identity().format, 1);
     assert_eq!(store.identity().run_id, "6c8524dbe1f62c14");
     assert_eq!(store.identity().run_seed, 7);
@@ -46,8 +43,8 @@ fn format_1_is_read_byte_for_byte_and_written_on() {
     let committed = save(&store, 4).unwrap();
     assert_eq!(committed.id().number(), 4);
     drop(store);
-    let store = Store::open("backup", options()).unwrap();
+    let store = open_on(disk.clone()).unwrap();
     assert_is(store.newest().unwrap(), 4);
     store.remove().unwrap();
-    assert!(!disk.image().contains_key(Path::new("backup")));
+    assert!(!disk.image().contains_key(Path::new(DIR)));
 }

@@ -5,14 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use burn_backup_store::StoreError;
 use burn_backup_store::testing::{
     Failure, Fault, FaultyFilesystem, Image, MemoryFilesystem, Node, Operation, report,
 };
-use burn_backup_store::{Filesystem, OpenOptions, Store, StoreError};
 
-use crate::support::{is_whole, save};
-
-const DIR: &str = "backup";
+use crate::support::{DIR, is_whole, open_on, save};
 
 /// How many images of one power cut are looked at, at the most.
 const IMAGES_PER_CUT: usize = 96;
@@ -120,7 +118,7 @@ impl Start {
 
     fn with_generations(count: u64) -> Self {
         let disk = MemoryFilesystem::default();
-        let store = open(disk.clone()).unwrap();
+        let store = open_on(disk.clone()).unwrap();
         for number in 1..=count {
             let _ = save(&store, number).unwrap();
         }
@@ -154,10 +152,6 @@ impl Start {
         }
         self
     }
-}
-
-fn open(disk: impl Filesystem) -> Result<Store, StoreError> {
-    Store::open(DIR, OpenOptions::default().filesystem(Arc::new(disk)))
 }
 
 /// What a sequence of processes has done to a disk, and what it has said on the way.
@@ -202,7 +196,7 @@ impl Story {
     }
 
     fn run_on(&mut self, process: Process, disk: FaultyFilesystem) -> Result<(), StoreError> {
-        let store = open(disk)?;
+        let store = open_on(disk)?;
         match process {
             Process::Open => {}
             Process::Restore => match store.newest() {
@@ -333,7 +327,7 @@ fn paths(image: &Image) -> String {
 fn look(image: &Image, legal: &Legal, start: &Start) -> Result<MemoryFilesystem, String> {
     let in_words = |error: StoreError| error.to_string();
     let disk = MemoryFilesystem::holding(image);
-    let store = open(disk.clone()).map_err(in_words)?;
+    let store = open_on(disk.clone()).map_err(in_words)?;
     let found = match store.newest() {
         Ok(Some(mut generation)) => {
             let number = generation.manifest().state["number"].as_u64();
@@ -365,7 +359,7 @@ fn look(image: &Image, legal: &Legal, start: &Start) -> Result<MemoryFilesystem,
 
     // It goes on from here as ever.
     let next = MemoryFilesystem::holding(&after);
-    let store = open(next).map_err(in_words)?;
+    let store = open_on(next).map_err(in_words)?;
     let committed = save(&store, 99).map_err(in_words)?;
     store.prune(&committed, 1).map_err(in_words)?;
     let newest = store.newest().map_err(in_words)?;

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use burn_backup_store::{Committed, Generation, OpenOptions, Store, StoreError};
+use burn_backup_store::{Committed, Filesystem, Generation, OpenOptions, Store, StoreError};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -41,6 +42,14 @@ impl Scratch {
         drop(store);
         self
     }
+}
+
+/// The backup directory on disks in memory.
+pub const DIR: &str = "backup";
+
+/// Opens [`DIR`] on a disk.
+pub fn open_on(disk: impl Filesystem) -> Result<Store, StoreError> {
+    Store::open(DIR, OpenOptions::default().filesystem(Arc::new(disk)))
 }
 
 /// Two parts whose contents tell which generation they are of.

@@ -3,9 +3,9 @@
 //! The seed of the moments is printed; the environment variable `KILL_SEED` gives it, to repeat a
 //! failure, and `KILLS` the number of kills.
 
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+use burn_backup_store::testing::report;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -61,12 +61,6 @@ impl Tally {
 fn from_environment(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap())
-}
-
-fn report(figure: &str) {
-    // Unlike eprintln!, this is not captured.
-    let line = format!("{figure}\n");
-    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// An undisturbed training's digest, and how long things take.
@@ -163,8 +157,9 @@ fn killed_at_random_moments_every_training_ends_with_the_undisturbed_digest() {
         tally.trainings += 1;
     }
     report(&format!(
-        "kill -9: {} kills in {} trainings and {:.0?}: {} before or in training, {} in a restore, {} in a \
-         restore with a damaged backup, {} in the deletion at the end, which was half done {} times",
+        "kill -9: {} kills in {} trainings and {:.0?}: {} before or in training, {} in a restore, {} \
+         in a restore with a damaged backup, {} in the deletion at the end, which was half done {} \
+         times",
         tally.kills(),
         tally.trainings,
         begun.elapsed(),
