@@ -1,0 +1,3 @@
+//! Backups measured against Burn's own checkpoints and the raw disk.
+
+fn main() {}
