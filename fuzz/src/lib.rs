@@ -115,7 +115,7 @@ fn save(store: &Store, number: u64) -> Result<(), StoreError> {
     let mut staging = store.stage()?;
     for name in ["model", "optimizer"] {
         let mut part = staging.part(name)?;
-        part.append(&contents(name, number))?;
+        part.append(contents(name, number))?;
         part.finish()?;
     }
     let committed = staging.commit(json!({ "number": number }))?;

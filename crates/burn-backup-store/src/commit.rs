@@ -17,6 +17,7 @@ pub struct Committed {
     id: GenerationId,
     created: Timestamp,
     bytes: u64,
+    linked: u64,
 }
 
 impl Committed {
@@ -33,6 +34,11 @@ impl Committed {
     /// The length of its parts together, in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// How many of these bytes were not written, but linked to the generation before.
+    pub fn linked(&self) -> u64 {
+        self.linked
     }
 }
 
@@ -85,12 +91,14 @@ impl Staging<'_> {
             id: self.id,
             created: manifest.created,
             bytes: manifest.bytes(),
+            linked: self.linked,
         };
         log::debug!(
             target: LOG,
             "generation {} committed: {} bytes in {} parts",
             committed.id, committed.bytes, manifest.parts.len(),
         );
+        self.store.set_latest(committed.id, manifest.parts);
         Ok(committed)
     }
 }

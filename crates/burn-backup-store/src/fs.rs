@@ -14,7 +14,7 @@ use std::path::Path;
 /// - [`rename`] is atomic for every observer that survives: the old name or the new one. The store
 ///   never asks for a rename onto an existing name.
 /// - What was written to a file is durable only after [`WriteFile::sync`], and a name that was
-///   created, renamed or removed only after [`sync_dir`] of its directory (of both, for a rename
+///   created, linked, renamed or removed only after [`sync_dir`] of its directory (of both, for a rename
 ///   across directories).
 /// - After [`WriteFile::sync`] failed, the file's contents are undefined. The store throws it away.
 /// - [`lock`] is released when the returned value is dropped or the process ends, however it ends.
@@ -43,7 +43,11 @@ pub trait Filesystem: Send + Sync + 'static {
     /// Gives what is at `from` the name `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes a file or a symbolic link.
+    /// Gives the regular file `from` a second name, `to`. Fails where the file system has no hard
+    /// links, and if there is something at `to`.
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file or a symbolic link. Other names of the file stay.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
     /// Removes an empty directory.
@@ -164,6 +168,10 @@ impl Filesystem for RealFilesystem {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::hard_link(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {

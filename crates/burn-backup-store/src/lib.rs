@@ -21,7 +21,6 @@
 //! # Example
 //!
 //! ```
-//! use std::io::Write as _;
 //! use burn_backup_store::{OpenOptions, Store};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -32,7 +31,7 @@
 //!
 //! let mut staging = store.stage()?;
 //! let mut part = staging.part("model")?;
-//! part.write_all(b"weights")?;
+//! part.append(b"weights")?;
 //! part.finish()?;
 //! let committed = staging.commit(serde_json::json!({ "step": 1 }))?;
 //! store.prune(&committed, 1)?;
@@ -76,7 +75,7 @@ pub use fs::{Entry, EntryKind, Filesystem, LockAttempt, ReadFile, RealFilesystem
 pub use identity::Identity;
 pub use layout::GenerationId;
 pub use manifest::{FORMAT_VERSION, Manifest, PartEntry};
-pub use persist::{PartWriter, Staging};
+pub use persist::{PartDigest, PartWriter, Staging};
 pub use prune::to_prune;
 pub use store::{OpenOptions, Store};
 pub use verify::Generation;

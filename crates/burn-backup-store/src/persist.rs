@@ -1,8 +1,12 @@
 //! Staging a generation: its parts are written beside the committed ones, hashed on the way, each
-//! synced.
+//! synced. What is unchanged since the generation before is linked to it instead.
 
-use std::io::{self, Write};
+mod background;
+mod link;
+
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -12,6 +16,15 @@ use crate::layout::{self, GenerationId};
 use crate::manifest::PartEntry;
 use crate::store::Store;
 use crate::{remove, seal};
+use background::{Background, Piece};
+
+pub(crate) use link::Latest;
+
+/// Hashing and writing follow each other this closely, while the bytes are in the processor's cache.
+const PIECE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Smaller chunks are gathered until they are as many bytes.
+const GATHERED_BYTES: usize = 256 * 1024;
 
 const LOG: &str = "burn_backup::persist";
 
@@ -22,6 +35,8 @@ pub struct Staging<'s> {
     pub(crate) id: GenerationId,
     pub(crate) dir: PathBuf,
     pub(crate) parts: Vec<PartEntry>,
+    /// How many bytes of them are linked.
+    pub(crate) linked: u64,
 }
 
 impl<'s> Staging<'s> {
@@ -36,6 +51,7 @@ impl<'s> Staging<'s> {
             id,
             dir,
             parts: Vec::new(),
+            linked: 0,
         })
     }
 
@@ -51,11 +67,7 @@ impl<'s> Staging<'s> {
     /// [`StoreError::PartName`] if the name can't be a file's or was used before, and
     /// [`StoreError::Io`] if the file can't be created.
     pub fn part(&mut self, name: &str) -> Result<PartWriter<'_, 's>, StoreError> {
-        if !layout::is_part_name(name) || self.parts.iter().any(|part| part.name == name) {
-            return Err(StoreError::PartName {
-                name: name.to_owned(),
-            });
-        }
+        self.check_name(name)?;
         let path = self.dir.join(layout::part_file(name));
         let file = self.store.fs.create_file(&path).map_err(StoreError::io(
             "create",
@@ -66,9 +78,18 @@ impl<'s> Staging<'s> {
             staging: self,
             name: name.to_owned(),
             path,
-            file,
-            hash: Xxh3::new(),
-            bytes: 0,
+            file: PartFile::Here(file),
+            gathered: Vec::new(),
+            digest: PartDigest::default(),
+        })
+    }
+
+    fn check_name(&self, name: &str) -> Result<(), StoreError> {
+        if layout::is_part_name(name) && self.parts.iter().all(|part| part.name != name) {
+            return Ok(());
+        }
+        Err(StoreError::PartName {
+            name: name.to_owned(),
         })
     }
 }
@@ -82,57 +103,136 @@ impl Drop for Staging<'_> {
     }
 }
 
+/// The length and hash of a part's bytes.
+#[derive(Clone, Default)]
+pub struct PartDigest {
+    hash: Xxh3,
+    bytes: u64,
+}
+
+impl PartDigest {
+    /// Takes in the next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+
+    /// How the part `name` with these bytes stands in a manifest.
+    pub(crate) fn entry(&self, name: &str) -> PartEntry {
+        PartEntry {
+            name: name.to_owned(),
+            file: layout::part_file(name),
+            bytes: self.bytes,
+            xxh3_128: seal::hex(self.hash.digest128()),
+        }
+    }
+}
+
 /// Writes one part. The part belongs to the generation once [`finish`](Self::finish) has returned.
 pub struct PartWriter<'a, 's> {
     staging: &'a mut Staging<'s>,
     name: String,
     path: PathBuf,
-    file: Box<dyn WriteFile>,
-    hash: Xxh3,
-    bytes: u64,
+    file: PartFile,
+    /// Small chunks that are not written yet.
+    gathered: Vec<u8>,
+    digest: PartDigest,
 }
 
-impl Write for PartWriter<'_, '_> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let written = self.file.write(buffer)?;
-        self.hash.update(buffer.get(..written).unwrap_or(buffer));
-        self.bytes += written as u64;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
+/// The file of a part.
+enum PartFile {
+    /// Nothing, or everything, is written.
+    Here(Box<dyn WriteFile>),
+    /// A thread is writing.
+    There(Background),
+    /// The last write failed.
+    Gone,
 }
 
 impl PartWriter<'_, '_> {
-    /// Writes all of `bytes`, with the part's path in the error.
+    /// Adds the bytes of `chunk` to the part: hashes them here, and has them written on a thread of
+    /// the part's own while the caller makes the next chunk.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`] if the write fails; the staged generation can only be dropped then.
-    pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.write_all(bytes)
-            .map_err(StoreError::io("write", &self.path, NOT_COMMITTED))
+    /// [`StoreError::Io`] if a write fails, this one or one before; the staged generation can only
+    /// be dropped then.
+    pub fn append(
+        &mut self,
+        chunk: impl AsRef<[u8]> + Send + Sync + 'static,
+    ) -> Result<(), StoreError> {
+        let bytes = chunk.as_ref();
+        if bytes.len() < GATHERED_BYTES {
+            self.gathered.extend_from_slice(bytes);
+            if self.gathered.len() < GATHERED_BYTES {
+                return Ok(());
+            }
+            return self.write_gathered();
+        }
+        self.write_gathered()?;
+        self.write(Arc::new(chunk))
     }
 
     /// Makes the part durable and adds it to the generation.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`] if the sync fails; the staged generation can only be dropped then.
+    /// [`StoreError::Io`] if a write or the sync fails; the staged generation can only be dropped
+    /// then.
     pub fn finish(mut self) -> Result<(), StoreError> {
-        self.file
-            .sync()
-            .map_err(StoreError::io("sync", &self.path, NOT_COMMITTED))?;
-        self.staging.parts.push(PartEntry {
-            file: layout::part_file(&self.name),
-            name: self.name,
-            bytes: self.bytes,
-            xxh3_128: seal::hex(self.hash.digest128()),
-        });
+        self.sync()
+            .map_err(StoreError::io("write and sync", &self.path, NOT_COMMITTED))?;
+        self.staging.parts.push(self.digest.entry(&self.name));
         Ok(())
     }
+
+    fn write_gathered(&mut self) -> Result<(), StoreError> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let gathered = std::mem::take(&mut self.gathered);
+        self.write(Arc::new(gathered))
+    }
+
+    fn write(&mut self, holder: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<(), StoreError> {
+        let len = holder.as_ref().as_ref().len();
+        for start in (0..len).step_by(PIECE_BYTES) {
+            let piece = Piece {
+                holder: holder.clone(),
+                range: start..len.min(start + PIECE_BYTES),
+            };
+            self.digest.update(piece.bytes());
+            self.hand_over(piece)
+                .map_err(StoreError::io("write", &self.path, NOT_COMMITTED))?;
+        }
+        Ok(())
+    }
+
+    fn hand_over(&mut self, piece: Piece) -> io::Result<()> {
+        let mut background = match std::mem::replace(&mut self.file, PartFile::Gone) {
+            PartFile::Here(file) => Background::start(file)?,
+            PartFile::There(background) => background,
+            PartFile::Gone => return Err(gone()),
+        };
+        background.write(piece)?;
+        self.file = PartFile::There(background);
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        let mut file = match std::mem::replace(&mut self.file, PartFile::Gone) {
+            PartFile::Here(file) => file,
+            PartFile::There(mut background) => background.stop()?,
+            PartFile::Gone => return Err(gone()),
+        };
+        self.digest.update(&self.gathered);
+        file.write_all(&self.gathered)?;
+        file.sync()
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("an earlier write failed")
 }
 
 /// Writes and syncs a small file that does not exist yet.

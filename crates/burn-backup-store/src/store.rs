@@ -1,13 +1,14 @@
 //! The backup directory as a whole: opened, locked, searched, emptied.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{StoreError, TAKEN_AWAY, UNCHANGED};
 use crate::fs::{EntryKind, Filesystem, RealFilesystem};
 use crate::identity::{self, Identity};
-use crate::layout::{Layout, Quarantined};
-use crate::persist::Staging;
+use crate::layout::{GenerationId, Layout, Quarantined};
+use crate::manifest::PartEntry;
+use crate::persist::{Latest, Staging};
 use crate::verify::Generation;
 use crate::{claim, discover, quarantine, remove, sweep, verify};
 
@@ -47,6 +48,7 @@ pub struct Store {
     pub(crate) fs: Arc<dyn Filesystem>,
     pub(crate) layout: Layout,
     pub(crate) identity: Identity,
+    latest: Mutex<Option<Latest>>,
     _lock: Box<dyn Send + Sync>,
 }
 
@@ -79,6 +81,7 @@ impl Store {
             fs,
             layout,
             identity,
+            latest: Mutex::new(None),
             _lock: lock,
         })
     }
@@ -110,6 +113,7 @@ impl Store {
             match verify::generation(fs, &self.layout, id, &self.identity)? {
                 Ok(generation) => {
                     log::debug!(target: LOG, "generation {id} is whole");
+                    self.set_latest(id, generation.manifest().parts.clone());
                     quarantine::bound(fs, &self.layout);
                     return Ok(Some(generation));
                 }
@@ -148,6 +152,17 @@ impl Store {
     pub fn stage(&self) -> Result<Staging<'_>, StoreError> {
         let newest = discover::greatest_number(self.fs.as_ref(), &self.layout)?;
         Staging::create(self, newest.next())
+    }
+
+    /// The generation that was verified or committed last.
+    pub(crate) fn latest(&self) -> Option<Latest> {
+        let latest = self.latest.lock();
+        latest.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_latest(&self, id: GenerationId, parts: Vec<PartEntry>) {
+        let latest = self.latest.lock();
+        *latest.unwrap_or_else(PoisonError::into_inner) = Some(Latest { id, parts });
     }
 
     /// Whether `dir` holds anything that [`remove`](Self::remove) would remove.

@@ -13,7 +13,7 @@
 //! fn open(disk: MemoryFilesystem) -> Result<Store, StoreError> {
 //!     Store::open("backup", OpenOptions::default().filesystem(Arc::new(disk)))
 //! }
-//! fn save(store: &Store, contents: &[u8]) -> Result<(), StoreError> {
+//! fn save(store: &Store, contents: &'static [u8]) -> Result<(), StoreError> {
 //!     let mut staging = store.stage()?;
 //!     let mut part = staging.part("model")?;
 //!     part.append(contents)?;

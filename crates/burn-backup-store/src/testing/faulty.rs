@@ -18,6 +18,7 @@ pub enum Operation {
     OpenFile,
     Read,
     Rename,
+    Link,
     RemoveFile,
     RemoveDir,
     SyncDir,
@@ -98,7 +99,7 @@ impl Failure {
 type Rule = dyn Fn(Operation, &Path) -> Result<(), Fault> + Send + Sync;
 
 /// A filesystem behind a rule that is asked before each call, and says whether the call fails. For
-/// a rename, the rule is asked about the new name.
+/// a rename or a link, the rule is asked about the new name.
 #[derive(Clone)]
 pub struct FaultyFilesystem {
     inner: Arc<dyn Filesystem>,
@@ -179,6 +180,10 @@ impl Filesystem for FaultyFilesystem {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.ask(Operation::Rename, to)?.rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.ask(Operation::Link, to)?.link(from, to)
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {

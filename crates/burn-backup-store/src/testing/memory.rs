@@ -35,6 +35,12 @@ pub(super) enum Change {
         inode: Inode,
         is_dir: bool,
     },
+    /// A file gets one more name.
+    Link {
+        dir: Inode,
+        name: String,
+        inode: Inode,
+    },
     /// A name goes from a directory.
     Remove { dir: Inode, name: String },
     /// A name goes from one directory and appears in another, in one step.
@@ -269,7 +275,8 @@ pub(super) fn apply(bodies: &mut [Body], change: &Change) {
     match change {
         Change::Create {
             dir, name, inode, ..
-        } => link(*dir, name, Some(*inode)),
+        }
+        | Change::Link { dir, name, inode } => link(*dir, name, Some(*inode)),
         Change::Remove { dir, name } => link(*dir, name, None),
         Change::Rename { from, to, inode } => {
             link(from.0, &from.1, None);
@@ -337,6 +344,20 @@ impl Filesystem for MemoryFilesystem {
             return Err(ErrorKind::AlreadyExists.into());
         }
         disk.make(Change::Rename { from, to, inode });
+        Ok(())
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        let inode = disk.find(from)?;
+        let (dir, name) = disk.place(to)?;
+        if !matches!(disk.bodies.get(inode), Some(Body::File(_))) {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        if disk.child(dir, &name).is_some() {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        disk.make(Change::Link { dir, name, inode });
         Ok(())
     }
 

@@ -47,7 +47,9 @@ impl Aftermath {
                     bodies.push(Body::new(*is_dir));
                     names.push((change.clone(), vec![*dir]));
                 }
-                Change::Remove { dir, .. } => names.push((change.clone(), vec![*dir])),
+                Change::Remove { dir, .. } | Change::Link { dir, .. } => {
+                    names.push((change.clone(), vec![*dir]))
+                }
                 Change::Rename { from, to, .. } => {
                     names.push((change.clone(), vec![from.0, to.0]));
                 }
@@ -212,7 +214,9 @@ fn reachable(bodies: &[Body], names: &[(Change, Vec<Inode>)]) -> BTreeSet<Inode>
         .iter()
         .filter(|(_, waits_for)| !waits_for.is_empty())
         .filter_map(|(change, _)| match change {
-            Change::Create { dir, inode, .. } => Some((*dir, *inode)),
+            Change::Create { dir, inode, .. } | Change::Link { dir, inode, .. } => {
+                Some((*dir, *inode))
+            }
             Change::Rename { to, inode, .. } => Some((to.0, *inode)),
             _ => None,
         })

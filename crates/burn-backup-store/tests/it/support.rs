@@ -57,7 +57,7 @@ pub fn save(store: &Store, number: u64) -> Result<Committed, StoreError> {
     let mut staging = store.stage()?;
     for name in ["model", "optimizer"] {
         let mut part = staging.part(name)?;
-        part.append(&contents(name, number))?;
+        part.append(contents(name, number))?;
         part.finish()?;
     }
     staging.commit(json!({ "number": number }))

@@ -1,0 +1,62 @@
+//! Taking a part over from the newest generation: its file gets a second name instead of being
+//! written again.
+
+use std::io;
+use std::path::Path;
+
+use crate::error::StoreError;
+use crate::fs::{EntryKind, Filesystem};
+use crate::layout::GenerationId;
+use crate::manifest::PartEntry;
+use crate::persist::{PartDigest, Staging};
+
+const LOG: &str = "burn_backup::persist";
+
+/// The parts of the generation that was verified or committed last.
+#[derive(Debug, Clone)]
+pub(crate) struct Latest {
+    pub id: GenerationId,
+    pub parts: Vec<PartEntry>,
+}
+
+impl Staging<'_> {
+    /// Adds the part `name` without writing it, if the generation that was last read or committed
+    /// has a part of this name with the bytes of `digest`: its file is linked. Says whether it was;
+    /// if not, the part is still to be written. A file system may have no links.
+    ///
+    /// Generations that share a file share what happens to it: if the disk damages it, all of them
+    /// are damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::PartName`] if the name can't be a file's or was used before.
+    pub fn link(&mut self, name: &str, digest: &PartDigest) -> Result<bool, StoreError> {
+        self.check_name(name)?;
+        let entry = digest.entry(name);
+        let latest = self.store.latest();
+        let Some(latest) = latest.filter(|latest| latest.parts.contains(&entry)) else {
+            return Ok(false);
+        };
+        let from = self.store.layout.generation(latest.id).join(&entry.file);
+        let to = self.dir.join(&entry.file);
+        match link(self.store.fs.as_ref(), &from, &to, entry.bytes) {
+            Ok(()) => {
+                self.linked += entry.bytes;
+                self.parts.push(entry);
+                Ok(true)
+            }
+            Err(error) => {
+                log::debug!(target: LOG, "'{}' is written again: {error}", entry.file);
+                Ok(false)
+            }
+        }
+    }
+}
+
+fn link(fs: &dyn Filesystem, from: &Path, to: &Path, bytes: u64) -> io::Result<()> {
+    // Somebody may have put something else there since it was read.
+    if fs.kind(from)? != Some(EntryKind::File) || fs.open_file(from)?.len()? != bytes {
+        return Err(io::Error::other("it is not what it was"));
+    }
+    fs.link(from, to)
+}
