@@ -13,10 +13,10 @@ use burn_backup_store::{Committed, Store};
 
 use crate::builder::OnBackupError;
 use crate::burn_api::RecordReader;
-use crate::encode::encode;
+use crate::encode::{Encoder, Frozen};
 use crate::error::{BackupError, with_causes};
 use crate::handle::BackupHandle;
-use crate::snapshot::Snapshot;
+use crate::snapshot::Taken;
 use crate::state::Moment;
 
 const LOG: &str = "burn_backup::commit";
@@ -34,19 +34,19 @@ pub(crate) struct Desk {
 
 /// Writes snapshots, one at a time, on a thread of its own. Dropping it waits for the last one.
 pub(crate) struct Background<M: LearnerModel> {
-    snapshots: Option<Sender<Snapshot<M>>>,
+    snapshots: Option<Sender<Taken<M>>>,
     outcomes: Receiver<bool>,
     in_flight: Option<Moment>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl<M: LearnerModel> Background<M> {
-    pub(crate) fn start(desk: Desk) -> Result<Self, BackupError> {
+    pub(crate) fn start(desk: Desk, frozen: Frozen) -> Result<Self, BackupError> {
         let (snapshots, inbox) = channel();
         let (outbox, outcomes) = channel();
         let thread = std::thread::Builder::new()
             .name("backup".to_owned())
-            .spawn(move || work(&desk, &inbox, &outbox))
+            .spawn(move || work(&desk, frozen, &inbox, &outbox))
             .map_err(BackupError::Thread)?;
         Ok(Self {
             snapshots: Some(snapshots),
@@ -57,11 +57,24 @@ impl<M: LearnerModel> Background<M> {
     }
 
     /// Hands a snapshot over. At most one is in flight: [`settle`](Self::settle) comes first.
-    pub(crate) fn submit(&mut self, snapshot: Snapshot<M>) {
+    pub(crate) fn submit(&mut self, snapshot: Taken<M>) {
         self.in_flight = Some(snapshot.state.moment());
         if let Some(snapshots) = &self.snapshots {
             // A thread that is gone shows when it is settled.
             let _ = snapshots.send(snapshot);
+        }
+    }
+
+    /// Whether a snapshot is being written, as far as is known.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// What was committed since the last call, if that is known by now.
+    pub(crate) fn poll(&mut self) -> Option<Moment> {
+        match self.outcomes.try_recv() {
+            Ok(is_committed) => self.in_flight.take().filter(|_| is_committed),
+            Err(_) => None,
         }
     }
 
@@ -86,16 +99,25 @@ impl<M: LearnerModel> Drop for Background<M> {
     }
 }
 
-fn work<M: LearnerModel>(desk: &Desk, inbox: &Receiver<Snapshot<M>>, outbox: &Sender<bool>) {
-    let mut reader = None;
+fn work<M: LearnerModel>(
+    desk: &Desk,
+    frozen: Frozen,
+    inbox: &Receiver<Taken<M>>,
+    outbox: &Sender<bool>,
+) {
+    let new_reader = || RecordReader::new(desk.event_store.clone());
+    let mut encoder = Encoder {
+        reader: new_reader(),
+        frozen,
+        skip_nan: desk.skip_nan,
+    };
     while let Ok(snapshot) = inbox.recv() {
         let started = Instant::now();
         let position = snapshot.state.position;
-        let new_reader = || RecordReader::new(desk.event_store.clone());
-        let outcome = attempt(|| save(desk, snapshot, reader.get_or_insert_with(new_reader)));
+        let outcome = attempt(|| save(desk, snapshot, &mut encoder));
         if let Err(BackupError::Panicked { .. }) = outcome {
             // Half of a record may still be on its way through this one.
-            reader = None;
+            encoder.reader = new_reader();
         }
 
         let is_committed = outcome.is_ok();
@@ -104,10 +126,11 @@ fn work<M: LearnerModel>(desk: &Desk, inbox: &Receiver<Snapshot<M>>, outbox: &Se
                 let persist = started.elapsed();
                 log::info!(
                     target: LOG,
-                    "backup {} at {position}: {} bytes in {persist:.1?}",
-                    committed.id(), committed.bytes(),
+                    "backup {} at {position}: {} bytes, {} of them linked, in {persist:.1?}",
+                    committed.id(), committed.bytes(), committed.linked(),
                 );
-                desk.handle.committed(position, committed.bytes(), persist);
+                desk.handle.committed(position, &committed, persist);
+                prune(desk, &committed);
             }
             Err(error) => report(desk, Arc::new(error)),
         }
@@ -119,22 +142,20 @@ fn work<M: LearnerModel>(desk: &Desk, inbox: &Receiver<Snapshot<M>>, outbox: &Se
 
 fn save<M: LearnerModel>(
     desk: &Desk,
-    snapshot: Snapshot<M>,
-    reader: &mut RecordReader<M>,
+    snapshot: Taken<M>,
+    encoder: &mut Encoder<M>,
 ) -> Result<Committed, BackupError> {
     let mut staging = desk.store.stage()?;
-    let state = encode(snapshot, reader, desk.skip_nan, |name, bytes| {
-        let mut part = staging.part(name)?;
-        part.append(&bytes)?;
-        Ok(part.finish()?)
-    })?;
+    let state = encoder.encode(snapshot, &mut staging)?;
     let state = serde_json::to_value(&state).map_err(BackupError::State)?;
-    let committed = staging.commit(state)?;
-    if let Err(error) = desk.store.prune(&committed, desk.keep_last) {
+    Ok(staging.commit(state)?)
+}
+
+fn prune(desk: &Desk, committed: &Committed) {
+    if let Err(error) = desk.store.prune(committed, desk.keep_last) {
         // The backup is there; one too many costs space only, and the next prune tries again.
         log::warn!(target: LOG, "{}", with_causes(&error.into()));
     }
-    Ok(committed)
 }
 
 fn report(desk: &Desk, error: Arc<BackupError>) {

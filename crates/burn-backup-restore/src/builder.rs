@@ -8,6 +8,7 @@ use burn_backup_store::RealFilesystem;
 
 use crate::error::BackupError;
 use crate::handle::BackupHandle;
+use crate::snapshot::Snapshot;
 use crate::strategy::BackupStrategy;
 use crate::trigger::SaveFreq;
 
@@ -37,6 +38,7 @@ pub struct BackupAndRestore {
     pub(crate) run_seed: Option<u64>,
     pub(crate) reseed_steps: bool,
     pub(crate) skip_nan: bool,
+    pub(crate) snapshot: Snapshot,
     pub(crate) execution: Option<ExecutionStrategy>,
     pub(crate) handle: BackupHandle,
 }
@@ -66,12 +68,14 @@ impl BackupAndRestore {
             run_seed: None,
             reseed_steps: true,
             skip_nan: true,
+            snapshot: Snapshot::default(),
             execution: None,
         }
     }
 
     /// How often to take a backup: [`SaveFreq::Epoch`] (the default), [`SaveFreq::Steps`] (or just
-    /// a number of batches), or [`SaveFreq::Never`].
+    /// a number of batches), [`SaveFreq::Every`] (or just a duration), [`SaveFreq::Auto`], or
+    /// [`SaveFreq::Never`].
     pub fn save_freq(mut self, frequency: impl Into<SaveFreq>) -> Self {
         self.frequency = frequency.into();
         self
@@ -136,6 +140,15 @@ impl BackupAndRestore {
         self
     }
 
+    /// How the training is held still for a backup: [`Snapshot::Shared`] (the default) takes
+    /// microseconds and needs memory while the backup is being written, [`Snapshot::Blocking`] the
+    /// other way round. A backup when the training stops or ends is always taken the first way: it
+    /// waits for that one anyway.
+    pub fn snapshot(mut self, snapshot: Snapshot) -> Self {
+        self.snapshot = snapshot;
+        self
+    }
+
     /// Where the training runs; by default on the first device of the learner's model, as Burn
     /// does.
     ///
@@ -161,8 +174,10 @@ impl BackupAndRestore {
 
     /// Checks what can be checked without looking at the disk.
     pub(crate) fn validate(&self) -> Result<(), BackupError> {
-        if self.frequency == SaveFreq::Steps(0) {
-            return Err(BackupError::InvalidFrequency);
+        if !self.frequency.is_valid() {
+            return Err(BackupError::InvalidFrequency {
+                frequency: self.frequency,
+            });
         }
         if self.keep_last == 0 {
             return Err(BackupError::InvalidKeepLast);

@@ -1,21 +1,20 @@
 //! Everything that touches Burn's less settled API. The next release of Burn is this file's work.
 
+mod records;
+mod unpack;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 
 use burn::data::dataloader::{DataLoaderIterator, Progress};
-use burn::lr_scheduler::LrSchedulerRecord;
 use burn::optim::OptimizerRecord;
-use burn::store::{ModuleRecord, RecordError};
+use burn::store::RecordError;
 use burn::tensor::{Bytes, DType};
-use burn::train::checkpoint::{
-    AsyncCheckpointer, Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction,
-    CheckpointingStrategy,
-};
-use burn::train::metric::store::EventStoreClient;
-use burn::train::{Learner, LearnerEvent, LearnerModel, LearningCheckpointer};
+use burn::train::LearnerEvent;
 use burn_pack::{Reader, Scalar, Tensor, Writer};
+
+use crate::burnpack::Container;
+
+pub(crate) use records::RecordReader;
 
 /// The version of Burn whose records and loops these are.
 pub(crate) const BURN_VERSION: &str = "0.22";
@@ -61,98 +60,6 @@ pub(crate) fn items<O>(iterator: &dyn DataLoaderIterator<O>) -> Items {
     Items::from(&iterator.progress())
 }
 
-/// Takes the records of the optimizer and the scheduler out of a learner.
-///
-/// [`Learner`] has no getter for either. The public way to them is a [`LearningCheckpointer`] that
-/// always saves, to checkpointers that pass the records on. It takes the model's record too, whose
-/// running states are those of the living model; that one is dropped.
-pub(crate) struct RecordReader<M: LearnerModel> {
-    checkpointer: LearningCheckpointer<M>,
-    optimizer: Receiver<OptimizerRecord>,
-    scheduler: Receiver<LrSchedulerRecord>,
-    event_store: Arc<EventStoreClient>,
-}
-
-impl<M: LearnerModel> RecordReader<M> {
-    pub(crate) fn new(event_store: Arc<EventStoreClient>) -> Self {
-        let (optimizer_sender, optimizer) = channel();
-        let (scheduler_sender, scheduler) = channel();
-        Self {
-            checkpointer: LearningCheckpointer::new(
-                AsyncCheckpointer::new(Ignore),
-                AsyncCheckpointer::new(Catch(optimizer_sender)),
-                AsyncCheckpointer::new(Catch(scheduler_sender)),
-                Box::new(AlwaysSave),
-            ),
-            optimizer,
-            scheduler,
-            event_store,
-        }
-    }
-
-    /// Reads the records from the device.
-    pub(crate) fn read(
-        &mut self,
-        learner: &Learner<M>,
-    ) -> Result<(OptimizerRecord, LrSchedulerRecord), RecordError> {
-        self.checkpointer.checkpoint(learner, 0, &self.event_store);
-        let gone = |_| RecordError::Io("the thread that hands records over is gone".to_owned());
-        let optimizer = self.optimizer.recv().map_err(gone)?;
-        let scheduler = self.scheduler.recv().map_err(gone)?;
-        Ok((optimizer, scheduler))
-    }
-}
-
-struct AlwaysSave;
-
-impl CheckpointingStrategy for AlwaysSave {
-    fn checkpointing(
-        &mut self,
-        _epoch: usize,
-        _collector: &EventStoreClient,
-    ) -> Vec<CheckpointingAction> {
-        vec![CheckpointingAction::Save]
-    }
-}
-
-struct Ignore;
-
-impl Checkpointer<ModuleRecord> for Ignore {
-    fn save(&self, _epoch: usize, _record: ModuleRecord) -> Result<(), CheckpointerError> {
-        Ok(())
-    }
-
-    fn delete(&self, _epoch: usize) -> Result<(), CheckpointerError> {
-        Ok(())
-    }
-
-    fn restore(&self, _epoch: usize) -> Result<ModuleRecord, CheckpointerError> {
-        Err(nothing_to_restore())
-    }
-}
-
-struct Catch<R>(Sender<R>);
-
-impl<R: Checkpoint> Checkpointer<R> for Catch<R> {
-    fn save(&self, _epoch: usize, record: R) -> Result<(), CheckpointerError> {
-        // Without a receiver nobody waits for the record.
-        let _ = self.0.send(record);
-        Ok(())
-    }
-
-    fn delete(&self, _epoch: usize) -> Result<(), CheckpointerError> {
-        Ok(())
-    }
-
-    fn restore(&self, _epoch: usize) -> Result<R, CheckpointerError> {
-        Err(nothing_to_restore())
-    }
-}
-
-fn nothing_to_restore() -> CheckpointerError {
-    CheckpointerError::Unknown("records are only passed on".to_owned())
-}
-
 /// An entry of an optimizer's or scheduler's record, without a tensor's contents.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Entry {
@@ -170,16 +77,22 @@ pub(crate) struct Outline {
 impl Outline {
     pub(crate) fn of(bytes: Bytes) -> Result<Self, RecordError> {
         let reader = Reader::from_bytes(bytes)?;
-        let paths = reader.metadata().clone();
-        let mut entries: BTreeMap<_, _> = reader
-            .scalars()
-            .iter()
-            .map(|(name, value)| (name.clone(), Entry::Scalar(*value)))
-            .collect();
-        for tensor in reader.into_tensors()? {
-            entries.insert(tensor.name, Entry::Tensor(tensor.dtype));
+        Ok(Self::of_container(&Container {
+            scalars: reader.scalars().clone(),
+            metadata: reader.metadata().clone(),
+            tensors: reader.into_tensors()?,
+        }))
+    }
+
+    pub(crate) fn of_container(container: &Container) -> Self {
+        let scalars = container.scalars.iter();
+        let scalars = scalars.map(|(name, value)| (name.clone(), Entry::Scalar(*value)));
+        let tensors = container.tensors.iter();
+        let tensors = tensors.map(|tensor| (tensor.name.clone(), Entry::Tensor(tensor.dtype)));
+        Self {
+            entries: scalars.chain(tensors).collect(),
+            paths: container.metadata.clone(),
         }
-        Ok(Self { entries, paths })
     }
 
     /// The entries that `other` lacks, or has another value of.
@@ -216,11 +129,6 @@ impl Outline {
             None => name.to_owned(),
         }
     }
-}
-
-/// The tensors of any record, by name, without a copy of their contents.
-pub(crate) fn tensors(record: Bytes) -> Result<Vec<Tensor>, RecordError> {
-    Ok(Reader::from_bytes(record)?.into_tensors()?)
 }
 
 /// An optimizer record with the names, types and ranks of `bytes`, but tensors of one element.

@@ -21,16 +21,17 @@ use jiff::Timestamp;
 use crate::background::{Background, Desk, attempt, panic_message};
 use crate::builder::BackupAndRestore;
 use crate::burn_api::{BURN_VERSION, Items, RecordReader};
-use crate::encode;
+use crate::encode::{self, Frozen};
 use crate::error::{BackupError, with_causes};
 use crate::handle::BackupHandle;
-use crate::restore::restore;
+use crate::restore::{Restored, restore};
 use crate::seed::{self, Purpose};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Contents, ReadRecords, Shared, Snapshot, Taken};
 use crate::state::{Moment, Phase, TrainingState};
-use crate::trigger::Trigger;
+use crate::trigger::{StepTime, Trigger};
 
 const LOG: &str = "burn_backup::restore";
+const TRIGGER_LOG: &str = "burn_backup::trigger";
 
 /// Where the engine reports to, and what it reads from, in the training at hand.
 pub(crate) struct Surroundings {
@@ -69,14 +70,22 @@ pub(crate) struct Engine<M: LearnerModel> {
     handle: BackupHandle,
     interrupter: Interrupter,
     trigger: Trigger,
+    launched: Instant,
+    /// When the last step ended, and the backup after it was taken.
+    step_began: Instant,
+    /// The interval that was logged last.
+    logged_interval: Option<u64>,
     state: TrainingState,
     is_restored: bool,
     has_stepped_here: bool,
     committed: Option<Moment>,
     /// Gradients that are being accumulated can't be saved. A stop in the middle of it goes back
     /// to the last optimizer step; this is the training at that moment.
-    at_optimizer_step: Option<Snapshot<M>>,
+    at_optimizer_step: Option<Taken<M>>,
     accumulates: bool,
+    /// Reads the records on the training thread, if that is asked for.
+    blocking: Option<RecordReader<M>>,
+    event_store: Arc<EventStoreClient>,
     skip_nan: bool,
     delete_at_end: bool,
     has_ended: bool,
@@ -96,9 +105,14 @@ impl<M: LearnerModel> Engine<M> {
             .run_seed(settings.run_seed);
         let store = Arc::new(Store::open(&settings.backup_dir, options)?);
         let newest = store.newest()?;
+        let state_bytes = match &newest {
+            Some(generation) => generation.manifest().bytes(),
+            // Numbers of 32 bits, and twice as many that the optimizer keeps.
+            None => 12 * learner.model().num_params() as u64,
+        };
 
         let is_restored = newest.is_some();
-        let state = match newest {
+        let restored = match newest {
             Some(generation) => {
                 // Burn's loading of records has panics of its own that nothing can rule out.
                 catch_unwind(AssertUnwindSafe(|| {
@@ -111,33 +125,45 @@ impl<M: LearnerModel> Engine<M> {
                     })
                 })?
             }
-            None => TrainingState::fresh(
-                surroundings.first_epoch,
-                settings.reseed_steps,
-                BURN_VERSION,
-            ),
+            None => Restored {
+                state: TrainingState::fresh(
+                    surroundings.first_epoch,
+                    settings.reseed_steps,
+                    BURN_VERSION,
+                ),
+                frozen: Frozen::default(),
+            },
         };
-        let background = Background::start(Desk {
+        let Restored { state, frozen } = restored;
+        let desk = Desk {
             store: store.clone(),
             handle: settings.handle.clone(),
             keep_last: settings.keep_last,
             skip_nan: settings.skip_nan,
             on_error: settings.on_error,
             interrupter: surroundings.interrupter.clone(),
-            event_store: surroundings.event_store,
-        })?;
+            event_store: surroundings.event_store.clone(),
+        };
+        let background = Background::start(desk, frozen)?;
+        let blocking = (settings.snapshot == Snapshot::Blocking)
+            .then(|| RecordReader::new(surroundings.event_store.clone()));
         Ok(Self {
             store,
             background,
             handle: settings.handle.clone(),
             interrupter: surroundings.interrupter,
-            trigger: Trigger::new(settings.frequency),
+            trigger: Trigger::new(settings.frequency, state_bytes),
+            launched: Instant::now(),
+            step_began: Instant::now(),
+            logged_interval: None,
             committed: is_restored.then(|| state.moment()),
             state,
             is_restored,
             has_stepped_here: false,
             at_optimizer_step: None,
             accumulates: surroundings.grad_accumulation > 1,
+            blocking,
+            event_store: surroundings.event_store,
             skip_nan: settings.skip_nan,
             delete_at_end: settings.delete_checkpoint,
             has_ended: false,
@@ -202,6 +228,7 @@ impl<M: LearnerModel> Engine<M> {
         if self.accumulates {
             self.at_optimizer_step = Some(self.snapshot(learner));
         }
+        self.step_began = Instant::now();
     }
 
     /// To be called before the optimizer steps, if gradients are accumulated: nothing may keep
@@ -222,12 +249,16 @@ impl<M: LearnerModel> Engine<M> {
         self.has_stepped_here |= has_stepped;
 
         let position = state.position;
-        if self.trigger.after_step(&position, has_stepped) {
+        let step = self.step_time();
+        let now = self.launched.elapsed();
+        if self.trigger.after_step(&position, has_stepped, step, now) {
             self.save(learner);
         }
+        self.show_interval();
         if has_stepped && self.accumulates {
             self.at_optimizer_step = Some(self.snapshot(learner));
         }
+        self.step_began = Instant::now();
     }
 
     /// All batches of the epoch are trained.
@@ -244,7 +275,7 @@ impl<M: LearnerModel> Engine<M> {
         state.phase = Phase::Train;
         state.data.items_processed = 0;
         state.early_stopped = early_stopped;
-        if self.trigger.after_epoch() {
+        if self.trigger.after_epoch(self.launched.elapsed()) {
             self.save(learner);
         }
     }
@@ -354,12 +385,37 @@ impl<M: LearnerModel> Engine<M> {
         self.interrupter.should_stop() && self.interrupter.error().is_some()
     }
 
-    fn snapshot(&self, learner: &Learner<M>) -> Snapshot<M> {
+    /// This moment, sharing the training's tensors.
+    fn snapshot(&self, learner: &Learner<M>) -> Taken<M> {
+        Taken {
+            state: self.state_now(learner),
+            contents: Contents::Shared(Box::new(Shared::of(learner))),
+        }
+    }
+
+    /// This moment, for a training that goes on.
+    fn snapshot_to_go_on(&mut self, learner: &Learner<M>) -> Taken<M> {
+        let Some(reader) = &mut self.blocking else {
+            return self.snapshot(learner);
+        };
+        let read =
+            attempt(|| ReadRecords::of(learner, reader).map_err(encode::failed(encode::OPTIMIZER)));
+        if read.is_err() {
+            // Half of a record may still be on its way through this one.
+            *reader = RecordReader::new(self.event_store.clone());
+        }
+        Taken {
+            state: self.state_now(learner),
+            contents: Contents::Read(read),
+        }
+    }
+
+    fn state_now(&self, learner: &Learner<M>) -> TrainingState {
         let mut state = self.state.clone();
         if self.has_stepped_here {
             state.learning_rate = Some(learner.lr_current().base()).filter(|lr| lr.is_finite());
         }
-        Snapshot::take(learner, state)
+        state
     }
 
     /// Saves this moment, and counts how long that holds the training.
@@ -368,14 +424,42 @@ impl<M: LearnerModel> Engine<M> {
         self.settle();
         // The backup before may just have failed, and that may be what ends the training.
         if !self.has_failed() {
-            let snapshot = self.snapshot(learner);
+            let snapshot = self.snapshot_to_go_on(learner);
             self.background.submit(snapshot);
         }
-        self.handle.held(started.elapsed());
+        let held = started.elapsed();
+        self.handle.held(held);
+        self.trigger.saved(self.launched.elapsed(), held);
+    }
+
+    /// How long the step that ends here took.
+    fn step_time(&mut self) -> StepTime {
+        let is_disturbed = self.background.is_busy();
+        if let Some(moment) = self.background.poll() {
+            self.committed = Some(moment);
+        }
+        StepTime {
+            took: self.step_began.elapsed(),
+            is_disturbed,
+        }
+    }
+
+    fn show_interval(&mut self) {
+        let Some((interval, slowed)) = self.trigger.measured() else {
+            return;
+        };
+        self.handle.measured(interval, slowed);
+        let is_news = self
+            .logged_interval
+            .is_none_or(|logged| interval.abs_diff(logged) > logged / 4);
+        if is_news {
+            log::info!(target: TRIGGER_LOG, "a backup every {interval} batches, as things are");
+            self.logged_interval = Some(interval);
+        }
     }
 
     /// Saves the moment of `snapshot`, unless that is what was saved last.
-    fn keep(&mut self, snapshot: Snapshot<M>) {
+    fn keep(&mut self, snapshot: Taken<M>) {
         let started = Instant::now();
         self.settle();
         if self.committed != Some(snapshot.state.moment()) && !self.has_failed() {
@@ -397,10 +481,11 @@ fn restore_newest<M: LearnerModel>(
     learner: &mut Learner<M>,
     surroundings: &Surroundings,
     generation: Generation,
-) -> Result<TrainingState, BackupError> {
+) -> Result<Restored, BackupError> {
     let (id, created) = (generation.id(), generation.manifest().created);
     let mut reader = RecordReader::new(surroundings.event_store.clone());
-    let mut state = restore(learner, generation, &mut reader, &settings.backup_dir)?;
+    let mut restored = restore(learner, generation, &mut reader, &settings.backup_dir)?;
+    let state = &mut restored.state;
     if state.reseed_steps != settings.reseed_steps {
         log::warn!(
             target: LOG,
@@ -415,5 +500,5 @@ fn restore_newest<M: LearnerModel>(
     let age = Duration::try_from(Timestamp::now().duration_since(created)).unwrap_or_default();
     settings.handle.restored(state.position, age);
     log::info!(target: LOG, "restored from backup {id} at {}, {age:.0?} old", state.position);
-    Ok(state)
+    Ok(restored)
 }

@@ -9,6 +9,7 @@ use burn::train::checkpoint::CheckpointerError;
 use burn_backup_store::StoreError;
 
 use crate::fingerprint::ParamDifference;
+use crate::trigger::SaveFreq;
 
 /// How many differing parameters a message names.
 const NAMED_DIFFERENCES: usize = 3;
@@ -21,12 +22,16 @@ const NAMED_DIFFERENCES: usize = 3;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupError {
-    /// `SaveFreq::Steps(0)`.
+    /// No batches, no time, or no share of the training's time lie between two backups.
     #[error(
-        "save_freq(SaveFreq::Steps(0)) asks for a backup every 0 batches; nothing was changed: \
-         give 1 or more, or SaveFreq::Never"
+        "save_freq(SaveFreq::{frequency:?}) can't say when a backup is due; nothing was changed: \
+         give Steps 1 or more, Every a time above 0, Auto a finite share above 0, or use \
+         SaveFreq::Never"
     )]
-    InvalidFrequency,
+    InvalidFrequency {
+        /// What was given.
+        frequency: SaveFreq,
+    },
 
     /// `keep_last(0)`.
     #[error("keep_last(0) would keep no backup; nothing was changed: give 1 or more")]

@@ -5,6 +5,7 @@ use std::fmt;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bool, DType, Device, Int, Shape, Tensor};
+use burn_pack::Tensor as RecordTensor;
 use serde::{Deserialize, Serialize};
 
 /// One parameter, as its record describes it.
@@ -44,15 +45,14 @@ impl fmt::Display for ParamDifference {
     }
 }
 
-/// The parameters of a model whose records are about to be taken.
-pub(crate) fn of_record<M: Module>(model: &M) -> Vec<ParamSpec> {
-    let mut collector = Collector {
-        form: Form::Recorded,
-        path: Vec::new(),
-        params: Vec::new(),
-    };
-    model.visit(&mut collector);
-    collector.params
+/// The parameters whose records these tensors are.
+pub(crate) fn of_tensors(tensors: &[RecordTensor]) -> Vec<ParamSpec> {
+    let specs = tensors.iter().map(|tensor| ParamSpec {
+        path: tensor.name.clone(),
+        shape: tensor.shape.to_vec(),
+        dtype: dtype_name(tensor.dtype),
+    });
+    specs.collect()
 }
 
 /// Where the program's `model` differs from the one that was `recorded`, in the program's order.
@@ -63,7 +63,7 @@ pub(crate) fn differences<M: Module>(recorded: &[ParamSpec], model: &M) -> Vec<P
         .map(|spec| (spec.path.as_str(), spec))
         .collect();
     let mut collector = Collector {
-        form: Form::Expected(&recorded_by_path),
+        recorded: &recorded_by_path,
         path: Vec::new(),
         params: Vec::new(),
     };
@@ -90,16 +90,8 @@ pub(crate) fn differences<M: Module>(recorded: &[ParamSpec], model: &M) -> Vec<P
     changed.chain(gone).collect()
 }
 
-/// The form of a parameter that is looked at.
-enum Form<'a> {
-    /// As the record has it.
-    Recorded,
-    /// As loading expects it, for comparison with what was recorded.
-    Expected(&'a HashMap<&'a str, &'a ParamSpec>),
-}
-
 struct Collector<'a> {
-    form: Form<'a>,
+    recorded: &'a HashMap<&'a str, &'a ParamSpec>,
     path: Vec<String>,
     params: Vec<ParamSpec>,
 }
@@ -115,29 +107,23 @@ impl Collector<'_> {
     fn add(
         &mut self,
         outline: impl FnOnce() -> Outline,
-        saved: impl FnOnce() -> (Shape, DType),
+        saved: impl FnOnce() -> DType,
         default_dtype: impl FnOnce(&Device) -> DType,
     ) {
         let path = self.path.join(".");
-        let (shape, dtype) = match &self.form {
-            Form::Recorded => saved(),
-            Form::Expected(recorded) => {
-                let Outline {
-                    shape,
-                    is_initialized,
-                    device,
-                } = outline();
-                let recorded = recorded.get(path.as_str());
-                let default = default_dtype(&device);
-                let agrees = |dtype: DType| recorded.is_some_and(|r| r.dtype == dtype_name(dtype));
-                // Only an initialised parameter knows its type for sure.
-                let dtype = if is_initialized || !agrees(default) {
-                    saved().1
-                } else {
-                    default
-                };
-                (shape, dtype)
-            }
+        let recorded = self.recorded.get(path.as_str());
+        let Outline {
+            shape,
+            is_initialized,
+            device,
+        } = outline();
+        let default = default_dtype(&device);
+        let agrees = |dtype: DType| recorded.is_some_and(|r| r.dtype == dtype_name(dtype));
+        // Only an initialised parameter knows its type for sure.
+        let dtype = if is_initialized || !agrees(default) {
+            saved()
+        } else {
+            default
         };
         self.params.push(ParamSpec {
             path,
@@ -157,10 +143,7 @@ macro_rules! visit_kind {
                     is_initialized: param.is_initialized(),
                     device: param.lazy_device(),
                 },
-                || {
-                    let tensor = param.transform_for_save().val();
-                    (tensor.shape(), tensor.dtype())
-                },
+                || param.transform_for_save().val().dtype(),
                 |device| device.settings().$setting.into(),
             );
         }

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use burn_backup_store::{Filesystem, OpenOptions, Store};
+use burn_backup_store::{Committed, Filesystem, OpenOptions, Store};
 
 use crate::error::BackupError;
 use crate::position::Position;
@@ -27,14 +27,20 @@ pub struct BackupStats {
     pub refused: u64,
     /// Bytes in the committed backups.
     pub bytes: u64,
+    /// How many of them were not written, but linked to the backup before: parameters that training
+    /// leaves alone.
+    pub linked: u64,
     /// How long the training thread was held by backups: snapshots, and waits for the backup
     /// before to be written.
     pub held_total: Duration,
     /// The longest that the training thread was held by one backup.
     pub held_worst: Duration,
-    /// How long the background thread worked on the committed backups.
+    /// How much longer the training's steps took because backups were being written meanwhile. It
+    /// is measured with [`SaveFreq::Auto`](crate::SaveFreq::Auto) only.
+    pub slowed_total: Duration,
+    /// How long it took until the committed backups were on disk, from their snapshots on.
     pub persist_total: Duration,
-    /// How long it worked on the last one.
+    /// How long the last one took.
     pub persist_last: Duration,
 }
 
@@ -45,6 +51,7 @@ struct Facts {
     last_error: Option<Arc<BackupError>>,
     /// Whether a backup was refused because the model held NaN, and none was committed since.
     is_poisoned: bool,
+    interval: Option<u64>,
     stats: BackupStats,
 }
 
@@ -94,6 +101,13 @@ impl BackupHandle {
         self.facts().last_error.clone()
     }
 
+    /// After how many batches [`SaveFreq::Auto`](crate::SaveFreq::Auto) takes the next backup, going
+    /// by what the last ones cost; before the first one, by what it is assumed to cost. `None` with
+    /// any other frequency, and before the first batch.
+    pub fn interval(&self) -> Option<u64> {
+        self.facts().interval
+    }
+
     /// What backups have cost so far.
     pub fn stats(&self) -> BackupStats {
         self.facts().stats
@@ -125,13 +139,20 @@ impl BackupHandle {
         stats.held_worst = stats.held_worst.max(held);
     }
 
-    pub(crate) fn committed(&self, position: Position, bytes: u64, persist: Duration) {
+    pub(crate) fn measured(&self, interval: u64, slowed: Duration) {
+        let mut facts = self.facts();
+        facts.interval = Some(interval);
+        facts.stats.slowed_total = slowed;
+    }
+
+    pub(crate) fn committed(&self, position: Position, committed: &Committed, persist: Duration) {
         let mut facts = self.facts();
         facts.last_backup = Some(position);
         facts.is_poisoned = false;
         let stats = &mut facts.stats;
         stats.committed += 1;
-        stats.bytes += bytes;
+        stats.bytes += committed.bytes();
+        stats.linked += committed.linked();
         stats.persist_total += persist;
         stats.persist_last = persist;
     }

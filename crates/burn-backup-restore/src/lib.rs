@@ -31,6 +31,7 @@
 mod background;
 mod builder;
 mod burn_api;
+mod burnpack;
 mod encode;
 mod engine;
 mod error;
@@ -52,6 +53,7 @@ pub use error::BackupError;
 pub use fingerprint::ParamDifference;
 pub use handle::{BackupHandle, BackupStats};
 pub use position::Position;
+pub use snapshot::Snapshot;
 pub use trigger::SaveFreq;
 
 pub use burn_backup_store::StoreError;

@@ -1,38 +1,16 @@
 //! Whether a model's record holds NaN: a training that has gone wrong must not push the last good
 //! backup out.
 
-use burn::store::RecordError;
-use burn::tensor::{Bytes, DType};
-
-use crate::burn_api;
+use burn::tensor::DType;
 
 /// How many bytes are looked at between two chances to stop.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// The name of the first float tensor in a record that holds NaN. What is quantized is not looked
-/// at.
-pub(crate) fn first_nan(record: Bytes) -> Result<Option<String>, RecordError> {
-    for tensor in burn_api::tensors(record)? {
-        if is_float(tensor.dtype) {
-            let (name, dtype, _, _, bytes) = tensor.into_parts()?;
-            if holds_nan(dtype, &bytes) {
-                return Ok(Some(name));
-            }
-        }
-    }
-    Ok(None)
-}
-
-fn is_float(dtype: DType) -> bool {
-    matches!(
-        dtype,
-        DType::F64 | DType::F32 | DType::Flex32 | DType::F16 | DType::BF16
-    )
-}
-
+/// Whether some of a tensor's bytes hold NaN. What is quantized is not looked at.
+///
 /// Looks at the bits of little-endian numbers: NaN are all those beyond infinity, whatever the sign
 /// (IEEE 754, section 3.4; bfloat16 is the upper half of a 32-bit float).
-fn holds_nan(dtype: DType, bytes: &[u8]) -> bool {
+pub(crate) fn holds_nan(dtype: DType, bytes: &[u8]) -> bool {
     /// Without a way out in it, the inner loop works on many numbers at once.
     fn any<const N: usize>(bytes: &[u8], is_nan: impl Fn([u8; N]) -> bool) -> bool {
         let (numbers, _) = bytes.as_chunks::<N>();

@@ -10,10 +10,16 @@ use burn::train::{Learner, LearnerModel};
 use burn_backup_store::Generation;
 
 use crate::burn_api::{Outline, RecordReader, optimizer_probe};
-use crate::encode::{MODEL, OPTIMIZER, SCHEDULER};
+use crate::encode::{FROZEN, Frozen, MODEL, OPTIMIZER, SCHEDULER};
 use crate::error::BackupError;
 use crate::fingerprint;
 use crate::state::TrainingState;
+
+/// What a generation says besides what is in the learner now.
+pub(crate) struct Restored {
+    pub state: TrainingState,
+    pub frozen: Frozen,
+}
 
 /// Loads `generation` into `learner`, after checking that it fits: Burn panics on a model that
 /// doesn't, and says nothing of an optimizer or a scheduler that doesn't.
@@ -22,32 +28,40 @@ pub(crate) fn restore<M: LearnerModel>(
     mut generation: Generation,
     reader: &mut RecordReader<M>,
     backup_dir: &Path,
-) -> Result<TrainingState, BackupError> {
+) -> Result<Restored, BackupError> {
     let state: TrainingState = serde_json::from_value(generation.manifest().state.clone())
         .map_err(|source| foreign(backup_dir, Some(source)))?;
     if !state.is_possible() {
         return Err(foreign(backup_dir, None));
     }
-    let mut part = |name| {
-        generation
-            .take_part(name)
-            .map(|bytes| Bytes::from_bytes_vec(bytes).shared())
-            .ok_or_else(|| foreign(backup_dir, None))
+    let mut taken = |name| {
+        let bytes = generation.take_part(name)?;
+        Some(Bytes::from_bytes_vec(bytes).shared())
     };
+    let frozen = taken(FROZEN);
+    let mut part = |name| taken(name).ok_or_else(|| foreign(backup_dir, None));
 
-    load_model(learner, &state, part(MODEL)?, backup_dir)?;
+    load_model(learner, &state, part(MODEL)?, frozen.clone(), backup_dir)?;
     let (optimizer, scheduler) = (part(OPTIMIZER)?, part(SCHEDULER)?);
     load_scheduler(learner, scheduler.clone())?;
     verify_fit(learner, &optimizer, scheduler, reader, backup_dir)?;
     let record = OptimizerRecord::from_bytes(optimizer).map_err(failed(OPTIMIZER))?;
     learner.load_optim(record);
-    Ok(state)
+    let frozen = match frozen {
+        Some(bytes) => {
+            let outline = Outline::of(bytes).map_err(failed(FROZEN))?;
+            Frozen::continued(outline.entries.into_keys().collect())
+        }
+        None => Frozen::default(),
+    };
+    Ok(Restored { state, frozen })
 }
 
 fn load_model<M: LearnerModel>(
     learner: &mut Learner<M>,
     state: &TrainingState,
-    bytes: Bytes,
+    changing: Bytes,
+    frozen: Option<Bytes>,
     backup_dir: &Path,
 ) -> Result<(), BackupError> {
     let differences = fingerprint::differences(&state.model, &learner.model());
@@ -57,17 +71,18 @@ fn load_model<M: LearnerModel>(
             differences,
         });
     }
-    let record = ModuleRecord::from_bytes(bytes).map_err(failed(MODEL))?;
-    if record.len() != state.model.len() {
+    let mut records = vec![ModuleRecord::from_bytes(changing).map_err(failed(MODEL))?];
+    if let Some(frozen) = frozen {
+        records.push(ModuleRecord::from_bytes(frozen).map_err(failed(FROZEN))?);
+    }
+    if records.iter().map(ModuleRecord::len).sum::<usize>() != state.model.len() {
         return Err(foreign(backup_dir, None));
     }
-    // That it fits is known by now; what follows must not panic.
-    learner.load_model(
-        record
-            .validate(false)
-            .allow_partial(true)
-            .allow_unused(true),
-    );
+    for record in records {
+        // That it fits is known by now; what follows must not panic.
+        let record = record.validate(false).allow_partial(true);
+        learner.load_model(record.allow_unused(true));
+    }
     Ok(())
 }
 
@@ -93,8 +108,7 @@ fn verify_fit<M: LearnerModel>(
     let (kept_optimizer, kept_scheduler) = reader.read(&probe).map_err(failed(OPTIMIZER))?;
 
     let saved = Outline::of(optimizer.clone()).map_err(failed(OPTIMIZER))?;
-    let kept = kept_optimizer.into_bytes().and_then(Outline::of);
-    let kept = kept.map_err(failed(OPTIMIZER))?;
+    let kept = Outline::of_container(&kept_optimizer);
     let lost = saved.lost_in(&kept);
     if let Some(first) = lost.first() {
         return Err(BackupError::OptimizerMismatch {
@@ -114,8 +128,8 @@ fn verify_fit<M: LearnerModel>(
     }
 
     let saved = Outline::of(scheduler).map_err(failed(SCHEDULER))?;
-    let kept = kept_scheduler.into_bytes().and_then(Outline::of);
-    let lost = saved.lost_in(&kept.map_err(failed(SCHEDULER))?);
+    let kept = Outline::of(kept_scheduler).map_err(failed(SCHEDULER))?;
+    let lost = saved.lost_in(&kept);
     match lost.into_iter().next() {
         Some(first) => Err(BackupError::SchedulerMismatch {
             path: backup_dir.to_path_buf(),

@@ -1,28 +1,98 @@
-//! The training at one moment, taken on the training thread in microseconds.
+//! The training at one moment, taken on the training thread.
 
+use std::collections::HashSet;
+
+use burn::store::RecordError;
+use burn::tensor::Bytes;
 use burn::train::{Learner, LearnerModel};
+use burn_pack::Tensor;
 
+use crate::burn_api::RecordReader;
+use crate::burnpack::Container;
+use crate::encode::model;
+use crate::error::BackupError;
 use crate::state::TrainingState;
 
-/// A training at one moment. Tensors are reference counted: taking it copies none.
-pub(crate) struct Snapshot<M: LearnerModel> {
+/// How the training is held still for a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Snapshot {
+    /// The backup shares the training's tensors, which takes microseconds whatever the model's
+    /// size, and reads them in the background. While it does, the training's next steps need memory
+    /// of their own: up to the size of the state (model and optimizer) on the device, and that of
+    /// the optimizer's state on the host.
+    #[default]
+    Shared,
+    /// The training waits until its state is read into the host's memory, which then holds the
+    /// state once until it is written. For devices that have no memory to spare.
+    Blocking,
+}
+
+/// A training at one moment.
+pub(crate) struct Taken<M: LearnerModel> {
+    pub state: TrainingState,
+    pub contents: Contents<M>,
+}
+
+/// What a training consists of besides its position.
+pub(crate) enum Contents<M: LearnerModel> {
+    Shared(Box<Shared<M>>),
+    Read(Result<ReadRecords, BackupError>),
+}
+
+/// Tensors are reference counted: sharing them copies none.
+pub(crate) struct Shared<M: LearnerModel> {
     /// The model, detached: its running states are its own.
     pub model: M,
     /// For the optimizer and the scheduler. Its model shares running states with the living one,
     /// so they are of no certain moment.
     pub learner: Learner<M>,
-    pub state: TrainingState,
 }
 
-impl<M: LearnerModel> Snapshot<M> {
-    pub(crate) fn take(learner: &Learner<M>, state: TrainingState) -> Self {
+/// Records in the host's memory.
+pub(crate) struct ReadRecords {
+    pub model: Vec<Tensor>,
+    pub without_gradient: HashSet<String>,
+    pub optimizer: Container,
+    pub scheduler: Bytes,
+}
+
+impl<M: LearnerModel> Shared<M> {
+    pub(crate) fn of(learner: &Learner<M>) -> Self {
         Self {
             // Running states (the mean and variance of a batch normalisation) hold their newest
             // update back until the next forward pass. `valid` applies it, here and now, and gives
             // a module with cells of its own.
             model: learner.model().valid(),
             learner: learner.clone(),
-            state,
         }
     }
+}
+
+impl ReadRecords {
+    pub(crate) fn of<M: LearnerModel>(
+        learner: &Learner<M>,
+        reader: &mut RecordReader<M>,
+    ) -> Result<Self, RecordError> {
+        // The optimizer first: the model is read a second time on the way to it, and thrown away.
+        let (optimizer, scheduler) = reader.read(learner)?;
+        let model = model::tensors(&learner.model().valid());
+        Ok(Self {
+            model: model
+                .into_iter()
+                .map(into_memory)
+                .collect::<Result<_, _>>()?,
+            without_gradient: model::without_gradient(&learner.model()),
+            optimizer,
+            scheduler,
+        })
+    }
+}
+
+/// The tensor with its bytes read, and shared by its clones.
+fn into_memory(tensor: Tensor) -> Result<Tensor, RecordError> {
+    let (name, dtype, shape, id, bytes) = tensor.into_parts()?;
+    // What is still on its device is read by this.
+    let _: &[u8] = &bytes;
+    Ok(Tensor::new(name, dtype, shape, id, bytes.shared()))
 }

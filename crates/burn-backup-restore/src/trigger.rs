@@ -1,12 +1,20 @@
-//! When a backup is due: positions and the policy in, yes or no out.
+//! When a backup is due: positions, clock and policy in, yes or no out.
+
+mod auto;
+
+use std::time::Duration;
 
 use crate::position::Position;
+use auto::Auto;
+
+pub(crate) use auto::StepTime;
 
 /// How often a backup is taken (Keras: `save_freq`).
 ///
 /// Whatever the frequency, a stop through Burn's
-/// [`Interrupter`](burn::train::Interrupter) leads to one more backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// [`Interrupter`](burn::train::Interrupter) leads to one more backup, and unless it is
+/// [`Never`](Self::Never), the training's end does.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub enum SaveFreq {
     /// After each epoch's validation.
@@ -14,6 +22,20 @@ pub enum SaveFreq {
     Epoch,
     /// Every so many training batches, counted across epochs.
     Steps(usize),
+    /// After the first batch, or epoch, that ends so long after the last backup.
+    Every(Duration),
+    /// As often as is possible without making the training take longer than by this share of its
+    /// time: 0.01 is 1 %.
+    ///
+    /// What backups cost is measured while the training runs: how long they hold the training
+    /// thread, and how much longer steps take during which one is being written. The next one is
+    /// taken when that share of the time trained so far has paid for all before it, and for another
+    /// one like them. [`BackupHandle::interval`](crate::BackupHandle::interval) tells how many
+    /// batches that is.
+    Auto {
+        /// The share, greater than 0.
+        max_overhead: f64,
+    },
     /// Only when the training is stopped.
     Never,
 }
@@ -24,40 +46,120 @@ impl From<usize> for SaveFreq {
     }
 }
 
-/// Decides at each step and at each epoch's end.
+impl From<Duration> for SaveFreq {
+    fn from(interval: Duration) -> Self {
+        Self::Every(interval)
+    }
+}
+
+impl SaveFreq {
+    /// Whether it says when a backup is due.
+    pub(crate) fn is_valid(self) -> bool {
+        match self {
+            Self::Epoch | Self::Never => true,
+            Self::Steps(steps) => steps > 0,
+            Self::Every(interval) => !interval.is_zero(),
+            Self::Auto { max_overhead } => max_overhead.is_finite() && max_overhead > 0.0,
+        }
+    }
+}
+
+/// Decides at each step and at each epoch's end. Times are counted from the training's launch.
 #[derive(Debug)]
 pub(crate) struct Trigger {
-    frequency: SaveFreq,
+    policy: Policy,
     /// A backup was due while gradients were accumulated that can't be saved.
     is_overdue: bool,
 }
 
+#[derive(Debug)]
+enum Policy {
+    Epoch,
+    Steps(u64),
+    Every { interval: Duration, last: Duration },
+    Auto(Auto),
+    Never,
+}
+
 impl Trigger {
-    pub(crate) fn new(frequency: SaveFreq) -> Self {
+    /// For a training whose state has about `state_bytes`.
+    pub(crate) fn new(frequency: SaveFreq, state_bytes: u64) -> Self {
+        let policy = match frequency {
+            SaveFreq::Epoch => Policy::Epoch,
+            SaveFreq::Steps(steps) => Policy::Steps(steps as u64),
+            SaveFreq::Every(interval) => Policy::Every {
+                interval,
+                last: Duration::ZERO,
+            },
+            SaveFreq::Auto { max_overhead } => Policy::Auto(Auto::new(max_overhead, state_bytes)),
+            SaveFreq::Never => Policy::Never,
+        };
         Self {
-            frequency,
+            policy,
             is_overdue: false,
         }
     }
 
-    /// Whether to take a backup after the batch that led to `position`. It can be taken only if
-    /// `can_save`, that is if no gradients wait for the optimizer.
-    pub(crate) fn after_step(&mut self, position: &Position, can_save: bool) -> bool {
-        let is_due = match self.frequency {
-            SaveFreq::Steps(steps) => position.global_step.is_multiple_of(steps as u64),
-            SaveFreq::Epoch | SaveFreq::Never => false,
+    /// Whether to take a backup after the batch that led to `position`, in a `step` that ended at
+    /// `now`. It can be taken only if `can_save`, that is if no gradients wait for the optimizer.
+    pub(crate) fn after_step(
+        &mut self,
+        position: &Position,
+        can_save: bool,
+        step: StepTime,
+        now: Duration,
+    ) -> bool {
+        let is_due = match &mut self.policy {
+            Policy::Steps(steps) => position.global_step.is_multiple_of(*steps),
+            Policy::Auto(auto) => {
+                auto.step(step);
+                auto.is_due()
+            }
+            Policy::Every { .. } => self.is_time(now),
+            Policy::Epoch | Policy::Never => false,
         };
         self.decide(is_due, can_save)
     }
 
-    /// Whether to take a backup now that an epoch's validation is done.
-    pub(crate) fn after_epoch(&mut self) -> bool {
-        self.decide(self.frequency == SaveFreq::Epoch, true)
+    /// Whether to take a backup at `now`, when an epoch's validation is done.
+    pub(crate) fn after_epoch(&mut self, now: Duration) -> bool {
+        let is_due = match &self.policy {
+            Policy::Epoch => true,
+            Policy::Every { .. } => self.is_time(now),
+            // Nothing has been learned since the last step.
+            Policy::Steps(_) | Policy::Auto(_) | Policy::Never => false,
+        };
+        self.decide(is_due, true)
+    }
+
+    /// A backup was taken at `now`, which held the training so long.
+    pub(crate) fn saved(&mut self, now: Duration, held: Duration) {
+        match &mut self.policy {
+            Policy::Every { last, .. } => *last = now,
+            Policy::Auto(auto) => auto.saved(held),
+            Policy::Epoch | Policy::Steps(_) | Policy::Never => {}
+        }
     }
 
     /// Whether to take a backup when the training has run to its end.
     pub(crate) fn at_end(&self) -> bool {
-        self.frequency != SaveFreq::Never
+        !matches!(self.policy, Policy::Never)
+    }
+
+    /// After how many batches the next backup comes, and how much longer steps took because backups
+    /// were being written, if that is being measured.
+    pub(crate) fn measured(&self) -> Option<(u64, Duration)> {
+        match &self.policy {
+            Policy::Auto(auto) => Some((auto.interval()?, auto.slowed())),
+            _ => None,
+        }
+    }
+
+    fn is_time(&self, now: Duration) -> bool {
+        match self.policy {
+            Policy::Every { interval, last } => now.saturating_sub(last) >= interval,
+            _ => false,
+        }
     }
 
     fn decide(&mut self, is_due: bool, can_save: bool) -> bool {
@@ -71,27 +173,37 @@ impl Trigger {
 mod tests {
     use super::*;
 
-    /// The global steps after which a backup is taken, in a training of epochs of 5 batches.
+    const VALIDATION: Duration = Duration::from_secs(20);
+
+    /// The global steps after which a backup is taken, in a training of epochs of 5 batches of 10
+    /// seconds each.
     fn saves(
         frequency: SaveFreq,
         steps: u64,
         optimizer_steps_every: u64,
     ) -> Vec<(u64, &'static str)> {
-        let mut trigger = Trigger::new(frequency);
+        let mut trigger = Trigger::new(frequency, 0);
         let mut position = Position::start_of(1);
         let mut taken = Vec::new();
+        let (took, is_disturbed) = (Duration::from_secs(10), false);
+        let step_time = StepTime { took, is_disturbed };
+        let mut now = Duration::ZERO;
         while position.global_step < steps {
             position = position.after_step();
             let step = position.global_step;
+            now += took;
             let epoch_ends = position.step_in_epoch == 5;
             let can_save =
                 (position.step_in_epoch as u64).is_multiple_of(optimizer_steps_every) || epoch_ends;
-            if trigger.after_step(&position, can_save) {
+            if trigger.after_step(&position, can_save, step_time, now) {
+                trigger.saved(now, Duration::ZERO);
                 taken.push((step, "step"));
             }
             if epoch_ends {
                 position = position.after_epoch();
-                if trigger.after_epoch() {
+                now += VALIDATION;
+                if trigger.after_epoch(now) {
+                    trigger.saved(now, Duration::ZERO);
                     taken.push((step, "epoch"));
                 }
             }
@@ -116,7 +228,7 @@ mod tests {
     #[test]
     fn never_saves_on_its_own() {
         assert_eq!(saves(SaveFreq::Never, 12, 1), []);
-        assert!(!Trigger::new(SaveFreq::Never).at_end());
+        assert!(!Trigger::new(SaveFreq::Never, 0).at_end());
     }
 
     #[test]
@@ -126,5 +238,48 @@ mod tests {
             saves(SaveFreq::Steps(3), 12, 2),
             [(4, "step"), (7, "step"), (9, "step"), (12, "step")]
         );
+    }
+
+    #[test]
+    fn a_time_is_counted_from_backup_to_backup() {
+        let every = |seconds| SaveFreq::from(Duration::from_secs(seconds));
+        // The first epoch ends at 50 seconds and is validated at 70, the second at 120 and 140.
+        assert_eq!(
+            saves(every(25), 10, 1),
+            [(3, "step"), (5, "epoch"), (8, "step"), (10, "epoch")]
+        );
+        assert_eq!(
+            saves(every(60), 12, 1),
+            [(5, "epoch"), (10, "epoch")],
+            "70 seconds each"
+        );
+        assert_eq!(saves(every(1), 3, 1).len(), 3);
+        // Gradients are accumulated over two batches, and the fifth.
+        assert_eq!(saves(every(35), 5, 2), [(4, "step")]);
+    }
+
+    #[test]
+    fn a_share_of_the_time_is_enough_for_backups_that_cost_nothing() {
+        let auto = SaveFreq::Auto { max_overhead: 0.01 };
+        assert_eq!(saves(auto, 3, 1).len(), 3);
+        assert!(Trigger::new(auto, 0).at_end());
+    }
+
+    #[test]
+    fn what_says_nothing_is_not_valid() {
+        let auto = |max_overhead| SaveFreq::Auto { max_overhead };
+        for frequency in [
+            SaveFreq::Steps(0),
+            SaveFreq::Every(Duration::ZERO),
+            auto(0.0),
+            auto(-0.1),
+            auto(f64::NAN),
+            auto(f64::INFINITY),
+        ] {
+            assert!(!frequency.is_valid(), "{frequency:?}");
+        }
+        for frequency in [SaveFreq::Never, SaveFreq::from(1), auto(0.01), auto(2.0)] {
+            assert!(frequency.is_valid(), "{frequency:?}");
+        }
     }
 }

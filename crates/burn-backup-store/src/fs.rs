@@ -44,7 +44,7 @@ pub trait Filesystem: Send + Sync + 'static {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Gives the regular file `from` a second name, `to`. Fails where the file system has no hard
-    /// links, and if there is something at `to`.
+    /// links, if `from` is anything else, and if there is something at `to`.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file or a symbolic link. Other names of the file stay.
@@ -156,14 +156,8 @@ impl Filesystem for RealFilesystem {
     }
 
     fn open_file(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
-        match self.kind(path)? {
-            Some(EntryKind::File) => Ok(Box::new(File::open(path)?)),
-            Some(_) => Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "not a regular file",
-            )),
-            None => Err(io::ErrorKind::NotFound.into()),
-        }
+        check_is_file(self.kind(path)?)?;
+        Ok(Box::new(File::open(path)?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -171,6 +165,7 @@ impl Filesystem for RealFilesystem {
     }
 
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        check_is_file(self.kind(from)?)?;
         std::fs::hard_link(from, to)
     }
 
@@ -218,6 +213,17 @@ impl Filesystem for RealFilesystem {
                 return Ok(LockAttempt::Held(Box::new(Locked(file))));
             }
         }
+    }
+}
+
+fn check_is_file(kind: Option<EntryKind>) -> io::Result<()> {
+    match kind {
+        Some(EntryKind::File) => Ok(()),
+        Some(EntryKind::Dir | EntryKind::Other) => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a regular file",
+        )),
+        None => Err(io::ErrorKind::NotFound.into()),
     }
 }
 

@@ -180,8 +180,9 @@ impl PartWriter<'_, '_> {
     /// [`StoreError::Io`] if a write or the sync fails; the staged generation can only be dropped
     /// then.
     pub fn finish(mut self) -> Result<(), StoreError> {
-        self.sync()
-            .map_err(StoreError::io("write and sync", &self.path, NOT_COMMITTED))?;
+        let failed = |operation| StoreError::io(operation, &self.path, NOT_COMMITTED);
+        let (on_write, on_sync) = (failed("write"), failed("sync"));
+        self.written().map_err(on_write)?.sync().map_err(on_sync)?;
         self.staging.parts.push(self.digest.entry(&self.name));
         Ok(())
     }
@@ -219,7 +220,8 @@ impl PartWriter<'_, '_> {
         Ok(())
     }
 
-    fn sync(&mut self) -> io::Result<()> {
+    /// The file, with all of the part in it.
+    fn written(&mut self) -> io::Result<Box<dyn WriteFile>> {
         let mut file = match std::mem::replace(&mut self.file, PartFile::Gone) {
             PartFile::Here(file) => file,
             PartFile::There(mut background) => background.stop()?,
@@ -227,7 +229,7 @@ impl PartWriter<'_, '_> {
         };
         self.digest.update(&self.gathered);
         file.write_all(&self.gathered)?;
-        file.sync()
+        Ok(file)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use burn::lr_scheduler::constant::ConstantLr;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
@@ -68,7 +69,17 @@ fn settings_that_make_no_sense_are_refused_and_nothing_is_created() {
     };
     refused(
         Training::backup(&dir).save_freq(0),
-        &["SaveFreq::Steps(0)", "give 1 or more"],
+        &["SaveFreq::Steps(0)", "give Steps 1 or more"],
+    );
+    refused(
+        Training::backup(&dir).save_freq(Duration::ZERO),
+        &["SaveFreq::Every(0ns)", "a time above 0"],
+    );
+    refused(
+        Training::backup(&dir).save_freq(SaveFreq::Auto {
+            max_overhead: -0.01,
+        }),
+        &["max_overhead: -0.01", "a finite share above 0"],
     );
     refused(
         Training::backup(&dir).keep_last(0),

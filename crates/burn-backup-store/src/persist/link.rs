@@ -54,9 +54,19 @@ impl Staging<'_> {
 }
 
 fn link(fs: &dyn Filesystem, from: &Path, to: &Path, bytes: u64) -> io::Result<()> {
-    // Somebody may have put something else there since it was read.
-    if fs.kind(from)? != Some(EntryKind::File) || fs.open_file(from)?.len()? != bytes {
+    let linked = fs.link(from, to).and_then(|()| check(fs, to, bytes));
+    if linked.is_err() {
+        // The name must be free for the part to be written. It may be there though the call failed:
+        // over a network, its answer can get lost.
+        let _ = fs.remove_file(to);
+    }
+    linked
+}
+
+/// Somebody may have put something else there since it was read. What is staged, nobody replaces.
+fn check(fs: &dyn Filesystem, staged: &Path, bytes: u64) -> io::Result<()> {
+    if fs.kind(staged)? != Some(EntryKind::File) || fs.open_file(staged)?.len()? != bytes {
         return Err(io::Error::other("it is not what it was"));
     }
-    fs.link(from, to)
+    Ok(())
 }

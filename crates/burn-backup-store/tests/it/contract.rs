@@ -64,6 +64,58 @@ fn suite(fs: &dyn Filesystem, root: &Path) {
     assert_eq!(fs.kind(&dir).unwrap(), None);
 }
 
+fn second_names_suite(fs: &dyn Filesystem, root: &Path) {
+    let (dir, other_dir) = (root.join("first"), root.join("other"));
+    let (first, second) = (dir.join("file"), other_dir.join("second"));
+    fs.create_dir(&dir).unwrap();
+    fs.create_dir(&other_dir).unwrap();
+    fs.create_file(&first)
+        .and_then(|mut file| file.write_all(b"contents").and_then(|()| file.sync()))
+        .unwrap();
+    let read = |path: &Path| {
+        let mut contents = String::new();
+        fs.open_file(path)
+            .and_then(|mut file| file.read_to_string(&mut contents))
+            .map(|_| contents)
+    };
+    let kind_of_error = |from: &Path, to: &Path| fs.link(from, to).unwrap_err().kind();
+
+    fs.link(&first, &second).unwrap();
+    fs.sync_dir(&other_dir).unwrap();
+    for path in [&first, &second] {
+        assert_eq!(fs.kind(path).unwrap(), Some(EntryKind::File));
+        assert_eq!(read(path).unwrap(), "contents");
+    }
+    assert_eq!(fs.list(&other_dir).unwrap()[0].name, "second");
+
+    assert_eq!(kind_of_error(&first, &second), ErrorKind::AlreadyExists);
+    assert_eq!(kind_of_error(&first, &dir), ErrorKind::AlreadyExists);
+    let new = other_dir.join("new");
+    assert_eq!(kind_of_error(&dir.join("none"), &new), ErrorKind::NotFound);
+    let nowhere = root.join("none/new");
+    assert_eq!(kind_of_error(&first, &nowhere), ErrorKind::NotFound);
+    assert_eq!(kind_of_error(&dir, &new), ErrorKind::InvalidInput);
+    assert_eq!(fs.kind(&new).unwrap(), None);
+
+    // The directory of the first name moves, and then the first name goes.
+    let moved = root.join("moved");
+    fs.rename(&dir, &moved).unwrap();
+    assert_eq!(read(&moved.join("file")).unwrap(), "contents");
+    assert_eq!(read(&second).unwrap(), "contents");
+    fs.remove_file(&moved.join("file")).unwrap();
+    assert_eq!(fs.kind(&moved.join("file")).unwrap(), None);
+    assert_eq!(read(&second).unwrap(), "contents");
+
+    // The other way round: the second goes, and the first stays.
+    fs.link(&second, &moved.join("third")).unwrap();
+    fs.remove_file(&moved.join("third")).unwrap();
+    assert_eq!(read(&second).unwrap(), "contents");
+    fs.remove_file(&second).unwrap();
+    for dir in [&moved, &other_dir] {
+        fs.remove_dir(dir).unwrap();
+    }
+}
+
 #[cfg(unix)]
 fn links_suite(fs: &dyn Filesystem) {
     let temporary = tempfile::tempdir().unwrap();
@@ -75,6 +127,12 @@ fn links_suite(fs: &dyn Filesystem) {
     std::os::unix::fs::symlink(&target, &link).unwrap();
     assert_eq!(fs.kind(&link).unwrap(), Some(EntryKind::Other));
     assert!(fs.open_file(&link).is_err());
+    let second = temporary.path().join("second");
+    let error = fs.link(&link, &second).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert_eq!(fs.kind(&second).unwrap(), None);
+    let taken = fs.link(&target, &link).unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
     fs.remove_file(&link).unwrap();
     assert!(target.exists());
 }
@@ -98,6 +156,7 @@ fn lock_suite(fs: &dyn Filesystem, root: &Path) {
 fn real_suites(fs: &dyn Filesystem) {
     let temporary = tempfile::tempdir().unwrap();
     suite(fs, temporary.path());
+    second_names_suite(fs, temporary.path());
     lock_suite(fs, temporary.path());
     #[cfg(unix)]
     links_suite(fs);
@@ -118,6 +177,7 @@ fn the_filesystem_in_memory_keeps_the_contract() {
     for root in ["", "/", "deep"] {
         let disk = MemoryFilesystem::holding(&Image::from([("deep".into(), Node::Dir)]));
         suite(&disk, Path::new(root));
+        second_names_suite(&disk, Path::new(root));
         lock_suite(&disk, Path::new(root));
     }
 }

@@ -6,7 +6,7 @@ use burn_backup_store::testing::{Image, MemoryFilesystem, Node, report, seal};
 use peak_alloc::PeakAlloc;
 use serde_json::{Map, Value, json};
 
-use crate::support::{DIR, Scratch, assert_is, names, open_on, save};
+use crate::support::{DIR, Scratch, assert_is, frozen_bytes, names, open_on, save};
 
 /// Damages the newest of two generations, and expects the one before and the reason.
 #[track_caller]
@@ -61,12 +61,87 @@ fn a_damaged_part_is_quarantined_with_the_reason_and_the_one_before_is_used() {
         "model.bpk is missing",
     );
     assert_falls_back(
+        "another file in place of one that both generations share",
+        |dir| {
+            // Changed in place, it would be changed for both.
+            let part = dir.join("frozen.bpk");
+            let mut bytes = fs::read(&part).unwrap();
+            bytes[17] ^= 1;
+            fs::remove_file(&part).unwrap();
+            fs::write(&part, bytes).unwrap();
+        },
+        "frozen.bpk does not match its hash",
+    );
+    assert_falls_back(
+        "a missing name of a file that both generations share",
+        |dir| fs::remove_file(dir.join("frozen.bpk")).unwrap(),
+        "frozen.bpk is missing",
+    );
+    assert_falls_back(
         "another generation's part",
         |dir| {
             let other = dir.with_file_name("00000001").join("model.bpk");
             fs::copy(other, dir.join("model.bpk")).unwrap();
         },
         "model.bpk does not match its hash",
+    );
+}
+
+#[test]
+fn damage_to_a_file_costs_all_generations_that_share_it_and_every_start_says_so() {
+    let damages: [fn(&mut Vec<u8>); 4] = [
+        |bytes| bytes[17] ^= 1,
+        |bytes| bytes.truncate(10),
+        Vec::clear,
+        |bytes| bytes.push(0),
+    ];
+    for damage in damages {
+        let scratch = Scratch::new().with_generations(3);
+        // In place, so that the file stays the same one.
+        edit(&scratch.generation(3).join("frozen.bpk"), damage);
+        for start in 1..=2 {
+            let error = scratch.open().newest().err().unwrap();
+            assert!(
+                matches!(error, StoreError::NoneLeft { .. }),
+                "start {start}: {error}"
+            );
+        }
+        for number in 1..=3 {
+            let reason = scratch.quarantined(number).join("reason.txt");
+            let reason = fs::read_to_string(reason).unwrap();
+            assert!(reason.starts_with("frozen.bpk "), "{number}: {reason}");
+        }
+    }
+}
+
+#[test]
+fn damage_to_a_shared_file_costs_no_generation_that_has_its_own() {
+    for (damaged, stays) in [(1, 3), (2, 3), (3, 2)] {
+        let scratch = Scratch::new().with_generations(2);
+        // Nothing was read or committed before: there is nothing to link to.
+        assert_eq!(save(&scratch.open(), 3).unwrap().linked(), 0);
+        edit(&scratch.generation(damaged).join("frozen.bpk"), |bytes| {
+            bytes[17] ^= 1
+        });
+        assert_is(scratch.open().newest().unwrap(), stays);
+    }
+}
+
+#[test]
+fn damage_to_a_file_that_comes_after_it_was_read_is_linked_and_the_next_start_says_so() {
+    let scratch = Scratch::new().with_generations(1);
+    let store = scratch.open();
+    assert_is(store.newest().unwrap(), 1);
+    edit(&scratch.generation(1).join("frozen.bpk"), |bytes| {
+        bytes[17] ^= 1
+    });
+    assert_eq!(save(&store, 2).unwrap().linked(), frozen_bytes());
+    drop(store);
+    let error = scratch.open().newest().err().unwrap();
+    assert!(matches!(error, StoreError::NoneLeft { .. }), "{error}");
+    assert_eq!(
+        names(scratch.root().join("quarantine")),
+        ["00000001", "00000002"]
     );
 }
 
@@ -236,7 +311,7 @@ fn damage_in_every_way(name: &str, check: impl Fn(&MemoryFilesystem)) -> usize {
 #[test]
 fn any_byte_changed_any_cut_and_any_tail_is_detected_in_every_file_of_a_generation() {
     let mut looked_at = 0;
-    for name in ["manifest.json", "model.bpk", "optimizer.bpk"] {
+    for name in ["manifest.json", "model.bpk", "optimizer.bpk", "frozen.bpk"] {
         looked_at += damage_in_every_way(&format!("generations/00000002/{name}"), |disk| {
             assert_is(open_on(disk.clone()).unwrap().newest().unwrap(), 1);
             let reason = Path::new(DIR).join("quarantine/00000002/reason.txt");
@@ -274,6 +349,7 @@ fn parts_in_each_others_place_are_detected() {
         ("00000001/optimizer.bpk", "00000002/optimizer.bpk"),
         ("00000001/manifest.json", "00000002/manifest.json"),
         ("00000002/manifest.json", "00000002/model.bpk"),
+        ("00000002/model.bpk", "00000002/frozen.bpk"),
     ] {
         let at = |path: &str| Path::new(DIR).join("generations").join(path);
         let mut image = two_generations();
@@ -363,6 +439,15 @@ fn memory_stays_bounded_whatever_length_a_file_has_or_claims() {
         file.set_len(HUGE).unwrap();
         assert_is(scratch.open().newest().unwrap(), 1);
     }
+    let scratch = Scratch::new().with_generations(2);
+    let file = fs::File::options()
+        .write(true)
+        .open(scratch.generation(2).join("frozen.bpk"))
+        .unwrap();
+    file.set_len(HUGE).unwrap();
+    // Both generations share it.
+    let error = scratch.open().newest().err().unwrap();
+    assert!(matches!(error, StoreError::NoneLeft { .. }), "{error}");
     for name in ["burn-backup.json", "lock"] {
         let scratch = Scratch::new().with_generations(2);
         let file = fs::File::options()

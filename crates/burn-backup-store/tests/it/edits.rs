@@ -98,8 +98,13 @@ fn check(before: &Image, after: &Image) -> Result<Answer, String> {
         (Err(error), _) => return Err(format!("an error that says nothing: {error}")),
     };
 
-    let saved = save(&store, 99).and_then(|committed| store.prune(&committed, 1));
-    saved.map_err(|error| format!("cannot save: {error}"))?;
+    let committed = save(&store, 99).map_err(|error| format!("cannot save: {error}"))?;
+    let linked = committed.linked();
+    if (linked > 0) != (answer == Answer::Found) {
+        return Err(format!("{linked} bytes were linked to what was {answer:?}"));
+    }
+    let pruned = store.prune(&committed, 1);
+    pruned.map_err(|error| format!("cannot prune: {error}"))?;
     let newest = store.newest().map_err(|error| error.to_string())?;
     if newest.as_ref().and_then(number) != Some(99) || !newest.is_some_and(|mut g| is_whole(&mut g))
     {

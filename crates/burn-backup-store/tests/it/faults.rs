@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use burn_backup_store::testing::{Failure, FaultyFilesystem, Operation, report};
 use burn_backup_store::{OpenOptions, Store, StoreError};
 
-use crate::support::{Scratch, assert_is, names, save};
+use crate::support::{Scratch, assert_is, frozen_bytes, names, save};
 
 /// Before any call of interest.
 const NOT_YET: usize = 0;
@@ -54,12 +54,20 @@ impl Calls {
 #[test]
 fn whichever_call_of_a_save_fails_the_last_generation_stays_and_the_next_save_succeeds() {
     for failure in Failure::ALL {
+        let (mut linked, mut written) = (0, 0);
         for at in 1.. {
             let scratch = Scratch::new().with_generations(1);
             let (store, calls) = open_failing(&scratch, failure, at);
+            // Read, so that a part of it can be linked.
+            assert_is(store.newest().unwrap(), 1);
             calls.start();
             let saved = save(&store, 2);
             let made = calls.stop();
+            match &saved {
+                Ok(committed) if committed.linked() > 0 => linked += 1,
+                Ok(_) => written += 1,
+                Err(_) => {}
+            }
 
             let newest = store.newest().unwrap();
             match saved {
@@ -69,6 +77,7 @@ fn whichever_call_of_a_save_fails_the_last_generation_stays_and_the_next_save_su
                 Err(_) => assert_is(newest, 1),
             }
             let committed = save(&store, 3).unwrap();
+            assert_eq!(committed.linked(), frozen_bytes());
             store.prune(&committed, 1).unwrap();
             assert_is(store.newest().unwrap(), 3);
             drop(store);
@@ -81,6 +90,10 @@ fn whichever_call_of_a_save_fails_the_last_generation_stays_and_the_next_save_su
             if made < at {
                 report(&format!("saves, {failure:?}: failed at {made} calls"));
                 assert!(made > 15);
+                assert!(linked > 0, "{failure:?}");
+                // The calls of the link itself fail without harm: the part is written then.
+                let is_harmless = matches!(failure, Failure::Device | Failure::Full);
+                assert_eq!(written, if is_harmless { 3 } else { 0 }, "{failure:?}");
                 break;
             }
         }
@@ -231,7 +244,9 @@ fn ended_at_any_call_of_save_and_prune_the_next_process_finds_the_old_or_the_new
         || Scratch::new().with_generations(2),
         |scratch, options| {
             let store = Store::open(scratch.root(), options)?;
+            assert_is(store.newest()?, 2);
             let committed = save(&store, 3)?;
+            assert_eq!(committed.linked(), frozen_bytes());
             store.prune(&committed, 1).map(drop)
         },
         |scratch| {

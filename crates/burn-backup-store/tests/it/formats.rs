@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn_backup_store::testing::{Image, MemoryFilesystem, Node};
 
-use crate::support::{DIR, assert_is, open_on, save};
+use crate::support::{DIR, assert_is, has_parts, open_on, save};
 
 /// A fixture, on a disk in memory.
 fn fixture(name: &str) -> MemoryFilesystem {
@@ -33,11 +33,13 @@ fn format_1_is_read_byte_for_byte_and_written_on() {
     assert_eq!(store.identity().format, 1);
     assert_eq!(store.identity().run_id, "6c8524dbe1f62c14");
     assert_eq!(store.identity().run_seed, 7);
-    let newest = store.newest().unwrap();
-    let manifest = newest.as_ref().unwrap().manifest();
+    let mut newest = store.newest().unwrap().unwrap();
+    let manifest = newest.manifest();
     assert_eq!(manifest.writer, "burn-backup-store 0.1.0");
     assert_eq!(manifest.generation.number(), 2);
-    assert_is(newest, 2);
+    assert_eq!(manifest.state["number"], 2);
+    // They were written before there was a part to link.
+    assert!(has_parts(&mut newest, &["model", "optimizer"]));
 
     // Generation 3 is in its quarantine.
     let committed = save(&store, 4).unwrap();

@@ -24,7 +24,7 @@ fn a_committed_generation_reads_back_as_it_was_written() {
     assert_is(newest, 1);
     assert_eq!(
         names(scratch.generation(1)),
-        ["manifest.json", "model.bpk", "optimizer.bpk"]
+        ["frozen.bpk", "manifest.json", "model.bpk", "optimizer.bpk"]
     );
 }
 

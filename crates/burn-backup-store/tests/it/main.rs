@@ -14,5 +14,7 @@ mod edits;
 mod faults;
 mod formats;
 mod generations;
+mod large_parts;
+mod linked;
 mod power_cut;
 mod support;

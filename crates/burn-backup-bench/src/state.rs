@@ -1,0 +1,98 @@
+//! The trainings' states that are backed up: how much there is of them, and in how many tensors.
+
+use anyhow::{Context as _, Result};
+use burn::optim::AdamConfig;
+use burn::tensor::Device;
+use burn::train::Learner;
+
+use crate::feed::{EpochLengths, Feed};
+use crate::model::Stack;
+
+const LEARNING_RATE: f64 = 1e-4;
+
+/// A stack of linear layers with Adam: three numbers of 4 bytes for each parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// What the table and the command line call it.
+    pub name: &'static str,
+    layers: usize,
+    width: usize,
+}
+
+/// One million parameters in two tensors.
+pub const SMALL: State = State {
+    name: "1M",
+    layers: 1,
+    width: 1024,
+};
+
+/// Ten million parameters in twenty tensors.
+pub const MEDIUM: State = State {
+    name: "10M",
+    layers: 10,
+    width: 1024,
+};
+
+/// 63 million parameters in 120 tensors: 756 MB.
+pub const LARGE: State = State {
+    name: "63M",
+    layers: 60,
+    width: 1024,
+};
+
+/// Next to nothing, in many tensors.
+pub const SCATTERED: State = State {
+    name: "2000 tensors",
+    layers: 1000,
+    width: 8,
+};
+
+/// As many parameters as [`LARGE`] in as many tensors as [`SMALL`].
+pub const LUMPED: State = State {
+    name: "63M in 2 tensors",
+    layers: 1,
+    width: 7936,
+};
+
+impl State {
+    /// The state of that name.
+    pub fn named(name: &str) -> Result<Self> {
+        [SMALL, MEDIUM, LARGE, SCATTERED, LUMPED]
+            .into_iter()
+            .find(|state| state.name == name)
+            .with_context(|| format!("there is no state {name:?}"))
+    }
+
+    /// A learner as a program makes it, whose parameters are still lazy.
+    pub fn fresh_learner(&self) -> Learner<Stack> {
+        let model = Stack::new(self.layers, self.width, &device());
+        Learner::new(model, AdamConfig::new().init(), LEARNING_RATE)
+    }
+
+    /// A learner whose parameters are initialised. Its clones share them.
+    pub fn learner(&self) -> Learner<Stack> {
+        let mut learner = self.fresh_learner();
+        learner.fork(&device());
+        learner
+    }
+
+    /// A loader of rows for this model.
+    pub fn feed(&self, lengths: EpochLengths) -> Feed {
+        Feed::new(self.width, lengths, device())
+    }
+}
+
+fn device() -> Device {
+    Device::flex().autodiff()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn states_are_found_by_their_names() {
+        assert_eq!(State::named("63M in 2 tensors").unwrap(), LUMPED);
+        assert!(State::named("64M").is_err());
+    }
+}

@@ -1,0 +1,154 @@
+//! Taking the records of the optimizer and the scheduler out of a learner.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use burn::lr_scheduler::LrSchedulerRecord;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::OptimizerRecord;
+use burn::store::{ModuleRecord, RecordError};
+use burn::tensor::{Bytes, Tensor};
+use burn::train::checkpoint::{
+    AsyncCheckpointer, Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction,
+    CheckpointingStrategy,
+};
+use burn::train::metric::store::EventStoreClient;
+use burn::train::{Learner, LearnerModel, LearningCheckpointer};
+
+use super::unpack::Names;
+use crate::burnpack::Container;
+
+/// Takes the records of the optimizer and the scheduler out of a learner.
+///
+/// [`Learner`] has no getter for either. The public way to them is a [`LearningCheckpointer`] that
+/// always saves, to checkpointers that pass the records on. It takes the model's record too, whose
+/// running states are those of the living model; that one is dropped.
+pub(crate) struct RecordReader<M: LearnerModel> {
+    checkpointer: LearningCheckpointer<M>,
+    optimizer: Receiver<OptimizerRecord>,
+    scheduler: Receiver<LrSchedulerRecord>,
+    event_store: Arc<EventStoreClient>,
+    names: Names,
+}
+
+impl<M: LearnerModel> RecordReader<M> {
+    pub(crate) fn new(event_store: Arc<EventStoreClient>) -> Self {
+        let (optimizer_sender, optimizer) = channel();
+        let (scheduler_sender, scheduler) = channel();
+        Self {
+            checkpointer: LearningCheckpointer::new(
+                AsyncCheckpointer::new(Ignore),
+                AsyncCheckpointer::new(Catch(optimizer_sender)),
+                AsyncCheckpointer::new(Catch(scheduler_sender)),
+                Box::new(AlwaysSave),
+            ),
+            optimizer,
+            scheduler,
+            event_store,
+            names: Names::default(),
+        }
+    }
+
+    /// Reads the optimizer's and the scheduler's records from the device.
+    pub(crate) fn read(&mut self, learner: &Learner<M>) -> Result<(Container, Bytes), RecordError> {
+        let (optimizer, scheduler) = self.take(learner)?;
+        let paths = paths(&learner.model());
+        let optimizer = match self.names.unpack(optimizer, &paths) {
+            Some(optimizer) => optimizer,
+            None => {
+                let (optimizer, _) = self.take(learner)?;
+                self.names.learn(optimizer)?
+            }
+        };
+        Ok((optimizer, scheduler.into_bytes()?))
+    }
+
+    fn take(
+        &mut self,
+        learner: &Learner<M>,
+    ) -> Result<(OptimizerRecord, LrSchedulerRecord), RecordError> {
+        self.checkpointer.checkpoint(learner, 0, &self.event_store);
+        let gone = |_| RecordError::Io("the thread that hands records over is gone".to_owned());
+        let optimizer = self.optimizer.recv().map_err(gone)?;
+        let scheduler = self.scheduler.recv().map_err(gone)?;
+        Ok((optimizer, scheduler))
+    }
+}
+
+/// The paths of a model's parameters of floating point, by their ids.
+fn paths<M: Module>(model: &M) -> BTreeMap<u64, String> {
+    #[derive(Default)]
+    struct Paths {
+        path: Vec<String>,
+        paths: BTreeMap<u64, String>,
+    }
+
+    impl ModuleVisitor for Paths {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.paths.insert(param.id.val(), self.path.join("."));
+        }
+
+        fn enter_module(&mut self, name: &str, _container_type: &str) {
+            self.path.push(name.to_owned());
+        }
+
+        fn exit_module(&mut self, _name: &str, _container_type: &str) {
+            self.path.pop();
+        }
+    }
+
+    let mut paths = Paths::default();
+    model.visit(&mut paths);
+    paths.paths
+}
+
+struct AlwaysSave;
+
+impl CheckpointingStrategy for AlwaysSave {
+    fn checkpointing(
+        &mut self,
+        _epoch: usize,
+        _collector: &EventStoreClient,
+    ) -> Vec<CheckpointingAction> {
+        vec![CheckpointingAction::Save]
+    }
+}
+
+struct Ignore;
+
+impl Checkpointer<ModuleRecord> for Ignore {
+    fn save(&self, _epoch: usize, _record: ModuleRecord) -> Result<(), CheckpointerError> {
+        Ok(())
+    }
+
+    fn delete(&self, _epoch: usize) -> Result<(), CheckpointerError> {
+        Ok(())
+    }
+
+    fn restore(&self, _epoch: usize) -> Result<ModuleRecord, CheckpointerError> {
+        Err(nothing_to_restore())
+    }
+}
+
+struct Catch<R>(Sender<R>);
+
+impl<R: Checkpoint> Checkpointer<R> for Catch<R> {
+    fn save(&self, _epoch: usize, record: R) -> Result<(), CheckpointerError> {
+        // Without a receiver nobody waits for the record.
+        let _ = self.0.send(record);
+        Ok(())
+    }
+
+    fn delete(&self, _epoch: usize) -> Result<(), CheckpointerError> {
+        Ok(())
+    }
+
+    fn restore(&self, _epoch: usize) -> Result<R, CheckpointerError> {
+        Err(nothing_to_restore())
+    }
+}
+
+fn nothing_to_restore() -> CheckpointerError {
+    CheckpointerError::Unknown("records are only passed on".to_owned())
+}

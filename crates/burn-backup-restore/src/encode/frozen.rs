@@ -1,0 +1,130 @@
+//! Which parameters stay as they are, and so needn't be written again.
+
+use std::collections::{HashMap, HashSet};
+
+use burn_pack::Tensor;
+
+/// A part of less is not worth a file of its own, which is one more to sync.
+const MIN_BYTES: usize = 1024 * 1024;
+
+/// Divides a model's tensors into those that training changes and those that it leaves alone.
+///
+/// What has no gradient is taken for the latter until it is seen to change, as running statistics
+/// do. Being wrong costs one more write and nothing else: a part is linked only if its bytes are the
+/// same.
+#[derive(Debug, Default)]
+pub(crate) struct Frozen {
+    /// The contents of the tensors that stayed as they are so far.
+    hashes: HashMap<String, u128>,
+    /// Those without a gradient that changed all the same.
+    changing: HashSet<String>,
+    /// The only ones that may be frozen, if the training was taken up from a backup that knows.
+    only: Option<HashSet<String>>,
+}
+
+/// A model's tensors, divided.
+pub(super) struct Divided {
+    pub changing: Vec<Tensor>,
+    /// Empty if they are too small to matter.
+    pub frozen: Vec<Tensor>,
+}
+
+impl Frozen {
+    /// Goes on with the division that a backup was made with.
+    pub(crate) fn continued(frozen: HashSet<String>) -> Self {
+        Self {
+            only: Some(frozen),
+            ..Self::default()
+        }
+    }
+
+    /// Divides `tensors`, of which those that `without_gradient` names may stay as they are.
+    pub(super) fn divide(&self, tensors: &[Tensor], without_gradient: &HashSet<String>) -> Divided {
+        let is_frozen = |tensor: &&Tensor| {
+            without_gradient.contains(&tensor.name)
+                && !self.changing.contains(&tensor.name)
+                && (self.only.as_ref()).is_none_or(|only| only.contains(&tensor.name))
+        };
+        let bytes: usize = tensors.iter().filter(is_frozen).map(Tensor::byte_len).sum();
+        let (frozen, changing) = match bytes >= MIN_BYTES {
+            true => tensors
+                .iter()
+                .cloned()
+                .partition(|tensor| is_frozen(&tensor)),
+            false => (Vec::new(), tensors.to_vec()),
+        };
+        Divided { changing, frozen }
+    }
+
+    /// Takes note of the frozen tensors' contents, and says whether any of them has changed after
+    /// all: the tensors are to be divided again then.
+    pub(super) fn note(&mut self, hashes: HashMap<String, u128>) -> bool {
+        let mut has_changed = false;
+        for (name, hash) in hashes {
+            let before = self.hashes.insert(name.clone(), hash);
+            if before.is_some_and(|before| before != hash) {
+                has_changed = true;
+                self.hashes.remove(&name);
+                self.changing.insert(name);
+            }
+        }
+        has_changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Bytes, DType};
+
+    use super::*;
+
+    fn tensor(name: &str, len: usize) -> Tensor {
+        let bytes = Bytes::from_bytes_vec(vec![0; len]);
+        Tensor::new(name.to_owned(), DType::U8, vec![len], None, bytes)
+    }
+
+    fn names(tensors: &[Tensor]) -> Vec<&str> {
+        tensors.iter().map(|tensor| tensor.name.as_str()).collect()
+    }
+
+    #[test]
+    fn what_changes_without_a_gradient_is_frozen_no_longer() {
+        let tensors = [
+            tensor("base", MIN_BYTES),
+            tensor("head", MIN_BYTES),
+            tensor("mean", 8),
+        ];
+        let without_gradient = ["base", "mean"].map(str::to_owned).into();
+        let mut frozen = Frozen::default();
+
+        let divided = frozen.divide(&tensors, &without_gradient);
+        assert_eq!(names(&divided.frozen), ["base", "mean"]);
+        assert_eq!(names(&divided.changing), ["head"]);
+        let hashes = |base, mean| [("base".to_owned(), base), ("mean".to_owned(), mean)].into();
+        assert!(!frozen.note(hashes(1, 1)));
+        assert!(!frozen.note(hashes(1, 1)));
+
+        assert!(frozen.note(hashes(1, 2)));
+        let divided = frozen.divide(&tensors, &without_gradient);
+        assert_eq!(names(&divided.frozen), ["base"]);
+        assert_eq!(names(&divided.changing), ["head", "mean"]);
+        assert!(!frozen.note([("base".to_owned(), 1)].into()));
+    }
+
+    #[test]
+    fn a_continued_training_divides_as_before() {
+        let tensors = ["base", "mean", "head"].map(|name| tensor(name, MIN_BYTES));
+        let without_gradient = ["base", "mean"].map(str::to_owned).into();
+        let frozen = Frozen::continued(["base", "head"].map(str::to_owned).into());
+        let divided = frozen.divide(&tensors, &without_gradient);
+        assert_eq!(names(&divided.frozen), ["base"]);
+    }
+
+    #[test]
+    fn little_is_not_divided() {
+        let tensors = [tensor("base", MIN_BYTES - 1), tensor("head", MIN_BYTES)];
+        let divided = Frozen::default().divide(&tensors, &["base".to_owned()].into());
+        assert!(divided.frozen.is_empty());
+        assert_eq!(names(&divided.changing), ["base", "head"]);
+    }
+}

@@ -1,0 +1,109 @@
+//! The tensors of a model, in the form in which Burn records them, read when their turn comes.
+
+use std::collections::HashSet;
+
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
+use burn::tensor::{Bool, Bytes, DType, Int, Shape, Tensor, TensorData};
+use burn_pack::Tensor as RecordTensor;
+
+/// The model's tensors, in the order of a traversal. They hold on to the model's memory until they
+/// are read.
+pub(crate) fn tensors<M: Module>(model: &M) -> Vec<RecordTensor> {
+    let mut collector = Collector::default();
+    model.visit(&mut collector);
+    collector.tensors
+}
+
+/// The paths of the parameters that no gradient changes: those that are frozen, those that are no
+/// floats, and running statistics, which change all the same.
+pub(crate) fn without_gradient<M: Module>(model: &M) -> HashSet<String> {
+    let mut finder = WithoutGradient::default();
+    model.visit(&mut finder);
+    finder.paths
+}
+
+#[derive(Default)]
+struct Collector {
+    path: Vec<String>,
+    tensors: Vec<RecordTensor>,
+}
+
+impl Collector {
+    fn add(
+        &mut self,
+        id: ParamId,
+        (shape, dtype): (Shape, DType),
+        read: impl Fn() -> TensorData + Send + Sync + 'static,
+    ) {
+        let (name, id) = (self.path.join("."), Some(id.val()));
+        let tensor = match dtype {
+            // How long it is, its data tells.
+            DType::QFloat(_) => RecordTensor::new(name, dtype, shape, id, bytes_of(read())),
+            _ => {
+                let len = shape.num_elements() * dtype.size();
+                RecordTensor::deferred(name, dtype, shape, id, len, move || Ok(bytes_of(read())))
+            }
+        };
+        self.tensors.push(tensor);
+    }
+}
+
+fn bytes_of(data: TensorData) -> Bytes {
+    data.into_parts().0
+}
+
+/// The three kinds of parameters differ in type only.
+macro_rules! collect_kind {
+    ($method:ident, $kind:ty) => {
+        fn $method<const D: usize>(&mut self, param: &Param<Tensor<D, $kind>>) {
+            // The form that is loaded: a layer may store its weights transposed.
+            let tensor = param.transform_for_save().val();
+            let form = (tensor.shape(), tensor.dtype());
+            self.add(param.id, form, move || tensor.to_data());
+        }
+    };
+}
+
+impl ModuleVisitor for Collector {
+    collect_kind!(visit_float, burn::tensor::Float);
+    collect_kind!(visit_int, Int);
+    collect_kind!(visit_bool, Bool);
+
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+}
+
+#[derive(Default)]
+struct WithoutGradient {
+    path: Vec<String>,
+    paths: HashSet<String>,
+}
+
+impl ModuleVisitor for WithoutGradient {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if !param.val().is_require_grad() {
+            self.paths.insert(self.path.join("."));
+        }
+    }
+
+    fn visit_int<const D: usize>(&mut self, _param: &Param<Tensor<D, Int>>) {
+        self.paths.insert(self.path.join("."));
+    }
+
+    fn visit_bool<const D: usize>(&mut self, _param: &Param<Tensor<D, Bool>>) {
+        self.paths.insert(self.path.join("."));
+    }
+
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+}
