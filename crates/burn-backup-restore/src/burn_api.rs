@@ -1,5 +1,6 @@
 //! Everything that touches Burn's less settled API. The next release of Burn is this file's work.
 
+mod pack;
 mod records;
 mod unpack;
 
@@ -10,11 +11,15 @@ use burn::optim::OptimizerRecord;
 use burn::store::RecordError;
 use burn::tensor::{Bytes, DType};
 use burn::train::LearnerEvent;
-use burn_pack::{Reader, Scalar, Tensor, Writer};
+use burn_pack::{Reader, Scalar, Tensor};
 
 use crate::burnpack::Container;
 
+pub(crate) use pack::optimizer_record;
 pub(crate) use records::RecordReader;
+
+/// The scalar that Burn adds to the state of each parameter.
+const RANK: &str = "__rank";
 
 /// The version of Burn whose records and loops these are.
 pub(crate) const BURN_VERSION: &str = "0.22";
@@ -76,12 +81,8 @@ pub(crate) struct Outline {
 
 impl Outline {
     pub(crate) fn of(bytes: Bytes) -> Result<Self, RecordError> {
-        let reader = Reader::from_bytes(bytes)?;
-        Ok(Self::of_container(&Container {
-            scalars: reader.scalars().clone(),
-            metadata: reader.metadata().clone(),
-            tensors: reader.into_tensors()?,
-        }))
+        let container = Container::read(Reader::from_bytes(bytes)?)?;
+        Ok(Self::of_container(&container))
     }
 
     pub(crate) fn of_container(container: &Container) -> Self {
@@ -131,35 +132,28 @@ impl Outline {
     }
 }
 
-/// An optimizer record with the names, types and ranks of `bytes`, but tensors of one element.
+/// An optimizer record with the names, types and ranks of `container`, but tensors of one element.
 ///
 /// Loading a record drops silently what the optimizer has no place for. To learn what it keeps, it
 /// takes these few bytes instead of the whole state.
-pub(crate) fn optimizer_probe(bytes: Bytes) -> Result<OptimizerRecord, RecordError> {
-    let reader = Reader::from_bytes(bytes)?;
-    let scalars = reader.scalars().clone();
-    let paths = reader.metadata().clone();
-    let tensors = reader
-        .into_tensors()?
-        .into_iter()
-        .map(|tensor| {
-            let one = vec![1; tensor.shape.num_dims()];
-            let zero = Bytes::from_bytes_vec(vec![0; tensor.dtype.size()]);
-            Tensor::new(tensor.name, tensor.dtype, one, tensor.param_id, zero)
-        })
-        .collect();
-    let mut writer = Writer::new(tensors);
-    for (name, value) in scalars {
-        writer = writer.with_scalar(&name, value);
-    }
-    for (id, path) in paths {
-        writer = writer.with_metadata(&id, &path);
-    }
-    OptimizerRecord::from_bytes(writer.into_bytes()?)
+pub(crate) fn optimizer_probe(container: &Container) -> Result<OptimizerRecord, RecordError> {
+    let tensors = container.tensors.iter().map(|tensor| {
+        let one = vec![1; tensor.shape.num_dims()];
+        let zero = Bytes::from_bytes_vec(vec![0; tensor.dtype.size()]);
+        let name = tensor.name.clone();
+        Tensor::new(name, tensor.dtype, one, tensor.param_id, zero)
+    });
+    optimizer_record(Container {
+        tensors: tensors.collect(),
+        scalars: container.scalars.clone(),
+        metadata: container.metadata.clone(),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use burn_pack::Writer;
+
     use super::*;
 
     fn outline(dtype: DType, step: i64) -> Outline {

@@ -1,12 +1,16 @@
-//! Records in the burnpack format, made one tensor after the other. `burn-pack` itself writes to a
-//! file that it opens, or into one buffer as large as the record; backups need neither.
+//! Records in the burnpack format, made and read one tensor after the other. `burn-pack` itself
+//! writes to a file that it opens, or into one buffer as large as the record, and reads from either.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use burn::store::RecordError;
 use burn::tensor::{Bytes, DType};
-use burn_pack::{Header, Scalar, TENSOR_ALIGNMENT, Tensor, aligned_data_section_start};
-use serde::Serialize;
+use burn_backup_store::Cutter;
+use burn_pack::{
+    HEADER_SIZE, Header, MAX_CBOR_RECURSION_DEPTH, Reader, Scalar, TENSOR_ALIGNMENT, Tensor,
+    aligned_data_section_start,
+};
+use serde::{Deserialize, Serialize};
 
 /// How much of a tensor that is still on its device, or in a file, is read at a time.
 const WINDOW_BYTES: usize = 8 * 1024 * 1024;
@@ -41,28 +45,30 @@ impl Chunk {
     }
 }
 
-/// The metadata of a burnpack file, as `burn-pack` reads it.
-#[derive(Serialize)]
-struct Metadata<'a> {
-    tensors: BTreeMap<&'a str, Descriptor>,
-    #[serde(skip_serializing_if = "is_empty")]
-    metadata: &'a BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "is_empty")]
-    scalars: &'a BTreeMap<String, Scalar>,
+/// The metadata of a burnpack file, as `burn-pack` reads and writes it.
+#[derive(Default, Serialize, Deserialize)]
+struct Metadata {
+    tensors: BTreeMap<String, Descriptor>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    metadata: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    scalars: BTreeMap<String, Scalar>,
+    /// Where in the file the data starts.
+    #[serde(skip)]
+    data_start: usize,
+    /// Where in the file the metadata ends.
+    #[serde(skip)]
+    end: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Descriptor {
     dtype: DType,
     shape: Vec<u64>,
     /// From the start of the data.
     data_offsets: (u64, u64),
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     param_id: Option<u64>,
-}
-
-fn is_empty<V>(map: &&BTreeMap<String, V>) -> bool {
-    map.is_empty()
 }
 
 impl From<Vec<Tensor>> for Container {
@@ -116,7 +122,7 @@ impl Container {
                 param_id: tensor.param_id,
             };
             if descriptors
-                .insert(tensor.name.as_str(), descriptor)
+                .insert(tensor.name.clone(), descriptor)
                 .is_some()
             {
                 return Err(RecordError::Io(format!(
@@ -127,8 +133,9 @@ impl Container {
         }
         let metadata = Metadata {
             tensors: descriptors,
-            metadata: &self.metadata,
-            scalars: &self.scalars,
+            metadata: self.metadata.clone(),
+            scalars: self.scalars.clone(),
+            ..Metadata::default()
         };
         let mut encoded = Vec::new();
         ciborium::into_writer(&metadata, &mut encoded)
@@ -139,6 +146,143 @@ impl Container {
         prefix.append(&mut encoded);
         prefix.resize(aligned_data_section_start(len as usize), 0);
         Ok((prefix, starts))
+    }
+}
+
+/// Has the part of this name read into one buffer per tensor, so that each can go its way without a
+/// copy.
+pub(crate) struct PerTensor(pub &'static str);
+
+impl Cutter for PerTensor {
+    fn next_lengths(&self, part: &str, read: usize, last: &[u8]) -> Vec<usize> {
+        let lengths = match read {
+            _ if part != self.0 => None,
+            0 => Some(vec![HEADER_SIZE]),
+            1 => Header::from_bytes(last)
+                .ok()
+                .map(|header| vec![header.metadata_size as usize]),
+            2 => Metadata::decode(last)
+                .ok()
+                .and_then(|metadata| metadata.lengths()),
+            _ => None,
+        };
+        lengths.unwrap_or_default()
+    }
+}
+
+impl Metadata {
+    fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let decoded =
+            ciborium::de::from_reader_with_recursion_limit(bytes, MAX_CBOR_RECURSION_DEPTH);
+        let mut metadata: Self = decoded.map_err(|error| RecordError::Io(error.to_string()))?;
+        metadata.data_start = aligned_data_section_start(bytes.len());
+        metadata.end = HEADER_SIZE + bytes.len();
+        Ok(metadata)
+    }
+
+    /// Where in the file a tensor starts, and how long it is.
+    fn place(&self, descriptor: &Descriptor) -> Option<(usize, usize)> {
+        let (start, end) = descriptor.data_offsets;
+        let len = usize::try_from(end.checked_sub(start)?).ok()?;
+        let start = self.data_start.checked_add(usize::try_from(start).ok()?)?;
+        Some((start, len))
+    }
+
+    /// The lengths of the tensors and of the gaps between them, from the end of the metadata on.
+    fn lengths(&self) -> Option<Vec<usize>> {
+        let descriptors = self.tensors.values();
+        let mut places: Vec<_> = descriptors.map(|d| self.place(d)).collect::<Option<_>>()?;
+        places.sort_unstable();
+        let mut at = self.end;
+        let mut lengths = Vec::new();
+        for (start, len) in places {
+            let gap = start.checked_sub(at)?;
+            lengths.extend([gap, len].into_iter().filter(|len| *len > 0));
+            at = start.checked_add(len)?;
+        }
+        Some(lengths)
+    }
+}
+
+impl Container {
+    /// The contents of a record, whose tensors share its bytes.
+    pub(crate) fn read(reader: Reader) -> Result<Self, RecordError> {
+        Ok(Self {
+            scalars: reader.scalars().clone(),
+            metadata: reader.metadata().clone(),
+            tensors: reader.into_tensors()?,
+        })
+    }
+
+    /// The contents of a record that was read as [`PerTensor`] says.
+    pub(crate) fn of_pieces(pieces: Vec<Vec<u8>>) -> Result<Self, RecordError> {
+        let metadata = pieces.get(1).and_then(|bytes| Metadata::decode(bytes).ok());
+        let lengths = metadata.as_ref().and_then(Metadata::lengths);
+        let is_cut = |lengths: &Vec<usize>| {
+            lengths
+                .iter()
+                .copied()
+                .eq(pieces.iter().skip(2).map(Vec::len))
+        };
+        match metadata {
+            Some(metadata) if lengths.as_ref().is_some_and(is_cut) => metadata.assemble(pieces),
+            // It says itself what is wrong with it.
+            _ => Self::read(Reader::from_bytes(Bytes::from_bytes_vec(pieces.concat()))?),
+        }
+    }
+}
+
+impl Metadata {
+    fn assemble(self, pieces: Vec<Vec<u8>>) -> Result<Container, RecordError> {
+        let mut at = 0;
+        let mut by_start = HashMap::new();
+        for piece in pieces {
+            let len = piece.len();
+            by_start.insert(at, piece);
+            at += len;
+        }
+        let tensors = self.tensors.iter().map(|(name, descriptor)| {
+            let Descriptor { dtype, shape, .. } = descriptor;
+            let (start, len) = self.place(descriptor).unwrap_or_default();
+            let bytes = match len {
+                0 => Vec::new(),
+                _ => by_start.remove(&start).unwrap_or_default(),
+            };
+            let shape: Vec<_> = shape.iter().map(|size| *size as usize).collect();
+            let elements = shape
+                .iter()
+                .try_fold(1_usize, |all, size| all.checked_mul(*size));
+            let expected = elements.and_then(|elements| elements.checked_mul(dtype.size()));
+            if expected != Some(bytes.len()) && !matches!(dtype, DType::QFloat(_)) {
+                return Err(RecordError::Io(format!(
+                    "the tensor '{name}' of shape {shape:?} has {} bytes",
+                    bytes.len()
+                )));
+            }
+            let bytes = aligned(bytes);
+            Ok(Tensor::new(
+                name.clone(),
+                *dtype,
+                shape,
+                descriptor.param_id,
+                bytes,
+            ))
+        });
+        Ok(Container {
+            tensors: tensors.collect::<Result<_, _>>()?,
+            scalars: self.scalars,
+            metadata: self.metadata,
+        })
+    }
+}
+
+/// The bytes for Burn, at an address that suits numbers of any type: where the allocator gave one,
+/// as it does for all but the smallest buffers, without a copy.
+pub(crate) fn aligned(bytes: Vec<u8>) -> Bytes {
+    if bytes.as_ptr().addr().is_multiple_of(align_of::<u128>()) {
+        Bytes::from_elems(bytes)
+    } else {
+        Bytes::from_bytes_vec(bytes)
     }
 }
 
@@ -154,6 +298,8 @@ fn windows(bytes: Bytes) -> Vec<Bytes> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use burn_pack::Writer;
 
     use super::*;
@@ -229,5 +375,95 @@ mod tests {
         ];
         let outcome = Container::from(twice).stream(|error| error, |_| Ok(()));
         assert!(outcome.unwrap_err().to_string().contains("'a'"));
+    }
+
+    /// What a store would read.
+    fn cut(bytes: &[u8]) -> Vec<Vec<u8>> {
+        let mut pieces: Vec<Vec<u8>> = Vec::new();
+        let mut lengths: VecDeque<usize> = VecDeque::new();
+        let mut left = bytes;
+        while !left.is_empty() {
+            if lengths.is_empty() {
+                let last = pieces.last().map(Vec::as_slice).unwrap_or_default();
+                lengths = PerTensor("optimizer")
+                    .next_lengths("optimizer", pieces.len(), last)
+                    .into();
+            }
+            let len = lengths.pop_front().filter(|len| *len > 0);
+            let (piece, rest) = left.split_at(len.unwrap_or(left.len()).min(left.len()));
+            pieces.push(piece.to_vec());
+            left = rest;
+        }
+        pieces
+    }
+
+    fn many() -> Container {
+        Container {
+            tensors: vec![
+                tensor("7.b", DType::F32, [3, 5]),
+                tensor("7.a", DType::F64, [1, 1]),
+                tensor("8.empty", DType::F16, [0, 4]),
+                tensor("9.large", DType::BF16, [1024, 512]),
+                tensor("9.round", DType::U8, [2, 256]),
+            ],
+            scalars: [("7.step".to_owned(), Scalar::from(5_u64))].into(),
+            metadata: [("7".to_owned(), "layer".to_owned())].into(),
+        }
+    }
+
+    #[test]
+    fn a_record_is_cut_at_its_tensors_and_put_together_again() {
+        let bytes = streamed(many());
+        let pieces = cut(&bytes);
+        let tensors = pieces.iter().filter(|piece| piece.len() == 1024 * 512 * 2);
+        assert_eq!(tensors.count(), 1, "a tensor has a buffer of its own");
+        assert_eq!(pieces.concat(), bytes);
+
+        let contents = |container: Container| {
+            let tensors = container.tensors.into_iter().map(|tensor| {
+                let (name, dtype, shape, id, bytes) = tensor.into_parts().unwrap();
+                (name, (dtype, shape.to_vec(), id, bytes.to_vec()))
+            });
+            let tensors: BTreeMap<_, _> = tensors.collect();
+            (tensors, container.scalars, container.metadata)
+        };
+        let read = contents(Container::of_pieces(pieces).unwrap());
+        assert!(read == contents(many()));
+        // What is in one buffer is read too.
+        assert!(contents(Container::of_pieces(vec![bytes]).unwrap()) == read);
+    }
+
+    #[test]
+    fn other_parts_are_not_cut() {
+        let cutter = PerTensor("optimizer");
+        assert!(cutter.next_lengths("model", 0, &[]).is_empty());
+        assert_eq!(cutter.next_lengths("optimizer", 0, &[]), [HEADER_SIZE]);
+    }
+
+    #[test]
+    fn a_record_with_any_byte_changed_or_missing_is_cut_somehow_and_read_or_refused() {
+        let container = Container {
+            tensors: vec![
+                tensor("7.a", DType::F32, [3, 5]),
+                tensor("7.b", DType::F64, [1, 1]),
+            ],
+            ..many()
+        };
+        let bytes = streamed(container);
+        for at in 0..bytes.len() {
+            for value in [0, 0xff, bytes[at] ^ 1, bytes[at].wrapping_add(1)] {
+                let mut changed = bytes.clone();
+                changed[at] = value;
+                let pieces = cut(&changed);
+                assert_eq!(pieces.concat(), changed);
+                let _ = Container::of_pieces(pieces);
+            }
+            let pieces = cut(&bytes[..at]);
+            assert_eq!(pieces.concat(), &bytes[..at]);
+            assert!(
+                Container::of_pieces(pieces).is_err() || at > bytes.len() - 8,
+                "{at}"
+            );
+        }
     }
 }

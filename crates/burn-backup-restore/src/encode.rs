@@ -17,7 +17,7 @@ use crate::burnpack::{Chunk, Container};
 use crate::error::BackupError;
 use crate::fingerprint;
 use crate::poison;
-use crate::snapshot::{Contents, ReadRecords, Shared, Taken};
+use crate::snapshot::{Contents, ReadRecords, Taken};
 use crate::state::TrainingState;
 
 pub(crate) use frozen::Frozen;
@@ -51,7 +51,7 @@ impl<M: LearnerModel> Encoder<M> {
         } = snapshot;
         let (optimizer, scheduler) = match contents {
             Contents::Shared(shared) => {
-                let Shared { model, learner } = *shared;
+                let (model, learner) = shared.into_parts();
                 let without_gradient = model::without_gradient(&learner.model());
                 let tensors = model::tensors(&model);
                 drop(model);

@@ -21,12 +21,13 @@ use jiff::Timestamp;
 use crate::background::{Background, Desk, attempt, panic_message};
 use crate::builder::BackupAndRestore;
 use crate::burn_api::{BURN_VERSION, Items, RecordReader};
+use crate::burnpack::PerTensor;
 use crate::encode::{self, Frozen};
 use crate::error::{BackupError, with_causes};
 use crate::handle::BackupHandle;
 use crate::restore::{Restored, restore};
 use crate::seed::{self, Purpose};
-use crate::snapshot::{Contents, ReadRecords, Shared, Snapshot, Taken};
+use crate::snapshot::{Contents, ReadRecords, RunningStates, Shared, Snapshot, Taken};
 use crate::state::{Moment, Phase, TrainingState};
 use crate::trigger::{StepTime, Trigger};
 
@@ -83,6 +84,8 @@ pub(crate) struct Engine<M: LearnerModel> {
     /// to the last optimizer step; this is the training at that moment.
     at_optimizer_step: Option<Taken<M>>,
     accumulates: bool,
+    /// Known once the parameters are initialised.
+    running_states: Option<RunningStates>,
     /// Reads the records on the training thread, if that is asked for.
     blocking: Option<RecordReader<M>>,
     event_store: Arc<EventStoreClient>,
@@ -104,7 +107,7 @@ impl<M: LearnerModel> Engine<M> {
             .filesystem(settings.handle.filesystem())
             .run_seed(settings.run_seed);
         let store = Arc::new(Store::open(&settings.backup_dir, options)?);
-        let newest = store.newest()?;
+        let newest = store.newest_cut(&PerTensor(encode::OPTIMIZER))?;
         let state_bytes = match &newest {
             Some(generation) => generation.manifest().bytes(),
             // Numbers of 32 bits, and twice as many that the optimizer keeps.
@@ -162,6 +165,7 @@ impl<M: LearnerModel> Engine<M> {
             has_stepped_here: false,
             at_optimizer_step: None,
             accumulates: surroundings.grad_accumulation > 1,
+            running_states: None,
             blocking,
             event_store: surroundings.event_store,
             skip_nan: settings.skip_nan,
@@ -225,6 +229,8 @@ impl<M: LearnerModel> Engine<M> {
 
     /// The epoch's batches, or what is left of them, are about to be trained.
     pub(crate) fn split_begins(&mut self, learner: &Learner<M>) {
+        self.running_states
+            .get_or_insert_with(|| RunningStates::of(&learner.model()));
         if self.accumulates {
             self.at_optimizer_step = Some(self.snapshot(learner));
         }
@@ -387,9 +393,10 @@ impl<M: LearnerModel> Engine<M> {
 
     /// This moment, sharing the training's tensors.
     fn snapshot(&self, learner: &Learner<M>) -> Taken<M> {
+        let running_states = self.running_states.unwrap_or(RunningStates::Possible);
         Taken {
             state: self.state_now(learner),
-            contents: Contents::Shared(Box::new(Shared::of(learner))),
+            contents: Contents::Shared(Box::new(Shared::of(learner, running_states))),
         }
     }
 

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use burn::lr_scheduler::LrSchedulerRecord;
-use burn::optim::OptimizerRecord;
 use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::Bytes;
 use burn::train::{Learner, LearnerModel};
 use burn_backup_store::Generation;
 
-use crate::burn_api::{Outline, RecordReader, optimizer_probe};
+use crate::burn_api::{Outline, RecordReader, optimizer_probe, optimizer_record};
+use crate::burnpack::{Container, aligned};
 use crate::encode::{FROZEN, Frozen, MODEL, OPTIMIZER, SCHEDULER};
 use crate::error::BackupError;
 use crate::fingerprint;
@@ -36,17 +36,19 @@ pub(crate) fn restore<M: LearnerModel>(
     }
     let mut taken = |name| {
         let bytes = generation.take_part(name)?;
-        Some(Bytes::from_bytes_vec(bytes).shared())
+        Some(aligned(bytes).shared())
     };
     let frozen = taken(FROZEN);
     let mut part = |name| taken(name).ok_or_else(|| foreign(backup_dir, None));
+    let (model, scheduler) = (part(MODEL)?, part(SCHEDULER)?);
+    let optimizer = generation.take_pieces(OPTIMIZER);
+    let optimizer = optimizer.ok_or_else(|| foreign(backup_dir, None))?;
 
-    load_model(learner, &state, part(MODEL)?, frozen.clone(), backup_dir)?;
-    let (optimizer, scheduler) = (part(OPTIMIZER)?, part(SCHEDULER)?);
+    load_model(learner, &state, model, frozen.clone(), backup_dir)?;
     load_scheduler(learner, scheduler.clone())?;
+    let optimizer = Container::of_pieces(optimizer).map_err(failed(OPTIMIZER))?;
     verify_fit(learner, &optimizer, scheduler, reader, backup_dir)?;
-    let record = OptimizerRecord::from_bytes(optimizer).map_err(failed(OPTIMIZER))?;
-    learner.load_optim(record);
+    learner.load_optim(optimizer_record(optimizer).map_err(failed(OPTIMIZER))?);
     let frozen = match frozen {
         Some(bytes) => {
             let outline = Outline::of(bytes).map_err(failed(FROZEN))?;
@@ -98,16 +100,16 @@ fn load_scheduler<M: LearnerModel>(
 /// Checks that the optimizer and the scheduler keep what they are given, by reading it back.
 fn verify_fit<M: LearnerModel>(
     learner: &Learner<M>,
-    optimizer: &Bytes,
+    optimizer: &Container,
     scheduler: Bytes,
     reader: &mut RecordReader<M>,
     backup_dir: &Path,
 ) -> Result<(), BackupError> {
     let mut probe = learner.clone();
-    probe.load_optim(optimizer_probe(optimizer.clone()).map_err(failed(OPTIMIZER))?);
+    probe.load_optim(optimizer_probe(optimizer).map_err(failed(OPTIMIZER))?);
     let (kept_optimizer, kept_scheduler) = reader.read(&probe).map_err(failed(OPTIMIZER))?;
 
-    let saved = Outline::of(optimizer.clone()).map_err(failed(OPTIMIZER))?;
+    let saved = Outline::of_container(optimizer);
     let kept = Outline::of_container(&kept_optimizer);
     let lost = saved.lost_in(&kept);
     if let Some(first) = lost.first() {

@@ -42,11 +42,10 @@ pub(crate) enum Contents<M: LearnerModel> {
 
 /// Tensors are reference counted: sharing them copies none.
 pub(crate) struct Shared<M: LearnerModel> {
-    /// The model, detached: its running states are its own.
-    pub model: M,
-    /// For the optimizer and the scheduler. Its model shares running states with the living one,
-    /// so they are of no certain moment.
-    pub learner: Learner<M>,
+    /// The model with running states of its own, unless it has none.
+    detached: Option<M>,
+    /// Its model shares running states with the living one, so they are of no certain moment.
+    learner: Learner<M>,
 }
 
 /// Records in the host's memory.
@@ -58,13 +57,39 @@ pub(crate) struct ReadRecords {
 }
 
 impl<M: LearnerModel> Shared<M> {
-    pub(crate) fn of(learner: &Learner<M>) -> Self {
+    pub(crate) fn of(learner: &Learner<M>, running_states: RunningStates) -> Self {
         Self {
             // Running states (the mean and variance of a batch normalisation) hold their newest
             // update back until the next forward pass. `valid` applies it, here and now, and gives
             // a module with cells of its own.
-            model: learner.model().valid(),
+            detached: (running_states == RunningStates::Possible).then(|| learner.model().valid()),
             learner: learner.clone(),
+        }
+    }
+
+    /// The model at that moment, and the learner for the optimizer and the scheduler.
+    pub(crate) fn into_parts(self) -> (M, Learner<M>) {
+        let Self { detached, learner } = self;
+        (detached.unwrap_or_else(|| learner.model().valid()), learner)
+    }
+}
+
+/// Whether a model may have running states, which its clones share with it. Detaching them is most
+/// of what a snapshot of many small tensors costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RunningStates {
+    Possible,
+    None,
+}
+
+impl RunningStates {
+    /// A running state is a buffer and never has a gradient: where all parameters have one, there is
+    /// none.
+    pub(crate) fn of<M: LearnerModel>(model: &M) -> Self {
+        if model::without_gradient(model).is_empty() {
+            Self::None
+        } else {
+            Self::Possible
         }
     }
 }

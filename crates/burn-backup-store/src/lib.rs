@@ -78,4 +78,4 @@ pub use manifest::{FORMAT_VERSION, Manifest, PartEntry};
 pub use persist::{PartDigest, PartWriter, Staging};
 pub use prune::to_prune;
 pub use store::{OpenOptions, Store};
-pub use verify::Generation;
+pub use verify::{Cutter, Generation};

@@ -9,7 +9,7 @@ use crate::identity::{self, Identity};
 use crate::layout::{GenerationId, Layout, Quarantined};
 use crate::manifest::PartEntry;
 use crate::persist::{Latest, Staging};
-use crate::verify::Generation;
+use crate::verify::{Cutter, Generation, Uncut};
 use crate::{claim, discover, quarantine, remove, sweep, verify};
 
 const LOG: &str = "burn_backup::discover";
@@ -107,10 +107,20 @@ impl Store {
     /// of somebody else's stands where the quarantine is to be, and [`StoreError::Io`] if a call
     /// fails in a way that says nothing about the generation; it stays in its place then.
     pub fn newest(&self) -> Result<Option<Generation>, StoreError> {
+        self.newest_cut(&Uncut)
+    }
+
+    /// The same, with parts read into as many buffers as `cutter` says:
+    /// [`Generation::take_pieces`] gives them.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`newest`](Self::newest).
+    pub fn newest_cut(&self, cutter: &dyn Cutter) -> Result<Option<Generation>, StoreError> {
         let fs = self.fs.as_ref();
         let mut not_moved = None;
         for id in discover::generations(fs, &self.layout)? {
-            match verify::generation(fs, &self.layout, id, &self.identity)? {
+            match verify::generation(fs, &self.layout, id, &self.identity, cutter)? {
                 Ok(generation) => {
                     log::debug!(target: LOG, "generation {id} is whole");
                     self.set_latest(id, generation.manifest().parts.clone());

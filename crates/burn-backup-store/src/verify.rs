@@ -1,13 +1,16 @@
 //! Reading a generation and checking every byte of it.
 
+use std::collections::VecDeque;
 use std::io::{self, Read as _};
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::mpsc::Sender;
 
 use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Damage, StoreError, UNREAD};
-use crate::fs::{EntryKind, Filesystem};
+use crate::fs::{EntryKind, Filesystem, ReadFile};
 use crate::identity::Identity;
 use crate::layout::{GenerationId, Layout, MANIFEST_FILE};
 use crate::manifest::{FORMAT_VERSION, Manifest, PartEntry};
@@ -16,14 +19,32 @@ use crate::seal;
 /// A manifest of 100,000 parameters has about 10 MB; a damaged one must not fill the memory.
 const MAX_MANIFEST_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Hashing follows reading this closely, while the bytes are still in the processor's cache.
-const CHUNK_BYTES: usize = 1024 * 1024;
+/// Parts of more bytes are read side by side, and hashed while they are being read.
+const LARGE: u64 = 4 * 1024 * 1024;
+
+/// Says into how many buffers a part is read, and how long each is.
+///
+/// What it is shown is not verified yet, and may be anything.
+pub trait Cutter: Sync {
+    /// The lengths of the next buffers of the part `part`, when `read` of them are read and the last
+    /// one holds `last`. None, if all that is left goes into one.
+    fn next_lengths(&self, part: &str, read: usize, last: &[u8]) -> Vec<usize>;
+}
+
+/// Reads each part into one buffer.
+pub(crate) struct Uncut;
+
+impl Cutter for Uncut {
+    fn next_lengths(&self, _part: &str, _read: usize, _last: &[u8]) -> Vec<usize> {
+        Vec::new()
+    }
+}
 
 /// A generation that was read from disk, each byte of it verified.
 #[derive(Debug)]
 pub struct Generation {
     manifest: Manifest,
-    parts: Vec<(String, Vec<u8>)>,
+    parts: Vec<(String, Vec<Vec<u8>>)>,
 }
 
 impl Generation {
@@ -39,6 +60,19 @@ impl Generation {
 
     /// Takes the bytes of the part `name` out; `None` if there is none or it was taken before.
     pub fn take_part(&mut self, name: &str) -> Option<Vec<u8>> {
+        let mut pieces = self.take_pieces(name)?;
+        match pieces.pop() {
+            Some(whole) if pieces.is_empty() => Some(whole),
+            Some(last) => {
+                pieces.push(last);
+                Some(pieces.concat())
+            }
+            None => Some(Vec::new()),
+        }
+    }
+
+    /// The same, in the buffers that the part was read into.
+    pub fn take_pieces(&mut self, name: &str) -> Option<Vec<Vec<u8>>> {
         let at = self.parts.iter().position(|(part, _)| part == name)?;
         Some(self.parts.swap_remove(at).1)
     }
@@ -51,17 +85,37 @@ pub(crate) fn generation(
     layout: &Layout,
     id: GenerationId,
     identity: &Identity,
+    cutter: &dyn Cutter,
 ) -> Result<Result<Generation, Damage>, StoreError> {
     let manifest = match manifest(fs, layout, id, Some(identity))? {
         Ok(manifest) => manifest,
         Err(damage) => return Ok(Err(damage)),
     };
     let dir = layout.generation(id);
-    let mut parts = Vec::with_capacity(manifest.parts.len());
-    for entry in &manifest.parts {
+    let read = |entry: &PartEntry| {
         let path = dir.join(&entry.file);
-        match part(fs, &path, entry).map_err(StoreError::io("read", &path, UNREAD))? {
-            Ok(bytes) => parts.push((entry.name.clone(), bytes)),
+        part(fs, &path, entry, cutter).map_err(StoreError::io("read", &path, UNREAD))
+    };
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let reading: Vec<_> = (manifest.parts.iter())
+            .map(|entry| {
+                let thread = std::thread::Builder::new().name("backup-read".to_owned());
+                let is_large = entry.bytes > LARGE;
+                // Without a thread it is read here, in its turn.
+                let spawned = is_large.then(|| thread.spawn_scoped(scope, || read(entry)));
+                (entry, spawned.and_then(Result::ok))
+            })
+            .collect();
+        let outcomes = reading.into_iter().map(|(entry, thread)| match thread {
+            Some(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            None => read(entry),
+        });
+        outcomes.collect()
+    });
+    let mut parts = Vec::with_capacity(manifest.parts.len());
+    for (entry, outcome) in manifest.parts.iter().zip(outcomes) {
+        match outcome? {
+            Ok(pieces) => parts.push((entry.name.clone(), pieces)),
             Err(damage) => return Ok(Err(damage)),
         }
     }
@@ -169,7 +223,8 @@ fn part(
     fs: &dyn Filesystem,
     path: &Path,
     entry: &PartEntry,
-) -> io::Result<Result<Vec<u8>, Damage>> {
+    cutter: &dyn Cutter,
+) -> io::Result<Result<Vec<Vec<u8>>, Damage>> {
     let wrong_length = |found| {
         Ok(Err(Damage::PartLength {
             file: entry.file.clone(),
@@ -182,7 +237,7 @@ fn part(
             file: entry.file.clone(),
         }));
     }
-    let mut file = fs.open_file(path)?;
+    let file = fs.open_file(path)?;
     let found = file.len()?;
     let Ok(len) = usize::try_from(entry.bytes) else {
         return wrong_length(found);
@@ -190,22 +245,82 @@ fn part(
     if found != entry.bytes {
         return wrong_length(found);
     }
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(len)?;
-    let mut hash = Xxh3::new();
-    while bytes.len() < len {
-        let before = bytes.len();
-        let chunk = CHUNK_BYTES.min(len - before) as u64;
-        file.by_ref().take(chunk).read_to_end(&mut bytes)?;
-        match bytes.get(before..) {
-            Some(read) if !read.is_empty() => hash.update(read),
-            _ => return wrong_length(before as u64),
-        }
-    }
-    if seal::hex(hash.digest128()) != entry.xxh3_128 {
+    let (pieces, hash) = match read_and_hash(file, entry, len, cutter)? {
+        Ok(read) => read,
+        Err(short) => return wrong_length(short),
+    };
+    if seal::hex(hash) != entry.xxh3_128 {
         return Ok(Err(Damage::PartHash {
             file: entry.file.clone(),
         }));
     }
-    Ok(Ok(bytes))
+    Ok(Ok(pieces))
+}
+
+/// The buffers and the hash of their bytes; or how many bytes there are, if that is too few.
+type Hashed = Result<(Vec<Vec<u8>>, u128), u64>;
+
+fn read_and_hash(
+    file: Box<dyn ReadFile>,
+    entry: &PartEntry,
+    len: usize,
+    cutter: &dyn Cutter,
+) -> io::Result<Hashed> {
+    let (sender, inbox) = std::sync::mpsc::channel::<Vec<u8>>();
+    let hash = move || {
+        let (mut hash, mut pieces) = (Xxh3::new(), Vec::new());
+        for piece in inbox {
+            hash.update(&piece);
+            pieces.push(piece);
+        }
+        (pieces, hash.digest128())
+    };
+    if entry.bytes <= LARGE {
+        let outcome = read_pieces(file, entry, len, cutter, sender)?;
+        return Ok(outcome.map(|()| hash()));
+    }
+    std::thread::scope(|scope| {
+        let hashing = std::thread::Builder::new()
+            .name("backup-hash".to_owned())
+            .spawn_scoped(scope, hash)?;
+        let outcome = read_pieces(file, entry, len, cutter, sender);
+        let hashed = hashing.join().unwrap_or_else(|panic| resume_unwind(panic));
+        Ok(outcome?.map(|()| hashed))
+    })
+}
+
+/// Reads `len` bytes into the buffers that the cutter asks for. If there are less, says how many.
+fn read_pieces(
+    mut file: Box<dyn ReadFile>,
+    entry: &PartEntry,
+    len: usize,
+    cutter: &dyn Cutter,
+    pieces: Sender<Vec<u8>>,
+) -> io::Result<Result<(), u64>> {
+    let (mut left, mut read) = (len, 0);
+    let mut next = VecDeque::from(cutter.next_lengths(&entry.name, 0, &[]));
+    while left > 0 {
+        // No length makes no progress.
+        let asked = next.pop_front().filter(|len| *len > 0);
+        let piece = asked.unwrap_or(left).min(left);
+        let bytes = read_piece(file.as_mut(), piece)?;
+        if bytes.len() < piece {
+            return Ok(Err((len - left + bytes.len()) as u64));
+        }
+        left -= piece;
+        read += 1;
+        if next.is_empty() {
+            next = cutter.next_lengths(&entry.name, read, &bytes).into();
+        }
+        // Whoever hashes takes them all.
+        let _ = pieces.send(bytes);
+    }
+    Ok(Ok(()))
+}
+
+fn read_piece(file: &mut dyn ReadFile, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len)?;
+    file.take(len as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }

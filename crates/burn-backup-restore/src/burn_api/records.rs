@@ -1,6 +1,7 @@
 //! Taking the records of the optimizer and the scheduler out of a learner.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -30,6 +31,8 @@ pub(crate) struct RecordReader<M: LearnerModel> {
     scheduler: Receiver<LrSchedulerRecord>,
     event_store: Arc<EventStoreClient>,
     names: Names,
+    /// Whether taking a record apart by names has never panicked.
+    knows_names: bool,
 }
 
 impl<M: LearnerModel> RecordReader<M> {
@@ -47,14 +50,14 @@ impl<M: LearnerModel> RecordReader<M> {
             scheduler,
             event_store,
             names: Names::default(),
+            knows_names: true,
         }
     }
 
     /// Reads the optimizer's and the scheduler's records from the device.
     pub(crate) fn read(&mut self, learner: &Learner<M>) -> Result<(Container, Bytes), RecordError> {
         let (optimizer, scheduler) = self.take(learner)?;
-        let paths = paths(&learner.model());
-        let optimizer = match self.names.unpack(optimizer, &paths) {
+        let optimizer = match self.unpack(optimizer, learner) {
             Some(optimizer) => optimizer,
             None => {
                 let (optimizer, _) = self.take(learner)?;
@@ -62,6 +65,17 @@ impl<M: LearnerModel> RecordReader<M> {
             }
         };
         Ok((optimizer, scheduler.into_bytes()?))
+    }
+
+    fn unpack(&mut self, record: OptimizerRecord, learner: &Learner<M>) -> Option<Container> {
+        if !self.knows_names {
+            return None;
+        }
+        let paths = paths(&learner.model());
+        // Loading a record asks for the default device, which may not be there.
+        let unpacked = catch_unwind(AssertUnwindSafe(|| self.names.unpack(record, &paths)));
+        self.knows_names = unpacked.is_ok();
+        unpacked.ok().flatten()
     }
 
     fn take(
@@ -77,7 +91,7 @@ impl<M: LearnerModel> RecordReader<M> {
 }
 
 /// The paths of a model's parameters of floating point, by their ids.
-fn paths<M: Module>(model: &M) -> BTreeMap<u64, String> {
+pub(super) fn paths<M: Module>(model: &M) -> BTreeMap<u64, String> {
     #[derive(Default)]
     struct Paths {
         path: Vec<String>,
@@ -151,4 +165,43 @@ impl<R: Checkpoint> Checkpointer<R> for Catch<R> {
 
 fn nothing_to_restore() -> CheckpointerError {
     CheckpointerError::Unknown("records are only passed on".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::nn::{BatchNormConfig, LinearConfig};
+    use burn::optim::{AdamConfig, GradientsParams};
+    use burn::tensor::{Device, Distribution};
+    use burn_pack::Reader;
+
+    use super::*;
+
+    #[test]
+    fn parameters_are_called_what_burns_optimizers_call_them() {
+        let device = Device::default().autodiff();
+        let model = (
+            vec![
+                LinearConfig::new(3, 4).init(&device),
+                LinearConfig::new(4, 2).init(&device),
+            ],
+            BatchNormConfig::new(2).init(&device),
+        );
+        let input = Tensor::random([5, 3], Distribution::Default, &device);
+        let (layers, norm) = &model;
+        let output: Tensor<2> = layers.iter().fold(input, |x, layer| layer.forward(x));
+        let loss = norm.forward(output).square().sum();
+        let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        let mut optimizer = AdamConfig::new().init();
+        let model = optimizer.step(1e-3, model, gradients);
+
+        let bytes = optimizer.to_record().into_bytes().unwrap();
+        let written = Reader::from_bytes(bytes).unwrap().metadata().clone();
+        assert_eq!(written.len(), 6, "{written:?}");
+        let paths = paths(&model);
+        for (id, path) in &written {
+            assert_eq!(paths.get(&id.parse().unwrap()), Some(path));
+        }
+        // And the mean and the variance, which have no state.
+        assert_eq!(paths.len(), 8, "{paths:?}");
+    }
 }
