@@ -17,4 +17,5 @@ mod generations;
 mod large_parts;
 mod linked;
 mod power_cut;
+mod reading;
 mod support;
