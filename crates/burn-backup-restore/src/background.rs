@@ -120,8 +120,7 @@ fn work<M: LearnerModel>(
             encoder.reader = new_reader();
         }
 
-        let is_committed = outcome.is_ok();
-        match outcome {
+        let committed = match outcome {
             Ok(committed) => {
                 let persist = started.elapsed();
                 log::info!(
@@ -130,11 +129,19 @@ fn work<M: LearnerModel>(
                     committed.id(), committed.bytes(), committed.linked(),
                 );
                 desk.handle.committed(position, &committed, persist);
-                prune(desk, &committed);
+                Some(committed)
             }
-            Err(error) => report(desk, Arc::new(error)),
+            Err(error) => {
+                report(desk, Arc::new(error));
+                None
+            }
+        };
+        // Nobody need wait for what is pruned.
+        let is_wanted = outbox.send(committed.is_some()).is_ok();
+        if let Some(committed) = committed {
+            prune(desk, &committed);
         }
-        if outbox.send(is_committed).is_err() {
+        if !is_wanted {
             return;
         }
     }

@@ -5,8 +5,10 @@ pub(crate) mod model;
 
 use std::collections::{HashMap, HashSet};
 use std::panic::resume_unwind;
+use std::sync::mpsc::channel;
 
 use burn::store::RecordError;
+use burn::tensor::Bytes;
 use burn::train::LearnerModel;
 use burn_backup_store::{PartDigest, Staging, StoreError};
 use burn_pack::Tensor;
@@ -17,7 +19,7 @@ use crate::burnpack::{Chunk, Container};
 use crate::error::BackupError;
 use crate::fingerprint;
 use crate::poison;
-use crate::snapshot::{Contents, ReadRecords, Taken};
+use crate::snapshot::{Contents, ReadRecords, Shared, Taken};
 use crate::state::TrainingState;
 
 pub(crate) use frozen::Frozen;
@@ -49,27 +51,8 @@ impl<M: LearnerModel> Encoder<M> {
             mut state,
             contents,
         } = snapshot;
-        let (optimizer, scheduler) = match contents {
-            Contents::Shared(shared) => {
-                let (model, learner) = shared.into_parts();
-                let without_gradient = model::without_gradient(&learner.model());
-                let tensors = model::tensors(&model);
-                drop(model);
-                state.model = fingerprint::of_tensors(&tensors);
-                let (frozen, skip_nan) = (&mut self.frozen, self.skip_nan);
-                // While the model is being written, the optimizer's state is read.
-                let (written, read) = std::thread::scope(|scope| {
-                    let writing = scope.spawn(|| {
-                        let mut parts = ModelParts { frozen, skip_nan };
-                        parts.write(tensors, &without_gradient, staging)
-                    });
-                    let read = self.reader.read(&learner);
-                    let written = writing.join().unwrap_or_else(|panic| resume_unwind(panic));
-                    (written, read)
-                });
-                written?;
-                read.map_err(failed(OPTIMIZER))?
-            }
+        match contents {
+            Contents::Shared(shared) => self.write_shared(*shared, &mut state, staging)?,
             Contents::Read(records) => {
                 let ReadRecords {
                     model,
@@ -83,15 +66,72 @@ impl<M: LearnerModel> Encoder<M> {
                     skip_nan: self.skip_nan,
                 };
                 parts.write(model, &without_gradient, staging)?;
-                (optimizer, scheduler)
+                write_others(optimizer, &scheduler, staging)?;
             }
-        };
-        write(OPTIMIZER, optimizer, staging, |_| Ok(()))?;
-        let mut part = staging.part(SCHEDULER)?;
-        part.append(scheduler.to_vec())?;
-        part.finish()?;
+        }
         Ok(state)
     }
+
+    /// Writes the model while the optimizer's and the scheduler's records are read, and then these.
+    fn write_shared(
+        &mut self,
+        shared: Shared<M>,
+        state: &mut TrainingState,
+        staging: &mut Staging<'_>,
+    ) -> Result<(), BackupError> {
+        let (model, learner) = shared.into_parts();
+        let without_gradient = model::without_gradient(&learner.model());
+        let tensors = model::tensors(&model);
+        drop(model);
+        state.model = fingerprint::of_tensors(&tensors);
+        let Self {
+            reader,
+            frozen,
+            skip_nan,
+        } = self;
+        let mut parts = ModelParts {
+            frozen,
+            skip_nan: *skip_nan,
+        };
+        std::thread::scope(|scope| {
+            let (sender, records) = channel();
+            let read = move || {
+                // Nobody waits for them if the model can't be written.
+                let _ = sender.send(reader.read(&learner));
+                // What the training has replaced since goes with the learner, which takes its time.
+                drop(learner);
+            };
+            let reading = std::thread::Builder::new()
+                .name("backup-read".to_owned())
+                .spawn_scoped(scope, read)
+                .map_err(BackupError::Thread)?;
+            parts.write(tensors, &without_gradient, staging)?;
+            match records.recv() {
+                Ok(read) => {
+                    let (optimizer, scheduler) = read.map_err(failed(OPTIMIZER))?;
+                    write_others(optimizer, &scheduler, staging)
+                }
+                // It has panicked.
+                Err(_) => match reading.join() {
+                    Err(panic) => resume_unwind(panic),
+                    Ok(()) => Err(BackupError::Panicked {
+                        message: "no message".to_owned(),
+                    }),
+                },
+            }
+        })
+    }
+}
+
+fn write_others(
+    optimizer: Container,
+    scheduler: &Bytes,
+    staging: &mut Staging<'_>,
+) -> Result<(), BackupError> {
+    write(OPTIMIZER, optimizer, staging, |_| Ok(()))?;
+    let mut part = staging.part(SCHEDULER)?;
+    part.append(scheduler.to_vec())?;
+    Ok(part.finish()?)
 }
 
 /// Refuses a model that is about to push the last good backup out.

@@ -18,6 +18,7 @@ pub struct BackupHandle {
 
 /// What backups have cost so far in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct BackupStats {
     /// Backups that were committed.
     pub committed: u64,

@@ -1,11 +1,15 @@
 //! The commit: only after it does a generation exist.
 
+use std::io;
+use std::path::Path;
+
 use jiff::Timestamp;
 
 use crate::error::{MAYBE_COMMITTED, NOT_COMMITTED, StoreError};
+use crate::fs::{Filesystem, WriteFile};
 use crate::layout::{GenerationId, MANIFEST_FILE};
 use crate::manifest::{FORMAT_VERSION, Manifest};
-use crate::persist::{self, Staging};
+use crate::persist::Staging;
 use crate::seal;
 
 const LOG: &str = "burn_backup::commit";
@@ -45,8 +49,9 @@ impl Committed {
 impl Staging<'_> {
     /// Makes the staged parts a generation, with `state` as its maker's document.
     ///
-    /// Payload first, then the directory, then the name that points at it: the manifest is written
-    /// and synced, the staging directory synced, renamed into place, and both parents synced.
+    /// Payload first, then the name that points at it: the manifest is written, it and what is not
+    /// synced yet are synced, and so is the staging directory; that is renamed into place, and both
+    /// parents are synced.
     ///
     /// # Errors
     ///
@@ -67,13 +72,10 @@ impl Staging<'_> {
         };
         let path = self.dir.join(MANIFEST_FILE);
         let bytes = seal::seal(&manifest).map_err(StoreError::State)?;
-        persist::write_file(fs, &path, &bytes).map_err(StoreError::io(
-            "write",
-            &path,
-            NOT_COMMITTED,
-        ))?;
-        fs.sync_dir(&self.dir)
-            .map_err(StoreError::io("sync", &self.dir, NOT_COMMITTED))?;
+        let on_write = StoreError::io("write", &path, NOT_COMMITTED);
+        let file = create_and_write(fs, &path, &bytes).map_err(on_write)?;
+        self.unsynced.push((path, file));
+        self.sync()?;
 
         let layout = &self.store.layout;
         let place = layout.generation(self.id);
@@ -82,10 +84,13 @@ impl Staging<'_> {
             &place,
             NOT_COMMITTED,
         ))?;
-        for parent in [layout.generations(), layout.root().to_path_buf()] {
-            fs.sync_dir(&parent)
-                .map_err(StoreError::io("sync", &parent, MAYBE_COMMITTED))?;
-        }
+        let parents = [layout.generations(), layout.root().to_path_buf()];
+        let [new, old] = &parents;
+        fs.sync_together(Vec::new(), &[new, old])
+            .map_err(|(at, error)| {
+                let parent = parents.get(at).unwrap_or(new);
+                StoreError::io("sync", parent, MAYBE_COMMITTED)(error)
+            })?;
 
         let committed = Committed {
             id: self.id,
@@ -101,4 +106,25 @@ impl Staging<'_> {
         self.store.set_latest(committed.id, manifest.parts);
         Ok(committed)
     }
+
+    /// Makes everything durable that is staged.
+    fn sync(&mut self) -> Result<(), StoreError> {
+        let (mut paths, files): (Vec<_>, Vec<_>) = self.unsynced.drain(..).unzip();
+        let synced = self.store.fs.sync_together(files, &[&self.dir]);
+        synced.map_err(|(at, error)| {
+            paths.push(self.dir.clone());
+            let path = paths.get(at).unwrap_or(&self.dir);
+            StoreError::io("sync", path, NOT_COMMITTED)(error)
+        })
+    }
+}
+
+fn create_and_write(
+    fs: &dyn Filesystem,
+    path: &Path,
+    bytes: &[u8],
+) -> io::Result<Box<dyn WriteFile>> {
+    let mut file = fs.create_file(path)?;
+    file.write_all(bytes)?;
+    Ok(file)
 }

@@ -56,6 +56,27 @@ pub trait Filesystem: Send + Sync + 'static {
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Syncs files, and closes them, and directories, in any order or at once. If any sync fails,
+    /// gives one that did: its place among them, files first, and the error.
+    ///
+    /// One after the other unless implemented otherwise. A disk takes many syncs at once in little
+    /// more time than one.
+    fn sync_together(
+        &self,
+        files: Vec<Box<dyn WriteFile>>,
+        dirs: &[&Path],
+    ) -> Result<(), (usize, io::Error)> {
+        let files_len = files.len();
+        for (at, mut file) in files.into_iter().enumerate() {
+            file.sync().map_err(|error| (at, error))?;
+        }
+        for (at, dir) in dirs.iter().enumerate() {
+            self.sync_dir(dir)
+                .map_err(|error| (files_len + at, error))?;
+        }
+        Ok(())
+    }
+
     /// Takes the exclusive lock on `path`, a file that is created when missing, and writes `owner`
     /// into it if there is room for it; does not wait.
     fn lock(&self, path: &Path, owner: &str) -> io::Result<LockAttempt>;
@@ -183,6 +204,41 @@ impl Filesystem for RealFilesystem {
         } else {
             Ok(())
         }
+    }
+
+    fn sync_together(
+        &self,
+        files: Vec<Box<dyn WriteFile>>,
+        dirs: &[&Path],
+    ) -> Result<(), (usize, io::Error)> {
+        type Sync<'s> = Box<dyn FnOnce() -> io::Result<()> + Send + 's>;
+
+        let files = files
+            .into_iter()
+            .map(|mut file| Box::new(move || file.sync()) as Sync<'_>);
+        let dirs = dirs
+            .iter()
+            .map(|dir| Box::new(|| self.sync_dir(dir)) as Sync<'_>);
+        let mut syncs: Vec<_> = files.chain(dirs).collect();
+        let Some(last) = syncs.pop() else {
+            return Ok(());
+        };
+        std::thread::scope(|scope| {
+            let start = |sync| {
+                let thread = std::thread::Builder::new().name("backup-sync".to_owned());
+                thread.spawn_scoped(scope, sync)
+            };
+            let others: Vec<_> = syncs.into_iter().map(start).collect();
+            let last = last();
+            let panicked = |_| Err(io::Error::other("the sync panicked"));
+            let others = others
+                .into_iter()
+                .map(|thread| thread?.join().unwrap_or_else(panicked));
+            for (at, outcome) in others.chain([last]).enumerate() {
+                outcome.map_err(|error| (at, error))?;
+            }
+            Ok(())
+        })
     }
 
     fn lock(&self, path: &Path, owner: &str) -> io::Result<LockAttempt> {

@@ -37,6 +37,8 @@ pub struct Staging<'s> {
     pub(crate) parts: Vec<PartEntry>,
     /// How many bytes of them are linked.
     pub(crate) linked: u64,
+    /// Files that are written and still to be synced.
+    pub(crate) unsynced: Vec<(PathBuf, Box<dyn WriteFile>)>,
 }
 
 impl<'s> Staging<'s> {
@@ -52,6 +54,7 @@ impl<'s> Staging<'s> {
             dir,
             parts: Vec::new(),
             linked: 0,
+            unsynced: Vec::new(),
         })
     }
 
@@ -96,6 +99,7 @@ impl<'s> Staging<'s> {
 
 impl Drop for Staging<'_> {
     fn drop(&mut self) {
+        self.unsynced.clear();
         // After a commit nothing is here any more; before it, the next open sweeps what stays.
         if let Err(error) = remove::staged(self.store.fs.as_ref(), &self.dir) {
             log::debug!(target: LOG, "left '{}' to the next start: {error}", self.dir.display());
@@ -173,16 +177,24 @@ impl PartWriter<'_, '_> {
         self.write(Arc::new(chunk))
     }
 
-    /// Makes the part durable and adds it to the generation.
+    /// Writes what is left and adds the part to the generation. A part that a thread has written is
+    /// synced here, as that takes a while and the caller may have the next one made meanwhile;
+    /// smaller ones are synced together, by [`commit`](Staging::commit).
     ///
     /// # Errors
     ///
     /// [`StoreError::Io`] if a write or the sync fails; the staged generation can only be dropped
     /// then.
     pub fn finish(mut self) -> Result<(), StoreError> {
+        let is_large = matches!(self.file, PartFile::There(_));
         let failed = |operation| StoreError::io(operation, &self.path, NOT_COMMITTED);
         let (on_write, on_sync) = (failed("write"), failed("sync"));
-        self.written().map_err(on_write)?.sync().map_err(on_sync)?;
+        let mut file = self.written().map_err(on_write)?;
+        if is_large {
+            file.sync().map_err(on_sync)?;
+        } else {
+            self.staging.unsynced.push((self.path, file));
+        }
         self.staging.parts.push(self.digest.entry(&self.name));
         Ok(())
     }
