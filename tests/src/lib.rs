@@ -21,7 +21,7 @@ mod recorder;
 mod records;
 mod training;
 
-pub use model::{Hooks, Net};
+pub use model::{Hooks, Net, Tuning};
 pub use recorder::{Calls, RecordingRenderer};
-pub use records::{Records, model_records};
+pub use records::{Record, Records, model_records, named};
 pub use training::{Backend, Halt, Run, Training};

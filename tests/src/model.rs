@@ -21,9 +21,65 @@ pub struct Batch {
     pub classes: Tensor<1, Int>,
 }
 
+/// What makes the training a fine-tuning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuning {
+    /// Units of the backbone: 512 of them have a megabyte of weights.
+    pub width: usize,
+    /// Whether the backbone is frozen.
+    pub is_frozen: bool,
+    /// Whether all that has no gradient stays as it is: running statistics and counters.
+    pub is_still: bool,
+}
+
+impl Tuning {
+    /// 311 thousand frozen parameters, and 5 thousand that are trained.
+    pub const DEFAULT: Self = Self {
+        width: 600,
+        is_frozen: true,
+        is_still: false,
+    };
+}
+
+/// What a fine-tuning leaves alone.
+#[derive(Module, Debug)]
+struct Backbone {
+    widen: Linear,
+    mix: Linear,
+    /// How many times four optimizer steps this model has seen: shape `[1]`.
+    milestones: Param<Tensor<1>>,
+}
+
+const BACKBONE_INPUTS: usize = 512;
+const STEPS_PER_MILESTONE: usize = 4;
+
+impl Backbone {
+    fn new(tuning: Tuning, device: &Device) -> Self {
+        let backbone = Self {
+            widen: LinearConfig::new(FEATURES, BACKBONE_INPUTS).init(device),
+            mix: LinearConfig::new(BACKBONE_INPUTS, tuning.width).init(device),
+            milestones: counter(device),
+        };
+        match tuning.is_frozen {
+            true => backbone.freeze(),
+            false => backbone,
+        }
+    }
+
+    fn forward(&self, inputs: Tensor<2>) -> Tensor<2> {
+        let relu = Relu::new();
+        relu.forward(self.mix.forward(relu.forward(self.widen.forward(inputs))))
+    }
+}
+
+fn counter(device: &Device) -> Param<Tensor<1>> {
+    Param::initialized(ParamId::new(), Tensor::zeros([1], device)).set_require_grad(false)
+}
+
 /// The network.
 #[derive(Module, Debug)]
 pub struct Net {
+    backbone: Option<Backbone>,
     input: Linear,
     norm: BatchNorm,
     dropout: Dropout,
@@ -33,22 +89,36 @@ pub struct Net {
     /// How many optimizer steps this model has seen: shape `[1]`.
     steps: Param<Tensor<1>>,
     #[module(skip)]
+    tuning: Option<Tuning>,
+    #[module(skip)]
     hooks: Hooks,
 }
 
 impl Net {
     /// A network with `hidden` units, whose output layer has the given layout.
-    pub fn new(hidden: usize, layout: LinearLayout, device: &Device, hooks: Hooks) -> Self {
-        let steps = Tensor::zeros([1], device);
+    pub fn new(
+        hidden: usize,
+        layout: LinearLayout,
+        tuning: Option<Tuning>,
+        device: &Device,
+        hooks: Hooks,
+    ) -> Self {
+        let features = tuning.map_or(FEATURES, |tuning| tuning.width);
+        let norm = BatchNormConfig::new(hidden).init(device);
         Self {
-            input: LinearConfig::new(FEATURES, hidden).init(device),
-            norm: BatchNormConfig::new(hidden).init(device),
+            backbone: tuning.map(|tuning| Backbone::new(tuning, device)),
+            input: LinearConfig::new(features, hidden).init(device),
+            norm: match tuning {
+                Some(Tuning { is_still: true, .. }) => norm.freeze(),
+                _ => norm,
+            },
             dropout: DropoutConfig::new(0.3).init(),
             output: LinearConfig::new(hidden, CLASSES)
                 .with_layout(layout)
                 .init(device),
             unused: LinearConfig::new(FEATURES, CLASSES).init(device),
-            steps: Param::initialized(ParamId::new(), steps).set_require_grad(false),
+            steps: counter(device),
+            tuning,
             hooks,
         }
     }
@@ -59,7 +129,11 @@ impl Net {
     }
 
     fn classify(&self, batch: Batch) -> ClassificationOutput {
-        let x = self.norm.forward(self.input.forward(batch.inputs));
+        let features = match &self.backbone {
+            Some(backbone) => backbone.forward(batch.inputs),
+            None => batch.inputs,
+        };
+        let x = self.norm.forward(self.input.forward(features));
         let x = self.dropout.forward(Relu::new().forward(x));
         let logits = self.output.forward(x);
         let loss = CrossEntropyLossConfig::new()
@@ -87,11 +161,20 @@ impl TrainStep for Net {
         grads: GradientsParams,
     ) -> Self {
         let mut model = optim.step(lr, self, grads);
+        if model.tuning.is_some_and(|tuning| tuning.is_still) {
+            return model;
+        }
         let poison = model.hooks.poison();
         model.steps = model.steps.map(|steps| match poison {
             None => steps.add_scalar(1),
             Some(value) => steps.zeros_like().add_scalar(value),
         });
+        if model.steps().is_multiple_of(STEPS_PER_MILESTONE)
+            && let Some(backbone) = &mut model.backbone
+        {
+            let milestones = backbone.milestones.clone();
+            backbone.milestones = milestones.map(|milestones| milestones.add_scalar(1));
+        }
         model
     }
 }

@@ -21,7 +21,8 @@ pub fn model_records<M: Module>(model: &M) -> Record {
     named(model.clone().into_record().into_bytes().unwrap())
 }
 
-fn named(bytes: Bytes) -> Record {
+/// What is in a record, given as a burnpack file.
+pub fn named(bytes: Bytes) -> Record {
     let reader = Reader::from_bytes(bytes).unwrap();
     let paths = reader.metadata().clone();
     let rename = |name: &str| match name.split_once('.') {

@@ -1,9 +1,9 @@
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::nn::LinearLayout;
-use burn::optim::AdamConfig;
+use burn::optim::{AdamConfig, ModuleOptimizer};
 use burn::tensor::Device;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::{AccuracyMetric, LearningRateMetric, LossMetric};
@@ -13,7 +13,7 @@ use burn::train::{
 use burn_backup_restore::{BackupAndRestore, BackupError, BackupExt as _};
 
 use crate::data::{Numbers, Silent, noisy_loader};
-use crate::model::{Hooks, Net};
+use crate::model::{Hooks, Net, Tuning};
 use crate::recorder::{Calls, RecordingRenderer};
 use crate::records::{EachEpoch, Keeper, Record, Records, model_records};
 
@@ -91,6 +91,12 @@ pub struct Training {
     pub poisoned: Option<(usize, usize)>,
     /// Whether metrics are logged to files and summed up at the end.
     pub summary: bool,
+    /// Makes the optimizer; Adam by default.
+    pub optimizer: fn() -> ModuleOptimizer,
+    /// Whether it is a fine-tuning, and of what kind.
+    pub tuning: Option<Tuning>,
+    /// For the model's weights at the very first start; 3 by default.
+    pub weights_seed: u64,
 }
 
 /// What came of a run.
@@ -139,6 +145,9 @@ impl Training {
             silent_loader: false,
             poisoned: None,
             summary: false,
+            optimizer: || AdamConfig::new().init(),
+            tuning: None,
+            weights_seed: 3,
         }
     }
 
@@ -168,7 +177,7 @@ impl Training {
         make: impl FnOnce(&Self, Hooks) -> Learner<Net>,
         configure: impl FnOnce(SupervisedTraining<Net>) -> SupervisedTraining<Net>,
     ) -> Run {
-        let _exclusive = EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner);
+        let _exclusive = Self::exclusive();
         let interrupter = Interrupter::new();
         let mut hooks = halting(halt, interrupter.clone());
         if let Some((first, last)) = self.poisoned {
@@ -227,22 +236,28 @@ impl Training {
         }
     }
 
+    /// Lets no training run meanwhile: for whatever draws random numbers outside of one, be it the
+    /// weights of a new model.
+    pub fn exclusive() -> MutexGuard<'static, ()> {
+        EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The learner at the very first start.
     pub fn learner(&self, hooks: Hooks) -> Learner<Net> {
         let model = self.model(hooks);
-        Learner::new(model, AdamConfig::new().init(), self.schedule())
+        Learner::new(model, (self.optimizer)(), self.schedule())
     }
 
     /// The model at the very first start.
     pub fn model(&self, hooks: Hooks) -> Net {
         let device = self.backend.device();
-        device.seed(3);
+        device.seed(self.weights_seed);
         let layout = if self.column_layout {
             LinearLayout::Col
         } else {
             LinearLayout::Row
         };
-        Net::new(self.hidden, layout, &device.autodiff(), hooks)
+        Net::new(self.hidden, layout, self.tuning, &device.autodiff(), hooks)
     }
 
     /// The learning-rate schedule, over the first three epochs.

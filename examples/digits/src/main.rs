@@ -8,6 +8,8 @@ mod digest;
 mod model;
 mod renderer;
 
+use std::time::Instant;
+
 use anyhow::Context as _;
 use burn::grad_clipping::GradientClippingConfig;
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
@@ -49,6 +51,7 @@ fn main() -> anyhow::Result<()> {
     let learner = Learner::new(model, optimizer, schedule);
 
     let (train, valid) = data::loaders(SEED);
+    let launched = Instant::now();
     let result = SupervisedTraining::new(&arguments.artifact_dir, train, valid)
         .metrics((AccuracyMetric::new(), LossMetric::new()))
         .num_epochs(arguments.epochs)
@@ -60,12 +63,22 @@ fn main() -> anyhow::Result<()> {
     if let Some(error) = result.error {
         anyhow::bail!("the training ended with an error: {error}");
     }
+    let took = launched.elapsed();
     let stats = handle.stats();
     println!(
         "{} backups of {} bytes in all; the training was held {:.1?} by them in all, {:.1?} at \
          worst",
         stats.committed, stats.bytes, stats.held_total, stats.held_worst
     );
+    // Known with a share only.
+    if let Some(interval) = handle.interval() {
+        let cost = stats.held_total + stats.slowed_total;
+        println!(
+            "backups: {}, every {interval} batches, {:.1} % of the time, which was {took:.1?}",
+            stats.committed,
+            100.0 * cost.div_duration_f64(took),
+        );
+    }
     let accuracy = model::accuracy(&result.model, &device)?;
     println!("accuracy on the validation set: {:.1} %", 100.0 * accuracy);
     println!("digest of the weights: {}", digest::of(&result.model));

@@ -382,6 +382,7 @@ fn a_refused_training_ends_for_the_renderer_and_returns_the_model() {
     let training = Training::new(Backend::Flex);
     let run = training.run(Training::backup("").save_freq(SaveFreq::Epoch), Halt::Never);
     assert_eq!(run.calls, ["end", "on_train_end"]);
+    let _exclusive = Training::exclusive();
     let untrained = training.model(Hooks::default());
     assert!(run.weights == model_records(&untrained));
 }

@@ -6,6 +6,7 @@
 )]
 
 mod bad_input;
+mod blocking;
 mod burn_parity;
 mod completion;
 mod crash;
@@ -14,7 +15,10 @@ mod edited;
 mod exact;
 mod failures;
 mod formats;
+mod frequency;
+mod frozen;
 mod keras;
+mod optimizers;
 mod poisoned;
 mod power_cut;
 mod process;

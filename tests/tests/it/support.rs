@@ -1,11 +1,13 @@
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Bytes;
 use burn::train::metric::LossMetric;
 use burn::train::metric::store::{Aggregate, Direction, Split};
 use burn::train::{MetricEarlyStoppingStrategy, StoppingCondition, SupervisedTraining};
-use burn_backup_restore::BackupAndRestore;
-use burn_backup_tests::{Halt, Net, Run, Training};
+use burn_backup_restore::{BackupAndRestore, SaveFreq};
+use burn_backup_tests::{Halt, Net, Record, Run, Training, named};
 
 pub fn undisturbed(training: &Training) -> Run {
     let scratch = tempfile::tempdir().unwrap();
@@ -128,6 +130,34 @@ pub fn generations(backup_dir: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+/// What a part of a generation holds; nothing if there is no such part.
+pub fn part(backup_dir: &Path, generation: usize, name: &str) -> Record {
+    let generation = backup_dir.join(format!("generations/{generation:08}"));
+    match std::fs::read(generation.join(name).with_extension("bpk")) {
+        Ok(bytes) => named(Bytes::from_bytes_vec(bytes)),
+        Err(_) => Record::new(),
+    }
+}
+
+/// The model in a generation, whichever parts it is in.
+pub fn saved_model(backup_dir: &Path, generation: usize) -> Record {
+    let mut model = part(backup_dir, generation, "model");
+    for (name, tensor) in part(backup_dir, generation, "frozen") {
+        assert!(model.insert(name, tensor).is_none(), "it is in one part");
+    }
+    model
+}
+
+/// The model as it is after each number of `batches`, when the training is stopped there.
+pub fn stopped_models(training: &Training, batches: RangeInclusive<usize>) -> Vec<Record> {
+    let stopped = batches.map(|batch| {
+        let scratch = tempfile::tempdir().unwrap();
+        let backup = Training::backup(scratch.path()).save_freq(SaveFreq::Never);
+        training.run(backup, Halt::Stop(batch)).weights
+    });
+    stopped.collect()
 }
 
 /// Every file below `dir` with its contents, but for the lock's.

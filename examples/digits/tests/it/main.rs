@@ -1,4 +1,4 @@
-//! The example as a process, killed.
+//! The example as a process, killed or left alone.
 #![cfg(unix)]
 #![expect(
     clippy::unwrap_used,
@@ -7,4 +7,5 @@
 )]
 
 mod kill;
+mod share;
 mod trainee;

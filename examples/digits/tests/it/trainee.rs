@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// A directory in which the example is run, with a backup after each batch.
+/// A directory in which the example is run.
 pub struct Scratch {
     dir: TempDir,
 }
@@ -51,14 +51,37 @@ impl Scratch {
         found
     }
 
-    /// Starts the example in a process of its own.
-    pub fn start(&self) -> Process {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_digits"))
-            .args(["--epochs", "1", "--save-freq", "1", "--keep-last", "2"])
+    /// The example with its directories in this one.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_digits"));
+        command
+            .args(arguments)
             .arg("--backup-dir")
             .arg(self.backup())
             .arg("--artifact-dir")
-            .arg(self.dir.path().join("artifacts"))
+            .arg(self.dir.path().join("artifacts"));
+        command
+    }
+
+    /// Runs the example to its end, and gives what it printed.
+    pub fn train(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {stderr}", output.status);
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs the example, which is to refuse its arguments, and gives what it says then.
+    pub fn refuse(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Starts the example in a process of its own, with a backup after each batch.
+    pub fn start(&self) -> Process {
+        let mut child = self
+            .command(&["--epochs", "1", "--save-freq", "1", "--keep-last", "2"])
             .env("RUST_LOG", "burn_backup=debug")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -1,0 +1,313 @@
+//! Backups by the clock, and by what they cost.
+
+use std::collections::BTreeSet;
+use std::hint::black_box;
+use std::sync::{Arc, Mutex};
+use std::thread::yield_now;
+use std::time::{Duration, Instant};
+
+use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
+use burn::lr_scheduler::{LrScheduler, LrSchedulerRecord};
+use burn::train::Learner;
+use burn_backup_restore::{
+    BackupAndRestore, BackupExt as _, BackupHandle, BackupStats, SaveFreq, Snapshot,
+};
+use burn_backup_store::testing::MemoryFilesystem;
+use burn_backup_tests::{Backend, Halt, Run, Training};
+
+use crate::support::{assert_exact, generations, undisturbed};
+
+const NANOSECOND: Duration = Duration::from_nanos(1);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn auto(max_overhead: f64) -> SaveFreq {
+    SaveFreq::Auto { max_overhead }
+}
+
+/// How many backups an undisturbed training takes.
+fn backups(training: &Training, frequency: impl Into<SaveFreq>) -> u64 {
+    let scratch = tempfile::tempdir().unwrap();
+    let backup = Training::backup(scratch.path()).save_freq(frequency);
+    let handle = backup.handle();
+    let run = training.run(backup, Halt::Never);
+    assert!(run.error.is_none());
+    assert_eq!(handle.interval(), None, "only Auto has one");
+    assert_eq!(handle.stats().slowed_total, Duration::ZERO);
+    assert_eq!(handle.stats().failed, 0);
+    handle.stats().committed
+}
+
+#[test]
+fn after_a_nanosecond_every_batch_and_every_epoch_is_saved() {
+    let training = Training::new(Backend::Flex);
+    assert_eq!(backups(&training, NANOSECOND), 18 + 3);
+    // Gradients are accumulated over four batches, or what is left of an epoch.
+    let accumulating = Training {
+        accumulation: Some(4),
+        ..training
+    };
+    assert_eq!(backups(&accumulating, NANOSECOND), 2 * 3 + 3);
+}
+
+#[test]
+fn after_less_than_a_day_only_the_end_is_saved() {
+    let training = Training::new(Backend::Flex);
+    assert_eq!(backups(&training, DAY), 1);
+    assert_eq!(backups(&training, Duration::MAX), 1);
+    // Whereas this frequency is none at all.
+    assert_eq!(backups(&training, SaveFreq::Never), 0);
+}
+
+#[test]
+fn between_two_backups_by_the_clock_there_is_that_much_time() {
+    let training = long_training();
+    let interval = Duration::from_millis(20);
+    let configure = |b: BackupAndRestore| b.save_freq(interval).keep_last(2);
+    let (_, handle, seen) = watched(&training, training.schedule(), configure, |_, _| ());
+    let took = seen.last().unwrap().now;
+    // Each of those up to the last batch, of which some may be after an epoch.
+    let held: BTreeSet<_> = seen.iter().map(|seen| seen.stats.held_total).collect();
+    let backups = held.len() as u32 - 1;
+    assert!(interval * backups <= took, "{backups} in {took:?}");
+    assert_eq!(handle.stats().failed, 0);
+}
+
+#[test]
+fn a_stop_is_saved_whatever_the_time() {
+    let scratch = tempfile::tempdir().unwrap();
+    let training = Training::new(Backend::Flex);
+    for frequency in [SaveFreq::Every(DAY), auto(f64::MIN_POSITIVE)] {
+        let backup = Training::backup(scratch.path()).save_freq(frequency);
+        let handle = backup.handle();
+        training.run(backup, Halt::Stop(3));
+        assert_eq!(handle.stats().committed, 1, "{frequency:?}");
+        assert_eq!(generations(scratch.path()).len(), 1);
+    }
+}
+
+#[test]
+fn whatever_the_clock_picks_it_ends_as_if_undisturbed() {
+    for &backend in Backend::ALL {
+        let training = Training::new(backend);
+        let expected = undisturbed(&training);
+        for frequency in [
+            SaveFreq::Every(NANOSECOND),
+            SaveFreq::Every(Duration::from_millis(3)),
+            SaveFreq::Every(DAY),
+            auto(1e-300),
+            auto(0.3),
+            auto(10.0),
+            auto(1e9),
+        ] {
+            let configure = |b: BackupAndRestore| b.save_freq(frequency);
+            assert_exact(&training, &expected, configure, &[]);
+            for batch in [1, 2, 6, 7, 11, 18] {
+                assert_exact(&training, &expected, configure, &[Halt::Stop(batch)]);
+            }
+            let halts = [Halt::Stop(7), Halt::StopInValidation(1), Halt::Stop(5)];
+            assert_exact(&training, &expected, configure, &halts);
+        }
+    }
+}
+
+#[test]
+fn whatever_the_clock_picks_it_waits_for_the_optimizer_step() {
+    let training = Training {
+        accumulation: Some(4),
+        ..Training::new(Backend::Flex)
+    };
+    let expected = undisturbed(&training);
+    for frequency in [SaveFreq::Every(NANOSECOND), auto(1e9)] {
+        for batch in 1..=12 {
+            for halt in [Halt::Stop(batch), Halt::Fail(batch)] {
+                assert_exact(&training, &expected, |b| b.save_freq(frequency), &[halt]);
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_the_clock_picks_the_last_backup_is_continued() {
+    let training = Training::new(Backend::Flex);
+    let expected = undisturbed(&training);
+    for frequency in [SaveFreq::Every(NANOSECOND), auto(1e9)] {
+        for batch in [2, 9, 18] {
+            let halts = [Halt::Fail(batch)];
+            assert_exact(&training, &expected, |b| b.save_freq(frequency), &halts);
+        }
+    }
+}
+
+/// What the handle says in the middle of each batch.
+struct Observed {
+    interval: Option<u64>,
+    stats: BackupStats,
+    /// Since before the launch.
+    now: Duration,
+}
+
+/// A schedule that takes long to read: with [`Snapshot::Blocking`], that holds the training.
+#[derive(Clone)]
+struct Dear;
+
+impl LrScheduler for Dear {
+    fn step(&mut self) -> f64 {
+        1e-3
+    }
+
+    fn to_record(&self) -> LrSchedulerRecord {
+        let work = (0..1_000_000_u64).fold(0, |sum, next| black_box(sum ^ next));
+        LrSchedulerRecord::new().with_scalar("work", work)
+    }
+
+    fn load_record(&mut self, _record: LrSchedulerRecord) {}
+}
+
+/// Runs `training`, and `watches` the handle in the middle of each batch.
+fn watched(
+    training: &Training,
+    schedule: ModuleLrScheduler,
+    configure: impl FnOnce(BackupAndRestore) -> BackupAndRestore,
+    mut watch: impl FnMut(usize, &BackupHandle) + Send + 'static,
+) -> (Run, BackupHandle, Vec<Observed>) {
+    // No disk is as slow as to make a difference.
+    let backup = Training::backup("backup").filesystem(Arc::new(MemoryFilesystem::default()));
+    let backup = configure(backup);
+    let handle = backup.handle();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let begun = Instant::now();
+    let run = training.run_with_learner(
+        Halt::Never,
+        |training, hooks| {
+            let (seen, handle) = (seen.clone(), handle.clone());
+            let hooks = hooks.on_train(move |batch| {
+                watch(batch, &handle);
+                seen.lock().unwrap().push(Observed {
+                    interval: handle.interval(),
+                    stats: handle.stats(),
+                    now: begun.elapsed(),
+                });
+            });
+            Learner::new(training.model(hooks), (training.optimizer)(), schedule)
+        },
+        |builder| builder.backup_and_restore(backup),
+    );
+    assert!(run.error.is_none(), "{:?}", run.error);
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
+    assert_eq!(seen.len(), run.losses.len());
+    (run, handle, seen)
+}
+
+/// The batches after which the training was held by a backup.
+fn saved_after(seen: &[Observed]) -> Vec<usize> {
+    let pairs = seen.iter().zip(seen.iter().skip(1)).zip(1..);
+    let held = pairs.filter(|((a, b), _)| a.stats.held_total != b.stats.held_total);
+    held.map(|(_, batch)| batch).collect()
+}
+
+fn long_training() -> Training {
+    Training {
+        epochs: 20,
+        ..Training::new(Backend::Flex)
+    }
+}
+
+#[test]
+fn the_interval_is_known_from_the_first_batch_on() {
+    let training = Training::new(Backend::Flex);
+    let (_, handle, seen) = watched(
+        &training,
+        training.schedule(),
+        |b| b.save_freq(auto(0.01)),
+        |_, _| (),
+    );
+    assert_eq!(seen[0].interval, None);
+    assert!(seen[1..].iter().all(|seen| seen.interval >= Some(1)));
+    assert!(handle.interval() >= Some(1));
+
+    // A hundredth of a second at least is assumed at first, and a step takes less than a century.
+    let (_, handle, _) = watched(
+        &training,
+        training.schedule(),
+        |b| b.save_freq(auto(1e-300)),
+        |_, _| (),
+    );
+    assert_eq!(handle.interval(), Some(u64::MAX));
+    assert_eq!(handle.stats().committed, 1, "that at the end");
+    let (_, handle, _) = watched(
+        &training,
+        training.schedule(),
+        |b| b.save_freq(auto(1e9)),
+        |_, _| (),
+    );
+    assert_eq!(handle.interval(), Some(1));
+}
+
+#[test]
+fn with_a_bound_that_pays_for_all_a_backup_is_taken_after_every_other_batch_at_most() {
+    // The second batch waits until the first one's backup is there. That is known at the end of that
+    // batch, or of one soon after.
+    let wait = |batch: usize, handle: &BackupHandle| {
+        while batch == 2 && handle.last_backup().is_none() && handle.stats().failed == 0 {
+            yield_now();
+        }
+    };
+    let training = long_training();
+    for snapshot in [Snapshot::Shared, Snapshot::Blocking] {
+        let configure = |b: BackupAndRestore| b.save_freq(auto(1e9)).snapshot(snapshot);
+        let (_, handle, seen) = watched(&training, training.schedule(), configure, wait);
+        let saved = saved_after(&seen);
+        assert_eq!(saved[0], 1, "a single batch pays for it: {saved:?}");
+        // After each there is one to see how long it takes without.
+        assert!(
+            saved.windows(2).all(|pair| pair[1] - pair[0] >= 2),
+            "{saved:?}"
+        );
+        assert!(saved.len() >= 2, "{saved:?}");
+        let stats = handle.stats();
+        // And perhaps after the last batch, and at the end.
+        let committed = stats.committed as usize;
+        assert!(
+            (saved.len()..=saved.len() + 2).contains(&committed),
+            "{saved:?} {committed}"
+        );
+    }
+}
+
+/// What must hold on any machine: whenever a backup is taken, all that were taken before, whose
+/// costs are known by then, have cost no more than the share of the time trained until then.
+#[test]
+fn before_each_backup_all_the_others_are_paid_for() {
+    let training = long_training();
+    let dear = || ModuleLrScheduler::new(Dear);
+    for (max_overhead, snapshot, schedule) in [
+        (0.2, Snapshot::Shared, training.schedule()),
+        (1.0, Snapshot::Shared, training.schedule()),
+        (1.0, Snapshot::Blocking, dear()),
+        (5.0, Snapshot::Blocking, dear()),
+        (20.0, Snapshot::Shared, dear()),
+    ] {
+        let configure = |b: BackupAndRestore| b.save_freq(auto(max_overhead)).snapshot(snapshot);
+        let (_, handle, seen) = watched(&training, schedule, configure, |_, _| ());
+        let saved = saved_after(&seen);
+        for &batch in &saved {
+            // Between the two, the backup was taken: what it held is in the latter only, and what
+            // it slowed down in neither.
+            let (before, after) = (&seen[batch - 1], &seen[batch]);
+            let spent = before.stats.held_total + after.stats.slowed_total;
+            let trained = after.now - after.stats.held_total;
+            let earned = trained.mul_f64(max_overhead);
+            assert!(
+                spent <= earned + Duration::from_micros(1),
+                "{spent:?} of {earned:?} before the backup of batch {batch}, {max_overhead}"
+            );
+        }
+        if let Some(&first) = saved.first() {
+            let first = &seen[first];
+            // A hundredth of a second, and more for the state.
+            assert!(first.now.mul_f64(max_overhead) >= Duration::from_millis(10));
+        }
+        assert_eq!(handle.stats().failed, 0);
+        assert!(max_overhead < 20.0 || saved.len() > 1, "{saved:?}");
+    }
+}
