@@ -32,26 +32,37 @@ pub(crate) struct Desk {
     pub event_store: Arc<EventStoreClient>,
 }
 
+/// What the thread says of a snapshot, in this order.
+enum Report {
+    /// It is done, and this says whether it was committed.
+    Outcome(bool),
+    /// So is all that comes after it.
+    Idle,
+}
+
 /// Writes snapshots, one at a time, on a thread of its own. Dropping it waits for the last one.
 pub(crate) struct Background<M: LearnerModel> {
     snapshots: Option<Sender<Taken<M>>>,
-    outcomes: Receiver<bool>,
+    reports: Receiver<Report>,
     in_flight: Option<Moment>,
+    /// How many snapshots still keep the thread at work.
+    unfinished: usize,
     thread: Option<JoinHandle<()>>,
 }
 
 impl<M: LearnerModel> Background<M> {
     pub(crate) fn start(desk: Desk, frozen: Frozen) -> Result<Self, BackupError> {
         let (snapshots, inbox) = channel();
-        let (outbox, outcomes) = channel();
+        let (outbox, reports) = channel();
         let thread = std::thread::Builder::new()
             .name("backup".to_owned())
             .spawn(move || work(&desk, frozen, &inbox, &outbox))
             .map_err(BackupError::Thread)?;
         Ok(Self {
             snapshots: Some(snapshots),
-            outcomes,
+            reports,
             in_flight: None,
+            unfinished: 0,
             thread: Some(thread),
         })
     }
@@ -59,33 +70,57 @@ impl<M: LearnerModel> Background<M> {
     /// Hands a snapshot over. At most one is in flight: [`settle`](Self::settle) comes first.
     pub(crate) fn submit(&mut self, snapshot: Taken<M>) {
         self.in_flight = Some(snapshot.state.moment());
+        self.unfinished += 1;
         if let Some(snapshots) = &self.snapshots {
             // A thread that is gone shows when it is settled.
             let _ = snapshots.send(snapshot);
         }
     }
 
-    /// Whether a snapshot is being written, as far as is known.
+    /// Whether the thread is at work, as far as is known: it writes a snapshot or prunes after it.
     pub(crate) fn is_busy(&self) -> bool {
-        self.in_flight.is_some()
+        self.unfinished > 0
     }
 
     /// What was committed since the last call, if that is known by now.
     pub(crate) fn poll(&mut self) -> Option<Moment> {
-        match self.outcomes.try_recv() {
-            Ok(is_committed) => self.in_flight.take().filter(|_| is_committed),
-            Err(_) => None,
+        let mut committed = None;
+        while let Ok(report) = self.reports.try_recv() {
+            committed = self.take(report).flatten().or(committed);
         }
+        committed
     }
 
     /// Waits until nothing is in flight, and says what was committed since the last call.
     pub(crate) fn settle(&mut self) -> Option<Moment> {
-        let moment = self.in_flight.take()?;
-        let is_committed = self.outcomes.recv().unwrap_or_else(|_| {
-            log::error!(target: LOG, "the thread that writes backups is gone");
-            false
-        });
-        is_committed.then_some(moment)
+        while self.in_flight.is_some() {
+            match self.reports.recv() {
+                Ok(report) => {
+                    if let Some(outcome) = self.take(report) {
+                        return outcome;
+                    }
+                }
+                Err(_) => {
+                    log::error!(target: LOG, "the thread that writes backups is gone");
+                    self.in_flight = None;
+                }
+            }
+        }
+        None
+    }
+
+    /// What was committed, if the report is an outcome.
+    fn take(&mut self, report: Report) -> Option<Option<Moment>> {
+        match report {
+            Report::Outcome(is_committed) => {
+                let moment = self.in_flight.take();
+                Some(moment.filter(|_| is_committed))
+            }
+            Report::Idle => {
+                self.unfinished = self.unfinished.saturating_sub(1);
+                None
+            }
+        }
     }
 }
 
@@ -103,7 +138,7 @@ fn work<M: LearnerModel>(
     desk: &Desk,
     frozen: Frozen,
     inbox: &Receiver<Taken<M>>,
-    outbox: &Sender<bool>,
+    outbox: &Sender<Report>,
 ) {
     let new_reader = || RecordReader::new(desk.event_store.clone());
     let mut encoder = Encoder {
@@ -137,11 +172,11 @@ fn work<M: LearnerModel>(
             }
         };
         // Nobody need wait for what is pruned.
-        let is_wanted = outbox.send(committed.is_some()).is_ok();
+        let outcome = outbox.send(Report::Outcome(committed.is_some()));
         if let Some(committed) = committed {
             prune(desk, &committed);
         }
-        if !is_wanted {
+        if outcome.and_then(|()| outbox.send(Report::Idle)).is_err() {
             return;
         }
     }
