@@ -1,4 +1,5 @@
-//! Everything that touches Burn's less settled API. The next release of Burn is this file's work.
+//! Everything that touches Burn's less settled API. The next release of Burn is the
+//! work of this file and its directory.
 
 mod pack;
 mod records;

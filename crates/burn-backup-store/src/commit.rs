@@ -1,15 +1,11 @@
 //! The commit: only after it does a generation exist.
 
-use std::io;
-use std::path::Path;
-
 use jiff::Timestamp;
 
 use crate::error::{MAYBE_COMMITTED, NOT_COMMITTED, StoreError};
-use crate::fs::{Filesystem, WriteFile};
 use crate::layout::{GenerationId, MANIFEST_FILE};
 use crate::manifest::{FORMAT_VERSION, Manifest};
-use crate::persist::Staging;
+use crate::persist::{self, Staging};
 use crate::seal;
 
 const LOG: &str = "burn_backup::commit";
@@ -73,7 +69,7 @@ impl Staging<'_> {
         let path = self.dir.join(MANIFEST_FILE);
         let bytes = seal::seal(&manifest).map_err(StoreError::State)?;
         let on_write = StoreError::io("write", &path, NOT_COMMITTED);
-        let file = create_and_write(fs, &path, &bytes).map_err(on_write)?;
+        let file = persist::create_and_write(fs, &path, &bytes).map_err(on_write)?;
         self.unsynced.push((path, file));
         self.sync()?;
 
@@ -117,14 +113,4 @@ impl Staging<'_> {
             StoreError::io("sync", path, NOT_COMMITTED)(error)
         })
     }
-}
-
-fn create_and_write(
-    fs: &dyn Filesystem,
-    path: &Path,
-    bytes: &[u8],
-) -> io::Result<Box<dyn WriteFile>> {
-    let mut file = fs.create_file(path)?;
-    file.write_all(bytes)?;
-    Ok(file)
 }

@@ -251,9 +251,18 @@ fn gone() -> io::Error {
 
 /// Writes and syncs a small file that does not exist yet.
 pub(crate) fn write_file(fs: &dyn Filesystem, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    create_and_write(fs, path, bytes)?.sync()
+}
+
+/// Writes a small file that does not exist yet and is still to be synced.
+pub(crate) fn create_and_write(
+    fs: &dyn Filesystem,
+    path: &Path,
+    bytes: &[u8],
+) -> io::Result<Box<dyn WriteFile>> {
     let mut file = fs.create_file(path)?;
     file.write_all(bytes)?;
-    file.sync()
+    Ok(file)
 }
 
 /// Draws a number from the operating system's generator.
