@@ -45,6 +45,8 @@ pub(crate) struct Background<M: LearnerModel> {
     snapshots: Option<Sender<Taken<M>>>,
     reports: Receiver<Report>,
     in_flight: Option<Moment>,
+    /// Whether one has failed since that was last asked.
+    has_failed: bool,
     /// How many snapshots still keep the thread at work.
     unfinished: usize,
     thread: Option<JoinHandle<()>>,
@@ -62,6 +64,7 @@ impl<M: LearnerModel> Background<M> {
             snapshots: Some(snapshots),
             reports,
             in_flight: None,
+            has_failed: false,
             unfinished: 0,
             thread: Some(thread),
         })
@@ -109,11 +112,17 @@ impl<M: LearnerModel> Background<M> {
         None
     }
 
+    /// Whether a backup has failed since the last call.
+    pub(crate) fn take_failure(&mut self) -> bool {
+        std::mem::take(&mut self.has_failed)
+    }
+
     /// What was committed, if the report is an outcome.
     fn take(&mut self, report: Report) -> Option<Option<Moment>> {
         match report {
             Report::Outcome(is_committed) => {
                 let moment = self.in_flight.take();
+                self.has_failed |= !is_committed;
                 Some(moment.filter(|_| is_committed))
             }
             Report::Idle => {

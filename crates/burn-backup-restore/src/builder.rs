@@ -1,6 +1,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+#[cfg(feature = "testing")]
+use burn::tensor::Device;
 use burn::train::{ExecutionStrategy, LearnerModel, SupervisedTraining, TrainingStrategy};
 #[cfg(feature = "testing")]
 use burn_backup_store::Filesystem;
@@ -40,6 +42,9 @@ pub struct BackupAndRestore {
     pub(crate) skip_nan: bool,
     pub(crate) snapshot: Snapshot,
     pub(crate) execution: Option<ExecutionStrategy>,
+    pub(crate) gradient_checkpointing: bool,
+    #[cfg(feature = "testing")]
+    pub(crate) ddp_on_host: Option<Vec<Device>>,
     pub(crate) handle: BackupHandle,
 }
 
@@ -70,6 +75,9 @@ impl BackupAndRestore {
             skip_nan: true,
             snapshot: Snapshot::default(),
             execution: None,
+            gradient_checkpointing: false,
+            #[cfg(feature = "testing")]
+            ddp_on_host: None,
         }
     }
 
@@ -142,20 +150,52 @@ impl BackupAndRestore {
 
     /// How the training is held still for a backup: [`Snapshot::Shared`] (the default) takes
     /// microseconds and needs memory while the backup is being written, [`Snapshot::Blocking`] the
-    /// other way round. A backup when the training stops or ends is always taken the first way: it
-    /// waits for that one anyway.
+    /// other way round.
     pub fn snapshot(mut self, snapshot: Snapshot) -> Self {
         self.snapshot = snapshot;
         self
     }
 
     /// Where the training runs; by default on the first device of the learner's model, as Burn
-    /// does.
+    /// does. This takes the place of Burn's `with_training_strategy`, which would replace the
+    /// backups along with the strategy.
     ///
-    /// Burn's own `gradient_checkpointing()` is not passed on by its builder: give it with the
-    /// device, as `ExecutionStrategy::single(device.autodiff().gradient_checkpointing())`.
+    /// With several devices, one batch on each counts as one step. In the middle of an epoch a
+    /// training goes on with as many devices as before only, for each has a share of the epoch's data
+    /// of its own; from an epoch's start, with any number.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn::tensor::Device;
+    /// use burn::train::{ExecutionStrategy, MultiDeviceOptim};
+    /// use burn_backup_restore::BackupAndRestore;
+    ///
+    /// # fn devices() -> Vec<Device> { Vec::new() }
+    /// let backup = BackupAndRestore::new("backup").execution(ExecutionStrategy::multi(
+    ///     devices(),
+    ///     MultiDeviceOptim::OptimMainDevice,
+    /// ));
+    /// ```
     pub fn execution(mut self, execution: ExecutionStrategy) -> Self {
         self.execution = Some(execution);
+        self
+    }
+
+    /// Computes activations again in the backward pass instead of keeping them, as Burn's
+    /// `SupervisedTraining::gradient_checkpointing` does, which is not passed on to a strategy that
+    /// stands in for Burn's own: with backups, call this one. As with Burn's, the model must have been
+    /// made on such a device too: `device.autodiff().gradient_checkpointing()`.
+    pub fn gradient_checkpointing(mut self) -> Self {
+        self.gradient_checkpointing = true;
+        self
+    }
+
+    /// Trains as under DDP, with the gradients brought together on the host: this is how tests run
+    /// that loop without CUDA.
+    #[cfg(feature = "testing")]
+    pub fn ddp_on_host(mut self, devices: Vec<Device>) -> Self {
+        self.ddp_on_host = Some(devices);
         self
     }
 
@@ -182,12 +222,7 @@ impl BackupAndRestore {
         if self.keep_last == 0 {
             return Err(BackupError::InvalidKeepLast);
         }
-        let strategy = match &self.execution {
-            None | Some(ExecutionStrategy::SingleDevice(_)) => return Ok(()),
-            Some(ExecutionStrategy::MultiDevice(..)) => "MultiDevice",
-            Some(ExecutionStrategy::DistributedDataParallel { .. }) => "DistributedDataParallel",
-        };
-        Err(BackupError::UnsupportedExecution { strategy })
+        Ok(())
     }
 }
 

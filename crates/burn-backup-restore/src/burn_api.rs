@@ -6,18 +6,23 @@ mod records;
 mod unpack;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use burn::data::dataloader::{DataLoaderIterator, Progress};
+use burn::data::dataloader::split::split_dataloader;
+use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::optim::OptimizerRecord;
 use burn::store::RecordError;
-use burn::tensor::{Bytes, DType};
-use burn::train::LearnerEvent;
-use burn_pack::{Reader, Scalar, Tensor};
+use burn::tensor::{Bytes, DType, Device};
+use burn::train::train::WorkerFailure;
+use burn::train::{LearnerEvent, TrainingError};
+use burn_backend::Backend as _;
+use burn_dispatch::Dispatch;
+use burn_pack::{Reader, Scalar};
 
 use crate::burnpack::Container;
 
 pub(crate) use pack::optimizer_record;
-pub(crate) use records::RecordReader;
+pub(crate) use records::{RecordReader, read_now};
 
 /// The scalar that Burn adds to the state of each parameter.
 const RANK: &str = "__rank";
@@ -59,6 +64,52 @@ pub(crate) fn split_begins<T>(epoch_number: usize, total_items: usize) -> Learne
 /// The event that a split of an epoch has ended.
 pub(crate) fn split_ends<T>(epoch: usize) -> LearnerEvent<T> {
     LearnerEvent::EndSplit(epoch)
+}
+
+/// Adds what another loader tells of its progress.
+pub(crate) fn add_progress(sum: &mut Progress, progress: &Progress) {
+    sum.items_processed += progress.items_processed;
+    sum.items_total += progress.items_total;
+}
+
+/// The progress of so many loaders that are as far as this one.
+pub(crate) fn times(progress: Progress, loaders: usize) -> Progress {
+    Progress {
+        items_processed: progress.items_processed * loaders,
+        items_total: progress.items_total * loaders,
+        ..progress
+    }
+}
+
+/// A loader for each of several devices.
+pub(crate) fn split<O>(
+    loader: Arc<dyn DataLoader<O>>,
+    devices: &[Device],
+) -> Vec<Arc<dyn DataLoader<O>>> {
+    split_dataloader(loader, devices)
+}
+
+/// Whether the device is another process's. Burn says it in words only.
+pub(crate) fn is_remote(device: &Device) -> bool {
+    format!("{device:?}").contains("Remote(")
+}
+
+/// Whether the device computes with Burn's fusion: the name of its backend tells.
+pub(crate) fn has_fusion(device: &Device) -> bool {
+    Dispatch::name(device.as_dispatch()).contains("fusion<")
+}
+
+/// Burn's error for a device, with this index, that failed.
+pub(crate) fn device_failed(index: usize, message: String) -> TrainingError {
+    workers_failed(vec![(index, message)])
+}
+
+/// Burn's error for devices, with these indices, that failed.
+pub(crate) fn workers_failed(failures: Vec<(usize, String)>) -> TrainingError {
+    let failures = failures
+        .into_iter()
+        .map(|(device_id, message)| WorkerFailure { device_id, message });
+    TrainingError::Workers(failures.collect())
 }
 
 /// How far an iterator of a loader is.
@@ -142,7 +193,7 @@ pub(crate) fn optimizer_probe(container: &Container) -> Result<OptimizerRecord, 
         let one = vec![1; tensor.shape.num_dims()];
         let zero = Bytes::from_bytes_vec(vec![0; tensor.dtype.size()]);
         let name = tensor.name.clone();
-        Tensor::new(name, tensor.dtype, one, tensor.param_id, zero)
+        burn_pack::Tensor::new(name, tensor.dtype, one, tensor.param_id, zero)
     });
     optimizer_record(Container {
         tensors: tensors.collect(),
@@ -153,7 +204,7 @@ pub(crate) fn optimizer_probe(container: &Container) -> Result<OptimizerRecord, 
 
 #[cfg(test)]
 mod tests {
-    use burn_pack::Writer;
+    use burn_pack::{Tensor, Writer};
 
     use super::*;
 

@@ -2,12 +2,11 @@
 //! takes snapshots and has them written.
 //!
 //! ```text
-//! open -> split_begins -> (seed_step, train a batch, step_done)* -> split_done
+//! open -> split_begins -> (step_seeds, train a batch, step_done)* -> split_done
 //!      -> seed_validation, validate -> epoch_done -> .. -> finished | stopped -> conclude
 //! ```
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +23,7 @@ use crate::burn_api::{BURN_VERSION, Items, RecordReader};
 use crate::burnpack::PerTensor;
 use crate::encode::{self, Frozen};
 use crate::error::{BackupError, with_causes};
+use crate::fast_forward::Resumption;
 use crate::handle::BackupHandle;
 use crate::restore::{Restored, restore};
 use crate::seed::{self, Purpose};
@@ -44,6 +44,10 @@ pub(crate) struct Surroundings {
     pub first_epoch: usize,
     /// After how many batches the optimizer steps.
     pub grad_accumulation: usize,
+    /// Among how many devices the data is split; `None` if it is not.
+    pub split: Option<usize>,
+    /// Whether a device computes with Burn's fusion.
+    pub has_fusion: bool,
 }
 
 /// What is left of a training.
@@ -64,6 +68,46 @@ pub(crate) struct Ending {
     pub error: Option<Arc<TrainingError>>,
 }
 
+/// Where the seeds of a batch, and of the step on it, come from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StepSeeds {
+    run_seed: u64,
+    global_step: u64,
+    is_split: bool,
+}
+
+impl StepSeeds {
+    /// For fetching the batch of the device with this index, and with a single one for its step.
+    pub(crate) fn batch(self, device: usize) -> u64 {
+        match self.is_split {
+            false => seed::derive(self.run_seed, Purpose::Train, self.global_step),
+            true => self.derive(Purpose::Train, device),
+        }
+    }
+
+    /// For the step of the device with this index, where several have one at the same time.
+    pub(crate) fn step(self, device: usize) -> u64 {
+        self.derive(Purpose::Step, device)
+    }
+
+    /// Whether several devices draw in turns.
+    pub(crate) fn are_split(self) -> bool {
+        self.is_split
+    }
+
+    /// Those for the batch after it.
+    pub(crate) fn next(self) -> Self {
+        Self {
+            global_step: self.global_step + 1,
+            ..self
+        }
+    }
+
+    fn derive(self, purpose: Purpose, device: usize) -> u64 {
+        seed::derive_for_device(self.run_seed, purpose, self.global_step, device)
+    }
+}
+
 /// Backs up and restores one training.
 pub(crate) struct Engine<M: LearnerModel> {
     store: Arc<Store>,
@@ -77,6 +121,8 @@ pub(crate) struct Engine<M: LearnerModel> {
     /// The interval that was logged last.
     logged_interval: Option<u64>,
     state: TrainingState,
+    /// As it was when the training was launched.
+    restored: TrainingState,
     is_restored: bool,
     has_stepped_here: bool,
     committed: Option<Moment>,
@@ -102,7 +148,6 @@ impl<M: LearnerModel> Engine<M> {
         learner: &mut Learner<M>,
         surroundings: Surroundings,
     ) -> Result<Self, BackupError> {
-        settings.validate()?;
         let options = OpenOptions::default()
             .filesystem(settings.handle.filesystem())
             .run_seed(settings.run_seed);
@@ -137,7 +182,12 @@ impl<M: LearnerModel> Engine<M> {
                 frozen: Frozen::default(),
             },
         };
-        let Restored { state, frozen } = restored;
+        let Restored {
+            state: restored,
+            frozen,
+        } = restored;
+        let mut state = restored.clone();
+        state.split_among(surroundings.split);
         let desk = Desk {
             store: store.clone(),
             handle: settings.handle.clone(),
@@ -148,8 +198,15 @@ impl<M: LearnerModel> Engine<M> {
             event_store: surroundings.event_store.clone(),
         };
         let background = Background::start(desk, frozen)?;
-        let blocking = (settings.snapshot == Snapshot::Blocking)
-            .then(|| RecordReader::new(surroundings.event_store.clone()));
+        if surroundings.has_fusion {
+            log::info!(
+                target: LOG,
+                "backups are read on the training's thread: with fusion, Burn may lose tensors that \
+                 are read on another one while the training goes on",
+            );
+        }
+        let is_blocking = settings.snapshot == Snapshot::Blocking || surroundings.has_fusion;
+        let blocking = is_blocking.then(|| RecordReader::new(surroundings.event_store.clone()));
         Ok(Self {
             store,
             background,
@@ -161,6 +218,7 @@ impl<M: LearnerModel> Engine<M> {
             logged_interval: None,
             committed: is_restored.then(|| state.moment()),
             state,
+            restored,
             is_restored,
             has_stepped_here: false,
             at_optimizer_step: None,
@@ -178,11 +236,6 @@ impl<M: LearnerModel> Engine<M> {
     /// Where the training is, and what else is known of it.
     pub(crate) fn state(&self) -> &TrainingState {
         &self.state
-    }
-
-    /// The directory that holds the backups.
-    pub(crate) fn backup_dir(&self) -> &Path {
-        self.store.path()
     }
 
     /// The learning rate to report for a batch. The learner knows none before its first optimizer
@@ -205,6 +258,21 @@ impl<M: LearnerModel> Engine<M> {
         self.is_restored
     }
 
+    /// Says so if the training, of `num_epochs` epochs, is over before a backup is due. `steps` are those
+    /// of an epoch, if they are known.
+    pub(crate) fn warn_if_unprotected(&self, num_epochs: usize, steps: Option<u64>) {
+        let epochs = num_epochs
+            .saturating_add(1)
+            .saturating_sub(self.state.first_epoch);
+        if !self.is_restored && self.trigger.comes_too_late(epochs, steps) {
+            log::warn!(
+                target: TRIGGER_LOG,
+                "this training runs UNPROTECTED: with its save_freq the first backup is not due before \
+                 its end; give save_freq fewer batches, or a time",
+            );
+        }
+    }
+
     /// What is left to do in a training of `num_epochs` epochs.
     pub(crate) fn outlook(&self, num_epochs: usize) -> Outlook {
         let position = self.state.position;
@@ -217,14 +285,32 @@ impl<M: LearnerModel> Engine<M> {
         }
     }
 
-    /// Seeds `device` for the next batch, before it is fetched: the batcher may draw too.
-    pub(crate) fn seed_step(&self, device: &Device) {
-        self.seed(device, Purpose::Train);
+    /// Where to take the training up, whose loader has `train_items` in an epoch.
+    pub(crate) fn resumption(&self, train_items: usize) -> Result<Resumption, TrainingError> {
+        Resumption::new(
+            &self.restored,
+            self.state.split,
+            train_items,
+            self.store.path(),
+        )
+    }
+
+    /// The seeds for the next batch, if steps are seeded.
+    pub(crate) fn step_seeds(&self) -> Option<StepSeeds> {
+        self.state.reseed_steps.then(|| StepSeeds {
+            run_seed: self.store.identity().run_seed,
+            global_step: self.state.position.global_step,
+            is_split: self.state.split.is_some(),
+        })
     }
 
     /// Seeds `device` for a validation.
     pub(crate) fn seed_validation(&self, device: &Device) {
-        self.seed(device, Purpose::Validate);
+        if self.state.reseed_steps {
+            let run_seed = self.store.identity().run_seed;
+            let global_step = self.state.position.global_step;
+            device.seed(seed::derive(run_seed, Purpose::Validate, global_step));
+        }
     }
 
     /// The epoch's batches, or what is left of them, are about to be trained.
@@ -243,18 +329,13 @@ impl<M: LearnerModel> Engine<M> {
         self.at_optimizer_step = None;
     }
 
-    /// One more batch is trained. `has_stepped` says that the optimizer has used its gradients.
-    pub(crate) fn step_done(&mut self, learner: &Learner<M>, items: Items, has_stepped: bool) {
-        let state = &mut self.state;
-        state.position = state.position.after_step();
-        state.data.items_total = items.total;
-        state.data.items_processed = items.processed;
-        if state.position.step_in_epoch == 1 {
-            state.data.first_batch_items = items.processed;
-        }
+    /// One more batch is trained on each device, after which the loaders are this far. `has_stepped`
+    /// says that the optimizer has used the gradients.
+    pub(crate) fn step_done(&mut self, learner: &Learner<M>, items: &[Items], has_stepped: bool) {
+        self.state.after_step(items);
         self.has_stepped_here |= has_stepped;
 
-        let position = state.position;
+        let position = self.state.position;
         let step = self.step_time();
         let now = self.launched.elapsed();
         if self.trigger.after_step(&position, has_stepped, step, now) {
@@ -276,14 +357,15 @@ impl<M: LearnerModel> Engine<M> {
 
     /// The epoch's validation is done, and so is what Burn does after it.
     pub(crate) fn epoch_done(&mut self, learner: &Learner<M>, early_stopped: bool) {
-        let state = &mut self.state;
-        state.position = state.position.after_epoch();
-        state.phase = Phase::Train;
-        state.data.items_processed = 0;
-        state.early_stopped = early_stopped;
+        self.state.after_epoch(early_stopped);
         if self.trigger.after_epoch(self.launched.elapsed()) {
             self.save(learner);
         }
+    }
+
+    /// Whether a backup has failed since the last call.
+    pub(crate) fn take_failure(&mut self) -> bool {
+        self.background.take_failure()
     }
 
     /// The training stops before its end. If that is a user's wish, this moment is kept; if it is
@@ -369,17 +451,6 @@ impl<M: LearnerModel> Engine<M> {
         }
     }
 
-    fn seed(&self, device: &Device, purpose: Purpose) {
-        if self.state.reseed_steps {
-            let run_seed = self.store.identity().run_seed;
-            device.seed(seed::derive(
-                run_seed,
-                purpose,
-                self.state.position.global_step,
-            ));
-        }
-    }
-
     fn note_ending(&mut self) {
         self.ending = Ending {
             interrupted: self.interrupter.interruption(),
@@ -400,21 +471,23 @@ impl<M: LearnerModel> Engine<M> {
         }
     }
 
-    /// This moment, for a training that goes on.
-    fn snapshot_to_go_on(&mut self, learner: &Learner<M>) -> Taken<M> {
-        let Some(reader) = &mut self.blocking else {
-            return self.snapshot(learner);
+    /// The snapshot, read here and now if that is how it is to be.
+    fn read_if_blocking(&mut self, snapshot: Taken<M>) -> Taken<M> {
+        let Taken { state, contents } = snapshot;
+        let contents = match (contents, &mut self.blocking) {
+            (Contents::Shared(shared), Some(reader)) => {
+                let read = attempt(|| {
+                    ReadRecords::of(*shared, reader).map_err(encode::failed(encode::OPTIMIZER))
+                });
+                if read.is_err() {
+                    // Half of a record may still be on its way through this one.
+                    *reader = RecordReader::new(self.event_store.clone());
+                }
+                Contents::Read(read)
+            }
+            (contents, _) => contents,
         };
-        let read =
-            attempt(|| ReadRecords::of(learner, reader).map_err(encode::failed(encode::OPTIMIZER)));
-        if read.is_err() {
-            // Half of a record may still be on its way through this one.
-            *reader = RecordReader::new(self.event_store.clone());
-        }
-        Taken {
-            state: self.state_now(learner),
-            contents: Contents::Read(read),
-        }
+        Taken { state, contents }
     }
 
     fn state_now(&self, learner: &Learner<M>) -> TrainingState {
@@ -431,7 +504,8 @@ impl<M: LearnerModel> Engine<M> {
         self.settle();
         // The backup before may just have failed, and that may be what ends the training.
         if !self.has_failed() {
-            let snapshot = self.snapshot_to_go_on(learner);
+            let snapshot = self.snapshot(learner);
+            let snapshot = self.read_if_blocking(snapshot);
             self.background.submit(snapshot);
         }
         let held = started.elapsed();
@@ -470,6 +544,7 @@ impl<M: LearnerModel> Engine<M> {
         let started = Instant::now();
         self.settle();
         if self.committed != Some(snapshot.state.moment()) && !self.has_failed() {
+            let snapshot = self.read_if_blocking(snapshot);
             self.background.submit(snapshot);
             self.settle();
         }

@@ -9,6 +9,7 @@ use burn::train::checkpoint::CheckpointerError;
 use burn_backup_store::StoreError;
 
 use crate::fingerprint::ParamDifference;
+use crate::position::Position;
 use crate::trigger::SaveFreq;
 
 /// How many differing parameters a message names.
@@ -37,14 +38,27 @@ pub enum BackupError {
     #[error("keep_last(0) would keep no backup; nothing was changed: give 1 or more")]
     InvalidKeepLast,
 
-    /// An execution strategy that has no training loop here yet.
+    /// An execution strategy without devices.
     #[error(
-        "execution(ExecutionStrategy::{strategy}) can't be backed up yet; nothing was changed: use \
-         ExecutionStrategy::SingleDevice"
+        "execution(ExecutionStrategy::{strategy}) has no devices; nothing was changed: give one or \
+         more"
     )]
-    UnsupportedExecution {
+    NoDevices {
         /// The strategy's name.
         strategy: &'static str,
+    },
+
+    /// The model was made with another gradient-checkpointing strategy than the training is to have.
+    #[error(
+        "the model is on a device whose gradient checkpointing is {model}, and the training is to run \
+         with {training}, which Burn can't compute together; nothing was changed: make the model on \
+         device.autodiff().gradient_checkpointing(), or leave gradient checkpointing out in both"
+    )]
+    GradientCheckpointing {
+        /// The strategy of the model's device.
+        model: String,
+        /// That of the device to train on.
+        training: String,
     },
 
     /// The backup directory can't be used, or a save failed.
@@ -159,6 +173,25 @@ pub enum BackupError {
         /// What the backup says.
         recorded: usize,
         /// What the loader says now.
+        found: usize,
+    },
+
+    /// The data is split among another number of devices, in the middle of an epoch.
+    #[error(
+        "the backup in '{}' is of {position}, with the epoch's data split among {recorded} device(s), \
+         and the training is to go on with {found}, each of which would see other items; the backup was \
+         not touched: go on with {recorded} until the epoch's end, where another number of devices can \
+         take over, or delete the directory to start anew",
+        path.display()
+    )]
+    DevicesMismatch {
+        /// The backup directory.
+        path: PathBuf,
+        /// Where the training was.
+        position: Position,
+        /// How many devices the backup says.
+        recorded: usize,
+        /// How many devices there are now.
         found: usize,
     },
 

@@ -1,41 +1,143 @@
 //! Bringing the loaders to where they were: as many iterators as the undisturbed training had asked
 //! for, and the trained batches skipped.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::data::dataloader::{DataLoader, DataLoaderIterator};
+use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
+use burn::data::dataset::DatasetError;
 use burn::train::TrainingError;
 
 use crate::burn_api::{self, Items};
 use crate::error::BackupError;
-use crate::state::{Phase, TrainingState};
+use crate::state::{DataProgress, Phase, TrainingState};
 
 const LOG: &str = "burn_backup::fast_forward";
 
-/// What is left of the epoch in progress.
+/// Where a training is taken up.
+#[derive(Debug, Clone)]
+pub(crate) struct Resumption {
+    state: TrainingState,
+    backup_dir: PathBuf,
+    /// Whether the data is split among the devices as it was when the backup was made.
+    is_same_split: bool,
+}
+
+impl Resumption {
+    /// Checks that a training, whose data is `split` among so many devices, can be taken up at
+    /// `state` (see [`Execution::split`](crate::loops::Execution::split)). Among another number of
+    /// devices each sees other items: that works at an epoch's start.
+    pub(crate) fn new(
+        state: &TrainingState,
+        split: Option<usize>,
+        train_items: usize,
+        backup_dir: &Path,
+    ) -> Result<Self, TrainingError> {
+        let resumption = Self {
+            state: state.clone(),
+            backup_dir: backup_dir.to_path_buf(),
+            is_same_split: state.split == split,
+        };
+        if resumption.is_same_split {
+            return Ok(resumption);
+        }
+        let devices = |split: Option<usize>| split.unwrap_or(1);
+        if state.position.step_in_epoch > 0 && state.phase == Phase::Train {
+            let error = BackupError::DevicesMismatch {
+                path: backup_dir.to_path_buf(),
+                position: state.position,
+                recorded: devices(state.split),
+                found: devices(split),
+            };
+            return Err(BackupError::into_training_error(Arc::new(error)));
+        }
+        let recorded = state.items_total();
+        if recorded > 0 && train_items > 0 && recorded != train_items {
+            let what = "the number of items in an epoch";
+            return Err(mismatch(backup_dir, what, recorded, train_items));
+        }
+        log::warn!(
+            target: LOG,
+            "the training goes on with its data split among {} devices, and among {} before: the \
+             next epochs have their batches in another order than the undisturbed training",
+            devices(split), devices(state.split),
+        );
+        Ok(resumption)
+    }
+}
+
+/// What a loader has left of the epoch in progress.
 pub(crate) enum Rest<'l, O> {
     /// The epoch has not begun: its iterator is still to be asked for.
     WholeEpoch,
-    /// Batches are left, `first` among them.
+    /// What comes after the batches that were `skipped`, if anything.
     Batches {
-        first: O,
-        iterator: Box<dyn DataLoaderIterator<O> + 'l>,
+        rest: Batches<'l, O>,
+        skipped: usize,
     },
     /// Only the validation is left.
     Validation,
 }
 
-/// Brings the training loader to the position in `state`, and checks on the way that it yields
-/// what it did when the backup was made. `seed_step` is called before the first batch that is
-/// still to be trained is fetched.
+/// The batches of one epoch that are still to be trained.
+pub(crate) struct Batches<'l, O> {
+    /// Fetched already, to see whether there is one.
+    peeked: Option<Option<O>>,
+    iterator: Box<dyn DataLoaderIterator<O> + 'l>,
+}
+
+impl<'l, O> Batches<'l, O> {
+    /// All of them.
+    pub(crate) fn of(loader: &'l Arc<dyn DataLoader<O>>) -> Self {
+        Self {
+            peeked: None,
+            iterator: loader.iter(),
+        }
+    }
+
+    /// The next batch; `seed` is called before it is fetched.
+    pub(crate) fn next(&mut self, seed: impl FnOnce()) -> Option<Result<O, DatasetError>> {
+        match self.peeked.take() {
+            Some(peeked) => peeked.map(Ok),
+            None => {
+                seed();
+                self.iterator.next()
+            }
+        }
+    }
+
+    /// Whether a batch is left, of those that were looked at.
+    pub(crate) fn has_more(&self) -> bool {
+        !matches!(self.peeked, Some(None))
+    }
+
+    /// How far the epoch is, as the loader tells it.
+    pub(crate) fn progress(&self) -> Progress {
+        self.iterator.progress()
+    }
+
+    /// How far the epoch is, in items.
+    pub(crate) fn items(&self) -> Items {
+        burn_api::items(self.iterator.as_ref())
+    }
+}
+
+/// Brings the training loader of the device with the index `device` to where the training was, and
+/// checks on the way that it yields what it did when the backup was made. `seed` is called before
+/// the first batch that is still to be trained is fetched.
 pub(crate) fn train_loader<'l, O>(
     loader: &'l Arc<dyn DataLoader<O>>,
-    state: &TrainingState,
-    backup_dir: &Path,
-    seed_step: impl FnOnce(),
+    resumption: &Resumption,
+    device: usize,
+    seed: impl FnOnce(),
 ) -> Result<Rest<'l, O>, TrainingError> {
-    let check = Check { state, backup_dir };
+    let state = &resumption.state;
+    let check = Check {
+        state,
+        recorded: state.recorded(device).filter(|_| resumption.is_same_split),
+        is_only_loader: state.split.is_none(),
+        backup_dir: &resumption.backup_dir,
+    };
     let done = state.epochs_done();
     let is_between_epochs = state.position.step_in_epoch == 0;
     for epoch in 1..=done {
@@ -50,27 +152,29 @@ pub(crate) fn train_loader<'l, O>(
     }
 
     let mut iterator = loader.iter();
-    let batch_items = check.first_batch(iterator.as_mut())?;
+    let (batch_items, mut skipped) = check.first_batch(iterator.as_mut())?;
     if state.phase == Phase::Validate {
         return Ok(Rest::Validation);
     }
-    for skipped in 1..state.position.step_in_epoch {
-        check.skip(iterator.as_mut(), skipped)?;
+    for _ in 1..state.position.step_in_epoch {
+        if !check.skip(iterator.as_mut(), skipped)? {
+            break;
+        }
+        skipped += 1;
     }
     check.items(
         "the number of items in the batches trained so far",
-        state.data.items_processed,
+        |recorded| recorded.items_processed,
         burn_api::items(iterator.as_ref()),
         batch_items,
     )?;
-    seed_step();
-    match iterator.next() {
-        Some(first) => Ok(Rest::Batches {
-            first: first?,
-            iterator,
-        }),
-        None => Ok(Rest::Validation),
-    }
+    seed();
+    let next = iterator.next().transpose()?;
+    let rest = Batches {
+        peeked: Some(next),
+        iterator,
+    };
+    Ok(Rest::Batches { rest, skipped })
 }
 
 /// Brings the validation loader to the position in `state`.
@@ -82,60 +186,74 @@ pub(crate) fn valid_loader<O>(loader: &Arc<dyn DataLoader<O>>, state: &TrainingS
 
 struct Check<'a> {
     state: &'a TrainingState,
+    /// What the loader said when the backup was made, if that can be compared.
+    recorded: Option<&'a DataProgress>,
+    /// Of several loaders, some may have fewer batches in an epoch.
+    is_only_loader: bool,
     backup_dir: &'a Path,
 }
 
 impl Check<'_> {
-    /// Skips the first batch of an epoch, and gives the items in a whole batch.
+    /// Skips the first batch of an epoch, and gives the items in a whole batch, and how many batches
+    /// were skipped.
     fn first_batch<O>(
         &self,
         iterator: &mut dyn DataLoaderIterator<O>,
-    ) -> Result<usize, TrainingError> {
-        self.skip(iterator, 0)?;
+    ) -> Result<(usize, usize), TrainingError> {
+        let skipped = usize::from(self.skip(iterator, 0)?);
         let items = burn_api::items(iterator);
-        let recorded = self.state.data.first_batch_items;
+        let recorded = self
+            .recorded
+            .map_or(0, |recorded| recorded.first_batch_items);
         let batch_items = recorded.max(items.processed);
         self.items(
             "the number of items in the first batch of an epoch",
-            recorded,
+            |recorded| recorded.first_batch_items,
             items,
             batch_items,
         )?;
-        Ok(batch_items)
+        Ok((batch_items, skipped))
     }
 
+    /// Skips a batch, after so many that were `skipped`; says whether there was one.
     fn skip<O>(
         &self,
         iterator: &mut dyn DataLoaderIterator<O>,
         skipped: usize,
-    ) -> Result<(), TrainingError> {
-        match iterator.next() {
-            Some(batch) => batch.map(drop).map_err(TrainingError::from),
-            None => {
+    ) -> Result<bool, TrainingError> {
+        match (iterator.next(), self.recorded) {
+            (Some(batch), _) => batch.map(|_| true).map_err(TrainingError::from),
+            (None, Some(recorded)) if self.is_only_loader => {
                 let total = burn_api::items(iterator).total;
                 self.equal(
                     "the number of items in an epoch",
-                    self.state.data.items_total,
+                    recorded.items_total,
                     total,
                 )?;
                 let trained = self.state.position.step_in_epoch;
-                Err(self.mismatch(
+                Err(mismatch(
+                    self.backup_dir,
                     "the number of batches in an epoch, at least,",
                     trained,
                     skipped,
                 ))
             }
+            (None, _) => Ok(false),
         }
     }
 
     fn items(
         &self,
         what: &'static str,
-        recorded: usize,
+        recorded: impl FnOnce(&DataProgress) -> usize,
         found: Items,
         batch_items: usize,
     ) -> Result<(), TrainingError> {
-        let total = self.state.data.items_total;
+        let Some(progress) = self.recorded else {
+            return Ok(());
+        };
+        let recorded = recorded(progress);
+        let total = progress.items_total;
         self.equal("the number of items in an epoch", total, found.total)?;
         if is_reordered(total, batch_items, recorded, found.processed) {
             log::warn!(
@@ -158,17 +276,17 @@ impl Check<'_> {
         if recorded == found {
             return Ok(());
         }
-        Err(self.mismatch(what, recorded, found))
+        Err(mismatch(self.backup_dir, what, recorded, found))
     }
+}
 
-    fn mismatch(&self, what: &'static str, recorded: usize, found: usize) -> TrainingError {
-        BackupError::into_training_error(Arc::new(BackupError::DataMismatch {
-            path: self.backup_dir.to_path_buf(),
-            what,
-            recorded,
-            found,
-        }))
-    }
+fn mismatch(backup_dir: &Path, what: &'static str, recorded: usize, found: usize) -> TrainingError {
+    BackupError::into_training_error(Arc::new(BackupError::DataMismatch {
+        path: backup_dir.to_path_buf(),
+        what,
+        recorded,
+        found,
+    }))
 }
 
 /// Whether `found` items instead of those `recorded`, after the same number of batches, come from

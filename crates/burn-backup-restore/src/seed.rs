@@ -9,17 +9,30 @@ use xxhash_rust::xxh3::xxh3_64;
 /// What a seed is for. The numbers stand in every backup's future: they never change.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Purpose {
+    /// A training batch, and on a single device its step as well.
     Train = 1,
     Validate = 2,
+    /// The step of a device among several.
+    Step = 3,
 }
 
 /// The seed for `purpose` after `global_step` trained batches.
 pub(crate) fn derive(run_seed: u64, purpose: Purpose, global_step: u64) -> u64 {
-    let mut bytes = [0; 24];
-    let words = [run_seed, purpose as u64, global_step];
-    for (slot, word) in bytes.chunks_exact_mut(8).zip(words) {
-        slot.copy_from_slice(&word.to_le_bytes());
-    }
+    hash(&[run_seed, purpose as u64, global_step])
+}
+
+/// The seed for `purpose`, after `global_step` trained batches, of the device with this index.
+pub(crate) fn derive_for_device(
+    run_seed: u64,
+    purpose: Purpose,
+    global_step: u64,
+    device: usize,
+) -> u64 {
+    hash(&[run_seed, purpose as u64, global_step, device as u64])
+}
+
+fn hash(words: &[u64]) -> u64 {
+    let bytes: Vec<_> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     xxh3_64(&bytes)
 }
 
@@ -33,9 +46,13 @@ mod tests {
     fn every_step_and_purpose_has_a_seed_of_its_own() {
         let mut seeds = HashSet::new();
         for run_seed in [0, 1, u64::MAX] {
-            for purpose in [Purpose::Train, Purpose::Validate] {
+            for purpose in [Purpose::Train, Purpose::Validate, Purpose::Step] {
                 for step in 0..1000 {
                     assert!(seeds.insert(derive(run_seed, purpose, step)));
+                    for device in 0..3 {
+                        let seed = derive_for_device(run_seed, purpose, step, device);
+                        assert!(seeds.insert(seed));
+                    }
                 }
             }
         }

@@ -7,7 +7,7 @@ use burn::tensor::Bytes;
 use burn::train::{Learner, LearnerModel};
 use burn_pack::Tensor;
 
-use crate::burn_api::RecordReader;
+use crate::burn_api::{RecordReader, read_now};
 use crate::burnpack::Container;
 use crate::encode::model;
 use crate::error::BackupError;
@@ -21,6 +21,10 @@ pub enum Snapshot {
     /// size, and reads them in the background. While it does, the training's next steps need memory
     /// of their own: up to the size of the state (model and optimizer) on the device, and that of
     /// the optimizer's state on the host.
+    ///
+    /// Not on devices with Burn's fusion: there, tensors that are read on another thread while the
+    /// training goes on can be lost, or changed meanwhile (Burn's issues 3990 and 4347), so it
+    /// is the same as [`Blocking`](Self::Blocking).
     #[default]
     Shared,
     /// The training waits until its state is read into the host's memory, which then holds the
@@ -96,12 +100,13 @@ impl RunningStates {
 
 impl ReadRecords {
     pub(crate) fn of<M: LearnerModel>(
-        learner: &Learner<M>,
+        snapshot: Shared<M>,
         reader: &mut RecordReader<M>,
     ) -> Result<Self, RecordError> {
+        let (model, learner) = snapshot.into_parts();
         // The optimizer first: the model is read a second time on the way to it, and thrown away.
-        let (optimizer, scheduler) = reader.read(learner)?;
-        let model = model::tensors(&learner.model().valid());
+        let (optimizer, scheduler) = reader.read(&learner)?;
+        let model = model::tensors(&model);
         Ok(Self {
             model: model
                 .into_iter()
@@ -117,7 +122,6 @@ impl ReadRecords {
 /// The tensor with its bytes read, and shared by its clones.
 fn into_memory(tensor: Tensor) -> Result<Tensor, RecordError> {
     let (name, dtype, shape, id, bytes) = tensor.into_parts()?;
-    // What is still on its device is read by this.
-    let _: &[u8] = &bytes;
+    read_now(&bytes);
     Ok(Tensor::new(name, dtype, shape, id, bytes.shared()))
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::burn_api::Items;
 use crate::fingerprint::ParamSpec;
 use crate::position::Position;
 
@@ -36,6 +37,12 @@ pub(crate) struct TrainingState {
     /// The epoch that the very first start began with; more than 1 after Burn's `.checkpoint(n)`.
     pub first_epoch: usize,
     pub data: DataProgress,
+    /// Among how many devices the data is split; `None` if it is not, as on a single device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<usize>,
+    /// What the loaders of the other devices said of their progress, in the order of the devices.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_data: Vec<DataProgress>,
     /// The learning rate of the last optimizer step, of the scheduler's base group; `None` if it
     /// is no finite number.
     pub learning_rate: Option<f64>,
@@ -56,6 +63,8 @@ impl TrainingState {
             early_stopped: false,
             first_epoch,
             data: DataProgress::default(),
+            split: None,
+            other_data: Vec::new(),
             learning_rate: Some(0.0),
             reseed_steps,
             burn: burn.to_owned(),
@@ -67,6 +76,63 @@ impl TrainingState {
     pub(crate) fn is_possible(&self) -> bool {
         let position = self.position;
         self.first_epoch <= position.epoch && position.step_in_epoch as u64 <= position.global_step
+    }
+
+    /// What the loader of the device with this index said of its progress, if that is known.
+    pub(crate) fn recorded(&self, device: usize) -> Option<&DataProgress> {
+        let recorded = match device.checked_sub(1) {
+            None => Some(&self.data),
+            Some(other) => self.other_data.get(other),
+        };
+        recorded.filter(|data| data.items_total > 0)
+    }
+
+    /// The training goes on with its data `split` among so many devices.
+    pub(crate) fn split_among(&mut self, split: Option<usize>) {
+        if self.split != split {
+            // What the loaders said, they will not say again.
+            self.data = DataProgress::default();
+            self.other_data.clear();
+            self.split = split;
+        }
+    }
+
+    /// Items in an epoch, those of all devices; 0 if not all are known.
+    pub(crate) fn items_total(&self) -> usize {
+        let known = 1 + self.other_data.len();
+        match self.split {
+            Some(devices) if devices != known => 0,
+            _ => {
+                let others = self.other_data.iter().map(|data| data.items_total);
+                self.data.items_total + others.sum::<usize>()
+            }
+        }
+    }
+
+    /// One more round of batches is trained, after which the loaders say this of their progress.
+    pub(crate) fn after_step(&mut self, items: &[Items]) {
+        self.position = self.position.after_step();
+        let others = items.len().saturating_sub(1);
+        self.other_data.resize(others, DataProgress::default());
+        let recorded = std::iter::once(&mut self.data).chain(&mut self.other_data);
+        for (data, items) in recorded.zip(items) {
+            data.items_total = items.total;
+            data.items_processed = items.processed;
+            if self.position.step_in_epoch == 1 {
+                data.first_batch_items = items.processed;
+            }
+        }
+    }
+
+    /// An epoch is validated.
+    pub(crate) fn after_epoch(&mut self, early_stopped: bool) {
+        self.position = self.position.after_epoch();
+        self.phase = Phase::Train;
+        self.early_stopped = early_stopped;
+        self.data.items_processed = 0;
+        for data in &mut self.other_data {
+            data.items_processed = 0;
+        }
     }
 
     /// How many epochs were trained and validated to their end.

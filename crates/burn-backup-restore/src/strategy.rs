@@ -11,9 +11,10 @@ use burn::train::{
 };
 
 use crate::builder::BackupAndRestore;
+use crate::burn_api;
 use crate::engine::{Ending, Engine, Surroundings};
 use crate::error::BackupError;
-use crate::single::SingleDevice;
+use crate::loops::{Execution, Loop, Reduction};
 
 const LOG: &str = "burn_backup::restore";
 
@@ -25,15 +26,18 @@ pub(crate) struct BackupStrategy {
 
 impl Drop for BackupStrategy {
     fn drop(&mut self) {
-        if !self.is_used.load(Ordering::Relaxed) {
-            log::error!(
-                target: LOG,
-                "backup_and_restore({:?}) was never used: the training was not launched, or a \
-                 training strategy set after it runs without backups; make it the last line before \
-                 launch",
-                self.settings.backup_dir,
-            );
+        if self.is_used.load(Ordering::Relaxed) {
+            return;
         }
+        let message = format!(
+            "backup_and_restore({:?}) was never used: the training was not launched, or a training \
+             strategy set after it runs WITHOUT BACKUPS; make it the last line before launch, and \
+             give devices with BackupAndRestore::execution",
+            self.settings.backup_dir,
+        );
+        log::error!(target: LOG, "{message}");
+        // Before the launch nobody may be listening to logs yet: Burn starts its log file there.
+        eprintln!("error: {message}");
     }
 }
 
@@ -45,17 +49,53 @@ impl BackupStrategy {
         }
     }
 
-    /// The device that the training runs on; on the learner's own by default, as in Burn.
-    fn device<M: LearnerModel>(&self, learner: &Learner<M>) -> Device {
-        let device = match &self.settings.execution {
-            Some(ExecutionStrategy::SingleDevice(device)) => Some(device.clone()),
-            _ => learner.model().devices().into_iter().next(),
+    /// What the training runs on; on the learner's own device by default, as in Burn.
+    fn execution<M: LearnerModel>(&self, learner: &Learner<M>) -> Result<Execution, BackupError> {
+        #[cfg(feature = "testing")]
+        if let Some(devices) = &self.settings.ddp_on_host {
+            return Ok(Execution::Ddp(self.autodiff(devices), Reduction::OnHost));
+        }
+        let devices = |strategy, devices: &[Device]| match devices {
+            [] => Err(BackupError::NoDevices { strategy }),
+            devices => Ok(self.autodiff(devices)),
         };
-        let device = device.unwrap_or_default();
-        if device.is_autodiff() {
-            device
-        } else {
-            device.autodiff()
+        Ok(match &self.settings.execution {
+            None => {
+                let device = learner.model().devices().into_iter().next();
+                Execution::Single(self.autodiff_device(&device.unwrap_or_default()))
+            }
+            Some(ExecutionStrategy::SingleDevice(device)) => {
+                Execution::Single(self.autodiff_device(device))
+            }
+            // As Burn does.
+            Some(ExecutionStrategy::MultiDevice(only, _)) if let [device] = only.as_slice() => {
+                Execution::Single(self.autodiff_device(device))
+            }
+            Some(ExecutionStrategy::MultiDevice(several, optim)) => {
+                Execution::Multi(devices("MultiDevice", several)?, *optim)
+            }
+            Some(ExecutionStrategy::DistributedDataParallel {
+                devices: several, ..
+            }) => Execution::Ddp(
+                devices("DistributedDataParallel", several)?,
+                Reduction::InBackward,
+            ),
+        })
+    }
+
+    fn autodiff(&self, devices: &[Device]) -> Vec<Device> {
+        let devices = devices.iter().map(|device| self.autodiff_device(device));
+        devices.collect()
+    }
+
+    fn autodiff_device(&self, device: &Device) -> Device {
+        let device = match device.is_autodiff() {
+            true => device.clone(),
+            false => device.clone().autodiff(),
+        };
+        match self.settings.gradient_checkpointing {
+            true => device.gradient_checkpointing(),
+            false => device,
         }
     }
 }
@@ -69,13 +109,20 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         mut components: TrainingComponents<M>,
     ) -> LearningResult<M> {
         self.is_used.store(true, Ordering::Relaxed);
+        let execution = self.settings.validate();
+        let execution = execution.and_then(|()| self.execution(&learner));
+        let execution = match execution.and_then(|execution| computable(execution, &learner)) {
+            Ok(execution) => execution,
+            Err(error) => return refuse(&learner, components, error),
+        };
         let surroundings = Surroundings {
             interrupter: components.interrupter.clone(),
             event_store: components.event_store.clone(),
             first_epoch: components.checkpoint.unwrap_or(0) + 1,
             grad_accumulation: components.grad_accumulation.unwrap_or(1),
+            split: execution.split(),
+            has_fusion: execution.devices().iter().any(burn_api::has_fusion),
         };
-        let device = self.device(&learner);
         let engine = match Engine::open(&self.settings, &mut learner, surroundings) {
             Ok(engine) => engine,
             Err(error) => return refuse(&learner, components, error),
@@ -83,9 +130,11 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
 
         // Burn announces the epoch after this one as the first.
         components.checkpoint = engine.state().position.epoch.checked_sub(1);
-        let single = SingleDevice::new(device, engine);
-        let result = single.train(learner, train, valid, components);
-        let mut engine = single.into_engine();
+        let training_loop = Loop::new(execution, engine);
+        let result = training_loop.train(learner, train, valid, components);
+        let Some(mut engine) = training_loop.into_engine() else {
+            return result;
+        };
         let result = with_ending(result, engine.take_ending());
         engine.conclude(result.error.is_none() && result.interrupted.is_none());
         result
@@ -102,6 +151,33 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
     ) -> (M, SupervisedTrainingEventProcessor<M>) {
         (learner.model(), components.event_processor)
     }
+}
+
+/// Checks that the model can be computed with where it is to be trained: moved to the device that it
+/// is on, its parameters keep the gradient checkpointing that they were made with.
+fn computable<M: LearnerModel>(
+    execution: Execution,
+    learner: &Learner<M>,
+) -> Result<Execution, BackupError> {
+    for model in learner.model().devices() {
+        let strategy = model.gradient_checkpointing_strategy();
+        for device in execution
+            .devices()
+            .iter()
+            .filter(|device| **device == model)
+        {
+            let trained_with = device.gradient_checkpointing_strategy();
+            if let (Some(model), Some(training)) = (strategy, trained_with)
+                && model != training
+            {
+                return Err(BackupError::GradientCheckpointing {
+                    model: format!("{model:?}"),
+                    training: format!("{training:?}"),
+                });
+            }
+        }
+    }
+    Ok(execution)
 }
 
 /// The result with what the loop ended on. Burn reads it from the interrupter after the renderer

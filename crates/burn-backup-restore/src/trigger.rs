@@ -141,6 +141,20 @@ impl Trigger {
         }
     }
 
+    /// Whether a training of so many `epochs`, with `steps` in each if that is known, is over before a
+    /// backup is due.
+    pub(crate) fn comes_too_late(&self, epochs: usize, steps: Option<u64>) -> bool {
+        match &self.policy {
+            // Said once, at the start.
+            Policy::Epoch => epochs <= 1 && steps.is_none(),
+            Policy::Steps(interval) => {
+                steps.is_some_and(|steps| steps.saturating_mul(epochs as u64) < *interval)
+            }
+            // Times are not known beforehand, and never is as it is wanted.
+            Policy::Every { .. } | Policy::Auto(_) | Policy::Never => false,
+        }
+    }
+
     /// Whether to take a backup when the training has run to its end.
     pub(crate) fn at_end(&self) -> bool {
         !matches!(self.policy, Policy::Never)
@@ -172,6 +186,27 @@ impl Trigger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backup_that_is_due_after_the_trainings_end_comes_too_late() {
+        let table = [
+            // The frequency, epochs, the steps in each, and whether it is too late.
+            (SaveFreq::Epoch, 1, None, true),
+            (SaveFreq::Epoch, 1, Some(9), false),
+            (SaveFreq::Epoch, 2, None, false),
+            (SaveFreq::Steps(100), 2, None, false),
+            (SaveFreq::Steps(100), 2, Some(49), true),
+            (SaveFreq::Steps(100), 2, Some(50), false),
+            (SaveFreq::Steps(1), 1, Some(1), false),
+            (SaveFreq::Every(Duration::from_secs(9)), 1, Some(1), false),
+            (SaveFreq::Never, 1, Some(1), false),
+        ];
+        for (frequency, epochs, steps, expected) in table {
+            let trigger = Trigger::new(frequency, 1);
+            let is_too_late = trigger.comes_too_late(epochs, steps);
+            assert_eq!(is_too_late, expected, "{frequency:?}, {epochs}, {steps:?}");
+        }
+    }
 
     const VALIDATION: Duration = Duration::from_secs(20);
 

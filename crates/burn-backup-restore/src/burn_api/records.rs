@@ -57,13 +57,16 @@ impl<M: LearnerModel> RecordReader<M> {
     /// Reads the optimizer's and the scheduler's records from the device.
     pub(crate) fn read(&mut self, learner: &Learner<M>) -> Result<(Container, Bytes), RecordError> {
         let (optimizer, scheduler) = self.take(learner)?;
-        let optimizer = match self.unpack(optimizer, learner) {
+        let mut optimizer = match self.unpack(optimizer, learner) {
             Some(optimizer) => optimizer,
             None => {
                 let (optimizer, _) = self.take(learner)?;
                 self.names.learn(optimizer)?
             }
         };
+        // While the learner, which shares these tensors with the training, is there.
+        let tensors = std::mem::take(&mut optimizer.tensors).into_iter();
+        optimizer.tensors = tensors.map(read).collect::<Result<_, _>>()?;
         Ok((optimizer, scheduler.into_bytes()?))
     }
 
@@ -88,6 +91,18 @@ impl<M: LearnerModel> RecordReader<M> {
         let scheduler = self.scheduler.recv().map_err(gone)?;
         Ok((optimizer, scheduler))
     }
+}
+
+/// Has the bytes read from their device, if they are still there: a tensor's data are read when they
+/// are first looked at. Once the tensor is gone, nothing keeps the training from computing over them.
+pub(crate) fn read_now(bytes: &Bytes) {
+    let _: &[u8] = bytes;
+}
+
+fn read(tensor: burn_pack::Tensor) -> Result<burn_pack::Tensor, RecordError> {
+    let (name, dtype, shape, id, bytes) = tensor.into_parts()?;
+    read_now(&bytes);
+    Ok(burn_pack::Tensor::new(name, dtype, shape, id, bytes))
 }
 
 /// The paths of a model's parameters of floating point, by their ids.

@@ -6,6 +6,8 @@ use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Bool, Bytes, DType, Int, Shape, Tensor, TensorData};
 use burn_pack::Tensor as RecordTensor;
 
+use crate::burn_api;
+
 /// The model's tensors, in the order of a traversal. They hold on to the model's memory until they
 /// are read.
 pub(crate) fn tensors<M: Module>(model: &M) -> Vec<RecordTensor> {
@@ -49,7 +51,9 @@ impl Collector {
 }
 
 fn bytes_of(data: TensorData) -> Bytes {
-    data.into_parts().0
+    let bytes = data.into_parts().0;
+    burn_api::read_now(&bytes);
+    bytes
 }
 
 /// The three kinds of parameters differ in type only.

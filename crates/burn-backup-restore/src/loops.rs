@@ -1,0 +1,128 @@
+//! The training loops: what Burn's own strategies do, in the same order, with the engine told of each
+//! step.
+//!
+//! On one device and on several, a round is a batch for each device: [`rounds`] trains epoch after
+//! epoch of them, and [`single`] and [`multi`] say how the devices compute one. Under DDP, in
+//! [`ddp`], each device has a loop of its own. What stands around the batches is in [`training`].
+
+mod ddp;
+mod gradients;
+mod multi;
+mod rounds;
+mod single;
+mod training;
+mod turns;
+
+use std::cell::RefCell;
+
+use burn::tensor::Device;
+use burn::train::{
+    Learner, LearnerModel, MultiDeviceOptim, SupervisedLearningStrategy,
+    SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, ValidLoader,
+};
+
+use crate::burn_api;
+use crate::engine::Engine;
+use training::Training;
+
+pub(crate) use ddp::Reduction;
+
+/// Which devices train, and how they share the work.
+#[derive(Debug, Clone)]
+pub(crate) enum Execution {
+    Single(Device),
+    Multi(Vec<Device>, MultiDeviceOptim),
+    Ddp(Vec<Device>, Reduction),
+}
+
+impl Execution {
+    /// Among how many devices the data is split; `None` if a single one has all of it.
+    pub(crate) fn split(&self) -> Option<usize> {
+        match self.devices() {
+            [_] => None,
+            several => Some(several.len()),
+        }
+    }
+
+    pub(crate) fn devices(&self) -> &[Device] {
+        match self {
+            Self::Single(device) => std::slice::from_ref(device),
+            Self::Multi(devices, _) | Self::Ddp(devices, _) => devices,
+        }
+    }
+}
+
+/// The loop that Burn calls.
+pub(crate) struct Loop<M: LearnerModel> {
+    execution: Execution,
+    engine: RefCell<Option<Engine<M>>>,
+}
+
+impl<M: LearnerModel> Loop<M> {
+    pub(crate) fn new(execution: Execution, engine: Engine<M>) -> Self {
+        Self {
+            execution,
+            engine: RefCell::new(Some(engine)),
+        }
+    }
+
+    /// The engine, once the loop is over.
+    pub(crate) fn into_engine(self) -> Option<Engine<M>> {
+        self.engine.into_inner()
+    }
+}
+
+impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
+    fn fit(
+        &self,
+        components: TrainingComponents<M>,
+        learner: Learner<M>,
+        train: TrainLoader<M>,
+        valid: ValidLoader<M>,
+        starting_epoch: usize,
+    ) -> (M, SupervisedTrainingEventProcessor<M>) {
+        let main = self.execution.devices().first().cloned();
+        let (Some(engine), Some(main)) = (self.engine.take(), main) else {
+            return (learner.model(), components.event_processor);
+        };
+        let train_items = train.num_items();
+        // In the order in which Burn does it: either draws from the generator of its loader, and
+        // that may be the same one.
+        let loaders = match self.execution.devices() {
+            [only] => vec![train.to_device(only)],
+            several => burn_api::split(train, several),
+        };
+        let valid = valid.to_device(&main.clone().inner());
+        let mut training = Training {
+            learner,
+            engine,
+            components,
+            main,
+            train_items,
+            valid,
+            starting_epoch,
+            is_over: false,
+        };
+        let training = match &self.execution {
+            Execution::Single(device) => {
+                let mut devices = single::SingleDevice::new(device.clone());
+                rounds::train(&mut training, &mut devices, &loaders);
+                training
+            }
+            Execution::Multi(devices, optim) => {
+                let mut devices = multi::MultiDevice::start(devices.clone(), *optim);
+                rounds::train(&mut training, &mut devices, &loaders);
+                training
+            }
+            Execution::Ddp(devices, reduction) => ddp::train(training, devices, reduction, loaders),
+        };
+        let Training {
+            learner,
+            engine,
+            components,
+            ..
+        } = training;
+        self.engine.replace(Some(engine));
+        (learner.model(), components.event_processor)
+    }
+}

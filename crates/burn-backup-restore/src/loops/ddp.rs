@@ -1,0 +1,408 @@
+//! Distributed data parallel: each device has a worker with a loop, a model and an optimizer of its
+//! own, and the gradients are brought together in each step, so that the models stay equal. The
+//! first worker's is the one that is validated and backed up.
+//!
+//! Burn's own workers look for a stop each by itself, and stop looking for batches each when its own
+//! are used up: where they come to different answers, the others wait forever for gradients that
+//! never come. Here they agree first, at each batch.
+
+mod agreement;
+mod reduction;
+
+use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use burn::tensor::Device;
+use burn::train::{
+    Interrupter, Learner, LearnerModel, TrainLoader, TrainStep, TrainingError, TrainingItem,
+};
+
+use super::gradients::Gradients;
+use super::rounds::{have_drawn, seed};
+use super::training::{Next, Training};
+use super::turns::Turns;
+use crate::background::panic_message;
+use crate::burn_api;
+use crate::engine::StepSeeds;
+use crate::fast_forward::{self, Batches, Rest, Resumption};
+use agreement::{Agreement, Vote};
+use reduction::Reducer;
+
+pub(crate) use reduction::Reduction;
+
+const LOG: &str = "burn_backup::restore";
+
+/// How long the other workers are waited for when one is gone. Those in the middle of bringing
+/// gradients together never come back: they wait for it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Trains until the end, or a stop, or until a worker fails.
+pub(super) fn train<M: LearnerModel>(
+    mut training: Training<M>,
+    devices: &[Device],
+    reduction: &Reduction,
+    loaders: Vec<TrainLoader<M>>,
+) -> Training<M> {
+    // This initialises the parameters that are still lazy, too: once, for all workers.
+    training.learner.fork(&training.main);
+    if !training.has_work() {
+        return training;
+    }
+    let resumption = match training.engine.is_restored() {
+        false => None,
+        true => match training.engine.resumption(training.train_items) {
+            Ok(resumption) => {
+                fast_forward::valid_loader(&training.valid, training.engine.state());
+                Some(resumption)
+            }
+            Err(error) => {
+                training.engine.refused(error);
+                return training;
+            }
+        },
+    };
+
+    let template = training.learner.clone();
+    let plan = Plan {
+        epochs: training.epochs(),
+        accumulation: training.components.grad_accumulation,
+        workers: devices.len(),
+        seeds: training.engine.step_seeds(),
+        interrupter: training.components.interrupter.clone(),
+        resumption,
+    };
+    let shared = Arc::new(Shared {
+        training: Mutex::new(Some(training)),
+        agreement: Agreement::of(devices.len()),
+        turns: Turns::default(),
+        reducer: Reducer::new(*reduction, devices.len()),
+    });
+    let (outbox, ends) = channel();
+    for (index, (device, loader)) in devices.iter().zip(loaders).enumerate() {
+        let worker = Worker {
+            index,
+            device: device.clone(),
+            loader,
+            // The first one's is in the training, where it is backed up.
+            own: (index > 0).then(|| template.clone()),
+            shared: shared.clone(),
+            seeds: plan.seeds,
+            plan: plan.clone(),
+            turns_taken: 0,
+        };
+        let outbox = outbox.clone();
+        thread::spawn(move || {
+            worker.work();
+            // The training is left to itself only after a failure.
+            let _ = outbox.send(());
+        });
+    }
+    drop(template);
+    wait(&ends, devices.len(), &shared.agreement);
+
+    #[expect(clippy::expect_used, reason = "it is taken nowhere else")]
+    let mut training = shared.training().take().expect("the training is there");
+    if !training.is_over {
+        training.ends(false);
+    }
+    training
+}
+
+/// Waits until all workers have ended; a while only, once one of them has failed.
+fn wait(ends: &Receiver<()>, workers: usize, agreement: &Agreement) {
+    for ended in 0..workers {
+        let end = match agreement.is_broken() {
+            false => ends.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            true => ends.recv_timeout(PATIENCE),
+        };
+        if end.is_err() {
+            log::error!(
+                target: LOG,
+                "{} of {workers} workers are left behind in a step that can't end: one of them \
+                 failed in the middle of it",
+                workers - ended,
+            );
+            return;
+        }
+    }
+}
+
+/// What all workers are to do.
+#[derive(Clone)]
+struct Plan {
+    epochs: RangeInclusive<usize>,
+    accumulation: Option<usize>,
+    workers: usize,
+    seeds: Option<StepSeeds>,
+    interrupter: Interrupter,
+    /// Where the training is taken up, if it is.
+    resumption: Option<Resumption>,
+}
+
+/// What the workers have in common.
+struct Shared<M: LearnerModel> {
+    /// Taken away once all workers have ended, or are waited for no longer.
+    training: Mutex<Option<Training<M>>>,
+    agreement: Agreement,
+    turns: Turns,
+    reducer: Reducer,
+}
+
+impl<M: LearnerModel> Shared<M> {
+    /// After a panic in the middle of something the training ends, and no backup is taken of it.
+    fn training(&self) -> MutexGuard<'_, Option<Training<M>>> {
+        self.training.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The training has been left to itself, or a worker is gone.
+#[derive(Debug)]
+struct Left;
+
+struct Worker<M: LearnerModel> {
+    index: usize,
+    device: Device,
+    loader: TrainLoader<M>,
+    /// The learner of any but the first worker.
+    own: Option<Learner<M>>,
+    shared: Arc<Shared<M>>,
+    plan: Plan,
+    seeds: Option<StepSeeds>,
+    turns_taken: u64,
+}
+
+/// What is left of the epoch that a training is taken up in.
+enum EpochRest<'l, O> {
+    All,
+    Batches(Batches<'l, O>, usize),
+    Validation,
+}
+
+impl<M: LearnerModel> Worker<M> {
+    fn work(mut self) {
+        let (shared, interrupter) = (self.shared.clone(), self.plan.interrupter.clone());
+        let index = self.index;
+        let worked = catch_unwind(AssertUnwindSafe(|| self.train()));
+        if let Err(panic) = worked {
+            interrupter.fail(burn_api::device_failed(
+                index,
+                panic_message(panic.as_ref()),
+            ));
+            shared.agreement.break_off();
+            shared.turns.abandon();
+            shared.reducer.break_off();
+        }
+    }
+
+    /// Trains until the end, or a stop, or until another worker is gone.
+    fn train(&mut self) -> Result<(), Left> {
+        let (device, shared) = (self.device.clone(), self.shared.clone());
+        self.with_learner(|learner| {
+            learner.fork(&device);
+            shared.reducer.prepare(learner);
+        })?;
+        let loader = self.loader.clone();
+        let Some(mut rest) = self.take_up(&loader) else {
+            return self.lead(|training| training.ends(false));
+        };
+        for epoch in self.plan.epochs.clone() {
+            let rest = std::mem::replace(&mut rest, EpochRest::All);
+            self.train_epoch(epoch, &loader, rest)?;
+            let mut vote = Vote::Train;
+            // The others wait meanwhile.
+            self.lead(|training| {
+                vote = match training.close_epoch(epoch) {
+                    Next::Epoch => Vote::Train,
+                    Next::End => Vote::EndEpoch,
+                    Next::Stop => Vote::Leave,
+                };
+            })?;
+            match self.shared.agreement.agree(vote) {
+                Vote::Train | Vote::TrainLast => {}
+                Vote::EndEpoch => break,
+                Vote::Leave => return self.lead(|training| training.ends(false)),
+            }
+        }
+        self.lead(|training| training.ends(true))
+    }
+
+    /// Brings the loader to where a restored training was; nothing if one of the workers can't.
+    fn take_up<'l>(
+        &mut self,
+        loader: &'l TrainLoader<M>,
+    ) -> Option<EpochRest<'l, <M as TrainStep>::Input>> {
+        let Some(resumption) = self.plan.resumption.clone() else {
+            return Some(EpochRest::All);
+        };
+        let rest = self.in_turn(|worker| {
+            let seed = || seed(&worker.device, worker.index, worker.seeds);
+            let rest = fast_forward::train_loader(loader, &resumption, worker.index, seed);
+            have_drawn(&worker.device, worker.index, worker.seeds).and(rest)
+        });
+        let (vote, rest) = match rest {
+            Ok(Rest::WholeEpoch) => (Vote::Train, EpochRest::All),
+            Ok(Rest::Batches { rest, skipped }) if rest.has_more() => {
+                (Vote::Train, EpochRest::Batches(rest, skipped))
+            }
+            Ok(Rest::Batches { .. } | Rest::Validation) => (Vote::EndEpoch, EpochRest::Validation),
+            Err(error) => {
+                self.plan.interrupter.fail(error);
+                (Vote::Leave, EpochRest::Validation)
+            }
+        };
+        match self.shared.agreement.agree(vote) {
+            Vote::Train | Vote::TrainLast => Some(rest),
+            Vote::EndEpoch => Some(EpochRest::Validation),
+            Vote::Leave => None,
+        }
+    }
+
+    /// Trains the `rest` of an epoch. After a stop, what follows it knows.
+    fn train_epoch<'l>(
+        &mut self,
+        epoch: usize,
+        loader: &'l TrainLoader<M>,
+        rest: EpochRest<'l, <M as TrainStep>::Input>,
+    ) -> Result<(), Left> {
+        let (mut batches, trained) = match rest {
+            EpochRest::All => (Batches::of(loader), 0),
+            EpochRest::Batches(batches, trained) => (batches, trained),
+            EpochRest::Validation => return self.lead(|training| training.engine.split_done()),
+        };
+        self.lead(|training| training.split_begins(epoch))?;
+        let is_done = self.train_batches(&mut batches, trained)?;
+        self.lead(|training| {
+            if is_done {
+                training.engine.split_done();
+            }
+            training.split_ends(epoch);
+        })
+    }
+
+    /// Trains until one of the workers has no batch left, and says whether it came to that.
+    fn train_batches(
+        &mut self,
+        batches: &mut Batches<'_, <M as TrainStep>::Input>,
+        mut trained: usize,
+    ) -> Result<bool, Left> {
+        let accumulation = self.plan.accumulation;
+        let mut gradients = Gradients::of_one_device(accumulation);
+        let mut accumulated = 0;
+        loop {
+            let next = self.in_turn(|worker| {
+                let next = batches.next(|| seed(&worker.device, worker.index, worker.seeds));
+                let drawn = have_drawn(&worker.device, worker.index, worker.seeds);
+                next.map(|batch| drawn.and(batch.map_err(TrainingError::from)))
+            });
+            let (vote, batch) = match next {
+                None => (Vote::EndEpoch, None),
+                Some(Err(error)) => {
+                    self.plan.interrupter.fail(error);
+                    (Vote::Leave, None)
+                }
+                Some(Ok(batch)) if batches.items().are_all() => (Vote::TrainLast, Some(batch)),
+                Some(Ok(batch)) => (Vote::Train, Some(batch)),
+            };
+            let vote = match self.plan.interrupter.should_stop() {
+                true => Vote::Leave,
+                false => vote,
+            };
+            let agreed = self.shared.agreement.agree(vote);
+            let batch = match (agreed, batch) {
+                (Vote::Train | Vote::TrainLast, Some(batch)) => batch,
+                (Vote::Leave, _) => return Ok(false),
+                _ => return Ok(true),
+            };
+
+            // A copy, so that the training is not held while gradients are brought together.
+            let learner = self.with_learner(|learner| learner.clone())?;
+            let output = learner.train_step(batch);
+            let reducer = &self.shared.reducer;
+            let grads = reducer.reduce(self.index, &self.device, &learner.model(), output.grads)?;
+            gradients.add(&learner.model(), 0, grads);
+            drop(learner);
+            accumulated += 1;
+            let has_stepped = accumulation.unwrap_or(1) <= accumulated || agreed == Vote::TrainLast;
+            if has_stepped {
+                self.lead(|training| training.engine.optimizer_step_begins())?;
+                self.with_learner(|learner| gradients.step(learner))?;
+                accumulated = 0;
+            }
+
+            trained += 1;
+            let item = Item {
+                output: output.item,
+                trained,
+                has_stepped,
+            };
+            self.in_turn(|worker| worker.tell(item, batches))?;
+            self.seeds = self.seeds.map(StepSeeds::next);
+        }
+    }
+
+    /// Tells Burn, and the engine if this is the first worker, of a batch.
+    fn tell(
+        &mut self,
+        item: Item<<M as TrainStep>::Output>,
+        batches: &Batches<'_, <M as TrainStep>::Input>,
+    ) -> Result<(), Left> {
+        let mut training = self.shared.training();
+        let training = training.as_mut().ok_or(Left)?;
+        let learner = self.own.as_ref().unwrap_or(&training.learner);
+        let learning_rate = training.engine.learning_rate(learner, item.has_stepped);
+        let workers = self.plan.workers;
+        training.tell_item(TrainingItem::new(
+            item.output,
+            burn_api::times(batches.progress(), workers),
+            Some(item.trained * workers),
+            Some(learning_rate),
+        ));
+        if self.own.is_none() {
+            let items = [batches.items()];
+            training
+                .engine
+                .step_done(&training.learner, &items, item.has_stepped);
+        }
+        Ok(())
+    }
+
+    /// Does `work` on the training if this is the first worker.
+    fn lead(&self, work: impl FnOnce(&mut Training<M>)) -> Result<(), Left> {
+        if self.own.is_none() {
+            let mut training = self.shared.training();
+            work(training.as_mut().ok_or(Left)?);
+        }
+        Ok(())
+    }
+
+    fn with_learner<T>(&mut self, work: impl FnOnce(&mut Learner<M>) -> T) -> Result<T, Left> {
+        match &mut self.own {
+            Some(learner) => Ok(work(learner)),
+            None => {
+                let mut training = self.shared.training();
+                Ok(work(&mut training.as_mut().ok_or(Left)?.learner))
+            }
+        }
+    }
+
+    /// Does `work` after the workers before this one have, and before those after it do.
+    fn in_turn<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let ticket = self.turns_taken * self.plan.workers as u64 + self.index as u64;
+        self.turns_taken += 1;
+        let shared = self.shared.clone();
+        let _turn = shared.turns.wait(ticket);
+        work(self)
+    }
+}
+
+/// A trained batch.
+struct Item<O> {
+    output: O,
+    /// Which one of its epoch it is on its device.
+    trained: usize,
+    has_stepped: bool,
+}

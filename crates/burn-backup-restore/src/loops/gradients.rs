@@ -1,0 +1,74 @@
+//! Gradients on their way to the optimizer.
+
+use burn::optim::{GradientsAccumulator, GradientsParams, MultiGradientsParams};
+use burn::tensor::Device;
+use burn::train::{Learner, LearnerModel};
+
+/// The gradients since the last optimizer step.
+pub(super) enum Gradients<M: LearnerModel> {
+    /// Of one batch, used as they are.
+    OfOneBatch(Option<GradientsParams>),
+    /// Added up, where they are or on the device that optimizes.
+    Summed {
+        sum: GradientsAccumulator<M>,
+        on: Option<Device>,
+    },
+    /// Added up on each device, which optimizes its share of the parameters.
+    Sharded(Vec<(GradientsAccumulator<M>, Device)>),
+}
+
+impl<M: LearnerModel> Gradients<M> {
+    /// For one device, whose optimizer steps after `accumulation` batches.
+    pub(super) fn of_one_device(accumulation: Option<usize>) -> Self {
+        match accumulation {
+            None => Self::OfOneBatch(None),
+            Some(_) => Self::Summed {
+                sum: GradientsAccumulator::new(),
+                on: None,
+            },
+        }
+    }
+
+    /// Adds those that the device with this index has computed.
+    pub(super) fn add(&mut self, model: &M, device: usize, gradients: GradientsParams) {
+        match self {
+            Self::OfOneBatch(slot) => *slot = Some(gradients),
+            Self::Summed { sum, on } => {
+                let gradients = match on {
+                    Some(main) => gradients.to_device(main, model),
+                    None => gradients,
+                };
+                sum.accumulate(model, gradients);
+            }
+            Self::Sharded(sums) => {
+                if let Some((sum, _)) = sums.get_mut(device) {
+                    sum.accumulate(model, gradients);
+                }
+            }
+        }
+    }
+
+    /// Lets the scheduler and the optimizer step, and begins anew.
+    pub(super) fn step(&mut self, learner: &mut Learner<M>) {
+        match self {
+            Self::OfOneBatch(slot) => {
+                let gradients = slot.take().unwrap_or_default();
+                learner.lr_step();
+                learner.optimizer_step(gradients);
+            }
+            Self::Summed { sum, .. } => {
+                let gradients = sum.grads();
+                learner.lr_step();
+                learner.optimizer_step(gradients);
+            }
+            Self::Sharded(sums) => {
+                let mut gradients = MultiGradientsParams::default();
+                for (sum, device) in sums {
+                    gradients.grads.push((sum.grads(), device.clone()));
+                }
+                learner.lr_step();
+                learner.optimizer_step_multi(gradients);
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Several devices, on each of which a worker computes on a batch of its own.
+
+mod workers;
+
+use burn::optim::GradientsAccumulator;
+use burn::tensor::Device;
+use burn::train::{Learner, LearnerModel, MultiDeviceOptim, TrainStep, TrainingError};
+
+use super::gradients::Gradients;
+use super::rounds::{Computed, Devices, have_drawn, seed};
+use crate::engine::StepSeeds;
+use crate::fast_forward::Batches;
+use crate::snapshot::RunningStates;
+use workers::Workers;
+
+/// The devices of a training on several.
+pub(super) struct MultiDevice<M: LearnerModel> {
+    devices: Vec<Device>,
+    optim: MultiDeviceOptim,
+    workers: Workers<M>,
+    /// Known once the parameters are initialised.
+    running_states: Option<RunningStates>,
+}
+
+impl<M: LearnerModel> MultiDevice<M> {
+    /// Starts the workers.
+    pub(super) fn start(devices: Vec<Device>, optim: MultiDeviceOptim) -> Self {
+        Self {
+            workers: Workers::start(&devices),
+            devices,
+            optim,
+            running_states: None,
+        }
+    }
+
+    /// Applies what the workers' last steps hold back for the running states: the mean of all
+    /// workers. Left to the first worker of the next round, as Burn has it, the states could end up
+    /// on a device that is not that worker's.
+    fn settle_running_states(&mut self, model: &M) {
+        let states = self.running_states;
+        let states = states.unwrap_or_else(|| RunningStates::of(model));
+        self.running_states = Some(states);
+        if states == RunningStates::Possible {
+            drop(model.valid());
+        }
+    }
+}
+
+impl<M: LearnerModel> Devices<M> for MultiDevice<M> {
+    fn devices(&self) -> &[Device] {
+        &self.devices
+    }
+
+    /// Added up in any case, as Burn does.
+    fn gradients(&self, _accumulation: Option<usize>) -> Gradients<M> {
+        match self.optim {
+            MultiDeviceOptim::OptimMainDevice => Gradients::Summed {
+                sum: GradientsAccumulator::new(),
+                on: self.devices.first().cloned(),
+            },
+            MultiDeviceOptim::OptimSharded => {
+                let devices = self.devices.iter().cloned();
+                let sums = devices.map(|device| (GradientsAccumulator::new(), device));
+                Gradients::Sharded(sums.collect())
+            }
+        }
+    }
+
+    fn round(
+        &mut self,
+        learner: &Learner<M>,
+        batches: &mut [Batches<'_, <M as TrainStep>::Input>],
+        seeds: Option<StepSeeds>,
+    ) -> Result<Vec<Computed<M>>, TrainingError> {
+        let mut fetched = Vec::with_capacity(batches.len());
+        for (index, (batches, device)) in batches.iter_mut().zip(&self.devices).enumerate() {
+            if let Some(batch) = batches.next(|| seed(device, index, seeds)) {
+                fetched.push((index, batch?));
+                have_drawn(device, index, seeds)?;
+            }
+        }
+        // Only now, with all batches there: the batchers' draws are not to mix with the workers'.
+        let model = learner.model();
+        if seeds.is_some() {
+            self.settle_running_states(&model);
+        }
+        self.workers.compute(&model, fetched, seeds)
+    }
+
+    /// Sharded optimizer steps leave each parameter on the device that optimizes it.
+    fn gather(&self, learner: &mut Learner<M>) {
+        if let (MultiDeviceOptim::OptimSharded, Some(main)) = (self.optim, self.devices.first()) {
+            learner.fork(main);
+        }
+    }
+}

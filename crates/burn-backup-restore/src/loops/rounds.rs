@@ -1,0 +1,295 @@
+//! Epochs of rounds: in each, every device computes the gradients of one batch, and then the
+//! optimizer steps.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::data::dataloader::Progress;
+use burn::tensor::Device;
+use burn::train::{
+    Learner, LearnerModel, TrainLoader, TrainOutput, TrainStep, TrainingError, TrainingItem,
+};
+
+use super::gradients::Gradients;
+use super::training::{Next, Output, Training};
+use crate::background::panic_message;
+use crate::burn_api::{self, Items};
+use crate::engine::StepSeeds;
+use crate::fast_forward::{self, Batches, Rest};
+
+/// How the devices of a training compute one round.
+pub(super) trait Devices<M: LearnerModel> {
+    /// All of them, in the order of their loaders.
+    fn devices(&self) -> &[Device];
+
+    /// Where the gradients of the rounds go.
+    fn gradients(&self, accumulation: Option<usize>) -> Gradients<M>;
+
+    /// Fetches a batch for each device that has one left, and computes its gradients. In the order
+    /// of the devices; empty if no batch is left.
+    fn round(
+        &mut self,
+        learner: &Learner<M>,
+        batches: &mut [Batches<'_, <M as TrainStep>::Input>],
+        seeds: Option<StepSeeds>,
+    ) -> Result<Vec<Computed<M>>, TrainingError>;
+
+    /// Brings the model together for the validation on the first device.
+    fn gather(&self, learner: &mut Learner<M>);
+}
+
+/// What a device has computed.
+pub(super) struct Computed<M: LearnerModel> {
+    /// Its index.
+    pub device: usize,
+    pub output: TrainOutput<Output<M>>,
+}
+
+/// Trains until the end, or a stop.
+pub(super) fn train<M: LearnerModel>(
+    training: &mut Training<M>,
+    devices: &mut impl Devices<M>,
+    loaders: &[TrainLoader<M>],
+) {
+    if !devices.devices().iter().any(burn_api::is_remote) {
+        return train_epochs(training, devices, loaders);
+    }
+    // A server that is gone shows as a panic, in whichever call comes next.
+    let trained = catch_unwind(AssertUnwindSafe(|| {
+        train_epochs(training, devices, loaders);
+    }));
+    if let Err(panic) = trained {
+        let error = burn_api::device_failed(0, panic_message(panic.as_ref()));
+        training.components.interrupter.fail(error);
+        training.ends(false);
+    }
+}
+
+fn train_epochs<M: LearnerModel>(
+    training: &mut Training<M>,
+    devices: &mut impl Devices<M>,
+    loaders: &[TrainLoader<M>],
+) {
+    // This initialises the parameters that are still lazy, too.
+    training.learner.fork(&training.main);
+    if !training.has_work() {
+        return;
+    }
+    let mut rest = match take_up(training, devices.devices(), loaders) {
+        Ok(rest) => rest,
+        Err(error) => return training.engine.refused(error),
+    };
+    for number in training.epochs() {
+        let rest = std::mem::replace(&mut rest, EpochRest::All);
+        let mut epoch = Epoch {
+            training: &mut *training,
+            devices: &mut *devices,
+            number,
+        };
+        epoch.train(loaders, rest);
+        devices.gather(&mut training.learner);
+        check(training, devices.devices());
+        match training.close_epoch(number) {
+            Next::Epoch => {}
+            Next::End => break,
+            Next::Stop => return training.ends(false),
+        }
+    }
+    check(training, devices.devices());
+    training.ends(!training.is_stopped());
+}
+
+/// What is left of the epoch that a training is taken up in.
+enum EpochRest<'l, O> {
+    /// It has not begun.
+    All,
+    /// These batches of each device, after the `trained` ones of all.
+    Batches {
+        batches: Vec<Batches<'l, O>>,
+        trained: usize,
+    },
+    /// Its validation.
+    Validation,
+}
+
+/// Brings the loaders to where a restored training was.
+fn take_up<'l, M: LearnerModel>(
+    training: &Training<M>,
+    devices: &[Device],
+    loaders: &'l [TrainLoader<M>],
+) -> Result<EpochRest<'l, <M as TrainStep>::Input>, TrainingError> {
+    let engine = &training.engine;
+    if !engine.is_restored() {
+        return Ok(EpochRest::All);
+    }
+    let resumption = engine.resumption(training.train_items)?;
+    fast_forward::valid_loader(&training.valid, engine.state());
+    let seeds = engine.step_seeds();
+    let mut batches = Vec::with_capacity(loaders.len());
+    let mut trained = 0;
+    let mut is_whole = false;
+    // Each loader, whatever comes of the first: all of them are to be where they were.
+    for (index, (loader, device)) in loaders.iter().zip(devices).enumerate() {
+        let seed = || seed(device, index, seeds);
+        let rest = fast_forward::train_loader(loader, &resumption, index, seed)?;
+        have_drawn(device, index, seeds)?;
+        match rest {
+            Rest::WholeEpoch => is_whole = true,
+            Rest::Batches { rest, skipped } => {
+                batches.push(rest);
+                trained += skipped;
+            }
+            Rest::Validation => {}
+        }
+    }
+    match batches.iter().any(Batches::has_more) {
+        true => Ok(EpochRest::Batches { batches, trained }),
+        false if is_whole => Ok(EpochRest::All),
+        false => Ok(EpochRest::Validation),
+    }
+}
+
+/// Seeds `device`, the one with this index, for its next batch, before that is fetched: the batcher
+/// may draw too.
+pub(super) fn seed(device: &Device, index: usize, seeds: Option<StepSeeds>) {
+    if let Some(seeds) = seeds {
+        device.seed(seeds.batch(index));
+    }
+}
+
+/// Sees to it that what was to be drawn on `device`, the one with this index, since it was seeded is
+/// drawn, in this order and before anything else is: a device with fusion executes later, and not in
+/// the order in which it was told to, and the generator may be one for several devices.
+pub(super) fn have_drawn(
+    device: &Device,
+    index: usize,
+    seeds: Option<StepSeeds>,
+) -> Result<(), TrainingError> {
+    let Some(seeds) = seeds else {
+        return Ok(());
+    };
+    // A device of this process draws when its work is handed over, a remote one when it is done.
+    let drawn = match seeds.are_split() && burn_api::is_remote(device) {
+        true => device.sync(),
+        false => device.flush(),
+    };
+    drawn.map_err(|error| burn_api::device_failed(index, error.to_string()))
+}
+
+/// Notices that a remote device is gone: what is sent to it is lost without an error.
+fn check<M: LearnerModel>(training: &Training<M>, devices: &[Device]) {
+    for (index, device) in devices.iter().enumerate() {
+        if burn_api::is_remote(device)
+            && let Err(error) = device.sync()
+        {
+            let error = burn_api::device_failed(index, error.to_string());
+            training.components.interrupter.fail(error);
+        }
+    }
+}
+
+struct Epoch<'t, M: LearnerModel, D> {
+    training: &'t mut Training<M>,
+    devices: &'t mut D,
+    number: usize,
+}
+
+impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
+    /// Trains the `rest` of the epoch. Where only its validation is left, Burn hears nothing of its
+    /// training again: what that logged stays as it is.
+    fn train(&mut self, loaders: &[TrainLoader<M>], rest: EpochRest<'_, <M as TrainStep>::Input>) {
+        let begun = match rest {
+            EpochRest::All => None,
+            EpochRest::Batches { batches, trained } => Some((batches, trained)),
+            EpochRest::Validation => return self.training.engine.split_done(),
+        };
+        self.training.split_begins(self.number);
+        let (mut batches, trained) = begun.unwrap_or_else(|| {
+            let all = loaders.iter().map(Batches::of);
+            (all.collect(), 0)
+        });
+        if self.train_rounds(&mut batches, trained) {
+            self.training.engine.split_done();
+        }
+        self.training.split_ends(self.number);
+    }
+
+    /// Trains until the batches are all used, and says whether they are. `iteration` batches of the
+    /// epoch are trained already.
+    fn train_rounds(
+        &mut self,
+        batches: &mut [Batches<'_, <M as TrainStep>::Input>],
+        mut iteration: usize,
+    ) -> bool {
+        let accumulation = self.training.components.grad_accumulation;
+        let mut gradients = self.devices.gradients(accumulation);
+        let mut accumulated = 0;
+        loop {
+            let training = &mut *self.training;
+            let seeds = training.engine.step_seeds();
+            let round = match self.devices.round(&training.learner, batches, seeds) {
+                Ok(round) if round.is_empty() => return true,
+                Ok(round) => round,
+                Err(error) => {
+                    training.components.interrupter.fail(error);
+                    return false;
+                }
+            };
+            let progress = progress(&round, batches);
+            let mut outputs = Vec::with_capacity(round.len());
+            for Computed { device, output } in round {
+                gradients.add(&training.learner.model(), device, output.grads);
+                outputs.push(output.item);
+            }
+
+            accumulated += 1;
+            let is_last = Items::from(&progress).are_all();
+            let has_stepped = accumulation.unwrap_or(1) <= accumulated || is_last;
+            if has_stepped {
+                training.engine.optimizer_step_begins();
+                gradients.step(&mut training.learner);
+                accumulated = 0;
+            }
+
+            let learning_rate = training
+                .engine
+                .learning_rate(&training.learner, has_stepped);
+            for output in outputs {
+                iteration += 1;
+                log::info!("Iteration {iteration}");
+                training.tell_item(TrainingItem::new(
+                    output,
+                    progress.clone(),
+                    Some(iteration),
+                    Some(learning_rate.clone()),
+                ));
+            }
+            let items: Vec<_> = batches.iter().map(Batches::items).collect();
+            training
+                .engine
+                .step_done(&training.learner, &items, has_stepped);
+            if training.engine.take_failure() {
+                check(training, self.devices.devices());
+            }
+            if training.is_stopped() {
+                return false;
+            }
+        }
+    }
+}
+
+/// How far an epoch is, as Burn tells it: that of the loaders that gave a batch to this round.
+fn progress<M: LearnerModel>(
+    round: &[Computed<M>],
+    batches: &[Batches<'_, <M as TrainStep>::Input>],
+) -> Progress {
+    if let [batches] = batches {
+        return batches.progress();
+    }
+    let mut sum = Progress::new(0, 0, Some("items".to_owned()));
+    for computed in round {
+        if let Some(batches) = batches.get(computed.device) {
+            burn_api::add_progress(&mut sum, &batches.progress());
+        }
+    }
+    sum
+}
