@@ -7,14 +7,15 @@ use burn::tensor::{Device, Distribution, Tensor, TensorData};
 
 use crate::model::{Batch, CLASSES, FEATURES};
 
-/// A shuffling loader of `data`, whose batcher adds noise from the device's generator.
+/// A shuffling loader of `data`, whose batcher adds noise from the device's generator if it `draws`.
 pub fn noisy_loader(
     data: Numbers,
     batch_size: usize,
     seed: u64,
     workers: usize,
+    draws: bool,
 ) -> Arc<dyn DataLoader<Batch>> {
-    DataLoaderBuilder::new(NoisyBatcher)
+    DataLoaderBuilder::new(NoisyBatcher { draws })
         .batch_size(batch_size)
         .shuffle(seed)
         .num_workers(workers)
@@ -44,7 +45,9 @@ impl Dataset<usize> for Numbers {
     }
 }
 
-struct NoisyBatcher;
+struct NoisyBatcher {
+    draws: bool,
+}
 
 impl Batcher<usize, Batch> for NoisyBatcher {
     fn batch(&self, items: Vec<usize>, device: &Device) -> Batch {
@@ -55,9 +58,15 @@ impl Batcher<usize, Batch> for NoisyBatcher {
             .collect();
         let classes: Vec<i64> = items.iter().map(|item| (item % CLASSES) as i64).collect();
         let inputs = Tensor::from_data(TensorData::new(inputs, [rows, FEATURES]), device);
-        let noise = Tensor::random([rows, FEATURES], Distribution::Normal(0.0, 0.1), device);
+        let inputs = match self.draws {
+            true => {
+                let noise = Distribution::Normal(0.0, 0.1);
+                inputs + Tensor::random([rows, FEATURES], noise, device)
+            }
+            false => inputs,
+        };
         Batch {
-            inputs: inputs + noise,
+            inputs,
             classes: Tensor::from_data(TensorData::new(classes, [rows]), device),
         }
     }

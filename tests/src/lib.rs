@@ -24,4 +24,4 @@ mod training;
 pub use model::{Hooks, Net, Tuning};
 pub use recorder::{Calls, RecordingRenderer};
 pub use records::{Record, Records, model_records, named};
-pub use training::{Backend, Halt, Run, Training};
+pub use training::{Backend, Halt, Run, Spread, Training};

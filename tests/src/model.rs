@@ -1,5 +1,5 @@
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use burn::module::{Module, Param, ParamId};
 use burn::nn::loss::CrossEntropyLossConfig;
@@ -7,7 +7,7 @@ use burn::nn::{
     BatchNorm, BatchNormConfig, Dropout, DropoutConfig, Linear, LinearConfig, LinearLayout, Relu,
 };
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::optim::{GradientsParams, ModuleOptimizer, MultiGradientsParams};
 use burn::tensor::{Device, Int, Tensor};
 use burn::train::{ClassificationOutput, InferenceStep, TrainOutput, TrainStep};
 
@@ -89,6 +89,10 @@ pub struct Net {
     /// How many optimizer steps this model has seen: shape `[1]`.
     steps: Param<Tensor<1>>,
     #[module(skip)]
+    skips_norm: bool,
+    #[module(skip)]
+    skips_reading: bool,
+    #[module(skip)]
     tuning: Option<Tuning>,
     #[module(skip)]
     hooks: Hooks,
@@ -118,8 +122,34 @@ impl Net {
                 .init(device),
             unused: LinearConfig::new(FEATURES, CLASSES).init(device),
             steps: counter(device),
+            skips_norm: false,
+            skips_reading: false,
             tuning,
             hooks,
+        }
+    }
+
+    /// The same network, without the batch normalisation in its steps.
+    pub fn without_norm(self) -> Self {
+        Self {
+            skips_norm: true,
+            ..self
+        }
+    }
+
+    /// The same network, which reads nothing from its device in its steps.
+    pub fn without_reading(self) -> Self {
+        Self {
+            skips_reading: true,
+            ..self
+        }
+    }
+
+    /// The same network, which draws nothing in its steps.
+    pub fn without_dropout(self) -> Self {
+        Self {
+            dropout: DropoutConfig::new(0.0).init(),
+            ..self
         }
     }
 
@@ -128,12 +158,36 @@ impl Net {
         self.steps.val().try_into_scalar::<f32>().unwrap() as usize
     }
 
+    /// The network after one more optimizer step.
+    fn counted(mut self) -> Self {
+        if self.tuning.is_some_and(|tuning| tuning.is_still) {
+            return self;
+        }
+        let poison = self.hooks.poison();
+        self.steps = self.steps.map(|steps| match poison {
+            None => steps.add_scalar(1),
+            Some(value) => steps.zeros_like().add_scalar(value),
+        });
+        if self.backbone.is_some()
+            && self.steps().is_multiple_of(STEPS_PER_MILESTONE)
+            && let Some(backbone) = &mut self.backbone
+        {
+            let milestones = backbone.milestones.clone();
+            backbone.milestones = milestones.map(|milestones| milestones.add_scalar(1));
+        }
+        self
+    }
+
     fn classify(&self, batch: Batch) -> ClassificationOutput {
         let features = match &self.backbone {
             Some(backbone) => backbone.forward(batch.inputs),
             None => batch.inputs,
         };
-        let x = self.norm.forward(self.input.forward(features));
+        let x = self.input.forward(features);
+        let x = match self.skips_norm {
+            true => x,
+            false => self.norm.forward(x),
+        };
         let x = self.dropout.forward(Relu::new().forward(x));
         let logits = self.output.forward(x);
         let loss = CrossEntropyLossConfig::new()
@@ -148,9 +202,12 @@ impl TrainStep for Net {
     type Output = ClassificationOutput;
 
     fn step(&self, batch: Batch) -> TrainOutput<ClassificationOutput> {
+        self.hooks.computes_on(&batch.inputs.device());
         let output = self.classify(batch);
-        let loss = output.loss.clone().into_data().as_bytes().to_vec();
-        self.hooks.trained(loss);
+        self.hooks.trained(match self.skips_reading {
+            true => Vec::new(),
+            false => output.loss.clone().into_data().as_bytes().to_vec(),
+        });
         TrainOutput::new(self, output.loss.backward(), output)
     }
 
@@ -160,22 +217,16 @@ impl TrainStep for Net {
         lr: ModuleLearningRate,
         grads: GradientsParams,
     ) -> Self {
-        let mut model = optim.step(lr, self, grads);
-        if model.tuning.is_some_and(|tuning| tuning.is_still) {
-            return model;
-        }
-        let poison = model.hooks.poison();
-        model.steps = model.steps.map(|steps| match poison {
-            None => steps.add_scalar(1),
-            Some(value) => steps.zeros_like().add_scalar(value),
-        });
-        if model.steps().is_multiple_of(STEPS_PER_MILESTONE)
-            && let Some(backbone) = &mut model.backbone
-        {
-            let milestones = backbone.milestones.clone();
-            backbone.milestones = milestones.map(|milestones| milestones.add_scalar(1));
-        }
-        model
+        optim.step(lr, self, grads).counted()
+    }
+
+    fn optimize_multi(
+        self,
+        optim: &mut ModuleOptimizer,
+        lr: ModuleLearningRate,
+        grads: MultiGradientsParams,
+    ) -> Self {
+        optim.step_multi(lr, self, grads).counted()
     }
 }
 
@@ -190,6 +241,7 @@ impl InferenceStep for Net {
 }
 
 type OnBatch = Box<dyn FnMut(usize) + Send>;
+type OnDevice = Arc<dyn Fn(&Device) + Send + Sync>;
 
 /// How often the optimizer has stepped here, and in which of its steps the counter is NaN.
 struct Poison {
@@ -205,6 +257,7 @@ struct Seen {
     validated: usize,
     on_train: Option<OnBatch>,
     on_valid: Option<OnBatch>,
+    on_device: Option<OnDevice>,
 }
 
 /// Watches a training from inside its steps, on the training thread.
@@ -223,27 +276,34 @@ impl Hooks {
     /// Calls `on_train` in the middle of each training step, with the number of the batch, counted
     /// from 1 in this process.
     pub fn on_train(self, on_train: impl FnMut(usize) + Send + 'static) -> Self {
-        self.seen.lock().unwrap().on_train = Some(Box::new(on_train));
+        self.seen().on_train = Some(Box::new(on_train));
         self
     }
 
     /// Calls `on_valid` in the middle of each validation step, with the number of the batch,
     /// counted from 1 in this process.
     pub fn on_valid(self, on_valid: impl FnMut(usize) + Send + 'static) -> Self {
-        self.seen.lock().unwrap().on_valid = Some(Box::new(on_valid));
+        self.seen().on_valid = Some(Box::new(on_valid));
+        self
+    }
+
+    /// Calls `on_device` in each training step, with the device of its batch; on several devices at
+    /// the same time, if they compute so.
+    pub fn on_device(self, on_device: impl Fn(&Device) + Send + Sync + 'static) -> Self {
+        self.seen().on_device = Some(Arc::new(on_device));
         self
     }
 
     /// Has the model's counter be NaN after the optimizer steps in `poisoned`, counted from 1 in
     /// this process, and right again after those that follow, if the training began here.
     pub fn poisoned(self, poisoned: RangeInclusive<usize>) -> Self {
-        self.seen.lock().unwrap().poison = Some(Poison { steps: 0, poisoned });
+        self.seen().poison = Some(Poison { steps: 0, poisoned });
         self
     }
 
     /// What the counter is to be after the optimizer step at hand, if it is poisoned at all.
     fn poison(&self) -> Option<f32> {
-        let mut seen = self.seen.lock().unwrap();
+        let mut seen = self.seen();
         let poison = seen.poison.as_mut()?;
         poison.steps += 1;
         match poison.poisoned.contains(&poison.steps) {
@@ -254,11 +314,23 @@ impl Hooks {
 
     /// The loss of each batch trained with these hooks, as bytes.
     pub fn losses(&self) -> Vec<Vec<u8>> {
-        self.seen.lock().unwrap().losses.clone()
+        self.seen().losses.clone()
+    }
+
+    /// A panic that a test wants comes while this is held, and other devices go on.
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn computes_on(&self, device: &Device) {
+        let on_device = self.seen().on_device.clone();
+        if let Some(on_device) = on_device {
+            on_device(device);
+        }
     }
 
     fn trained(&self, loss: Vec<u8>) {
-        let mut seen = self.seen.lock().unwrap();
+        let mut seen = self.seen();
         seen.losses.push(loss);
         let count = seen.losses.len();
         if let Some(on_train) = &mut seen.on_train {
@@ -267,7 +339,7 @@ impl Hooks {
     }
 
     fn validated(&self) {
-        let mut seen = self.seen.lock().unwrap();
+        let mut seen = self.seen();
         seen.validated += 1;
         let count = seen.validated;
         if let Some(on_valid) = &mut seen.on_valid {

@@ -1,3 +1,4 @@
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -5,10 +6,13 @@ use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::nn::LinearLayout;
 use burn::optim::{AdamConfig, ModuleOptimizer};
 use burn::tensor::Device;
+#[cfg(feature = "wgpu")]
+use burn::tensor::DeviceKind;
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::{AccuracyMetric, LearningRateMetric, LossMetric};
 use burn::train::{
-    Interrupter, Interruption, Learner, LearningResult, SupervisedTraining, TrainingError,
+    ExecutionStrategy, Interrupter, Interruption, Learner, LearningResult, MultiDeviceOptim,
+    SupervisedTraining, TrainingError,
 };
 use burn_backup_restore::{BackupAndRestore, BackupError, BackupExt as _};
 
@@ -17,7 +21,7 @@ use crate::model::{Hooks, Net, Tuning};
 use crate::recorder::{Calls, RecordingRenderer};
 use crate::records::{EachEpoch, Keeper, Record, Records, model_records};
 
-/// Burn's backends on the CPU.
+/// Burn's backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     /// The pure Rust backend.
@@ -25,14 +29,28 @@ pub enum Backend {
     /// The one before it.
     #[cfg(feature = "ndarray")]
     NdArray,
+    /// The GPU, or what stands in for one.
+    #[cfg(feature = "wgpu")]
+    Wgpu,
+    /// An NVIDIA GPU.
+    #[cfg(feature = "cuda")]
+    Cuda,
 }
 
 impl Backend {
-    /// All of them.
+    /// Those on the CPU.
     pub const ALL: &[Self] = &[
         Self::Flex,
         #[cfg(feature = "ndarray")]
         Self::NdArray,
+    ];
+
+    /// Those on a GPU.
+    pub const GPU: &[Self] = &[
+        #[cfg(feature = "wgpu")]
+        Self::Wgpu,
+        #[cfg(feature = "cuda")]
+        Self::Cuda,
     ];
 
     /// The backend's device.
@@ -42,6 +60,48 @@ impl Backend {
             #[cfg(feature = "ndarray")]
             #[expect(deprecated, reason = "as long as Burn has it, backups work on it")]
             Self::NdArray => Device::ndarray(),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => Device::wgpu(DeviceKind::DefaultDevice),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Device::cuda(0),
+        }
+    }
+}
+
+/// Which devices a training runs on, all of its backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spread {
+    /// One, as by default.
+    One,
+    /// So many, the first of which optimizes.
+    Main(usize),
+    /// So many, each of which optimizes its share.
+    Sharded(usize),
+    /// So many under DDP, with the gradients brought together on the host.
+    Ddp(usize),
+}
+
+impl Spread {
+    /// How many devices they are.
+    pub fn devices(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Main(devices) | Self::Sharded(devices) | Self::Ddp(devices) => devices,
+        }
+    }
+
+    /// The strategy for `devices`, if it is one of Burn's builder.
+    pub fn execution(self, devices: Vec<Device>) -> Option<ExecutionStrategy> {
+        match self {
+            Self::One | Self::Ddp(_) => None,
+            Self::Main(_) => Some(ExecutionStrategy::multi(
+                devices,
+                MultiDeviceOptim::OptimMainDevice,
+            )),
+            Self::Sharded(_) => Some(ExecutionStrategy::multi(
+                devices,
+                MultiDeviceOptim::OptimSharded,
+            )),
         }
     }
 }
@@ -68,6 +128,12 @@ pub enum Halt {
 pub struct Training {
     /// Where it runs.
     pub backend: Backend,
+    /// On which devices of it, with [`run`](Self::run).
+    pub spread: Spread,
+    /// Those devices; by default the backend's, as often as there are to be.
+    pub devices: Vec<Device>,
+    /// Whether each loss is read in its step, and by a metric.
+    pub reads: bool,
     /// How many epochs.
     pub epochs: usize,
     /// How many items are in an epoch. 22, in 6 batches, by default.
@@ -84,6 +150,10 @@ pub struct Training {
     pub broken_item: Option<usize>,
     /// Workers of Burn's loader; 0 by default. With any, batches come in no certain order.
     pub workers: usize,
+    /// Whether random numbers are drawn in the training: noise in the batcher, and dropout.
+    pub draws: bool,
+    /// Whether there is a batch normalisation.
+    pub norm: bool,
     /// Whether the loader does not tell how far it is.
     pub silent_loader: bool,
     /// The first and the last optimizer step after which a parameter is NaN, counted from 1 in each
@@ -101,7 +171,7 @@ pub struct Training {
 
 /// What came of a run.
 pub struct Run {
-    /// Parameters and running statistics at the end.
+    /// Parameters and running statistics at the end; nothing if they can't be read after an error.
     pub weights: Record,
     /// Optimizer steps that the model has seen.
     pub steps: usize,
@@ -134,6 +204,9 @@ impl Training {
     pub fn new(backend: Backend) -> Self {
         Self {
             backend,
+            spread: Spread::One,
+            devices: Vec::new(),
+            reads: true,
             epochs: 3,
             items: 22,
             batch_size: 4,
@@ -142,6 +215,8 @@ impl Training {
             column_layout: false,
             broken_item: None,
             workers: 0,
+            draws: true,
+            norm: true,
             silent_loader: false,
             poisoned: None,
             summary: false,
@@ -158,7 +233,24 @@ impl Training {
 
     /// Runs it with the one line, until it ends or is halted.
     pub fn run(&self, backup: BackupAndRestore, halt: Halt) -> Run {
-        self.run_with(halt, |training| training.backup_and_restore(backup))
+        self.run_with(halt, |training| {
+            training.backup_and_restore(self.spread_over_devices(backup))
+        })
+    }
+
+    /// The backup with the devices to train on.
+    pub fn spread_over_devices(&self, backup: BackupAndRestore) -> BackupAndRestore {
+        let devices = match self.devices.is_empty() {
+            true => vec![self.backend.device(); self.spread.devices()],
+            false => self.devices.clone(),
+        };
+        match self.spread {
+            Spread::Ddp(_) => backup.ddp_on_host(devices),
+            spread => match spread.execution(devices) {
+                Some(execution) => backup.execution(execution),
+                None => backup,
+            },
+        }
     }
 
     /// Runs it with what `configure` adds to Burn's builder.
@@ -191,7 +283,7 @@ impl Training {
                 items: self.items,
                 broken: self.broken_item,
             };
-            let loader = noisy_loader(data, self.batch_size, seed, self.workers);
+            let loader = noisy_loader(data, self.batch_size, seed, self.workers, self.draws);
             match self.silent_loader {
                 true => Arc::new(Silent(loader)),
                 false => loader,
@@ -199,17 +291,19 @@ impl Training {
         };
 
         let mut training = SupervisedTraining::new(artifacts.path(), loader(11), loader(12))
-            .metrics((
-                AccuracyMetric::new(),
-                LossMetric::new(),
-                LearningRateMetric::new(),
-            ))
             .num_epochs(self.epochs)
             .with_interrupter(interrupter)
             .renderer(Box::new(RecordingRenderer::new(calls.clone())))
             .with_application_logger(None)
             .with_checkpointing_strategy(EachEpoch)
             .with_custom_checkpointers(keeper.clone(), keeper.clone(), keeper.clone());
+        if self.reads {
+            training = training.metrics((
+                AccuracyMetric::new(),
+                LossMetric::new(),
+                LearningRateMetric::new(),
+            ));
+        }
         training = if self.summary {
             training.summary()
         } else {
@@ -225,9 +319,16 @@ impl Training {
             error,
             ..
         } = configure(training).launch(learner);
+        let read = catch_unwind(AssertUnwindSafe(|| (model_records(&model), model.steps())));
+        let (weights, steps) = match read {
+            Ok(read) => read,
+            // The device may be gone.
+            Err(_) if error.is_some() => Default::default(),
+            Err(panic) => resume_unwind(panic),
+        };
         Run {
-            weights: model_records(&model),
-            steps: model.steps(),
+            weights,
+            steps,
             records: keeper.records(),
             losses: hooks.losses(),
             calls: calls.list(),
@@ -250,14 +351,27 @@ impl Training {
 
     /// The model at the very first start.
     pub fn model(&self, hooks: Hooks) -> Net {
-        let device = self.backend.device();
+        let first = self.devices.first().cloned();
+        let device = first.unwrap_or_else(|| self.backend.device());
         device.seed(self.weights_seed);
         let layout = if self.column_layout {
             LinearLayout::Col
         } else {
             LinearLayout::Row
         };
-        Net::new(self.hidden, layout, self.tuning, &device.autodiff(), hooks)
+        let net = Net::new(self.hidden, layout, self.tuning, &device.autodiff(), hooks);
+        let net = match self.draws {
+            true => net,
+            false => net.without_dropout(),
+        };
+        let net = match self.norm {
+            true => net,
+            false => net.without_norm(),
+        };
+        match self.reads {
+            true => net,
+            false => net.without_reading(),
+        }
     }
 
     /// The learning-rate schedule, over the first three epochs.

@@ -3,6 +3,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use burn::tensor::Device;
+#[cfg(feature = "wgpu")]
+use burn::tensor::DeviceKind;
 use burn_backup_restore::SaveFreq;
 use clap::{Parser, ValueEnum};
 
@@ -47,6 +49,17 @@ pub enum DeviceName {
     Flex,
     #[cfg(feature = "ndarray")]
     Ndarray,
+    /// The best adapter of the machine.
+    #[cfg(feature = "wgpu")]
+    Wgpu,
+    #[cfg(feature = "vulkan")]
+    Vulkan,
+    #[cfg(feature = "metal")]
+    Metal,
+    #[cfg(feature = "cuda")]
+    Cuda,
+    #[cfg(feature = "rocm")]
+    Rocm,
 }
 
 impl DeviceName {
@@ -56,6 +69,16 @@ impl DeviceName {
             #[cfg(feature = "ndarray")]
             #[expect(deprecated, reason = "as long as Burn has it, backups work on it")]
             Self::Ndarray => Device::ndarray(),
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => Device::wgpu(DeviceKind::DefaultDevice),
+            #[cfg(feature = "vulkan")]
+            Self::Vulkan => Device::vulkan(DeviceKind::DefaultDevice),
+            #[cfg(feature = "metal")]
+            Self::Metal => Device::metal(DeviceKind::DefaultDevice),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Device::cuda(0),
+            #[cfg(feature = "rocm")]
+            Self::Rocm => Device::rocm(0),
         }
     }
 }

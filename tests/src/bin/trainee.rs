@@ -1,6 +1,11 @@
 //! A training in a process of its own, which does what it is told.
 //!
-//! `trainee BACKEND BACKUP_DIR FREQUENCY [WHAT@AT]..`: `FREQUENCY` is a number of batches, or 0 for
+//! `trainee serve PORT DEVICES` serves so many devices of the CPU on this port of the loopback
+//! interface, or on a free one for port 0, and says first `listening ADDRESS`.
+//!
+//! `trainee BACKEND BACKUP_DIR FREQUENCY [WHAT@AT]..`: `BACKEND` is one of this process, or the address of
+//! a server with `main=`, for the first two of its devices with the optimizer on the first one, with
+//! `sharded=`, for both of them to optimize, or with `one=`. `FREQUENCY` is a number of batches, or 0 for
 //! each epoch. What it is told to do, and in which of its batches or calls, counted from 1, or 0
 //! for before the training:
 //!
@@ -8,6 +13,7 @@
 //!   `abort-in-call`: in that call to the filesystem.
 //! - `stop`: to be stopped in that training batch, as by its user.
 //! - `keep`: to keep the backup at its end; `keep-all`: to keep all generations.
+//! - `replaced`: to set another training strategy after the backups.
 //! - `fill`: to fill the disk that `BACKUP_DIR` is on; `free`: to free it again.
 //! - `wait`: to say `waiting`, and wait for a line on the standard input.
 //!
@@ -18,26 +24,32 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use burn::train::Interrupter;
+use burn::remote::RemoteHost;
+use burn::server::{RemoteServer, WebSocketTransport};
+use burn::tensor::Device;
+use burn::train::{Interrupter, TrainingStrategy};
 use burn_backup_restore::{BackupExt as _, SaveFreq};
 use burn_backup_store::Filesystem;
 use burn_backup_store::testing::FaultyFilesystem;
-use burn_backup_tests::{Backend, Halt, Hooks, Training};
+use burn_backup_tests::{Backend, Halt, Hooks, Spread, Training};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [what, port, devices] = arguments.as_slice()
+        && what == "serve"
+    {
+        return serve(port.parse().unwrap(), devices.parse().unwrap());
+    }
     let [backend, backup_dir, frequency, told @ ..] = arguments.as_slice() else {
         eprintln!("usage: trainee BACKEND BACKUP_DIR FREQUENCY [WHAT@AT]..");
         std::process::exit(2);
     };
-    let backend = Backend::ALL
-        .iter()
-        .find(|known| format!("{known:?}") == *backend)
-        .unwrap();
+    let training = training_on(backend);
     let frequency = match frequency.parse().unwrap() {
         0 => SaveFreq::Epoch,
         steps => SaveFreq::Steps(steps),
@@ -65,6 +77,7 @@ fn main() {
     let interrupter = Interrupter::new();
     let stopped = interrupter.clone();
     let handle = backup.handle();
+    let is_replaced = told_of("replaced").is_some();
     let ballast = Path::new(backup_dir).with_file_name("ballast");
     let act = move |at: usize| {
         for (what, when) in &told {
@@ -74,12 +87,17 @@ fn main() {
         }
     };
     act(0);
-    let run = Training::new(*backend).run_with_learner(
+    let backup = training.spread_over_devices(backup);
+    let run = training.run_with_learner(
         halt,
         |training, hooks: Hooks| training.learner(hooks.on_train(act)),
         |training| {
             let training = training.with_interrupter(interrupter);
-            training.backup_and_restore(backup)
+            let training = training.backup_and_restore(backup);
+            match is_replaced {
+                true => training.with_training_strategy(TrainingStrategy::default()),
+                false => training,
+            }
         },
     );
 
@@ -97,6 +115,34 @@ fn main() {
         _ => format!("{:?}", run.records),
     };
     println!("records {records}");
+}
+
+/// The training on the backend, or on the server, that `backend` names.
+fn training_on(backend: &str) -> Training {
+    let Some((spread, address)) = backend.split_once('=') else {
+        let known = |known: &&Backend| format!("{known:?}") == *backend;
+        return Training::new(*Backend::ALL.iter().find(known).unwrap());
+    };
+    let spread = match spread {
+        "main" => Spread::Main(2),
+        "sharded" => Spread::Sharded(2),
+        _ => Spread::One,
+    };
+    let mut devices = RemoteHost::websocket(address).devices().unwrap().into_vec();
+    devices.truncate(spread.devices());
+    Training {
+        spread,
+        devices,
+        ..Training::new(Backend::Flex)
+    }
+}
+
+fn serve(port: u16, devices: usize) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+    println!("listening ws://{}", listener.local_addr().unwrap());
+    let transport = WebSocketTransport::from_listener(listener);
+    let devices = vec![Device::flex(); devices];
+    RemoteServer::new(devices).serve(transport).unwrap();
 }
 
 fn obey(what: &str, ballast: &Path, interrupter: &Interrupter) {

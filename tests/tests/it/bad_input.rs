@@ -1,7 +1,7 @@
 //! Bad input: a clear error before the first batch, the backup untouched.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use burn::lr_scheduler::constant::ConstantLr;
@@ -14,6 +14,7 @@ use burn_backup_restore::{BackupAndRestore, BackupError, BackupExt as _, SaveFre
 use burn_backup_store::testing::{FaultyFilesystem, Operation};
 use burn_backup_tests::{Backend, Halt, Hooks, Run, Training, model_records};
 
+use crate::process::trainee;
 use crate::support::{contents, undisturbed};
 
 /// The run was refused, and the message says all of `says`.
@@ -86,16 +87,10 @@ fn settings_that_make_no_sense_are_refused_and_nothing_is_created() {
         &["keep_last(0)", "give 1 or more"],
     );
     refused(Training::backup(""), &["path is empty", "name a directory"]);
-    let two = vec![Device::flex(), Device::flex()];
+    let none = ExecutionStrategy::multi(Vec::new(), MultiDeviceOptim::OptimSharded);
     refused(
-        Training::backup(&dir).execution(ExecutionStrategy::multi(
-            two,
-            MultiDeviceOptim::OptimMainDevice,
-        )),
-        &[
-            "ExecutionStrategy::MultiDevice",
-            "use ExecutionStrategy::SingleDevice",
-        ],
+        Training::backup(&dir).execution(none),
+        &["ExecutionStrategy::MultiDevice", "no devices"],
     );
 }
 
@@ -385,4 +380,74 @@ fn a_refused_training_ends_for_the_renderer_and_returns_the_model() {
     let _exclusive = Training::exclusive();
     let untrained = training.model(Hooks::default());
     assert!(run.weights == model_records(&untrained));
+}
+
+#[test]
+fn a_training_strategy_set_after_the_line_says_aloud_that_it_runs_without_backups() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    for (told, is_told_off) in [(&["replaced@1"][..], true), (&[], false)] {
+        let output = trainee(Backend::Flex, &dir, 1, told).output().unwrap();
+        assert!(output.status.success());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let says =
+            stderr.contains("WITHOUT BACKUPS") && stderr.contains("the last line before launch");
+        assert_eq!(says, is_told_off, "{stderr}");
+        assert!(!dir.exists());
+    }
+}
+
+#[test]
+fn gradient_checkpointing_is_passed_on_by_the_backups_builder() {
+    let plain = Training::new(Backend::Flex);
+    let training = Training {
+        devices: vec![Device::flex().autodiff().gradient_checkpointing()],
+        ..plain.clone()
+    };
+    let expected = undisturbed(&plain);
+    let scratch = tempfile::tempdir().unwrap();
+    let backup = || Training::backup(scratch.path()).gradient_checkpointing();
+    // It shows nowhere but on the device of the batches.
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    for halt in [Halt::Stop(8), Halt::Never] {
+        let run = training.run_with_learner(
+            halt,
+            |training, hooks: Hooks| {
+                let seen = seen.clone();
+                training.learner(hooks.on_device(move |device| {
+                    let strategy = device.gradient_checkpointing_strategy();
+                    seen.lock().unwrap().push(format!("{strategy:?}"));
+                }))
+            },
+            |builder| builder.backup_and_restore(backup()),
+        );
+        assert!(run.error.is_none());
+        if halt == Halt::Never {
+            assert!(run.weights == expected.weights);
+        }
+    }
+    let seen = seen.lock().unwrap();
+    assert_eq!(seen.len(), 18);
+    assert!(
+        seen.iter().all(|strategy| strategy == "Some(Balanced)"),
+        "{seen:?}"
+    );
+}
+
+/// Burn panics in the first operation on both a batch and a parameter.
+#[test]
+fn gradient_checkpointing_on_a_model_made_without_it_is_refused() {
+    let training = Training::new(Backend::Flex);
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    let run = training.run(Training::backup(&dir).gradient_checkpointing(), Halt::Never);
+    assert_refused(
+        &run,
+        &[
+            "Balanced",
+            "Disabled",
+            "device.autodiff().gradient_checkpointing()",
+        ],
+    );
+    assert!(!dir.exists());
 }

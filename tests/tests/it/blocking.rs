@@ -27,8 +27,7 @@ fn interrupted_at_any_batch_a_training_with_blocking_snapshots_ends_as_if_undist
         assert_exact(&training, &expected, blocking(SaveFreq::Steps(1)), &[]);
         let frequencies = match backend {
             Backend::Flex => &[SaveFreq::Epoch, SaveFreq::Steps(1), SaveFreq::Steps(4)][..],
-            #[cfg(feature = "ndarray")]
-            Backend::NdArray => &[SaveFreq::Steps(1)],
+            _ => &[SaveFreq::Steps(1)],
         };
         for &frequency in frequencies {
             for batch in 1..=18 {

@@ -113,7 +113,7 @@ fn early_stopping_is_an_end_too() {
 
     let longer = Training {
         epochs: 60,
-        ..training
+        ..training.clone()
     };
     for training in [&training, &longer] {
         let again = run_kept(training);

@@ -44,7 +44,7 @@ fn after_a_nanosecond_every_batch_and_every_epoch_is_saved() {
     // Gradients are accumulated over four batches, or what is left of an epoch.
     let accumulating = Training {
         accumulation: Some(4),
-        ..training
+        ..training.clone()
     };
     assert_eq!(backups(&accumulating, NANOSECOND), 2 * 3 + 3);
 }

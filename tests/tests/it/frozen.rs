@@ -128,7 +128,7 @@ fn what_a_restart_begins_with_is_of_no_account() {
         let expected = undisturbed(&training);
         let other = Training {
             weights_seed: 4,
-            ..training
+            ..training.clone()
         };
         assert!(undisturbed(&other).weights != expected.weights);
         for batch in [1, 2, 4] {
@@ -423,7 +423,7 @@ fn a_backup_of_another_frozen_backbone_is_refused_and_not_touched() {
             width: 601,
             ..Tuning::DEFAULT
         }),
-        ..training
+        ..training.clone()
     };
     let none = Training {
         tuning: None,
@@ -459,7 +459,7 @@ fn what_is_unfrozen_or_frozen_between_two_runs_is_saved_all_the_same() {
             is_frozen: false,
             ..Tuning::DEFAULT
         }),
-        ..frozen
+        ..frozen.clone()
     };
     for (first, then) in [(&frozen, &unfrozen), (&unfrozen, &frozen)] {
         let run = |halts: &[Halt]| -> Run {

@@ -5,11 +5,14 @@
     reason = "a test fails by panicking"
 )]
 
+mod backends;
 mod bad_input;
 mod blocking;
 mod burn_parity;
 mod completion;
 mod crash;
+mod cuda;
+mod devices;
 mod disk;
 mod edited;
 mod exact;
@@ -17,10 +20,13 @@ mod failures;
 mod formats;
 mod frequency;
 mod frozen;
+#[cfg(any(feature = "wgpu", feature = "cuda"))]
+mod gpu;
 mod keras;
 mod optimizers;
 mod poisoned;
 mod power_cut;
 mod process;
 mod race;
+mod remote;
 mod support;

@@ -10,9 +10,14 @@ use burn_backup_tests::Backend;
 /// A process that trains with a backup every `frequency` batches, or each epoch if that is 0, and
 /// does what it is `told` (see the binary `trainee`).
 pub fn trainee(backend: Backend, backup_dir: &Path, frequency: usize, told: &[&str]) -> Command {
+    trainee_on(&format!("{backend:?}"), backup_dir, frequency, told)
+}
+
+/// The same on a backend, or a server, that is called so.
+pub fn trainee_on(backend: &str, backup_dir: &Path, frequency: usize, told: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trainee"));
     command
-        .arg(format!("{backend:?}"))
+        .arg(backend)
         .arg(backup_dir)
         .arg(frequency.to_string())
         .args(told);

@@ -29,6 +29,8 @@ pub fn assert_exact(
     let dir = scratch.path().join("backup");
     let mut losses = BTreeMap::new();
     let mut trained = 0;
+    // A round of one batch per device counts as one.
+    let devices = training.spread.devices();
     let mut run_once = |halt, before: Option<&Halt>| {
         let backup = configure(Training::backup(&dir));
         let handle = backup.handle();
@@ -47,15 +49,16 @@ pub fn assert_exact(
             Some(Halt::Fail(_)) => assert!(lost >= 1, "the batch of the error is lost"),
             _ => assert_eq!(trained, 0),
         }
-        for (batch, loss) in (trained_before..).zip(&run.losses) {
-            // A batch that is trained again, because its work was lost, goes the same way again.
-            let first_time = losses.insert(batch, loss.clone());
+        for (step, round) in (trained_before..).zip(rounds(&run, devices)) {
+            // What is trained again, because its work was lost, goes the same way again.
+            let first_time = losses.insert(step, round.clone());
             assert!(
-                first_time.is_none_or(|first| first == *loss),
-                "batch {batch} in {halts:?}"
+                first_time.is_none_or(|first| first == round),
+                "step {step} in {halts:?}, {:?}",
+                training.spread
             );
         }
-        trained = trained_before + run.losses.len() as u64;
+        trained = trained_before + (run.losses.len() / devices) as u64;
         run
     };
 
@@ -80,14 +83,31 @@ pub fn assert_exact(
         "records after {halts:?}"
     );
     let logged = validation_metrics(&run);
-    assert!(!logged.is_empty() && validation_metrics(undisturbed).ends_with(&logged));
+    assert!(
+        !logged.is_empty() && validation_metrics(undisturbed).ends_with(&logged),
+        "metrics of the validation after {halts:?}, {:?}",
+        training.spread
+    );
     assert!(
         batch_metrics(undisturbed).ends_with(&batch_metrics(&run)),
         "metrics of the batches after {halts:?}"
     );
     let losses: Vec<_> = losses.into_values().collect();
-    assert!(losses == undisturbed.losses, "losses after {halts:?}");
+    assert!(
+        losses == rounds(undisturbed, devices),
+        "losses after {halts:?}"
+    );
     assert!(!dir.exists(), "deleted after success");
+}
+
+/// The losses of each round, in no certain order: under DDP nobody says which device is first.
+fn rounds(run: &Run, devices: usize) -> Vec<Vec<Vec<u8>>> {
+    let rounds = run.losses.chunks(devices).map(|round| {
+        let mut round = round.to_vec();
+        round.sort();
+        round
+    });
+    rounds.collect()
 }
 
 /// Ends the training at the first epoch whose validation loss is no better than before.
@@ -172,4 +192,23 @@ pub fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
         }
     }
     found
+}
+
+/// The largest difference between two records' numbers, of 32 bits.
+pub fn difference(one: &Record, other: &Record) -> f32 {
+    assert!(one.keys().eq(other.keys()));
+    let mut worst = 0.0_f32;
+    for (name, bytes) in one {
+        let numbers = |bytes: &[u8]| -> Vec<f32> {
+            // They come after the type and the shape.
+            let at = bytes.windows(2).position(|two| two == b"} ").unwrap() + 2;
+            let numbers = bytes.get(at..).unwrap().chunks_exact(4);
+            let numbers = numbers.map(|four| f32::from_le_bytes(four.try_into().unwrap()));
+            numbers.collect()
+        };
+        for (one, other) in numbers(bytes).iter().zip(numbers(&other[name])) {
+            worst = worst.max((one - other).abs());
+        }
+    }
+    worst
 }

@@ -1,0 +1,141 @@
+//! The GPU, or the software that stands in for one; with Burn's fusion and autotune, and without.
+
+use burn_backup_restore::{SaveFreq, Snapshot};
+use burn_backup_store::testing::report;
+use burn_backup_tests::{Backend, Halt, Spread, Training};
+
+use crate::process::{run, run_well, trainee};
+use crate::support::{assert_exact, generations, part, undisturbed};
+
+/// An undisturbed training, when each kernel has been chosen and will not be chosen again: with
+/// another one, sums would differ in their last digits.
+fn warm(training: &Training) -> burn_backup_tests::Run {
+    let mut before = undisturbed(training);
+    for _ in 0..5 {
+        let run = undisturbed(training);
+        if run.weights == before.weights {
+            return run;
+        }
+        before = run;
+    }
+    panic!("{:?} differs from run to run", training.backend);
+}
+
+#[test]
+fn interrupted_on_a_gpu_it_ends_as_if_undisturbed() {
+    for &backend in Backend::GPU {
+        let training = Training::new(backend);
+        let expected = warm(&training);
+        for (frequency, halt) in [
+            (SaveFreq::Steps(1), Halt::Stop(8)),
+            (SaveFreq::Steps(4), Halt::Fail(9)),
+            (SaveFreq::Epoch, Halt::Stop(12)),
+            (SaveFreq::Epoch, Halt::StopInValidation(8)),
+        ] {
+            assert_exact(&training, &expected, |b| b.save_freq(frequency), &[halt]);
+        }
+        let halts = [Halt::Stop(7), Halt::Fail(3), Halt::Stop(2)];
+        assert_exact(&training, &expected, |b| b.save_freq(1), &halts);
+    }
+}
+
+#[test]
+fn on_several_devices_of_a_gpu_it_ends_as_if_undisturbed() {
+    for &backend in Backend::GPU {
+        for spread in [Spread::Main(2), Spread::Sharded(2)] {
+            let training = Training {
+                spread,
+                ..Training::new(backend)
+            };
+            let expected = warm(&training);
+            for halt in [Halt::Stop(4), Halt::Fail(8)] {
+                assert_exact(&training, &expected, |b| b.save_freq(1), &[halt]);
+            }
+        }
+    }
+}
+
+/// Records are read on a thread of their own while the training goes on: with fusion, that is where
+/// handles of tensors used to get lost. The truth is what is read while the training waits.
+#[test]
+fn hundreds_of_backups_in_a_row_hold_their_moments_and_leave_the_training_as_it_is() {
+    for &backend in Backend::GPU {
+        for (spread, epochs) in [
+            (Spread::One, 34),
+            (Spread::Main(2), 34),
+            (Spread::Sharded(2), 7),
+        ] {
+            let training = Training {
+                spread,
+                epochs,
+                ..Training::new(backend)
+            };
+            let run = |snapshot| {
+                let scratch = tempfile::tempdir().unwrap();
+                let backup = Training::backup(scratch.path())
+                    .save_freq(1)
+                    .snapshot(snapshot)
+                    .keep_last(usize::MAX)
+                    .delete_checkpoint(false);
+                let handle = backup.handle();
+                let run = training.run(backup, Halt::Never);
+                assert!(run.error.is_none(), "{:?}", run.error);
+                assert_eq!(handle.stats().failed, 0, "{spread:?}");
+                (scratch, run)
+            };
+            let (blocking, expected) = run(Snapshot::Blocking);
+            let (shared, run) = run(Snapshot::Shared);
+            assert!(run.weights == expected.weights, "{spread:?}");
+            assert!(run.records == expected.records, "{spread:?}");
+
+            let names = generations(shared.path());
+            assert_eq!(names, generations(blocking.path()));
+            assert!(names.len() >= 3 * epochs, "{}", names.len());
+            let wrong = names.iter().filter(|name| {
+                let number = name.parse().unwrap();
+                ["model", "optimizer", "scheduler"].iter().any(|name| {
+                    part(shared.path(), number, name) != part(blocking.path(), number, name)
+                })
+            });
+            let wrong: Vec<_> = wrong.collect();
+            assert!(wrong.is_empty(), "{spread:?}: {wrong:?} of {}", names.len());
+            report(&format!(
+                "{backend:?}, {spread:?}: {} backups in a row",
+                names.len()
+            ));
+        }
+    }
+}
+
+/// Variables of the environment that leave wgpu without an adapter.
+const NO_ADAPTER: [(&str, &str); 4] = [
+    ("VK_DRIVER_FILES", "/nonexistent"),
+    ("VK_ICD_FILENAMES", "/nonexistent"),
+    // Nor that of OpenGL, which is the next choice.
+    ("__EGL_VENDOR_LIBRARY_FILENAMES", "/nonexistent"),
+    ("LIBGL_DRIVERS_PATH", "/nonexistent"),
+];
+
+#[test]
+fn without_an_adapter_a_training_on_the_cpu_says_what_to_set_and_then_resumes() {
+    if !Backend::GPU.iter().any(|gpu| format!("{gpu:?}") == "Wgpu") {
+        return;
+    }
+    let backend = Backend::Flex;
+    let expected = undisturbed(&Training::new(backend));
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    let (status, _) = run(trainee(backend, &dir, 1, &["abort@8"]).envs(NO_ADAPTER));
+    assert!(!status.success());
+    // Burn puts the optimizer's state on its default device first, which would be a GPU here.
+    let said = run_well(trainee(backend, &dir, 1, &[]).envs(NO_ADAPTER));
+    assert!(said.error.contains("BURN_DEVICE"), "{}", said.error);
+    assert!(dir.join("generations").exists());
+
+    let mut right = trainee(backend, &dir, 1, &[]);
+    let said = run_well(right.envs(NO_ADAPTER).env("BURN_DEVICE", "flex"));
+    assert_eq!(said.error, "");
+    assert!(said.restored >= 6, "{}", said.restored);
+    assert!(said.weights == format!("{:?}", expected.weights));
+    assert!(said.records == format!("{:?}", expected.records));
+}
