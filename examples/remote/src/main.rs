@@ -1,0 +1,21 @@
+//! Trains on the devices of another process, with the backups on this side. Kill either of the two,
+//! start it again, and compare the last line with that of a run that was left alone.
+
+mod arguments;
+mod crash;
+mod data;
+mod digest;
+mod model;
+mod serve;
+mod train;
+
+use clap::Parser as _;
+
+use arguments::{Arguments, Command};
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Serve(arguments) => serve::serve(&arguments),
+        Command::Train(arguments) => train::train(&arguments),
+    }
+}
