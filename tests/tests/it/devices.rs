@@ -11,8 +11,9 @@ use burn_backup_tests::{Backend, Halt, Hooks, Net, Run, Spread, Training};
 
 use crate::support::{assert_exact, contents, stop_early, undisturbed};
 
-const SPREADS: [Spread; 5] = [
+const SPREADS: [Spread; 6] = [
     Spread::Main(2),
+    Spread::Main(3),
     Spread::Sharded(2),
     Spread::Ddp(1),
     Spread::Ddp(2),
@@ -20,19 +21,13 @@ const SPREADS: [Spread; 5] = [
 ];
 
 fn spread(spread: Spread) -> Training {
-    let training = Training {
+    Training {
         spread,
-        ..Training::new(Backend::Flex)
-    };
-    match spread {
         // The generators of the CPU belong to the process, and the steps of DDP can't take turns.
-        Spread::Ddp(workers @ 2..) => Training {
-            draws: false,
-            // Burn adds up running statistics in no certain order, which tells with three.
-            norm: workers == 2,
-            ..training
-        },
-        _ => training,
+        draws: !matches!(spread, Spread::Ddp(2..)),
+        // Burn adds up running statistics in no certain order, which tells with three.
+        norm: spread.devices() <= 2,
+        ..Training::new(Backend::Flex)
     }
 }
 
