@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn parameters_are_called_what_burns_optimizers_call_them() {
-        let device = Device::default().autodiff();
+        let device = Device::flex().autodiff();
         let model = (
             vec![
                 LinearConfig::new(3, 4).init(&device),

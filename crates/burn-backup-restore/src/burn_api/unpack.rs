@@ -198,14 +198,14 @@ mod tests {
     type Model = (Linear, Conv2d);
 
     fn model() -> Model {
-        let device = Device::default().autodiff();
+        let device = Device::flex().autodiff();
         let linear = LinearConfig::new(3, 4).init(&device);
         (linear, Conv2dConfig::new([1, 2], [2, 2]).init(&device))
     }
 
     /// Trains `model` for some steps, each with other gradients.
     fn train(optimizer: &mut ModuleOptimizer, mut model: Model, steps: usize) -> Model {
-        let device = Device::default().autodiff();
+        let device = Device::flex().autodiff();
         for step in 1..=steps {
             let (linear, conv) = &model;
             let input = Tensor::random([5, 3], Distribution::Default, &device);
