@@ -121,8 +121,8 @@ pub(crate) struct Engine<M: LearnerModel> {
     /// The interval that was logged last.
     logged_interval: Option<u64>,
     state: TrainingState,
-    /// As it was when the training was launched.
-    restored: TrainingState,
+    /// Among how many devices the data is split now.
+    split: Option<usize>,
     is_restored: bool,
     has_stepped_here: bool,
     committed: Option<Moment>,
@@ -182,12 +182,7 @@ impl<M: LearnerModel> Engine<M> {
                 frozen: Frozen::default(),
             },
         };
-        let Restored {
-            state: restored,
-            frozen,
-        } = restored;
-        let mut state = restored.clone();
-        state.split_among(surroundings.split);
+        let Restored { state, frozen } = restored;
         let desk = Desk {
             store: store.clone(),
             handle: settings.handle.clone(),
@@ -218,7 +213,7 @@ impl<M: LearnerModel> Engine<M> {
             logged_interval: None,
             committed: is_restored.then(|| state.moment()),
             state,
-            restored,
+            split: surroundings.split,
             is_restored,
             has_stepped_here: false,
             at_optimizer_step: None,
@@ -287,12 +282,7 @@ impl<M: LearnerModel> Engine<M> {
 
     /// Where to take the training up, whose loader has `train_items` in an epoch.
     pub(crate) fn resumption(&self, train_items: usize) -> Result<Resumption, TrainingError> {
-        Resumption::new(
-            &self.restored,
-            self.state.split,
-            train_items,
-            self.store.path(),
-        )
+        Resumption::new(&self.state, self.split, train_items, self.store.path())
     }
 
     /// The seeds for the next batch, if steps are seeded.
@@ -300,7 +290,7 @@ impl<M: LearnerModel> Engine<M> {
         self.state.reseed_steps.then(|| StepSeeds {
             run_seed: self.store.identity().run_seed,
             global_step: self.state.position.global_step,
-            is_split: self.state.split.is_some(),
+            is_split: self.split.is_some(),
         })
     }
 
@@ -332,7 +322,7 @@ impl<M: LearnerModel> Engine<M> {
     /// One more batch is trained on each device, after which the loaders are this far. `has_stepped`
     /// says that the optimizer has used the gradients.
     pub(crate) fn step_done(&mut self, learner: &Learner<M>, items: &[Items], has_stepped: bool) {
-        self.state.after_step(items);
+        self.state.after_step(items, self.split);
         self.has_stepped_here |= has_stepped;
 
         let position = self.state.position;

@@ -18,7 +18,7 @@ pub(crate) enum Purpose {
 
 /// The seed for `purpose` after `global_step` trained batches.
 pub(crate) fn derive(run_seed: u64, purpose: Purpose, global_step: u64) -> u64 {
-    hash(&[run_seed, purpose as u64, global_step])
+    hash([run_seed, purpose as u64, global_step])
 }
 
 /// The seed for `purpose`, after `global_step` trained batches, of the device with this index.
@@ -28,12 +28,11 @@ pub(crate) fn derive_for_device(
     global_step: u64,
     device: usize,
 ) -> u64 {
-    hash(&[run_seed, purpose as u64, global_step, device as u64])
+    hash([run_seed, purpose as u64, global_step, device as u64])
 }
 
-fn hash(words: &[u64]) -> u64 {
-    let bytes: Vec<_> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    xxh3_64(&bytes)
+fn hash<const WORDS: usize>(words: [u64; WORDS]) -> u64 {
+    xxh3_64(words.map(u64::to_le_bytes).as_flattened())
 }
 
 #[cfg(test)]

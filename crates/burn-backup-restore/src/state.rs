@@ -37,7 +37,8 @@ pub(crate) struct TrainingState {
     /// The epoch that the very first start began with; more than 1 after Burn's `.checkpoint(n)`.
     pub first_epoch: usize,
     pub data: DataProgress,
-    /// Among how many devices the data is split; `None` if it is not, as on a single device.
+    /// Among how many devices the data of the last batch was split; `None` if it was not, as on a
+    /// single device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<usize>,
     /// What the loaders of the other devices said of their progress, in the order of the devices.
@@ -80,20 +81,9 @@ impl TrainingState {
 
     /// What the loader of the device with this index said of its progress, if that is known.
     pub(crate) fn recorded(&self, device: usize) -> Option<&DataProgress> {
-        let recorded = match device.checked_sub(1) {
+        match device.checked_sub(1) {
             None => Some(&self.data),
             Some(other) => self.other_data.get(other),
-        };
-        recorded.filter(|data| data.items_total > 0)
-    }
-
-    /// The training goes on with its data `split` among so many devices.
-    pub(crate) fn split_among(&mut self, split: Option<usize>) {
-        if self.split != split {
-            // What the loaders said, they will not say again.
-            self.data = DataProgress::default();
-            self.other_data.clear();
-            self.split = split;
         }
     }
 
@@ -109,9 +99,11 @@ impl TrainingState {
         }
     }
 
-    /// One more round of batches is trained, after which the loaders say this of their progress.
-    pub(crate) fn after_step(&mut self, items: &[Items]) {
+    /// One more round of batches is trained, of data `split` among so many devices, after which the
+    /// loaders say this of their progress.
+    pub(crate) fn after_step(&mut self, items: &[Items], split: Option<usize>) {
         self.position = self.position.after_step();
+        self.split = split;
         let others = items.len().saturating_sub(1);
         self.other_data.resize(others, DataProgress::default());
         let recorded = std::iter::once(&mut self.data).chain(&mut self.other_data);

@@ -51,14 +51,15 @@ impl BackupStrategy {
 
     /// What the training runs on; on the learner's own device by default, as in Burn.
     fn execution<M: LearnerModel>(&self, learner: &Learner<M>) -> Result<Execution, BackupError> {
-        #[cfg(feature = "testing")]
-        if let Some(devices) = &self.settings.ddp_on_host {
-            return Ok(Execution::Ddp(self.autodiff(devices), Reduction::OnHost));
-        }
         let devices = |strategy, devices: &[Device]| match devices {
             [] => Err(BackupError::NoDevices { strategy }),
             devices => Ok(self.autodiff(devices)),
         };
+        #[cfg(feature = "testing")]
+        if let Some(on_host) = &self.settings.ddp_on_host {
+            let devices = devices("DistributedDataParallel", on_host)?;
+            return Ok(Execution::Ddp(devices, Reduction::OnHost));
+        }
         Ok(match &self.settings.execution {
             None => {
                 let device = learner.model().devices().into_iter().next();

@@ -451,3 +451,23 @@ fn gradient_checkpointing_on_a_model_made_without_it_is_refused() {
     );
     assert!(!dir.exists());
 }
+
+/// A loader that does not tell how far it is has nothing to compare but its batches.
+#[test]
+fn fewer_batches_are_refused_also_of_a_loader_that_does_not_tell_how_far_it_is() {
+    let training = Training {
+        silent_loader: true,
+        ..Training::new(Backend::Flex)
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    with_backup(&training, scratch.path(), 5);
+    let shorter = Training {
+        items: 12,
+        ..training
+    };
+    let run = shorter.run(Training::backup(scratch.path()), Halt::Never);
+    assert_refused(
+        &run,
+        &["the number of batches in an epoch", "was 5", "is 3 now"],
+    );
+}

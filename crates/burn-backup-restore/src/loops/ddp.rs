@@ -175,13 +175,6 @@ struct Worker<M: LearnerModel> {
     turns_taken: u64,
 }
 
-/// What is left of the epoch that a training is taken up in.
-enum EpochRest<'l, O> {
-    All,
-    Batches(Batches<'l, O>, usize),
-    Validation,
-}
-
 impl<M: LearnerModel> Worker<M> {
     fn work(mut self) {
         let (shared, interrupter) = (self.shared.clone(), self.plan.interrupter.clone());
@@ -210,7 +203,7 @@ impl<M: LearnerModel> Worker<M> {
             return self.lead(|training| training.ends(false));
         };
         for epoch in self.plan.epochs.clone() {
-            let rest = std::mem::replace(&mut rest, EpochRest::All);
+            let rest = std::mem::replace(&mut rest, Rest::WholeEpoch);
             self.train_epoch(epoch, &loader, rest)?;
             let mut vote = Vote::Train;
             // The others wait meanwhile.
@@ -234,9 +227,9 @@ impl<M: LearnerModel> Worker<M> {
     fn take_up<'l>(
         &mut self,
         loader: &'l TrainLoader<M>,
-    ) -> Option<EpochRest<'l, <M as TrainStep>::Input>> {
+    ) -> Option<Rest<'l, <M as TrainStep>::Input>> {
         let Some(resumption) = self.plan.resumption.clone() else {
-            return Some(EpochRest::All);
+            return Some(Rest::WholeEpoch);
         };
         let rest = self.in_turn(|worker| {
             let seed = || seed(&worker.device, worker.index, worker.seeds);
@@ -244,19 +237,19 @@ impl<M: LearnerModel> Worker<M> {
             have_drawn(&worker.device, worker.index, worker.seeds).and(rest)
         });
         let (vote, rest) = match rest {
-            Ok(Rest::WholeEpoch) => (Vote::Train, EpochRest::All),
+            Ok(Rest::WholeEpoch) => (Vote::Train, Rest::WholeEpoch),
             Ok(Rest::Batches { rest, skipped }) if rest.has_more() => {
-                (Vote::Train, EpochRest::Batches(rest, skipped))
+                (Vote::Train, Rest::Batches { rest, skipped })
             }
-            Ok(Rest::Batches { .. } | Rest::Validation) => (Vote::EndEpoch, EpochRest::Validation),
+            Ok(Rest::Batches { .. } | Rest::Validation) => (Vote::EndEpoch, Rest::Validation),
             Err(error) => {
                 self.plan.interrupter.fail(error);
-                (Vote::Leave, EpochRest::Validation)
+                (Vote::Leave, Rest::Validation)
             }
         };
         match self.shared.agreement.agree(vote) {
             Vote::Train | Vote::TrainLast => Some(rest),
-            Vote::EndEpoch => Some(EpochRest::Validation),
+            Vote::EndEpoch => Some(Rest::Validation),
             Vote::Leave => None,
         }
     }
@@ -266,12 +259,12 @@ impl<M: LearnerModel> Worker<M> {
         &mut self,
         epoch: usize,
         loader: &'l TrainLoader<M>,
-        rest: EpochRest<'l, <M as TrainStep>::Input>,
+        rest: Rest<'l, <M as TrainStep>::Input>,
     ) -> Result<(), Left> {
         let (mut batches, trained) = match rest {
-            EpochRest::All => (Batches::of(loader), 0),
-            EpochRest::Batches(batches, trained) => (batches, trained),
-            EpochRest::Validation => return self.lead(|training| training.engine.split_done()),
+            Rest::WholeEpoch => (Batches::of(loader), 0),
+            Rest::Batches { rest, skipped } => (rest, skipped),
+            Rest::Validation => return self.lead(|training| training.engine.split_done()),
         };
         self.lead(|training| training.split_begins(epoch))?;
         let is_done = self.train_batches(&mut batches, trained)?;

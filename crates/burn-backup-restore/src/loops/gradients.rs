@@ -50,23 +50,15 @@ impl<M: LearnerModel> Gradients<M> {
 
     /// Lets the scheduler and the optimizer step, and begins anew.
     pub(super) fn step(&mut self, learner: &mut Learner<M>) {
+        learner.lr_step();
         match self {
-            Self::OfOneBatch(slot) => {
-                let gradients = slot.take().unwrap_or_default();
-                learner.lr_step();
-                learner.optimizer_step(gradients);
-            }
-            Self::Summed { sum, .. } => {
-                let gradients = sum.grads();
-                learner.lr_step();
-                learner.optimizer_step(gradients);
-            }
+            Self::OfOneBatch(slot) => learner.optimizer_step(slot.take().unwrap_or_default()),
+            Self::Summed { sum, .. } => learner.optimizer_step(sum.grads()),
             Self::Sharded(sums) => {
                 let mut gradients = MultiGradientsParams::default();
                 for (sum, device) in sums {
                     gradients.grads.push((sum.grads(), device.clone()));
                 }
-                learner.lr_step();
                 learner.optimizer_step_multi(gradients);
             }
         }

@@ -7,7 +7,6 @@ use burn::train::{
     TrainingComponents, TrainingItem, ValidLoader,
 };
 
-use super::rounds::have_drawn;
 use crate::burn_api;
 use crate::engine::{Engine, Outlook};
 
@@ -176,7 +175,10 @@ impl<M: LearnerModel> Training<M> {
             let progress = iterator.progress();
             iteration += 1;
             // A batch's draws before those of the next one.
-            if let Err(error) = have_drawn(&self.main, 0, self.engine.step_seeds()) {
+            if self.engine.step_seeds().is_some()
+                && let Err(error) = self.main.flush()
+            {
+                let error = burn_api::device_failed(0, error.to_string());
                 self.components.interrupter.fail(error);
                 return;
             }
