@@ -26,7 +26,7 @@ use crate::error::{BackupError, with_causes};
 use crate::fast_forward::Resumption;
 use crate::handle::BackupHandle;
 use crate::restore::{Restored, restore};
-use crate::seed::{self, Purpose};
+use crate::seed::{self, Purpose, StepSeeds};
 use crate::snapshot::{Contents, ReadRecords, RunningStates, Shared, Snapshot, Taken};
 use crate::state::{Moment, Phase, TrainingState};
 use crate::trigger::{StepTime, Trigger};
@@ -66,46 +66,6 @@ pub(crate) enum Outlook {
 pub(crate) struct Ending {
     pub interrupted: Option<Interruption>,
     pub error: Option<Arc<TrainingError>>,
-}
-
-/// Where the seeds of a batch, and of the step on it, come from.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct StepSeeds {
-    run_seed: u64,
-    global_step: u64,
-    is_split: bool,
-}
-
-impl StepSeeds {
-    /// For fetching the batch of the device with this index, and with a single one for its step.
-    pub(crate) fn batch(self, device: usize) -> u64 {
-        match self.is_split {
-            false => seed::derive(self.run_seed, Purpose::Train, self.global_step),
-            true => self.derive(Purpose::Train, device),
-        }
-    }
-
-    /// For the step of the device with this index, where several have one at the same time.
-    pub(crate) fn step(self, device: usize) -> u64 {
-        self.derive(Purpose::Step, device)
-    }
-
-    /// Whether several devices draw in turns.
-    pub(crate) fn are_split(self) -> bool {
-        self.is_split
-    }
-
-    /// Those for the batch after it.
-    pub(crate) fn next(self) -> Self {
-        Self {
-            global_step: self.global_step + 1,
-            ..self
-        }
-    }
-
-    fn derive(self, purpose: Purpose, device: usize) -> u64 {
-        seed::derive_for_device(self.run_seed, purpose, self.global_step, device)
-    }
 }
 
 /// Backs up and restores one training.
@@ -290,7 +250,7 @@ impl<M: LearnerModel> Engine<M> {
         self.state.reseed_steps.then(|| StepSeeds {
             run_seed: self.store.identity().run_seed,
             global_step: self.state.position.global_step,
-            is_split: self.split.is_some(),
+            are_split: self.split.is_some(),
         })
     }
 

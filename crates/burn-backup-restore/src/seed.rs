@@ -16,18 +16,50 @@ pub(crate) enum Purpose {
     Step = 3,
 }
 
+/// Where the seeds of a batch, and of the step on it, come from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StepSeeds {
+    pub run_seed: u64,
+    /// How many batches are trained.
+    pub global_step: u64,
+    /// Whether several devices draw, in turns.
+    pub are_split: bool,
+}
+
+impl StepSeeds {
+    /// For fetching the batch of the device with this index, and with a single one for its step.
+    pub(crate) fn batch(self, device: usize) -> u64 {
+        match self.are_split {
+            false => derive(self.run_seed, Purpose::Train, self.global_step),
+            true => self.derive(Purpose::Train, device),
+        }
+    }
+
+    /// For the step of the device with this index, where several have one at the same time.
+    pub(crate) fn step(self, device: usize) -> u64 {
+        self.derive(Purpose::Step, device)
+    }
+
+    /// Those for the batch after it.
+    pub(crate) fn next(self) -> Self {
+        Self {
+            global_step: self.global_step + 1,
+            ..self
+        }
+    }
+
+    fn derive(self, purpose: Purpose, device: usize) -> u64 {
+        derive_for_device(self.run_seed, purpose, self.global_step, device)
+    }
+}
+
 /// The seed for `purpose` after `global_step` trained batches.
 pub(crate) fn derive(run_seed: u64, purpose: Purpose, global_step: u64) -> u64 {
     hash([run_seed, purpose as u64, global_step])
 }
 
 /// The seed for `purpose`, after `global_step` trained batches, of the device with this index.
-pub(crate) fn derive_for_device(
-    run_seed: u64,
-    purpose: Purpose,
-    global_step: u64,
-    device: usize,
-) -> u64 {
+fn derive_for_device(run_seed: u64, purpose: Purpose, global_step: u64, device: usize) -> u64 {
     hash([run_seed, purpose as u64, global_step, device as u64])
 }
 

@@ -27,8 +27,8 @@ use super::training::{Next, Training};
 use super::turns::Turns;
 use crate::background::panic_message;
 use crate::burn_api;
-use crate::engine::StepSeeds;
 use crate::fast_forward::{self, Batches, Rest, Resumption};
+use crate::seed::StepSeeds;
 use agreement::{Agreement, Vote};
 use reduction::Reducer;
 

@@ -8,8 +8,8 @@ use burn::train::{Learner, LearnerModel, MultiDeviceOptim, TrainStep, TrainingEr
 
 use super::gradients::Gradients;
 use super::rounds::{Computed, Devices, have_drawn, seed};
-use crate::engine::StepSeeds;
 use crate::fast_forward::Batches;
+use crate::seed::StepSeeds;
 use crate::snapshot::RunningStates;
 use workers::Workers;
 

@@ -13,8 +13,8 @@ use super::gradients::Gradients;
 use super::training::{Next, Output, Training};
 use crate::background::panic_message;
 use crate::burn_api::{self, Items};
-use crate::engine::StepSeeds;
 use crate::fast_forward::{self, Batches, Rest};
+use crate::seed::StepSeeds;
 
 /// How the devices of a training compute one round.
 pub(super) trait Devices<M: LearnerModel> {
@@ -168,7 +168,7 @@ pub(super) fn have_drawn(
         return Ok(());
     };
     // A device of this process draws when its work is handed over, a remote one when it is done.
-    let drawn = match seeds.are_split() && burn_api::is_remote(device) {
+    let drawn = match seeds.are_split && burn_api::is_remote(device) {
         true => device.sync(),
         false => device.flush(),
     };

@@ -5,8 +5,8 @@ use burn::train::{Learner, LearnerModel, TrainStep, TrainingError};
 
 use super::gradients::Gradients;
 use super::rounds::{Computed, Devices, have_drawn, seed};
-use crate::engine::StepSeeds;
 use crate::fast_forward::Batches;
+use crate::seed::StepSeeds;
 
 /// The device of a training on one.
 pub(super) struct SingleDevice {

@@ -15,10 +15,10 @@ use burn::train::{LearnerModel, TrainOutput, TrainStep, TrainingError};
 
 use crate::background::panic_message;
 use crate::burn_api;
-use crate::engine::StepSeeds;
 use crate::loops::rounds::{Computed, have_drawn};
 use crate::loops::training::Output;
 use crate::loops::turns::Turns;
+use crate::seed::StepSeeds;
 
 type Input<M> = <M as TrainStep>::Input;
 
