@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::train::metric::store::EventStoreClient;
 use burn::train::{Interrupter, LearnerModel};
@@ -16,7 +16,7 @@ use crate::burn_api::RecordReader;
 use crate::encode::{Encoder, Frozen};
 use crate::error::{BackupError, with_causes};
 use crate::handle::BackupHandle;
-use crate::snapshot::Taken;
+use crate::snapshot::{Metrics, Taken};
 use crate::state::Moment;
 
 const LOG: &str = "burn_backup::commit";
@@ -45,6 +45,7 @@ pub(crate) struct Background<M: LearnerModel> {
     snapshots: Option<Sender<Taken<M>>>,
     reports: Receiver<Report>,
     in_flight: Option<Moment>,
+    submitted: Instant,
     /// Whether one has failed since that was last asked.
     has_failed: bool,
     /// How many snapshots still keep the thread at work.
@@ -64,6 +65,7 @@ impl<M: LearnerModel> Background<M> {
             snapshots: Some(snapshots),
             reports,
             in_flight: None,
+            submitted: Instant::now(),
             has_failed: false,
             unfinished: 0,
             thread: Some(thread),
@@ -73,6 +75,7 @@ impl<M: LearnerModel> Background<M> {
     /// Hands a snapshot over. At most one is in flight: [`settle`](Self::settle) comes first.
     pub(crate) fn submit(&mut self, snapshot: Taken<M>) {
         self.in_flight = Some(snapshot.state.moment());
+        self.submitted = Instant::now();
         self.unfinished += 1;
         if let Some(snapshots) = &self.snapshots {
             // A thread that is gone shows when it is settled.
@@ -83,6 +86,11 @@ impl<M: LearnerModel> Background<M> {
     /// Whether the thread is at work, as far as is known: it writes a snapshot or prunes after it.
     pub(crate) fn is_busy(&self) -> bool {
         self.unfinished > 0
+    }
+
+    /// How long the snapshot in flight has been; nothing if there is none.
+    pub(crate) fn in_flight_for(&self) -> Option<Duration> {
+        self.in_flight.map(|_| self.submitted.elapsed())
     }
 
     /// What was committed since the last call, if that is known by now.
@@ -196,8 +204,24 @@ fn save<M: LearnerModel>(
     snapshot: Taken<M>,
     encoder: &mut Encoder<M>,
 ) -> Result<Committed, BackupError> {
+    let Taken {
+        mut state,
+        metrics,
+        contents,
+    } = snapshot;
     let mut staging = desk.store.stage()?;
-    let state = encoder.encode(snapshot, &mut staging)?;
+    encoder.encode(contents, &mut state, &mut staging)?;
+    match metrics {
+        Metrics::Known(history) => state.history = Arc::unwrap_or_clone(history),
+        Metrics::Until(mark) => {
+            let is_over = || desk.interrupter.error().is_some();
+            let logged = mark.wait(is_over).ok_or(BackupError::MetricsMissing)?;
+            state.history = Arc::unwrap_or_clone(logged.history);
+            state.logs = logged.open;
+            // What the backup says of them is to be true after a power cut, too.
+            mark.logs().sync();
+        }
+    }
     let state = serde_json::to_value(&state).map_err(BackupError::State)?;
     Ok(staging.commit(state)?)
 }
@@ -205,7 +229,7 @@ fn save<M: LearnerModel>(
 fn prune(desk: &Desk, committed: &Committed) {
     if let Err(error) = desk.store.prune(committed, desk.keep_last) {
         // The backup is there; one too many costs space only, and the next prune tries again.
-        log::warn!(target: LOG, "{}", with_causes(&error.into()));
+        log::warn!(target: LOG, "{}", with_causes(&BackupError::from(error)));
     }
 }
 
@@ -215,7 +239,7 @@ fn report(desk: &Desk, error: Arc<BackupError>) {
         BackupError::Poisoned { .. } if desk.handle.is_poisoned() => log::Level::Debug,
         _ => log::Level::Error,
     };
-    log::log!(target: LOG, level, "backup failed: {}", with_causes(&error));
+    log::log!(target: LOG, level, "backup failed: {}", with_causes(error.as_ref()));
     desk.handle.failed(error.clone());
     if desk.on_error == OnBackupError::Stop {
         desk.interrupter

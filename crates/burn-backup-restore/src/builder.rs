@@ -3,15 +3,20 @@ use std::sync::Arc;
 
 #[cfg(feature = "testing")]
 use burn::tensor::Device;
+use burn::train::checkpoint::CheckpointingStrategy;
 use burn::train::{ExecutionStrategy, LearnerModel, SupervisedTraining, TrainingStrategy};
 #[cfg(feature = "testing")]
 use burn_backup_store::Filesystem;
 use burn_backup_store::RealFilesystem;
 
+use crate::dashboard::BackupMetric;
 use crate::error::BackupError;
 use crate::handle::BackupHandle;
+use crate::history::{Chronicle, Continued};
+use crate::metric_logs::{MetricLogs, Writer};
+use crate::preemption::Preemption;
 use crate::snapshot::Snapshot;
-use crate::strategy::BackupStrategy;
+use crate::strategy::{BackupStrategy, Companions};
 use crate::trigger::SaveFreq;
 
 /// Backs a training up while it runs, and continues it when the program is run again.
@@ -43,6 +48,10 @@ pub struct BackupAndRestore {
     pub(crate) snapshot: Snapshot,
     pub(crate) execution: Option<ExecutionStrategy>,
     pub(crate) gradient_checkpointing: bool,
+    pub(crate) preemption: Option<Preemption>,
+    pub(crate) metric_logs: Option<PathBuf>,
+    pub(crate) checkpointing: Option<Box<dyn CheckpointingStrategy>>,
+    pub(crate) dashboard: bool,
     #[cfg(feature = "testing")]
     pub(crate) ddp_on_host: Option<Vec<Device>>,
     pub(crate) handle: BackupHandle,
@@ -76,6 +85,10 @@ impl BackupAndRestore {
             snapshot: Snapshot::default(),
             execution: None,
             gradient_checkpointing: false,
+            preemption: None,
+            metric_logs: None,
+            checkpointing: None,
+            dashboard: true,
             #[cfg(feature = "testing")]
             ddp_on_host: None,
         }
@@ -191,6 +204,76 @@ impl BackupAndRestore {
         self
     }
 
+    /// Saves the training, and ends it in order, when there is a notice that the machine or the process
+    /// is about to go: see [`Preemption`]. Works with any [`SaveFreq`], with [`SaveFreq::Never`] too.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_backup_restore::{BackupAndRestore, Preemption};
+    ///
+    /// let backup = BackupAndRestore::new("backup").save_before_preemption(Preemption::signals());
+    /// ```
+    pub fn save_before_preemption(mut self, preemption: Preemption) -> Self {
+        self.preemption = Some(preemption);
+        self
+    }
+
+    /// Writes the metric logs, in Burn's format and where Burn has them in `directory`, so that after a
+    /// restart they are line by line those of an undisturbed training. Give the directory that the
+    /// training was made with, and these files take the place of Burn's own.
+    ///
+    /// Burn's own logger begins each file anew that it opens: of the epoch in which a training was
+    /// interrupted it loses what came before, and so does what the training metrics come to in that
+    /// epoch, by which early stopping may decide. Metrics whose value for an epoch is not the mean of
+    /// its lines (perplexity, AUROC, F-scores) can't be continued inside an epoch by anybody: their
+    /// last line is of the rest of the epoch, and a line in the log says so.
+    ///
+    /// Loggers given with Burn's `with_metric_logger` are used as well.
+    pub fn metric_logs(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.metric_logs = Some(directory.into());
+        self
+    }
+
+    /// Which of Burn's checkpoints are kept: this takes the place of Burn's
+    /// `with_checkpointing_strategy`, and has the strategy decide after a restart as it would have
+    /// without one.
+    ///
+    /// A strategy remembers what it has decided, and Burn has no way to ask it. Here it makes its
+    /// decisions for the epochs before once more, by the metrics in the backup, and what they say to do
+    /// is not done again.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn::train::checkpoint::MetricCheckpointingStrategy;
+    /// use burn::train::metric::LossMetric;
+    /// use burn::train::metric::store::{Aggregate, Direction, Split};
+    /// use burn_backup_restore::BackupAndRestore;
+    ///
+    /// let best = MetricCheckpointingStrategy::new(
+    ///     &LossMetric::new(),
+    ///     Aggregate::Mean,
+    ///     Direction::Lowest,
+    ///     Split::Valid,
+    /// );
+    /// let backup = BackupAndRestore::new("backup").checkpointing_strategy(best);
+    /// ```
+    pub fn checkpointing_strategy(
+        mut self,
+        strategy: impl CheckpointingStrategy + 'static,
+    ) -> Self {
+        self.checkpointing = Some(Box::new(strategy));
+        self
+    }
+
+    /// Whether the training's dashboard shows a text metric "Backup": the last committed position, its
+    /// age, and any failure since; true by default. It is not written to metric logs.
+    pub fn dashboard(mut self, dashboard: bool) -> Self {
+        self.dashboard = dashboard;
+        self
+    }
+
     /// Trains as under DDP, with the gradients brought together on the host: this is how tests run
     /// that loop without CUDA.
     #[cfg(feature = "testing")]
@@ -229,14 +312,35 @@ impl BackupAndRestore {
 /// Adds the one line to Burn's [`SupervisedTraining`].
 pub trait BackupExt {
     /// Backs the training up while it runs; when the program is run again, continues it at the
-    /// exact next batch. Replaces the builder's training strategy.
+    /// exact next batch. Replaces the builder's training strategy, and with
+    /// [`checkpointing_strategy`](BackupAndRestore::checkpointing_strategy) its checkpointing strategy.
     fn backup_and_restore(self, backup: BackupAndRestore) -> Self;
 }
 
 impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
-    fn backup_and_restore(self, backup: BackupAndRestore) -> Self {
-        self.with_training_strategy(TrainingStrategy::Custom(Arc::new(BackupStrategy::new(
-            backup,
-        ))))
+    fn backup_and_restore(mut self, mut backup: BackupAndRestore) -> Self {
+        let chronicle = Chronicle::default();
+        let metric_logs = backup.metric_logs.take();
+        let metric_logs = metric_logs.map(|dir| MetricLogs::new(dir, chronicle.clone()));
+        if let Some(logs) = &metric_logs {
+            self = self.with_metric_logger(Writer::new(logs.clone()));
+        }
+        let checkpointing = backup.checkpointing.take();
+        let checkpoints_continue = checkpointing.is_some();
+        if let Some(strategy) = checkpointing {
+            let continued = Continued::new(strategy, chronicle.clone());
+            self = self.with_checkpointing_strategy(continued);
+        }
+        if backup.dashboard {
+            let metric = BackupMetric::new(backup.handle());
+            self = self.metric_train(metric.clone()).metric_valid(metric);
+        }
+        let companions = Companions {
+            chronicle,
+            metric_logs,
+            checkpoints_continue,
+        };
+        let strategy = Arc::new(BackupStrategy::new(backup, companions));
+        self.with_training_strategy(TrainingStrategy::Custom(strategy))
     }
 }

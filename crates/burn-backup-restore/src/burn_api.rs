@@ -1,6 +1,7 @@
 //! Everything that touches Burn's less settled API. The next release of Burn is the
 //! work of this file and its directory.
 
+mod event_store;
 mod pack;
 mod records;
 mod unpack;
@@ -21,6 +22,7 @@ use burn_pack::{Reader, Scalar};
 
 use crate::burnpack::Container;
 
+pub(crate) use event_store::event_store;
 pub(crate) use pack::optimizer_record;
 pub(crate) use records::{RecordReader, read_now};
 
@@ -64,6 +66,16 @@ pub(crate) fn split_begins<T>(epoch_number: usize, total_items: usize) -> Learne
 /// The event that a split of an epoch has ended.
 pub(crate) fn split_ends<T>(epoch: usize) -> LearnerEvent<T> {
     LearnerEvent::EndSplit(epoch)
+}
+
+/// How often Burn calls each metric logger because of an event.
+pub(crate) fn logger_calls<T>(event: &LearnerEvent<T>) -> u64 {
+    match event {
+        LearnerEvent::ProcessedItem(_) => 1,
+        // With what the metrics came to, and with the summary.
+        LearnerEvent::EndSplit(_) => 2,
+        _ => 0,
+    }
 }
 
 /// Adds what another loader tells of its progress.

@@ -19,7 +19,7 @@ use crate::burnpack::{Chunk, Container};
 use crate::error::BackupError;
 use crate::fingerprint;
 use crate::poison;
-use crate::snapshot::{Contents, ReadRecords, Shared, Taken};
+use crate::snapshot::{Contents, ReadRecords, Shared};
 use crate::state::TrainingState;
 
 pub(crate) use frozen::Frozen;
@@ -40,19 +40,16 @@ pub(crate) struct Encoder<M: LearnerModel> {
 }
 
 impl<M: LearnerModel> Encoder<M> {
-    /// Writes the snapshot's parts, and gives the state document back with the model's fingerprint
-    /// in it.
+    /// Writes the parts of a snapshot with these contents, and the model's fingerprint into the state
+    /// document.
     pub(crate) fn encode(
         &mut self,
-        snapshot: Taken<M>,
+        contents: Contents<M>,
+        state: &mut TrainingState,
         staging: &mut Staging<'_>,
-    ) -> Result<TrainingState, BackupError> {
-        let Taken {
-            mut state,
-            contents,
-        } = snapshot;
+    ) -> Result<(), BackupError> {
         match contents {
-            Contents::Shared(shared) => self.write_shared(*shared, &mut state, staging)?,
+            Contents::Shared(shared) => self.write_shared(*shared, state, staging),
             Contents::Read(records) => {
                 let ReadRecords {
                     model,
@@ -66,10 +63,9 @@ impl<M: LearnerModel> Encoder<M> {
                     skip_nan: self.skip_nan,
                 };
                 parts.write(model, &without_gradient, staging)?;
-                write_others(optimizer, &scheduler, staging)?;
+                write_others(optimizer, &scheduler, staging)
             }
         }
-        Ok(state)
     }
 
     /// Writes the model while the optimizer's and the scheduler's records are read, and then these.

@@ -2,10 +2,12 @@
 //! takes snapshots and has them written.
 //!
 //! ```text
-//! open -> split_begins -> (step_seeds, train a batch, step_done)* -> split_done
-//!      -> seed_validation, validate -> epoch_done -> .. -> finished | stopped -> conclude
+//! open -> split_begins -> (look_out, step_seeds, train a batch, step_done)* -> split_done
+//!      -> seed_validation, (look_out, validate a batch)* -> epoch_done -> ..
+//!      -> finished | stopped -> conclude
 //! ```
 
+use std::io::IsTerminal as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,10 +26,13 @@ use crate::burnpack::PerTensor;
 use crate::encode::{self, Frozen};
 use crate::error::{BackupError, with_causes};
 use crate::fast_forward::Resumption;
-use crate::handle::BackupHandle;
+use crate::handle::{BackupHandle, whole_seconds};
+use crate::history::Chronicle;
+use crate::metric_logs::{Mark, MetricLogs};
+use crate::preemption::{Advice, Lookout};
 use crate::restore::{Restored, restore};
 use crate::seed::{self, Purpose, StepSeeds};
-use crate::snapshot::{Contents, ReadRecords, RunningStates, Shared, Snapshot, Taken};
+use crate::snapshot::{Contents, Metrics, ReadRecords, RunningStates, Shared, Snapshot, Taken};
 use crate::state::{Moment, Phase, TrainingState};
 use crate::trigger::{StepTime, Trigger};
 
@@ -48,6 +53,12 @@ pub(crate) struct Surroundings {
     pub split: Option<usize>,
     /// Whether a device computes with Burn's fusion.
     pub has_fusion: bool,
+    /// What the metrics come to.
+    pub chronicle: Chronicle,
+    /// The metric logs, if this crate writes them.
+    pub metric_logs: Option<MetricLogs>,
+    /// Looks out for notices of a preemption, if that is asked for.
+    pub lookout: Option<Lookout>,
 }
 
 /// What is left of a training.
@@ -66,6 +77,8 @@ pub(crate) enum Outlook {
 pub(crate) struct Ending {
     pub interrupted: Option<Interruption>,
     pub error: Option<Arc<TrainingError>>,
+    /// Whether the training was left because of a notice.
+    pub is_preempted: bool,
 }
 
 /// Backs up and restores one training.
@@ -96,6 +109,12 @@ pub(crate) struct Engine<M: LearnerModel> {
     blocking: Option<RecordReader<M>>,
     event_store: Arc<EventStoreClient>,
     skip_nan: bool,
+    chronicle: Chronicle,
+    metric_logs: Option<MetricLogs>,
+    /// The moment of a stop, before Burn logs what the metrics came to in a part of an epoch.
+    stop_mark: Option<Mark>,
+    lookout: Option<Lookout>,
+    is_preempted: bool,
     delete_at_end: bool,
     has_ended: bool,
     ending: Ending,
@@ -142,7 +161,15 @@ impl<M: LearnerModel> Engine<M> {
                 frozen: Frozen::default(),
             },
         };
-        let Restored { state, frozen } = restored;
+        let Restored { mut state, frozen } = restored;
+        let history = std::mem::take(&mut state.history);
+        let logs = std::mem::take(&mut state.logs);
+        if is_restored {
+            surroundings.chronicle.continue_from(history, state.past());
+            if let Some(metric_logs) = &surroundings.metric_logs {
+                metric_logs.resume(state.position.epoch, logs);
+            }
+        }
         let desk = Desk {
             store: store.clone(),
             handle: settings.handle.clone(),
@@ -182,6 +209,11 @@ impl<M: LearnerModel> Engine<M> {
             blocking,
             event_store: surroundings.event_store,
             skip_nan: settings.skip_nan,
+            chronicle: surroundings.chronicle,
+            metric_logs: surroundings.metric_logs,
+            stop_mark: None,
+            lookout: surroundings.lookout,
+            is_preempted: false,
             delete_at_end: settings.delete_checkpoint,
             has_ended: false,
             ending: Ending::default(),
@@ -254,6 +286,44 @@ impl<M: LearnerModel> Engine<M> {
         })
     }
 
+    /// What the metrics came to so far.
+    pub(crate) fn chronicle(&self) -> &Chronicle {
+        &self.chronicle
+    }
+
+    /// The metric logs, if this crate writes them.
+    pub(crate) fn metric_logs(&self) -> Option<&MetricLogs> {
+        self.metric_logs.as_ref()
+    }
+
+    /// A batch boundary: if there is a notice that the training is about to be ended from outside, it
+    /// is saved, or stopped.
+    pub(crate) fn look_out(&mut self, learner: &Learner<M>) {
+        if self.lookout.is_none() || self.interrupter.should_stop() {
+            return;
+        }
+        let persist = self.handle.stats().persist_last;
+        let persist = persist.max(self.background.in_flight_for().unwrap_or_default());
+        let Some(lookout) = &mut self.lookout else {
+            return;
+        };
+        let (advice, news) = lookout.look(persist);
+        if let Some(notice) = news {
+            self.handle.noticed(notice);
+        }
+        match advice {
+            Advice::GoOn => {}
+            // Gradients that are being accumulated can't be saved.
+            Advice::Save if self.at_optimizer_step.is_some() => self.trigger.demand(),
+            Advice::Save => self.save(learner),
+            Advice::Leave => {
+                let notice = lookout.notice().map(ToString::to_string);
+                self.is_preempted = true;
+                self.interrupter.stop(notice.as_deref());
+            }
+        }
+    }
+
     /// Seeds `device` for a validation.
     pub(crate) fn seed_validation(&self, device: &Device) {
         if self.state.reseed_steps {
@@ -298,6 +368,12 @@ impl<M: LearnerModel> Engine<M> {
         self.step_began = Instant::now();
     }
 
+    /// The training is being stopped, and Burn is about to be told that the epoch's part has ended.
+    pub(crate) fn split_stops(&mut self) {
+        let metric_logs = self.metric_logs.as_ref();
+        self.stop_mark = metric_logs.map(MetricLogs::mark);
+    }
+
     /// All batches of the epoch are trained.
     pub(crate) fn split_done(&mut self) {
         self.state.phase = Phase::Validate;
@@ -322,17 +398,49 @@ impl<M: LearnerModel> Engine<M> {
     /// an error, the last good backup is what stays.
     pub(crate) fn stopped(&mut self, learner: &Learner<M>) {
         if !self.has_failed() {
-            let snapshot = self.at_optimizer_step.take();
-            self.keep(snapshot.unwrap_or_else(|| self.snapshot(learner)));
+            let snapshot = match self.at_optimizer_step.take() {
+                Some(snapshot) => snapshot,
+                None => self.snapshot(learner),
+            };
+            let moment = snapshot.state.moment();
+            self.keep(snapshot);
+            self.settle();
+            if self.committed == Some(moment) {
+                self.handle.saved_when_stopped(moment.position);
+            }
+            self.bid_farewell(moment);
         }
         self.settle();
         self.note_ending();
     }
 
+    /// Says what has become of the training that a notice has ended, which was to be saved as it was at
+    /// that `moment`.
+    fn bid_farewell(&self, moment: Moment) {
+        let notice = self.lookout.as_ref().and_then(Lookout::notice);
+        let (Some(notice), true) = (notice, self.is_preempted && !self.has_failed()) else {
+            return;
+        };
+        let position = moment.position;
+        let message = match self.committed {
+            Some(committed) if committed == moment => {
+                format!("{notice}; the training is saved at {position}")
+            }
+            Some(committed) => format!(
+                "{notice}; the training could NOT be saved at {position}, the last backup is of {}",
+                committed.position,
+            ),
+            None => format!("{notice}; the training could NOT be saved at {position}"),
+        };
+        log::warn!(target: "burn_backup::preemption", "{message}");
+        self.interrupter.stop(Some(&message));
+    }
+
     /// The training has run to its end.
     pub(crate) fn finished(&mut self, learner: &Learner<M>) {
         if self.trigger.at_end() && !self.has_failed() {
-            self.keep(self.snapshot(learner));
+            let snapshot = self.snapshot(learner);
+            self.keep(snapshot);
         }
         self.settle();
         if !self.trigger.at_end() && !self.has_failed() {
@@ -382,7 +490,7 @@ impl<M: LearnerModel> Engine<M> {
         };
         if let Err(error) = store.remove() {
             let error = Arc::new(BackupError::from(error));
-            log::error!(target: LOG, "the backup is not deleted to its end: {}", with_causes(&error));
+            log::error!(target: LOG, "the backup is not deleted to its end: {}", with_causes(error.as_ref()));
             handle.failed(error);
         }
     }
@@ -405,6 +513,7 @@ impl<M: LearnerModel> Engine<M> {
         self.ending = Ending {
             interrupted: self.interrupter.interruption(),
             error: self.interrupter.error(),
+            is_preempted: self.is_preempted,
         };
     }
 
@@ -413,17 +522,27 @@ impl<M: LearnerModel> Engine<M> {
     }
 
     /// This moment, sharing the training's tensors.
-    fn snapshot(&self, learner: &Learner<M>) -> Taken<M> {
+    fn snapshot(&mut self, learner: &Learner<M>) -> Taken<M> {
         let running_states = self.running_states.unwrap_or(RunningStates::Possible);
+        let mark = self.stop_mark.take();
+        let mark = mark.or_else(|| self.metric_logs.as_ref().map(MetricLogs::mark));
         Taken {
             state: self.state_now(learner),
+            metrics: match mark {
+                Some(mark) => Metrics::Until(mark),
+                None => Metrics::Known(self.chronicle.history()),
+            },
             contents: Contents::Shared(Box::new(Shared::of(learner, running_states))),
         }
     }
 
     /// The snapshot, read here and now if that is how it is to be.
     fn read_if_blocking(&mut self, snapshot: Taken<M>) -> Taken<M> {
-        let Taken { state, contents } = snapshot;
+        let Taken {
+            state,
+            metrics,
+            contents,
+        } = snapshot;
         let contents = match (contents, &mut self.blocking) {
             (Contents::Shared(shared), Some(reader)) => {
                 let read = attempt(|| {
@@ -437,7 +556,11 @@ impl<M: LearnerModel> Engine<M> {
             }
             (contents, _) => contents,
         };
-        Taken { state, contents }
+        Taken {
+            state,
+            metrics,
+            contents,
+        }
     }
 
     fn state_now(&self, learner: &Learner<M>) -> TrainingState {
@@ -515,6 +638,7 @@ fn restore_newest<M: LearnerModel>(
     generation: Generation,
 ) -> Result<Restored, BackupError> {
     let (id, created) = (generation.id(), generation.manifest().created);
+    let bytes = generation.manifest().bytes();
     let mut reader = RecordReader::new(surroundings.event_store.clone());
     let mut restored = restore(learner, generation, &mut reader, &settings.backup_dir)?;
     let state = &mut restored.state;
@@ -531,6 +655,15 @@ fn restore_newest<M: LearnerModel>(
     state.model.clear();
     let age = Duration::try_from(Timestamp::now().duration_since(created)).unwrap_or_default();
     settings.handle.restored(state.position, age);
-    log::info!(target: LOG, "restored from backup {id} at {}, {age:.0?} old", state.position);
+    let age = whole_seconds(age);
+    let line = format!(
+        "restored from backup {id} at {}, {age} old, {bytes} bytes",
+        state.position,
+    );
+    log::info!(target: LOG, "{line}");
+    // On a terminal Burn's dashboard has the screen, and shows it.
+    if !std::io::stdout().is_terminal() {
+        eprintln!("{line}");
+    }
     Ok(restored)
 }

@@ -1,4 +1,3 @@
-use std::error::Error as _;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,6 +36,30 @@ pub enum BackupError {
     /// `keep_last(0)`.
     #[error("keep_last(0) would keep no backup; nothing was changed: give 1 or more")]
     InvalidKeepLast,
+
+    /// A preemption without signals and watchers.
+    #[error(
+        "save_before_preemption(Preemption::new()) has nothing to look out for; nothing was changed: \
+         use Preemption::signals(), or give it a signal or a watcher"
+    )]
+    NoNotice,
+
+    /// A signal that can't be handled.
+    #[error(
+        "the signal {signal} can't be a notice of preemption: no program can handle it, or it says that \
+         the program itself is at fault; nothing was changed: give another one, such as SIGTERM"
+    )]
+    ForbiddenSignal {
+        /// Its number.
+        signal: i32,
+    },
+
+    /// The handlers of signals can't be installed.
+    #[error(
+        "cannot listen to the signals of save_before_preemption; nothing was changed: check that this \
+         system has them"
+    )]
+    Signals(#[source] std::io::Error),
 
     /// An execution strategy without devices.
     #[error(
@@ -220,6 +243,14 @@ pub enum BackupError {
         parameter: String,
     },
 
+    /// The metrics up to the backup's moment were not logged: a metric has failed, or hangs.
+    #[error(
+        "the metrics of the batches before the backup were not logged in time, so it would not be of one \
+         moment; the backups that are there were not touched, and the next due one is tried: look for \
+         errors of the metrics, or of the disk that metric_logs writes to"
+    )]
+    MetricsMissing,
+
     /// The state of the training can't be written as JSON.
     #[error(
         "cannot write down the training's state; the backups that are there were not touched, and \
@@ -237,10 +268,10 @@ pub enum BackupError {
         message: String,
     },
 
-    /// The thread that writes backups can't be started.
+    /// A thread that writes backups, or watches for a preemption, can't be started.
     #[error(
-        "cannot start the thread that writes backups; nothing was changed: check the limits on \
-         threads and memory"
+        "cannot start a thread for the backups; nothing was changed: check the limits on threads and \
+         memory"
     )]
     Thread(#[source] std::io::Error),
 }
@@ -271,7 +302,7 @@ struct Reported(Arc<BackupError>);
 
 impl fmt::Display for Reported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", with_causes(&self.0))
+        write!(f, "{}", with_causes(self.0.as_ref()))
     }
 }
 
@@ -282,7 +313,7 @@ impl std::error::Error for Reported {
 }
 
 /// The error and everything that caused it.
-pub(crate) fn with_causes(error: &BackupError) -> impl fmt::Display {
+pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

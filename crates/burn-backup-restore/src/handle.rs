@@ -1,12 +1,14 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use burn_backup_store::{Committed, Filesystem, OpenOptions, Store};
+use jiff::SignedDuration;
 
 use crate::error::BackupError;
 use crate::position::Position;
+use crate::preemption::Notice;
 
 /// Answers questions about a training's backups, while and after it runs. Cloning is cheap.
 #[derive(Clone)]
@@ -48,8 +50,12 @@ pub struct BackupStats {
 #[derive(Default)]
 struct Facts {
     restored_from: Option<(Position, Duration)>,
-    last_backup: Option<Position>,
+    last_backup: Option<(Position, Instant)>,
     last_error: Option<Arc<BackupError>>,
+    /// Whether no backup was committed since the last failure.
+    is_failing: bool,
+    notice: Option<Notice>,
+    stopped_at: Option<Position>,
     /// Whether a backup was refused because the model held NaN, and none was committed since.
     is_poisoned: bool,
     interval: Option<u64>,
@@ -94,7 +100,20 @@ impl BackupHandle {
 
     /// The position of the last backup that this process committed.
     pub fn last_backup(&self) -> Option<Position> {
-        self.facts().last_backup
+        self.facts().last_backup.map(|(position, _)| position)
+    }
+
+    /// The notice of a preemption, once one has come (see
+    /// [`save_before_preemption`](crate::BackupAndRestore::save_before_preemption)).
+    pub fn notice(&self) -> Option<Notice> {
+        self.facts().notice.clone()
+    }
+
+    /// Where a training was saved when it was stopped before its end, be it by a notice or through
+    /// Burn's [`Interrupter`](burn::train::Interrupter); `None` if it was not stopped, or could not be
+    /// saved there.
+    pub fn stopped_at(&self) -> Option<Position> {
+        self.facts().stopped_at
     }
 
     /// The last failure of a backup. Later successes don't clear it.
@@ -148,7 +167,8 @@ impl BackupHandle {
 
     pub(crate) fn committed(&self, position: Position, committed: &Committed, persist: Duration) {
         let mut facts = self.facts();
-        facts.last_backup = Some(position);
+        facts.last_backup = Some((position, Instant::now()));
+        facts.is_failing = false;
         facts.is_poisoned = false;
         let stats = &mut facts.stats;
         stats.committed += 1;
@@ -166,6 +186,37 @@ impl BackupHandle {
         facts.stats.failed += 1;
         facts.stats.refused += u64::from(is_refused);
         facts.last_error = Some(error);
+        facts.is_failing = true;
+    }
+
+    pub(crate) fn noticed(&self, notice: Notice) {
+        self.facts().notice = Some(notice);
+    }
+
+    pub(crate) fn saved_when_stopped(&self, position: Position) {
+        self.facts().stopped_at = Some(position);
+    }
+
+    /// One line on where the training would be taken up.
+    pub(crate) fn summary(&self) -> String {
+        let facts = self.facts();
+        let mut summary = match (facts.last_backup, facts.restored_from) {
+            (Some((position, at)), _) => {
+                format!("{position}, {} ago", whole_seconds(at.elapsed()))
+            }
+            (None, Some((position, age))) => format!(
+                "none yet; restored from {position}, {} old then",
+                whole_seconds(age)
+            ),
+            (None, None) => "none yet".to_owned(),
+        };
+        if let (true, Some(error)) = (facts.is_failing, &facts.last_error) {
+            summary.push_str(&format!("; the last one FAILED: {error}"));
+        }
+        if let Some(notice) = &facts.notice {
+            summary.push_str(&format!("; {notice}"));
+        }
+        summary
     }
 
     /// Whether a backup was refused because the model held NaN, and none was committed since.
@@ -177,4 +228,10 @@ impl BackupHandle {
     fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// `1h 2m 3s`.
+pub(crate) fn whole_seconds(duration: Duration) -> String {
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    format!("{:#}", SignedDuration::from_secs(seconds))
 }

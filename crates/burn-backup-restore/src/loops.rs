@@ -23,6 +23,7 @@ use burn::train::{
 
 use crate::burn_api;
 use crate::engine::Engine;
+use crate::history::Recall;
 use training::Training;
 
 pub(crate) use ddp::Reduction;
@@ -93,6 +94,15 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
             several => burn_api::split(train, several),
         };
         let valid = valid.to_device(&main.clone().inner());
+        let decides = components.early_stopping.is_some() || components.checkpointer.is_some();
+        let recall = || {
+            let loggers = components.event_store.clone();
+            Recall::new(engine.chronicle().clone(), loggers)
+        };
+        let deciding_store = match decides {
+            true => burn_api::event_store(recall(), &main),
+            false => None,
+        };
         let mut training = Training {
             learner,
             engine,
@@ -100,9 +110,12 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
             main,
             train_items,
             valid,
+            deciding_store,
             starting_epoch,
+            leader_items: None,
             is_over: false,
         };
+        training.catch_up();
         let training = match &self.execution {
             Execution::Single(device) => {
                 let mut devices = single::SingleDevice::new(device.clone());

@@ -1,6 +1,7 @@
 //! The training at one moment, taken on the training thread.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use burn::store::RecordError;
 use burn::tensor::Bytes;
@@ -11,6 +12,8 @@ use crate::burn_api::{RecordReader, read_now};
 use crate::burnpack::Container;
 use crate::encode::model;
 use crate::error::BackupError;
+use crate::history::History;
+use crate::metric_logs::Mark;
 use crate::state::TrainingState;
 
 /// How the training is held still for a backup.
@@ -35,7 +38,15 @@ pub enum Snapshot {
 /// A training at one moment.
 pub(crate) struct Taken<M: LearnerModel> {
     pub state: TrainingState,
+    pub metrics: Metrics,
     pub contents: Contents<M>,
+}
+
+/// What is known of the metrics at that moment.
+pub(crate) enum Metrics {
+    Known(Arc<History>),
+    /// What will have been logged when this is reached.
+    Until(Mark),
 }
 
 /// What a training consists of besides its position.

@@ -1,9 +1,13 @@
 //! What a backup says of the training besides its tensors: the manifest's state document.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use crate::burn_api::Items;
 use crate::fingerprint::ParamSpec;
+use crate::history::History;
+use crate::metric_logs::OpenLog;
 use crate::position::Position;
 
 /// The part of an epoch that comes next.
@@ -49,6 +53,12 @@ pub(crate) struct TrainingState {
     pub learning_rate: Option<f64>,
     /// Whether the device is seeded before each step.
     pub reseed_steps: bool,
+    /// What the metrics came to in each epoch so far.
+    #[serde(default, skip_serializing_if = "History::is_empty")]
+    pub history: History,
+    /// The metric logs of the epoch in progress, if this crate writes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logs: Vec<OpenLog>,
     /// The version of Burn that made the records.
     pub burn: String,
     /// The parameters of the model, in the order of a traversal.
@@ -68,6 +78,8 @@ impl TrainingState {
             other_data: Vec::new(),
             learning_rate: Some(0.0),
             reseed_steps,
+            history: History::default(),
+            logs: Vec::new(),
             burn: burn.to_owned(),
             model: Vec::new(),
         }
@@ -130,6 +142,11 @@ impl TrainingState {
     /// How many epochs were trained and validated to their end.
     pub(crate) fn epochs_done(&self) -> usize {
         self.position.epoch.saturating_sub(self.first_epoch)
+    }
+
+    /// The epochs that were trained and validated to their end.
+    pub(crate) fn past(&self) -> RangeInclusive<usize> {
+        self.first_epoch..=self.position.epoch.saturating_sub(1)
     }
 
     /// What distinguishes one moment of a training from another.

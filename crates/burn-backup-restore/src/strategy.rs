@@ -1,5 +1,6 @@
 //! What Burn calls: restores before Burn announces the training, and hands over to the loop.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,13 +15,28 @@ use crate::builder::BackupAndRestore;
 use crate::burn_api;
 use crate::engine::{Ending, Engine, Surroundings};
 use crate::error::BackupError;
+use crate::history::Chronicle;
 use crate::loops::{Execution, Loop, Reduction};
+use crate::metric_logs::MetricLogs;
+use crate::preemption::{AfterPreemption, Lookout, Preemption};
 
 const LOG: &str = "burn_backup::restore";
+
+/// What is registered with Burn besides the strategy, and has a part of its own in the training.
+pub(crate) struct Companions {
+    pub chronicle: Chronicle,
+    /// Written to by a metric logger.
+    pub metric_logs: Option<MetricLogs>,
+    /// Whether the user's checkpointing strategy makes its past decisions once more after a restart.
+    pub checkpoints_continue: bool,
+}
 
 /// The training strategy that [`BackupExt`](crate::BackupExt) registers.
 pub(crate) struct BackupStrategy {
     settings: BackupAndRestore,
+    companions: Companions,
+    /// Taken at the launch.
+    preemption: RefCell<Option<Preemption>>,
     is_used: AtomicBool,
 }
 
@@ -42,9 +58,11 @@ impl Drop for BackupStrategy {
 }
 
 impl BackupStrategy {
-    pub(crate) fn new(settings: BackupAndRestore) -> Self {
+    pub(crate) fn new(mut settings: BackupAndRestore, companions: Companions) -> Self {
         Self {
+            preemption: RefCell::new(settings.preemption.take()),
             settings,
+            companions,
             is_used: AtomicBool::new(false),
         }
     }
@@ -84,6 +102,41 @@ impl BackupStrategy {
         })
     }
 
+    /// Begins to look out for notices, and says what follows them.
+    fn look_out(&self) -> Result<(Option<Lookout>, AfterPreemption), BackupError> {
+        let Some(preemption) = self.preemption.take() else {
+            return Ok((None, AfterPreemption::default()));
+        };
+        preemption.validate()?;
+        let after = preemption.after;
+        Ok((Some(Lookout::start(preemption)?), after))
+    }
+
+    /// Says what a restored training can't know to be as it was.
+    fn say_what_does_not_continue<M: LearnerModel>(
+        &self,
+        engine: &Engine<M>,
+        has_checkpoints: bool,
+    ) {
+        if has_checkpoints && !self.companions.checkpoints_continue {
+            log::warn!(
+                target: LOG,
+                "what Burn's checkpointing strategy knew of the epochs before is lost, and it may keep \
+                 checkpoints that it would have deleted; give the strategy to \
+                 BackupAndRestore::checkpointing_strategy instead",
+            );
+        }
+        let is_in_epoch = engine.state().position.step_in_epoch > 0;
+        if is_in_epoch && self.companions.metric_logs.is_none() {
+            log::warn!(
+                target: LOG,
+                "what Burn's own metric log has of the epoch that was interrupted is written over, and \
+                 its training metrics will be of the rest of it only; BackupAndRestore::metric_logs \
+                 continues them",
+            );
+        }
+    }
+
     fn autodiff(&self, devices: &[Device]) -> Vec<Device> {
         let devices = devices.iter().map(|device| self.autodiff_device(device));
         devices.collect()
@@ -110,12 +163,18 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         mut components: TrainingComponents<M>,
     ) -> LearningResult<M> {
         self.is_used.store(true, Ordering::Relaxed);
+        // Before the restore: a notice that comes during it counts.
+        let (lookout, after) = match self.look_out() {
+            Ok(lookout) => lookout,
+            Err(error) => return refuse(&learner, components, error),
+        };
         let execution = self.settings.validate();
         let execution = execution.and_then(|()| self.execution(&learner));
         let execution = match execution.and_then(|execution| computable(execution, &learner)) {
             Ok(execution) => execution,
             Err(error) => return refuse(&learner, components, error),
         };
+        let has_checkpoints = components.checkpointer.is_some();
         let surroundings = Surroundings {
             interrupter: components.interrupter.clone(),
             event_store: components.event_store.clone(),
@@ -123,12 +182,18 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
             grad_accumulation: components.grad_accumulation.unwrap_or(1),
             split: execution.split(),
             has_fusion: execution.devices().iter().any(burn_api::has_fusion),
+            chronicle: self.companions.chronicle.clone(),
+            metric_logs: self.companions.metric_logs.clone(),
+            lookout,
         };
         let engine = match Engine::open(&self.settings, &mut learner, surroundings) {
             Ok(engine) => engine,
             Err(error) => return refuse(&learner, components, error),
         };
 
+        if engine.is_restored() {
+            self.say_what_does_not_continue(&engine, has_checkpoints);
+        }
         // Burn announces the epoch after this one as the first.
         components.checkpoint = engine.state().position.epoch.checked_sub(1);
         let training_loop = Loop::new(execution, engine);
@@ -136,9 +201,16 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         let Some(mut engine) = training_loop.into_engine() else {
             return result;
         };
-        let result = with_ending(result, engine.take_ending());
+        let ending = engine.take_ending();
+        let is_preempted = ending.is_preempted;
+        let result = with_ending(result, ending);
         engine.conclude(result.error.is_none() && result.interrupted.is_none());
-        result
+        match after {
+            AfterPreemption::Exit(code) if is_preempted && result.error.is_none() => {
+                exit(result, code)
+            }
+            _ => result,
+        }
     }
 
     /// Burn calls [`train`](Self::train), which has the loop's own strategy fit.
@@ -152,6 +224,18 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
     ) -> (M, SupervisedTrainingEventProcessor<M>) {
         (learner.model(), components.event_processor)
     }
+}
+
+/// Ends the process with `code`.
+fn exit<M>(result: LearningResult<M>, code: i32) -> ! {
+    let reason = result.interrupted.and_then(|stop| stop.reason);
+    // The terminal's renderer gives the screen back.
+    drop(result.renderer);
+    let reason = reason.unwrap_or_default();
+    log::warn!(target: LOG, "{reason}; the process exits with {code}");
+    eprintln!("{reason}; the process exits with {code}");
+    log::logger().flush();
+    std::process::exit(code)
 }
 
 /// Checks that the model can be computed with where it is to be trained: moved to the device that it
@@ -202,8 +286,8 @@ fn refuse<M: LearnerModel>(
     let mut processor = components.event_processor;
     interrupter.fail(BackupError::into_training_error(Arc::new(error)));
     let ending = Ending {
-        interrupted: None,
         error: interrupter.error(),
+        ..Ending::default()
     };
     // The terminal's renderer gives the screen back at the training's end.
     interrupter.fail_on_error(processor.process_train(LearnerEvent::End(None)));

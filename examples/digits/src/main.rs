@@ -16,7 +16,7 @@ use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::optim::AdamConfig;
 use burn::train::metric::{AccuracyMetric, LossMetric};
 use burn::train::{Learner, SupervisedTraining};
-use burn_backup_restore::{BackupAndRestore, BackupExt as _};
+use burn_backup_restore::{BackupAndRestore, BackupExt as _, Preemption};
 use clap::Parser as _;
 
 use arguments::Arguments;
@@ -24,7 +24,7 @@ use crash::CrashPoint;
 use model::DigitsModel;
 
 fn main() -> anyhow::Result<()> {
-    let log = env_logger::Env::default().default_filter_or("warn,burn_backup::restore=info");
+    let log = env_logger::Env::default().default_filter_or("warn");
     env_logger::Builder::from_env(log).init();
     let arguments = Arguments::parse();
     let device = arguments.device.open();
@@ -32,6 +32,8 @@ fn main() -> anyhow::Result<()> {
     let backup = BackupAndRestore::new(&arguments.backup_dir)
         .save_freq(arguments.save_freq)
         .keep_last(arguments.keep_last)
+        .metric_logs(&arguments.artifact_dir)
+        .save_before_preemption(Preemption::signals())
         .seed(SEED);
     let handle = backup.handle();
     let crash = arguments
@@ -62,6 +64,14 @@ fn main() -> anyhow::Result<()> {
 
     if let Some(error) = result.error {
         anyhow::bail!("the training ended with an error: {error}");
+    }
+    if let Some(interruption) = result.interrupted {
+        let reason = interruption.reason.unwrap_or_default();
+        let saved = handle.stopped_at();
+        anyhow::ensure!(saved.is_some(), "the training was interrupted: {reason}");
+        println!("interrupted: {reason}");
+        println!("run it again to go on from there");
+        return Ok(());
     }
     let took = launched.elapsed();
     let stats = handle.stats();

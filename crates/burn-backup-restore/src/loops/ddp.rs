@@ -264,7 +264,7 @@ impl<M: LearnerModel> Worker<M> {
         let (mut batches, trained) = match rest {
             Rest::WholeEpoch => (Batches::of(loader), 0),
             Rest::Batches { rest, skipped } => (rest, skipped),
-            Rest::Validation => return self.lead(|training| training.engine.split_done()),
+            Rest::Validation => return self.lead(Training::has_trained_all),
         };
         self.lead(|training| training.split_begins(epoch))?;
         let is_done = self.train_batches(&mut batches, trained)?;
@@ -300,6 +300,7 @@ impl<M: LearnerModel> Worker<M> {
                 Some(Ok(batch)) if batches.items().are_all() => (Vote::TrainLast, Some(batch)),
                 Some(Ok(batch)) => (Vote::Train, Some(batch)),
             };
+            self.lead(Training::look_out)?;
             let vote = match self.plan.interrupter.should_stop() {
                 true => Vote::Leave,
                 false => vote,
@@ -355,10 +356,16 @@ impl<M: LearnerModel> Worker<M> {
             Some(learning_rate),
         ));
         if self.own.is_none() {
-            let items = [batches.items()];
+            training.leader_items = Some(batches.items());
+        }
+        // Once all have told: a backup is to have all that was logged of the step. The first worker
+        // trains no further before that.
+        if self.index + 1 == workers
+            && let Some(items) = training.leader_items.take()
+        {
             training
                 .engine
-                .step_done(&training.learner, &items, item.has_stepped);
+                .step_done(&training.learner, &[items], item.has_stepped);
         }
         Ok(())
     }

@@ -200,7 +200,10 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
         let begun = match rest {
             EpochRest::All => None,
             EpochRest::Batches { batches, trained } => Some((batches, trained)),
-            EpochRest::Validation => return self.training.engine.split_done(),
+            EpochRest::Validation => {
+                self.training.has_trained_all();
+                return;
+            }
         };
         self.training.split_begins(self.number);
         let (mut batches, trained) = begun.unwrap_or_else(|| {
@@ -225,6 +228,9 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
         let mut accumulated = 0;
         loop {
             let training = &mut *self.training;
+            if training.is_stopped() {
+                return false;
+            }
             let seeds = training.engine.step_seeds();
             let round = match self.devices.round(&training.learner, batches, seeds) {
                 Ok(round) if round.is_empty() => return true,
@@ -269,9 +275,6 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
                 .step_done(&training.learner, &items, has_stepped);
             if training.engine.take_failure() {
                 check(training, self.devices.devices());
-            }
-            if training.is_stopped() {
-                return false;
             }
         }
     }

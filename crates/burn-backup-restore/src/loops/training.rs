@@ -1,13 +1,16 @@
 //! A training and all that takes part in it: what each loop does before and after the batches of an
 //! epoch.
 
+use std::sync::Arc;
+
 use burn::tensor::Device;
+use burn::train::metric::store::{Aggregate, EventStoreClient, Split};
 use burn::train::{
     EventProcessorTraining as _, InferenceStep, Learner, LearnerEvent, LearnerModel, TrainStep,
     TrainingComponents, TrainingItem, ValidLoader,
 };
 
-use crate::burn_api;
+use crate::burn_api::{self, Items};
 use crate::engine::{Engine, Outlook};
 
 const LOG: &str = "burn_backup::restore";
@@ -25,7 +28,11 @@ pub(super) struct Training<M: LearnerModel> {
     /// The training items in an epoch.
     pub train_items: usize,
     pub valid: ValidLoader<M>,
+    /// What early stopping and checkpointing ask, if there is either: what it answers is in the backup.
+    pub deciding_store: Option<Arc<EventStoreClient>>,
     pub starting_epoch: usize,
+    /// How far the first worker's loader is after the step in progress, under DDP.
+    pub leader_items: Option<Items>,
     /// Whether the engine knows how the training ends.
     pub is_over: bool,
 }
@@ -68,8 +75,15 @@ impl<M: LearnerModel> Training<M> {
         false
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
+    /// Whether the training ends here, at a batch boundary.
+    pub(super) fn is_stopped(&mut self) -> bool {
+        self.look_out();
         self.components.interrupter.should_stop()
+    }
+
+    /// Looks whether there is a notice that the training is about to be ended from outside.
+    pub(super) fn look_out(&mut self) {
+        self.engine.look_out(&self.learner);
     }
 
     /// Tells Burn that the training batches of an epoch begin.
@@ -82,7 +96,17 @@ impl<M: LearnerModel> Training<M> {
 
     /// Tells Burn that they have ended.
     pub(super) fn split_ends(&mut self, epoch: usize) {
+        self.mark_stop();
         self.tell_train(burn_api::split_ends(epoch));
+    }
+
+    /// Nothing is left to train of the epoch that the training is taken up in. Burn hears nothing of it
+    /// again: what it logged stays.
+    pub(super) fn has_trained_all(&mut self) {
+        if let Some(logs) = self.engine.metric_logs() {
+            logs.end_training();
+        }
+        self.engine.split_done();
     }
 
     /// Tells Burn what came of a training batch.
@@ -90,14 +114,44 @@ impl<M: LearnerModel> Training<M> {
         self.tell_train(LearnerEvent::ProcessedItem(item));
     }
 
+    /// What follows a stop in the metric logs is not of the training.
+    fn mark_stop(&mut self) {
+        if self.components.interrupter.should_stop() {
+            self.engine.split_stops();
+        }
+    }
+
     fn tell_train(&mut self, event: LearnerEvent<Output<M>>) {
+        self.count(&event);
         let told = self.components.event_processor.process_train(event);
         self.components.interrupter.fail_on_error(told);
     }
 
     fn tell_valid(&mut self, event: LearnerEvent<<M as InferenceStep>::Output>) {
+        self.count(&event);
         let told = self.components.event_processor.process_valid(event);
         self.components.interrupter.fail_on_error(told);
+    }
+
+    fn count<T>(&self, event: &LearnerEvent<T>) {
+        if let Some(logs) = self.engine.metric_logs() {
+            logs.told(burn_api::logger_calls(event));
+        }
+    }
+
+    /// Has early stopping know what it knew: it makes its decisions of the past once more.
+    pub(super) fn catch_up(&mut self) {
+        let chronicle = self.engine.chronicle().clone();
+        let (Some(strategy), Some(store)) = (
+            &mut self.components.early_stopping,
+            &self.deciding_store,
+        ) else {
+            return;
+        };
+        for epoch in chronicle.past() {
+            chronicle.stand_at(epoch);
+            strategy.should_stop(epoch, store);
+        }
     }
 
     /// Validates, and does what Burn does then: checkpoints of the user's, and early stopping.
@@ -121,13 +175,8 @@ impl<M: LearnerModel> Training<M> {
             return Next::Stop;
         }
 
-        if let Some(checkpointer) = &mut components.checkpointer {
-            checkpointer.checkpoint(&self.learner, epoch, &components.event_store);
-        }
-        let stops_early = components
-            .early_stopping
-            .as_mut()
-            .is_some_and(|strategy| strategy.should_stop(epoch, &components.event_store));
+        let stops_early = self.decide(epoch);
+        let components = &mut self.components;
         if epoch == self.starting_epoch {
             let steps = self.engine.state().position.step_in_epoch as u64;
             let num_epochs = components.num_epochs;
@@ -138,6 +187,27 @@ impl<M: LearnerModel> Training<M> {
             true => Next::End,
             false => Next::Epoch,
         }
+    }
+
+    /// What Burn's strategies say of this epoch: which checkpoints are kept, and whether the training
+    /// stops early.
+    fn decide(&mut self, epoch: usize) -> bool {
+        let components = &mut self.components;
+        let Some(store) = &self.deciding_store else {
+            return false;
+        };
+        if self.engine.metric_logs().is_some() {
+            // It answers once it has logged all that it was told before.
+            let nothing = Split::Test(None);
+            let store = &components.event_store;
+            store.find_metric("Backup", epoch, Aggregate::Mean, &nothing);
+        }
+        self.engine.chronicle().stand_at(epoch);
+        if let Some(checkpointer) = &mut components.checkpointer {
+            checkpointer.checkpoint(&self.learner, epoch, store);
+        }
+        let strategy = components.early_stopping.as_mut();
+        strategy.is_some_and(|strategy| strategy.should_stop(epoch, store))
     }
 
     /// The loop is over. `has_finished` says that it came to the training's end.
@@ -156,6 +226,7 @@ impl<M: LearnerModel> Training<M> {
         log::info!("Executing validation step for epoch {epoch}");
         self.engine.seed_validation(&self.main);
         self.validate_batches();
+        self.mark_stop();
         self.tell_valid(burn_api::split_ends(epoch));
     }
 
@@ -164,7 +235,9 @@ impl<M: LearnerModel> Training<M> {
         let loader = self.valid.clone();
         let mut iterator = loader.iter();
         let mut iteration = 0;
-        while let Some(batch) = iterator.next() {
+        while !self.is_stopped()
+            && let Some(batch) = iterator.next()
+        {
             let batch = match batch {
                 Ok(batch) => batch,
                 Err(error) => {
@@ -186,9 +259,6 @@ impl<M: LearnerModel> Training<M> {
             let output = InferenceStep::step(&model, batch);
             let item = TrainingItem::new(output, progress, Some(iteration), None);
             self.tell_valid(LearnerEvent::ProcessedItem(item));
-            if self.is_stopped() {
-                return;
-            }
         }
     }
 }

@@ -1,0 +1,136 @@
+//! An event store of our own: Burn makes them for its builder only, so that is asked for one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
+use burn::data::dataset::DatasetError;
+use burn::module::{Module, Param};
+use burn::nn::Initializer;
+use burn::optim::{GradientsParams, SgdConfig};
+use burn::tensor::{Device, Tensor};
+use burn::train::logger::MetricLogger;
+use burn::train::metric::store::EventStoreClient;
+use burn::train::renderer::CliMetricsRenderer;
+use burn::train::{
+    EventProcessorTraining as _, InferenceStep, Learner, LearningResult,
+    SupervisedLearningStrategy, SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader,
+    TrainOutput, TrainStep, TrainingComponents, TrainingStrategy, ValidLoader,
+};
+
+/// An event store that asks `logger`. `device` is one that the program has; nothing is put on it.
+pub(crate) fn event_store(
+    logger: impl MetricLogger + 'static,
+    device: &Device,
+) -> Option<Arc<EventStoreClient>> {
+    let caught = Arc::new(Catch::default());
+    let model = Nobody {
+        // Not initialised before it is used, and it never is.
+        nothing: Initializer::Zeros.init([1], device),
+    };
+    let loader: Arc<dyn DataLoader<()>> = Arc::new(NoData);
+    drop(
+        SupervisedTraining::new("", loader.clone(), loader)
+            .with_application_logger(None)
+            .renderer(Box::new(CliMetricsRenderer::new()))
+            .with_metric_logger(logger)
+            .with_training_strategy(TrainingStrategy::Custom(caught.clone()))
+            .launch(Learner::new(model, SgdConfig::new().init(), 0.0)),
+    );
+    let mut store = caught.store.lock().unwrap_or_else(PoisonError::into_inner);
+    store.take()
+}
+
+/// Trains nothing, and keeps the event store.
+#[derive(Default)]
+struct Catch {
+    store: Mutex<Option<Arc<EventStoreClient>>>,
+}
+
+impl SupervisedLearningStrategy<Nobody> for Catch {
+    fn train(
+        &self,
+        learner: Learner<Nobody>,
+        _train: TrainLoader<Nobody>,
+        _valid: ValidLoader<Nobody>,
+        components: TrainingComponents<Nobody>,
+    ) -> LearningResult<Nobody> {
+        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        *store = Some(components.event_store);
+        LearningResult {
+            model: learner.model(),
+            renderer: components.event_processor.renderer(),
+            interrupted: None,
+            error: None,
+        }
+    }
+
+    fn fit(
+        &self,
+        components: TrainingComponents<Nobody>,
+        learner: Learner<Nobody>,
+        _train: TrainLoader<Nobody>,
+        _valid: ValidLoader<Nobody>,
+        _starting_epoch: usize,
+    ) -> (Nobody, SupervisedTrainingEventProcessor<Nobody>) {
+        (learner.model(), components.event_processor)
+    }
+}
+
+/// A model that is never used.
+#[derive(Module, Debug)]
+struct Nobody {
+    nothing: Param<Tensor<1>>,
+}
+
+impl TrainStep for Nobody {
+    type Input = ();
+    type Output = ();
+
+    fn step(&self, _item: ()) -> TrainOutput<()> {
+        TrainOutput {
+            grads: GradientsParams::new(),
+            item: (),
+        }
+    }
+}
+
+impl InferenceStep for Nobody {
+    type Input = ();
+    type Output = ();
+
+    fn step(&self, _item: ()) {}
+}
+
+struct NoData;
+
+impl DataLoader<()> for NoData {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<()> + 'a> {
+        Box::new(Self)
+    }
+
+    fn num_items(&self) -> usize {
+        0
+    }
+
+    fn to_device(&self, _device: &Device) -> Arc<dyn DataLoader<()>> {
+        Arc::new(Self)
+    }
+
+    fn slice(&self, _start: usize, _end: usize) -> Arc<dyn DataLoader<()>> {
+        Arc::new(Self)
+    }
+}
+
+impl Iterator for NoData {
+    type Item = Result<(), DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        None
+    }
+}
+
+impl DataLoaderIterator<()> for NoData {
+    fn progress(&self) -> Progress {
+        Progress::new(0, 0, None)
+    }
+}

@@ -1,0 +1,53 @@
+//! What the training's dashboard shows of its backups.
+
+use std::sync::Arc;
+
+use burn::tensor::TensorReadError;
+use burn::train::metric::{Metric, MetricMetadata, MetricName, SerializedEntry};
+
+use crate::handle::BackupHandle;
+
+/// The text metric "Backup": the last committed position, how old it is, and any failure since.
+///
+/// It is shown, and not logged: its lines would say nothing of the training.
+#[derive(Clone)]
+pub(crate) struct BackupMetric {
+    handle: BackupHandle,
+}
+
+impl BackupMetric {
+    pub(crate) fn new(handle: BackupHandle) -> Self {
+        Self { handle }
+    }
+
+    fn entry(&self) -> SerializedEntry {
+        let nothing_to_log = SerializedEntry::NOT_AVAILABLE.to_owned();
+        SerializedEntry::new(self.handle.summary(), nothing_to_log)
+    }
+}
+
+impl Metric for BackupMetric {
+    type Input = ();
+
+    fn name(&self) -> MetricName {
+        Arc::new("Backup".to_owned())
+    }
+
+    fn description(&self) -> Option<String> {
+        Some("Where the training would be taken up if it ended now".to_owned())
+    }
+
+    fn update(
+        &mut self,
+        _item: &(),
+        _metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        Ok(self.entry())
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        Ok(self.entry())
+    }
+
+    fn clear(&mut self) {}
+}

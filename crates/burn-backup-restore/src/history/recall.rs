@@ -1,0 +1,55 @@
+use std::sync::Arc;
+
+use burn::train::logger::MetricLogger;
+use burn::train::metric::store::{Aggregate, EpochSummary, EventStoreClient, MetricsUpdate, Split};
+use burn::train::metric::{MetricDefinition, NumericEntry};
+
+use super::Chronicle;
+
+/// Answers what metrics came to, from the history; what that does not know it asks the training's own
+/// loggers, and notes it down.
+///
+/// Burn's strategies ask an event store, which asks a metric logger: this stands for one.
+pub(crate) struct Recall {
+    chronicle: Chronicle,
+    loggers: Arc<EventStoreClient>,
+}
+
+impl Recall {
+    pub(crate) fn new(chronicle: Chronicle, loggers: Arc<EventStoreClient>) -> Self {
+        Self { chronicle, loggers }
+    }
+
+    fn value(&self, name: &str, epoch: usize, split: &Split) -> Option<f64> {
+        // Loggers may still have files of an epoch that is yet to be trained, from work that was lost.
+        if !self.chronicle.is_visible(epoch) {
+            return None;
+        }
+        let known = self.chronicle.value(name, split, epoch);
+        known.or_else(|| {
+            let value = self
+                .loggers
+                .find_metric(name, epoch, Aggregate::Mean, split)?;
+            self.chronicle.record(name, split, epoch, value);
+            Some(value)
+        })
+    }
+}
+
+impl MetricLogger for Recall {
+    fn log(&mut self, _update: MetricsUpdate, _epoch: usize, _split: &Split) {}
+
+    fn read_numeric(
+        &mut self,
+        name: &str,
+        epoch: usize,
+        split: &Split,
+    ) -> Result<Vec<NumericEntry>, String> {
+        let value = self.value(name, epoch, split);
+        Ok(value.map(NumericEntry::Final).into_iter().collect())
+    }
+
+    fn log_metric_definition(&mut self, _definition: MetricDefinition) {}
+
+    fn log_epoch_summary(&mut self, _summary: EpochSummary) {}
+}

@@ -1,0 +1,273 @@
+//! Metric logs that go on after a restart as if there had been none: Burn's files, line by line.
+//!
+//! Metrics are worked out on threads of Burn's, behind the training. A backup is to hold what was logged
+//! up to its own moment, and no more: the training counts what it has told of, the logger what it has
+//! heard, and a [`Mark`] is reached when the two are equal.
+
+mod running;
+mod writer;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use burn::train::metric::NumericEntry;
+use burn::train::metric::store::Split;
+
+use crate::history::{Chronicle, History};
+
+pub(crate) use running::OpenLog;
+pub(crate) use writer::Writer;
+
+const LOG: &str = "burn_backup::metrics";
+
+/// How often a backup that waits for metrics looks whether they will still come.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long it waits while nothing is heard of them.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The metric logs of a training. Cloning them shares them.
+#[derive(Clone)]
+pub(crate) struct MetricLogs {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    directory: PathBuf,
+    chronicle: Chronicle,
+    /// How many calls of the logger come of what the training has told so far.
+    told: AtomicU64,
+    state: Mutex<State>,
+    heard: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// How many have come.
+    heard: u64,
+    /// The logs of the epoch in progress, as they are now.
+    open: Vec<OpenLog>,
+    /// Those that a backup had open, until the first update comes.
+    carried: Vec<OpenLog>,
+    marks: Vec<(u64, Weak<OnceLock<Logged>>)>,
+    /// Files that may not be on disk yet, and directories that are known to be.
+    unsynced: BTreeSet<PathBuf>,
+    synced_directories: BTreeSet<PathBuf>,
+}
+
+/// What was logged up to a moment.
+#[derive(Clone)]
+pub(crate) struct Logged {
+    pub open: Vec<OpenLog>,
+    pub history: Arc<History>,
+}
+
+/// A moment, up to which everything is to be logged.
+pub(crate) struct Mark {
+    logs: MetricLogs,
+    reached: Arc<OnceLock<Logged>>,
+}
+
+impl MetricLogs {
+    /// Logs in `directory`, with what metrics come to noted in `chronicle`.
+    pub(crate) fn new(directory: PathBuf, chronicle: Chronicle) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                directory,
+                chronicle,
+                told: AtomicU64::new(0),
+                state: Mutex::default(),
+                heard: Condvar::new(),
+            }),
+        }
+    }
+
+    /// Burn is about to be told of what makes it call the logger so often.
+    pub(crate) fn told(&self, calls: u64) {
+        self.shared.told.fetch_add(calls, Ordering::Relaxed);
+    }
+
+    /// This moment.
+    pub(crate) fn mark(&self) -> Mark {
+        let reached = Arc::new(OnceLock::new());
+        let told = self.shared.told.load(Ordering::Relaxed);
+        let mut state = self.state();
+        state.marks.push((told, Arc::downgrade(&reached)));
+        self.settle(&mut state);
+        drop(state);
+        Mark {
+            logs: self.clone(),
+            reached,
+        }
+    }
+
+    /// Goes on with the logs that a backup had `open` in the training of this `epoch`: what was logged
+    /// after it is taken away.
+    pub(crate) fn resume(&self, epoch: usize, open: Vec<OpenLog>) {
+        let train = Split::Train.to_string();
+        let is_continued = |log: &OpenLog| log.epoch == epoch && log.split == train;
+        let carried: Vec<_> = open.into_iter().filter(is_continued).collect();
+        for log in &carried {
+            let path = self.path(log);
+            if let Err(error) = cut(&path, log.bytes) {
+                log::warn!(
+                    target: LOG,
+                    "the metric log '{}' does not have all that was logged before the backup, and goes \
+                     on with what there is: {error}",
+                    path.display(),
+                );
+            }
+        }
+        let mut state = self.state();
+        state.open.clone_from(&carried);
+        state.carried = carried;
+    }
+
+    /// Ends the logs of the epoch's training, of which no batch is left to be trained: Burn hears nothing
+    /// more of it.
+    pub(crate) fn end_training(&self) {
+        let mut state = self.state();
+        let State {
+            carried,
+            open,
+            unsynced,
+            ..
+        } = &mut *state;
+        for log in carried.iter_mut().filter(|log| !log.is_final) {
+            let (true, Some(mean)) = (log.is_mean, log.mean()) else {
+                log::debug!(target: LOG, "what '{}' came to is not known", log.metric);
+                continue;
+            };
+            let path = self.path(log);
+            let line = NumericEntry::Final(mean).serialize();
+            match writer::append(&path, &line) {
+                Ok(bytes) => log.bytes += bytes,
+                Err(error) => writer::failed(&path, &error),
+            }
+            log.is_final = true;
+            unsynced.insert(path);
+            let chronicle = &self.shared.chronicle;
+            chronicle.record(&log.metric, &Split::Train, log.epoch, mean);
+        }
+        open.clone_from(carried);
+    }
+
+    /// Has everything that was logged on disk.
+    pub(crate) fn sync(&self) {
+        let (files, known) = {
+            let mut state = self.state();
+            let files = std::mem::take(&mut state.unsynced);
+            (files, state.synced_directories.clone())
+        };
+        let directories: BTreeSet<_> = files
+            .iter()
+            .flat_map(|file| file.ancestors().skip(1))
+            .filter(|directory| directory.starts_with(&self.shared.directory))
+            .filter(|directory| !known.contains(*directory))
+            .map(Path::to_path_buf)
+            .collect();
+        for path in files {
+            if let Err(error) = sync(&path) {
+                log::warn!(
+                    target: LOG,
+                    "the metric log '{}' may not be on disk: {error}",
+                    path.display(),
+                );
+            }
+        }
+        for directory in &directories {
+            // Not on every system can a directory be opened, and then it need not be.
+            let _ = sync(directory);
+        }
+        self.state().synced_directories.extend(directories);
+    }
+
+    fn path(&self, log: &OpenLog) -> PathBuf {
+        log.path(&self.shared.directory)
+    }
+
+    /// Reaches the marks that are reached.
+    fn settle(&self, state: &mut State) {
+        let State {
+            heard, open, marks, ..
+        } = state;
+        marks.retain(|(at, mark)| {
+            let Some(mark) = mark.upgrade() else {
+                return false;
+            };
+            if *at > *heard {
+                return true;
+            }
+            let _ = mark.set(Logged {
+                open: open.clone(),
+                history: self.shared.chronicle.history(),
+            });
+            false
+        });
+    }
+
+    /// One more call has come, after which the logs are so far.
+    fn heard(&self, open: Vec<OpenLog>, written: Vec<PathBuf>) {
+        let mut state = self.state();
+        state.heard += 1;
+        state.open = open;
+        state.unsynced.extend(written);
+        self.settle(&mut state);
+        drop(state);
+        self.shared.heard.notify_all();
+    }
+
+    /// Plain data: a panic elsewhere leaves nothing half done in it.
+    fn state(&self) -> MutexGuard<'_, State> {
+        let state = self.shared.state.lock();
+        state.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Mark {
+    /// The logs that it is of.
+    pub(crate) fn logs(&self) -> &MetricLogs {
+        &self.logs
+    }
+
+    /// Waits until everything is logged up to this moment, or `is_over` says that it won't be.
+    pub(crate) fn wait(&self, is_over: impl Fn() -> bool) -> Option<Logged> {
+        let mut state = self.logs.state();
+        let mut last = (state.heard, Instant::now());
+        loop {
+            if let Some(logged) = self.reached.get() {
+                return Some(logged.clone());
+            }
+            if state.heard != last.0 {
+                last = (state.heard, Instant::now());
+            }
+            if is_over() || last.1.elapsed() > PATIENCE {
+                return None;
+            }
+            let waited = self.logs.shared.heard.wait_timeout(state, LOOK);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Takes away what comes after the first `bytes` of a log.
+fn cut(path: &Path, bytes: u64) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    let length = file.metadata()?.len();
+    if length < bytes {
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!("it has {length} bytes instead of {bytes}"),
+        ));
+    }
+    file.set_len(bytes)
+}
+
+fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

@@ -1,0 +1,116 @@
+//! Google Compute Engine.
+
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::time::Duration;
+
+use super::WatchError;
+use super::metadata::{Answer, Metadata};
+use crate::preemption::{Notice, PreemptionWatcher};
+
+const BASE_URL: &str = "http://metadata.google.internal";
+const PREEMPTED: &str = "/computeMetadata/v1/instance/preempted";
+const MAINTENANCE: &str = "/computeMetadata/v1/instance/maintenance-event";
+
+/// What requests and answers carry, so that neither is of somebody else.
+const FLAVOR: (&str, &str) = ("Metadata-Flavor", "Google");
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Watches for the preemption of a Spot VM of Google Compute Engine, and for host maintenance that
+/// stops the machine.
+///
+/// A preempted machine has about 30 seconds left. A maintenance event that the machine is migrated
+/// away from is not a notice, for it goes on running; one that it can't be migrated away from, as
+/// with GPUs, is. Google says neither to the second when the machine stops, and the notice has no
+/// deadline. The metadata server is asked every second.
+///
+/// # Example
+///
+/// ```
+/// use burn_backup_restore::{GceWatcher, PreemptionWatcher};
+///
+/// assert_eq!(
+///     GceWatcher::new().name(),
+///     "Google Compute Engine at http://metadata.google.internal"
+/// );
+/// ```
+pub struct GceWatcher {
+    metadata: Metadata,
+}
+
+impl Default for GceWatcher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl GceWatcher {
+    /// Asks the metadata server of the machine that the program runs on.
+    pub fn new() -> Self {
+        Self {
+            metadata: Metadata::new(BASE_URL, TIMEOUT),
+        }
+    }
+
+    /// Asks the server at this URL instead.
+    #[must_use]
+    pub fn base_url(mut self, base_url: impl Into<String>) -> Self {
+        self.metadata.set_base_url(base_url);
+        self
+    }
+
+    /// How long one answer may take; 5 seconds by default.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.metadata.set_timeout(timeout);
+        self
+    }
+
+    fn is_preempted(&self) -> Result<bool, WatchError> {
+        let answer = self.ask(PREEMPTED)?;
+        match answer.text() {
+            "TRUE" => Ok(true),
+            "FALSE" => Ok(false),
+            _ => Err(answer.unknown()),
+        }
+    }
+
+    fn is_terminated(&self) -> Result<bool, WatchError> {
+        let answer = self.ask(MAINTENANCE)?;
+        match answer.text() {
+            "TERMINATE_ON_HOST_MAINTENANCE" => Ok(true),
+            "NONE" | "MIGRATE_ON_HOST_MAINTENANCE" => Ok(false),
+            _ => Err(answer.unknown()),
+        }
+    }
+
+    fn ask(&self, path: &str) -> Result<Answer, WatchError> {
+        let answer = self.metadata.get(path, FLAVOR)?.ok()?;
+        let flavor = answer.headers.get(FLAVOR.0);
+        if flavor.is_some_and(|flavor| flavor == FLAVOR.1) {
+            Ok(answer)
+        } else {
+            Err(answer.not_google())
+        }
+    }
+}
+
+impl PreemptionWatcher for GceWatcher {
+    fn name(&self) -> String {
+        format!("Google Compute Engine at {}", self.metadata.base_url())
+    }
+
+    fn poll(&mut self) -> Result<Option<Notice>, Box<dyn Error + Send + Sync>> {
+        if self.is_preempted()? {
+            return Ok(Some(Notice::new(
+                "Google Compute Engine preempts this machine within 30 seconds",
+            )));
+        }
+        Ok(self.is_terminated()?.then(|| {
+            Notice::new("Google Compute Engine is about to stop this machine for host maintenance")
+        }))
+    }
+}

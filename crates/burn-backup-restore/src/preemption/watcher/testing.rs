@@ -1,0 +1,47 @@
+//! What the tests of watchers share.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use super::{PreemptionWatcher, Watching};
+use crate::preemption::Notice;
+
+/// A watcher made of an interval and of what a look does.
+pub(crate) struct FromFn<F>(pub Duration, pub F);
+
+impl<F> PreemptionWatcher for FromFn<F>
+where
+    F: FnMut() -> Result<Option<Notice>, Box<dyn Error + Send + Sync>> + Send + 'static,
+{
+    fn name(&self) -> String {
+        "a test".to_owned()
+    }
+
+    fn poll(&mut self) -> Result<Option<Notice>, Box<dyn Error + Send + Sync>> {
+        (self.1)()
+    }
+
+    fn interval(&self) -> Duration {
+        self.0
+    }
+}
+
+/// Puts the watcher to work. The notices end when its thread does.
+pub(crate) fn notices(watcher: impl PreemptionWatcher) -> (Watching, Receiver<Notice>) {
+    let (posted, notices) = channel();
+    let post = Arc::new(move |notice| {
+        let _ = posted.send(notice);
+    });
+    let watching = Watching::start(Box::new(watcher), post).expect("a thread can be started");
+    (watching, notices)
+}
+
+/// The first notice of a watcher that is put to work, looking more often than it would by itself.
+pub(crate) fn first_notice(mut watcher: impl PreemptionWatcher) -> Notice {
+    let (_watching, notices) = notices(FromFn(Duration::ZERO, move || watcher.poll()));
+    // Only a watcher that is broken lets this run out.
+    let patience = Duration::from_secs(60);
+    notices.recv_timeout(patience).expect("there is a notice")
+}
