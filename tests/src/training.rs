@@ -226,6 +226,18 @@ impl Training {
         }
     }
 
+    /// One on so many devices of the CPU, with nothing in it that differs from run to run there.
+    pub fn spread(spread: Spread) -> Self {
+        Self {
+            spread,
+            // The generators of the CPU belong to the process, and the steps of DDP can't take turns.
+            draws: !matches!(spread, Spread::Ddp(2..)),
+            // Burn adds up running statistics in no certain order, which tells with three.
+            norm: spread.devices() <= 2,
+            ..Self::new(Backend::Flex)
+        }
+    }
+
     /// Batches in an epoch.
     pub fn batches(&self) -> usize {
         self.items.div_ceil(self.batch_size)
@@ -381,9 +393,10 @@ impl Training {
             .unwrap()
     }
 
-    /// A backup into `dir`, with the run seed that makes the training the same each time.
+    /// A backup into `dir`, with the run seed that makes the training the same each time, and without
+    /// the metric that says how old backups are.
     pub fn backup(dir: impl AsRef<Path>) -> BackupAndRestore {
-        BackupAndRestore::new(dir.as_ref()).seed(5)
+        BackupAndRestore::new(dir.as_ref()).seed(5).dashboard(false)
     }
 }
 

@@ -57,9 +57,9 @@ pub use error::BackupError;
 pub use fingerprint::ParamDifference;
 pub use handle::{BackupHandle, BackupStats};
 pub use position::Position;
+pub use preemption::{AfterPreemption, FileWatcher, Notice, Preemption, PreemptionWatcher};
 #[cfg(feature = "cloud")]
 pub use preemption::{AzureWatcher, Ec2SpotWatcher, GceWatcher};
-pub use preemption::{AfterPreemption, FileWatcher, Notice, Preemption, PreemptionWatcher};
 pub use snapshot::Snapshot;
 pub use trigger::SaveFreq;
 

@@ -80,9 +80,7 @@ impl Preemption {
     /// The handlers only set a flag. They are there while `launch` runs. A second SIGTERM or SIGINT
     /// ends the process at once, as without them.
     pub fn signals() -> Self {
-        Self::new()
-            .signal(signals::SIGTERM)
-            .signal(signals::SIGINT)
+        Self::new().signal(signals::SIGTERM).signal(signals::SIGINT)
     }
 
     /// The signal with this number is a notice too: SLURM's `--signal` sends SIGUSR1, for one.
@@ -124,7 +122,11 @@ impl Preemption {
         if self.signals.is_empty() && self.watchers.is_empty() {
             return Err(BackupError::NoNotice);
         }
-        match self.signals.iter().find(|signal| !signals::can_be(**signal)) {
+        match self
+            .signals
+            .iter()
+            .find(|signal| !signals::can_be(**signal))
+        {
             Some(signal) => Err(BackupError::ForbiddenSignal { signal: *signal }),
             None => Ok(()),
         }

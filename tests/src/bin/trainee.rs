@@ -12,13 +12,21 @@
 //! - `abort`: to abort in that training batch; `abort-in-validation`: in that validation batch;
 //!   `abort-in-call`: in that call to the filesystem.
 //! - `stop`: to be stopped in that training batch, as by its user.
+//! - `signals`: to take SIGTERM and SIGINT as notices of a preemption; `usr1-too`: and SIGUSR1;
+//!   `exit`: to exit with that code then; `grace`: with so many milliseconds until the kill.
+//! - `term`, `int`, `usr1`: to send itself that signal in that training batch; `term-in-validation`: in
+//!   that validation batch; `term-in-call`: in that call to the filesystem; `term-after`: after the
+//!   training.
+//! - `never`: to take no backups on its own.
+//! - `logs`: to write metric logs, into `logs` beside the backup.
 //! - `keep`: to keep the backup at its end; `keep-all`: to keep all generations.
 //! - `replaced`: to set another training strategy after the backups.
 //! - `fill`: to fill the disk that `BACKUP_DIR` is on; `free`: to free it again.
 //! - `wait`: to say `waiting`, and wait for a line on the standard input.
 //!
 //! At its end it prints a line each on the number of batches that were trained before this process
-//! (`restored`), the backups that were `committed` and that `failed`, the `error` that ended it, the
+//! (`restored`), the backups that were `committed` and that `failed`, the `error` that ended it, what
+//! has `interrupted` it and the number of batches after which it was saved then (`stopped-at`), the
 //! `weights`, and what the user's own checkpointers got last (`records`).
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -28,15 +36,18 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use burn::remote::RemoteHost;
 use burn::server::{RemoteServer, WebSocketTransport};
 use burn::tensor::Device;
 use burn::train::{Interrupter, TrainingStrategy};
-use burn_backup_restore::{BackupExt as _, SaveFreq};
+use burn_backup_restore::{AfterPreemption, BackupExt as _, Preemption, SaveFreq};
 use burn_backup_store::Filesystem;
 use burn_backup_store::testing::FaultyFilesystem;
 use burn_backup_tests::{Backend, Halt, Hooks, Spread, Training};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::low_level::raise;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -50,10 +61,6 @@ fn main() {
         std::process::exit(2);
     };
     let training = training_on(backend);
-    let frequency = match frequency.parse().unwrap() {
-        0 => SaveFreq::Epoch,
-        steps => SaveFreq::Steps(steps),
-    };
     let told: Vec<(String, usize)> = told
         .iter()
         .map(|told| told.split_once('@').unwrap())
@@ -65,9 +72,33 @@ fn main() {
             .map(|(_, at)| *at)
     };
 
+    let frequency = match (told_of("never"), frequency.parse().unwrap()) {
+        (Some(_), _) => SaveFreq::Never,
+        (None, 0) => SaveFreq::Epoch,
+        (None, steps) => SaveFreq::Steps(steps),
+    };
     let mut backup = Training::backup(backup_dir).save_freq(frequency);
     if let Some(at) = told_of("abort-in-call") {
-        backup = backup.filesystem(aborting(at));
+        backup = backup.filesystem(in_call(at, || std::process::abort()));
+    }
+    if let Some(at) = told_of("term-in-call") {
+        backup = backup.filesystem(in_call(at, || raise(SIGTERM).unwrap()));
+    }
+    if told_of("logs").is_some() {
+        backup = backup.metric_logs(Path::new(backup_dir).with_file_name("logs"));
+    }
+    if told_of("signals").is_some() {
+        let mut preemption = Preemption::signals();
+        if told_of("usr1-too").is_some() {
+            preemption = preemption.signal(SIGUSR1);
+        }
+        if let Some(code) = told_of("exit") {
+            preemption = preemption.after(AfterPreemption::Exit(code.try_into().unwrap()));
+        }
+        if let Some(millis) = told_of("grace") {
+            preemption = preemption.grace_period(Duration::from_millis(millis as u64));
+        }
+        backup = backup.save_before_preemption(preemption);
     }
     backup = backup.delete_checkpoint(told_of("keep").is_none());
     if told_of("keep-all").is_some() {
@@ -76,6 +107,8 @@ fn main() {
     let halt = told_of("abort-in-validation").map_or(Halt::Never, Halt::AbortInValidation);
     let interrupter = Interrupter::new();
     let stopped = interrupter.clone();
+    let term_in_validation = told_of("term-in-validation");
+    let term_after = told_of("term-after");
     let handle = backup.handle();
     let is_replaced = told_of("replaced").is_some();
     let ballast = Path::new(backup_dir).with_file_name("ballast");
@@ -90,7 +123,17 @@ fn main() {
     let backup = training.spread_over_devices(backup);
     let run = training.run_with_learner(
         halt,
-        |training, hooks: Hooks| training.learner(hooks.on_train(act)),
+        |training, hooks: Hooks| {
+            let hooks = match term_in_validation {
+                Some(at) => hooks.on_valid(move |batch| {
+                    if batch == at {
+                        raise(SIGTERM).unwrap();
+                    }
+                }),
+                None => hooks,
+            };
+            training.learner(hooks.on_train(act))
+        },
         |training| {
             let training = training.with_interrupter(interrupter);
             let training = training.backup_and_restore(backup);
@@ -109,12 +152,20 @@ fn main() {
         "error {}",
         run.error.as_ref().map_or(String::new(), |e| e.to_string())
     );
+    let interrupted = run.interrupted.and_then(|stop| stop.reason);
+    println!("interrupted {}", interrupted.unwrap_or_default());
+    let stopped_at = handle.stopped_at().map(|at| at.global_step.to_string());
+    println!("stopped-at {}", stopped_at.unwrap_or_default());
     println!("weights {:?}", run.weights);
     let records = match run.records.epoch {
         0 => String::new(),
         _ => format!("{:?}", run.records),
     };
     println!("records {records}");
+    if term_after.is_some() {
+        raise(SIGTERM).unwrap();
+        println!("it goes on");
+    }
 }
 
 /// The training on the backend, or on the server, that `backend` names.
@@ -148,6 +199,9 @@ fn serve(port: u16, devices: usize) {
 fn obey(what: &str, ballast: &Path, interrupter: &Interrupter) {
     match what {
         "abort" => std::process::abort(),
+        "term" => raise(SIGTERM).unwrap(),
+        "int" => raise(SIGINT).unwrap(),
+        "usr1" => raise(SIGUSR1).unwrap(),
         "stop" => interrupter.stop(Some("it was told to")),
         "fill" => {
             let mut file = File::create(ballast).unwrap();
@@ -175,12 +229,12 @@ fn fill(file: &mut File, chunk: &[u8]) -> io::Error {
     }
 }
 
-/// Aborts the process in the call number `at`.
-fn aborting(at: usize) -> Arc<dyn Filesystem> {
+/// Does `what` in the call number `at`.
+fn in_call(at: usize, what: impl Fn() + Send + Sync + 'static) -> Arc<dyn Filesystem> {
     let calls = AtomicUsize::new(0);
     Arc::new(FaultyFilesystem::new(move |_, _| {
         if calls.fetch_add(1, Ordering::Relaxed) + 1 == at {
-            std::process::abort();
+            what();
         }
         Ok(())
     }))

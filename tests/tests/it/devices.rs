@@ -20,17 +20,6 @@ const SPREADS: [Spread; 6] = [
     Spread::Ddp(3),
 ];
 
-fn spread(spread: Spread) -> Training {
-    Training {
-        spread,
-        // The generators of the CPU belong to the process, and the steps of DDP can't take turns.
-        draws: !matches!(spread, Spread::Ddp(2..)),
-        // Burn adds up running statistics in no certain order, which tells with three.
-        norm: spread.devices() <= 2,
-        ..Training::new(Backend::Flex)
-    }
-}
-
 /// Rounds in an epoch of 22 items, in batches of 4, split among the devices.
 fn rounds(spread: Spread) -> usize {
     (22_usize.div_ceil(spread.devices())).div_ceil(4)
@@ -39,7 +28,7 @@ fn rounds(spread: Spread) -> usize {
 #[test]
 fn a_training_on_several_devices_sees_each_item_once_per_epoch() {
     for devices in SPREADS {
-        let run = undisturbed(&spread(devices));
+        let run = undisturbed(&Training::spread(devices));
         assert_eq!(run.steps, 3 * rounds(devices), "{devices:?}");
         let batches = 3 * rounds(devices) * devices.devices();
         assert_eq!(run.losses.len(), batches, "{devices:?}");
@@ -49,7 +38,7 @@ fn a_training_on_several_devices_sees_each_item_once_per_epoch() {
 #[test]
 fn interrupted_anywhere_it_ends_as_if_undisturbed_on_several_devices() {
     for devices in SPREADS {
-        let training = spread(devices);
+        let training = Training::spread(devices);
         let expected = undisturbed(&training);
         for frequency in [SaveFreq::Epoch, SaveFreq::Steps(1), SaveFreq::Steps(2)] {
             for step in 1..=expected.steps {
@@ -75,7 +64,7 @@ fn interrupted_again_and_again_it_ends_as_if_undisturbed_on_several_devices() {
     use Halt::{Fail, Stop, StopInValidation};
 
     for devices in SPREADS {
-        let training = spread(devices);
+        let training = Training::spread(devices);
         let expected = undisturbed(&training);
         for halts in [
             &[Stop(2), Stop(2), Stop(2)][..],
@@ -92,7 +81,7 @@ fn with_accumulated_gradients_it_ends_as_if_undisturbed_on_several_devices() {
         for accumulation in [2, 3] {
             let training = Training {
                 accumulation: Some(accumulation),
-                ..spread(devices)
+                ..Training::spread(devices)
             };
             let expected = undisturbed(&training);
             let rounds = rounds(devices);
@@ -116,7 +105,7 @@ fn with_fewer_batches_on_one_device_it_ends_as_if_undisturbed() {
     ] {
         let training = Training {
             items,
-            ..spread(devices)
+            ..Training::spread(devices)
         };
         let expected = undisturbed(&training);
         assert_eq!(expected.losses.len(), 3 * batches, "{devices:?}");
@@ -201,7 +190,7 @@ fn what_burns_own_strategies_for_several_devices_do_still_happens() {
     for devices in [Spread::Main(2), Spread::Sharded(2)] {
         let training = Training {
             draws: false,
-            ..spread(devices)
+            ..Training::spread(devices)
         };
         let run = assert_parity(&training, Halt::Never, |builder| builder);
         assert_eq!(run.losses.len(), 18);
@@ -240,7 +229,7 @@ fn early_stopping_ends_all_workers_at_the_same_epoch() {
     for devices in [Spread::Ddp(1), Spread::Ddp(2)] {
         let training = Training {
             epochs: 50,
-            ..spread(devices)
+            ..Training::spread(devices)
         };
         let scratch = tempfile::tempdir().unwrap();
         let run = training.run_with(Halt::Never, |builder| {
@@ -255,7 +244,7 @@ fn early_stopping_ends_all_workers_at_the_same_epoch() {
 #[test]
 fn a_worker_that_fails_ends_the_training_with_burns_error_and_the_last_good_backup_stays() {
     for devices in SPREADS {
-        let training = spread(devices);
+        let training = Training::spread(devices);
         let expected = undisturbed(&training);
         let per_step = devices.devices();
         for step in [1, 2, 4] {
@@ -286,7 +275,7 @@ fn a_worker_that_fails_ends_the_training_with_burns_error_and_the_last_good_back
 
 #[test]
 fn a_worker_that_hangs_does_not_keep_a_training_from_ending_when_another_one_fails() {
-    let training = spread(Spread::Ddp(2));
+    let training = Training::spread(Spread::Ddp(2));
     let scratch = tempfile::tempdir().unwrap();
     let backup = || Training::backup(scratch.path()).save_freq(1);
     // The second step, on whichever device comes first, and on the other one.
@@ -319,14 +308,14 @@ fn an_item_that_cannot_be_read_ends_the_training_with_burns_error_on_several_dev
     for devices in SPREADS {
         let broken = Training {
             broken_item: Some(13),
-            ..spread(devices)
+            ..Training::spread(devices)
         };
         let scratch = tempfile::tempdir().unwrap();
         let run = broken.run(Training::backup(scratch.path()).save_freq(1), Halt::Never);
         let error = run.error.unwrap().to_string();
         assert!(error.starts_with("Dataset error"), "{devices:?}: {error}");
 
-        let whole = spread(devices);
+        let whole = Training::spread(devices);
         let run = whole.run(Training::backup(scratch.path()), Halt::Never);
         assert!(run.weights == undisturbed(&whole).weights, "{devices:?}");
     }
@@ -344,9 +333,9 @@ fn at_an_epochs_start_another_number_of_devices_takes_over() {
         for after in spreads {
             let first = Training {
                 epochs: 2,
-                ..spread(before)
+                ..Training::spread(before)
             };
-            let second = spread(after);
+            let second = Training::spread(after);
             let scratch = tempfile::tempdir().unwrap();
             let keep = Training::backup(scratch.path()).delete_checkpoint(false);
             let run = first.run(keep, Halt::Never);
@@ -378,9 +367,9 @@ fn after_all_batches_another_number_of_devices_validates() {
     ] {
         let scratch = tempfile::tempdir().unwrap();
         let backup = || Training::backup(scratch.path()).save_freq(1);
-        let stopped = spread(before).run(backup(), Halt::StopInValidation(1));
+        let stopped = Training::spread(before).run(backup(), Halt::StopInValidation(1));
         assert!(stopped.interrupted.is_some());
-        let run = spread(after).run(backup(), Halt::Never);
+        let run = Training::spread(after).run(backup(), Halt::Never);
         assert!(
             run.error.is_none(),
             "{before:?}, {after:?}: {:?}",
@@ -416,10 +405,10 @@ fn in_the_middle_of_an_epoch_another_number_of_devices_is_refused() {
     ] {
         let scratch = tempfile::tempdir().unwrap();
         let backup = || Training::backup(scratch.path());
-        let stopped = spread(before).run(backup(), Halt::Stop(1));
+        let stopped = Training::spread(before).run(backup(), Halt::Stop(1));
         assert!(stopped.interrupted.is_some());
         let saved = contents(scratch.path());
-        let refused = spread(after).run(backup(), Halt::Never);
+        let refused = Training::spread(after).run(backup(), Halt::Never);
         let error = refused.backup_error();
         assert!(
             matches!(error, BackupError::DevicesMismatch { .. }),
@@ -435,9 +424,9 @@ fn in_the_middle_of_an_epoch_another_number_of_devices_is_refused() {
         assert_eq!(refused.losses.len(), 0);
         assert!(contents(scratch.path()) == saved, "the backup is as it was");
 
-        let run = spread(before).run(backup(), Halt::Never);
+        let run = Training::spread(before).run(backup(), Halt::Never);
         assert!(
-            run.weights == undisturbed(&spread(before)).weights,
+            run.weights == undisturbed(&Training::spread(before)).weights,
             "{before:?}"
         );
     }
@@ -447,12 +436,12 @@ fn in_the_middle_of_an_epoch_another_number_of_devices_is_refused() {
 fn the_optimizers_place_may_change_in_the_middle_of_an_epoch() {
     let scratch = tempfile::tempdir().unwrap();
     let backup = || Training::backup(scratch.path());
-    let stopped = spread(Spread::Main(2)).run(backup(), Halt::Stop(5));
+    let stopped = Training::spread(Spread::Main(2)).run(backup(), Halt::Stop(5));
     assert!(stopped.interrupted.is_some());
-    let run = spread(Spread::Sharded(2)).run(backup(), Halt::Never);
+    let run = Training::spread(Spread::Sharded(2)).run(backup(), Halt::Never);
     assert!(run.error.is_none(), "{:?}", run.error);
     // On two devices of the same kind either adds up the same two numbers.
-    assert!(run.weights == undisturbed(&spread(Spread::Main(2))).weights);
+    assert!(run.weights == undisturbed(&Training::spread(Spread::Main(2))).weights);
 }
 
 #[test]

@@ -23,9 +23,13 @@ mod frozen;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod gpu;
 mod keras;
+mod metric_logs;
+mod metrics;
 mod optimizers;
 mod poisoned;
 mod power_cut;
+#[cfg(unix)]
+mod preemption;
 mod process;
 mod race;
 mod remote;

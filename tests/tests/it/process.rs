@@ -40,6 +40,10 @@ pub struct Said {
     pub failed: usize,
     /// What ended the training; empty if nothing did.
     pub error: String,
+    /// What has interrupted it; empty if nothing has.
+    pub interrupted: String,
+    /// Batches that were trained when it was saved then.
+    pub stopped_at: Option<usize>,
     pub weights: String,
     /// Empty if nothing was trained.
     pub records: String,
@@ -67,6 +71,8 @@ impl Said {
                 "committed" => said.committed = value.parse().unwrap(),
                 "failed" => said.failed = value.parse().unwrap(),
                 "error" => value.clone_into(&mut said.error),
+                "interrupted" => value.clone_into(&mut said.interrupted),
+                "stopped-at" => said.stopped_at = value.parse().ok(),
                 "weights" => value.clone_into(&mut said.weights),
                 "records" => value.clone_into(&mut said.records),
                 _ => {}

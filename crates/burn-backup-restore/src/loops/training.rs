@@ -142,10 +142,9 @@ impl<M: LearnerModel> Training<M> {
     /// Has early stopping know what it knew: it makes its decisions of the past once more.
     pub(super) fn catch_up(&mut self) {
         let chronicle = self.engine.chronicle().clone();
-        let (Some(strategy), Some(store)) = (
-            &mut self.components.early_stopping,
-            &self.deciding_store,
-        ) else {
+        let (Some(strategy), Some(store)) =
+            (&mut self.components.early_stopping, &self.deciding_store)
+        else {
             return;
         };
         for epoch in chronicle.past() {

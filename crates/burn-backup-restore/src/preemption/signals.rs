@@ -68,7 +68,9 @@ impl Signals {
             let leave = flag::register(signal, self.is_leaving.clone())?;
             heard.actions.push(leave);
         }
-        heard.actions.push(flag::register(signal, heard.flag.clone())?);
+        heard
+            .actions
+            .push(flag::register(signal, heard.flag.clone())?);
         // Only now: a signal that comes before is not lost, but ends the process as it always did.
         takeover.listeners += 1;
         takeover.is_idle.store(false, Ordering::SeqCst);

@@ -1,0 +1,197 @@
+//! Metric logs on disk after a restart: line by line those of an undisturbed training.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::train::logger::FileMetricLogger;
+use burn_backup_restore::{BackupExt as _, SaveFreq};
+use burn_backup_tests::{Backend, Halt, Spread, Training};
+
+use crate::process::{run, run_well, trainee};
+use crate::support::contents;
+
+/// The logs in `dir`, by their paths in it.
+fn logs(dir: &Path) -> BTreeMap<PathBuf, String> {
+    let logs = contents(dir).into_iter().map(|(path, bytes)| {
+        let path = path.strip_prefix(dir).unwrap().to_path_buf();
+        (path, String::from_utf8(bytes).unwrap())
+    });
+    logs.collect()
+}
+
+/// What a training logs that is halted by each of `halts` in turn, and then ends.
+fn logged(training: &Training, frequency: SaveFreq, halts: &[Halt]) -> BTreeMap<PathBuf, String> {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("logs");
+    for halt in halts.iter().chain([&Halt::Never]) {
+        let backup = Training::backup(scratch.path().join("backup"));
+        let backup = backup.save_freq(frequency).metric_logs(&dir);
+        let run = training.run(backup, *halt);
+        let is_error = matches!(halt, Halt::Fail(_));
+        assert_eq!(run.error.is_some(), is_error, "{halt:?}: {:?}", run.error);
+    }
+    logs(&dir)
+}
+
+#[track_caller]
+fn assert_same(
+    training: &Training,
+    frequency: SaveFreq,
+    halts: &[Halt],
+    expected: &BTreeMap<PathBuf, String>,
+) {
+    let logged = logged(training, frequency, halts);
+    assert!(
+        logged == *expected,
+        "{:?}, {frequency:?}, {halts:?}: {logged:#?} instead of {expected:#?}",
+        training.spread
+    );
+}
+
+#[test]
+fn they_are_burns_own_and_as_burn_writes_them() {
+    let training = Training::new(Backend::Flex);
+    let scratch = tempfile::tempdir().unwrap();
+    let (ours, burns) = (scratch.path().join("ours"), scratch.path().join("burns"));
+    let backup = Training::backup(scratch.path().join("backup")).metric_logs(&ours);
+    let run = training.run_with(Halt::Never, |builder| {
+        let builder = builder.with_metric_logger(FileMetricLogger::new(&burns));
+        builder.backup_and_restore(backup)
+    });
+    assert!(run.error.is_none());
+    let ours = logs(&ours);
+    assert_eq!(
+        ours.len(),
+        3 * 2 * 3,
+        "three metrics in each part of an epoch"
+    );
+    assert!(ours[Path::new("train/epoch-2/Loss.log")].ends_with(",final\n"));
+    assert_eq!(ours, logs(&burns));
+}
+
+#[test]
+fn interrupted_anywhere_they_end_as_if_undisturbed() {
+    use Halt::{Fail, Stop, StopInValidation};
+
+    let training = Training::new(Backend::Flex);
+    let expected = logged(&training, SaveFreq::Epoch, &[]);
+    for frequency in [
+        SaveFreq::Epoch,
+        SaveFreq::Steps(1),
+        SaveFreq::Steps(3),
+        SaveFreq::Steps(4),
+    ] {
+        for batch in 1..=18 {
+            for halt in [Stop(batch), Fail(batch), StopInValidation(batch)] {
+                assert_same(&training, frequency, &[halt], &expected);
+            }
+        }
+        for halts in [
+            &[Stop(8), Stop(2), Fail(3), StopInValidation(2)][..],
+            &[Fail(8), Fail(2), Stop(1), Fail(1)],
+            &[Stop(6), Stop(6), StopInValidation(6), StopInValidation(1)],
+        ] {
+            assert_same(&training, frequency, halts, &expected);
+        }
+    }
+}
+
+#[test]
+fn with_accumulated_gradients_they_end_as_if_undisturbed() {
+    for accumulation in [3, 4] {
+        let training = Training {
+            accumulation: Some(accumulation),
+            ..Training::new(Backend::Flex)
+        };
+        let expected = logged(&training, SaveFreq::Epoch, &[]);
+        for batch in 1..=18 {
+            for halt in [Halt::Stop(batch), Halt::Fail(batch)] {
+                assert_same(&training, SaveFreq::Steps(2), &[halt], &expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn on_several_devices_they_end_as_if_undisturbed() {
+    for spread in [Spread::Main(3), Spread::Sharded(2), Spread::Ddp(2)] {
+        let training = Training::spread(spread);
+        let expected = logged(&training, SaveFreq::Epoch, &[]);
+        for batch in 1..=6 {
+            for halt in [
+                Halt::Stop(batch),
+                Halt::Fail(batch),
+                Halt::StopInValidation(batch),
+            ] {
+                assert_same(&training, SaveFreq::Steps(1), &[halt], &expected);
+            }
+        }
+    }
+}
+
+#[test]
+fn aborted_anywhere_the_next_process_logs_as_if_undisturbed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("whole/backup");
+    fs::create_dir(dir.parent().unwrap()).unwrap();
+    run_well(&mut trainee(Backend::Flex, &dir, 1, &["logs@0"]));
+    let expected = logs(&dir.with_file_name("logs"));
+    assert_eq!(expected.len(), 18);
+    for frequency in [1, 4] {
+        for (what, last) in [
+            ("abort", 18),
+            ("abort-in-validation", 18),
+            ("abort-in-call", 60),
+        ] {
+            for at in (1..=last).step_by(if last > 18 { 5 } else { 1 }) {
+                let scratch = tempfile::tempdir().unwrap();
+                let dir = scratch.path().join("backup");
+                let abort = format!("{what}@{at}");
+                let (status, _) = run(&mut trainee(
+                    Backend::Flex,
+                    &dir,
+                    frequency,
+                    &["logs@0", &abort],
+                ));
+                assert!(!status.success());
+                run_well(&mut trainee(Backend::Flex, &dir, frequency, &["logs@0"]));
+                let logged = logs(&scratch.path().join("logs"));
+                assert!(logged == expected, "{frequency}, {abort}: {logged:#?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn without_the_lines_from_before_they_go_on_and_come_to_the_right_value() {
+    let training = Training::new(Backend::Flex);
+    let expected = logged(&training, SaveFreq::Epoch, &[]);
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("logs");
+    let backup = || Training::backup(scratch.path().join("backup")).metric_logs(&dir);
+    training.run(backup(), Halt::Stop(9));
+    fs::remove_dir_all(&dir).unwrap();
+    let run = training.run(backup(), Halt::Never);
+    assert!(run.error.is_none());
+    let path = Path::new("train/epoch-2/Loss.log");
+    let (log, whole) = (&logs(&dir)[path], &expected[path]);
+    assert_eq!(log.lines().count(), whole.lines().count() - 3);
+    assert!(whole.ends_with(log.as_str()), "{log} of {whole}");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_ends_neither_the_training_nor_its_backups() {
+    let training = Training::new(Backend::Flex);
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("logs");
+    fs::write(&dir, "a file").unwrap();
+    let backup = Training::backup(scratch.path().join("backup"))
+        .save_freq(SaveFreq::Steps(3))
+        .metric_logs(&dir);
+    let handle = backup.handle();
+    let run = training.run(backup, Halt::Never);
+    assert!(run.error.is_none(), "{:?}", run.error);
+    assert_eq!((handle.stats().committed, handle.stats().failed), (7, 0));
+    assert_eq!(fs::read_to_string(&dir).unwrap(), "a file");
+}
