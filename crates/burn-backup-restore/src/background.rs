@@ -214,8 +214,9 @@ fn save<M: LearnerModel>(
     match metrics {
         Metrics::Known(history) => state.history = Arc::unwrap_or_clone(history),
         Metrics::Until(mark) => {
-            let is_over = || desk.interrupter.error().is_some();
-            let logged = mark.wait(is_over).ok_or(BackupError::MetricsMissing)?;
+            let has_failed = || desk.interrupter.error().is_some();
+            let logged = mark.wait(has_failed);
+            let logged = logged.ok_or(BackupError::MetricsMissing)?;
             state.history = Arc::unwrap_or_clone(logged.history);
             state.logs = logged.open;
             // What the backup says of them is to be true after a power cut, too.

@@ -229,7 +229,8 @@ impl BackupAndRestore {
     /// its lines (perplexity, AUROC, F-scores) can't be continued inside an epoch by anybody: their
     /// last line is of the rest of the epoch, and a line in the log says so.
     ///
-    /// Loggers given with Burn's `with_metric_logger` are used as well.
+    /// Loggers given with Burn's `with_metric_logger` are used as well; let none of them write to the
+    /// same directory.
     pub fn metric_logs(mut self, directory: impl Into<PathBuf>) -> Self {
         self.metric_logs = Some(directory.into());
         self

@@ -31,6 +31,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How long it waits while nothing is heard of them.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The same once the training has failed, and with it perhaps what works them out.
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The metric logs of a training. Cloning them shares them.
 #[derive(Clone)]
 pub(crate) struct MetricLogs {
@@ -235,8 +238,9 @@ impl Mark {
         &self.logs
     }
 
-    /// Waits until everything is logged up to this moment, or `is_over` says that it won't be.
-    pub(crate) fn wait(&self, is_over: impl Fn() -> bool) -> Option<Logged> {
+    /// Waits until everything is logged up to this moment; nothing if it won't be. `has_failed` says
+    /// whether the training has.
+    pub(crate) fn wait(&self, has_failed: impl Fn() -> bool) -> Option<Logged> {
         let mut state = self.logs.state();
         let mut last = (state.heard, Instant::now());
         loop {
@@ -246,7 +250,11 @@ impl Mark {
             if state.heard != last.0 {
                 last = (state.heard, Instant::now());
             }
-            if is_over() || last.1.elapsed() > PATIENCE {
+            let patience = match has_failed() {
+                true => SHORT_PATIENCE,
+                false => PATIENCE,
+            };
+            if last.1.elapsed() > patience {
                 return None;
             }
             let waited = self.logs.shared.heard.wait_timeout(state, LOOK);
@@ -270,4 +278,64 @@ fn cut(path: &Path, bytes: u64) -> io::Result<()> {
 
 fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log_of(bytes: u64) -> OpenLog {
+        let mut log = OpenLog::new("Loss", &Split::Train, 1);
+        log.bytes = bytes;
+        log
+    }
+
+    fn logs() -> MetricLogs {
+        MetricLogs::new(PathBuf::new(), Chronicle::default())
+    }
+
+    #[test]
+    fn a_mark_holds_what_was_logged_up_to_it_and_no_more() {
+        let logs = logs();
+        logs.told(2);
+        let mark = logs.mark();
+        logs.told(1);
+        for bytes in 1..=3 {
+            logs.heard(vec![log_of(bytes)], Vec::new());
+        }
+        let logged = mark.wait(|| false).unwrap();
+        assert_eq!(logged.open, [log_of(2)]);
+        // Nothing was told since.
+        let logged = logs.mark().wait(|| false).unwrap();
+        assert_eq!(logged.open, [log_of(3)]);
+    }
+
+    #[test]
+    fn a_mark_that_is_reached_later_wakes_who_waits_for_it() {
+        let logs = logs();
+        logs.told(1);
+        let mark = logs.mark();
+        let logged = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| mark.wait(|| false));
+            logs.heard(vec![log_of(7)], Vec::new());
+            waiting.join().unwrap()
+        });
+        assert_eq!(logged.unwrap().open, [log_of(7)]);
+    }
+
+    #[test]
+    fn a_mark_that_is_never_reached_is_given_up_after_a_failure() {
+        let logs = logs();
+        logs.told(1);
+        assert!(logs.mark().wait(|| true).is_none());
+    }
+
+    #[test]
+    fn a_mark_that_nobody_waits_for_is_forgotten() {
+        let logs = logs();
+        logs.told(1);
+        drop(logs.mark());
+        logs.heard(Vec::new(), Vec::new());
+        assert!(logs.state().marks.is_empty());
+    }
 }

@@ -30,7 +30,7 @@ pub struct Arguments {
     #[arg(long, default_value = "digits-backup")]
     pub backup_dir: PathBuf,
 
-    /// Where Burn logs the metrics.
+    /// Where the metrics are logged.
     #[arg(long, default_value = "digits-artifacts")]
     pub artifact_dir: PathBuf,
 

@@ -58,7 +58,7 @@ impl Tally {
     }
 }
 
-fn from_environment(name: &str) -> Option<u64> {
+pub fn from_environment(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap())
 }
@@ -138,6 +138,7 @@ fn train_and_kill(random: &mut StdRng, times: &Times, tally: &mut Tally) -> Stri
                 tally.restore += 1;
             }
             (End::Killed, _) => tally.training += 1,
+            (End::Interrupted, _) => panic!("nobody gives it notice"),
         }
     }
 }

@@ -8,4 +8,5 @@
 
 mod kill;
 mod share;
+mod terminate;
 mod trainee;

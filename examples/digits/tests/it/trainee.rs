@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ pub enum End {
     Finished {
         digest: String,
     },
+    /// In order, after a notice.
+    Interrupted,
     Killed,
 }
 
@@ -39,6 +42,25 @@ impl Scratch {
 
     pub fn backup(&self) -> PathBuf {
         self.dir.path().join("backup")
+    }
+
+    /// The metric logs, by their paths in the artifact directory.
+    pub fn metric_logs(&self) -> BTreeMap<PathBuf, String> {
+        let artifacts = self.dir.path().join("artifacts");
+        let mut logs = BTreeMap::new();
+        let mut directories = vec![artifacts.clone()];
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                    continue;
+                }
+                let log = std::fs::read_to_string(&path).unwrap();
+                logs.insert(path.strip_prefix(&artifacts).unwrap().to_path_buf(), log);
+            }
+        }
+        logs
     }
 
     /// The generations in place, oldest first.
@@ -139,6 +161,17 @@ impl Process {
         self.end()
     }
 
+    /// Asks the process to end (SIGTERM), and says what it had said and how it did.
+    pub fn terminate(self) -> (End, Vec<String>) {
+        let pid = self.child.id().to_string();
+        // It may have ended.
+        let kill = Command::new("sh")
+            .args(["-c", "kill -s TERM $0 2>/dev/null", &pid])
+            .status();
+        kill.unwrap();
+        self.end()
+    }
+
     /// Waits for the end of the process.
     pub fn end(mut self) -> (End, Vec<String>) {
         let mut stdout = String::new();
@@ -146,11 +179,14 @@ impl Process {
         pipe.read_to_string(&mut stdout).unwrap();
         self.said.extend(self.lines.iter());
         let status = self.child.wait().unwrap();
-        const SIGKILL: i32 = 9;
-        let end = if status.signal() == Some(SIGKILL) {
+        const SIGNALS: [Option<i32>; 2] = [Some(9), Some(15)];
+        let said = self.said.join("\n");
+        let end = if SIGNALS.contains(&status.signal()) {
             End::Killed
+        } else if stdout.starts_with("interrupted: SIGTERM; the training is saved at ") {
+            assert!(status.success(), "{status}, after {said}\n{stdout}");
+            End::Interrupted
         } else {
-            let said = self.said.join("\n");
             assert!(status.success(), "{status}, after {said}\n{stdout}");
             let digest = stdout.lines().last().unwrap_or_default().to_owned();
             assert!(digest.starts_with("digest of the weights: "), "{stdout}");
