@@ -113,7 +113,8 @@ impl MetricLogs {
     /// after it is taken away.
     pub(crate) fn resume(&self, epoch: usize, open: Vec<OpenLog>) {
         let train = Split::Train.to_string();
-        let is_continued = |log: &OpenLog| log.epoch == epoch && log.split == train;
+        let is_continued =
+            |log: &OpenLog| log.epoch == epoch && log.split == train && log.is_of_this_directory();
         let carried: Vec<_> = open.into_iter().filter(is_continued).collect();
         for log in &carried {
             let path = self.path(log);

@@ -21,8 +21,10 @@ impl MetricsRendererTraining for EpochLines {
     fn update_train(&mut self, _state: MetricState) {}
 
     fn update_valid(&mut self, state: MetricState) {
-        let (MetricState::Generic(entry) | MetricState::Numeric(entry, _)) = state;
-        if let Some(name) = self.names.get(&entry.metric_id) {
+        // That of the backups is for dashboards.
+        if let MetricState::Numeric(entry, _) = state
+            && let Some(name) = self.names.get(&entry.metric_id)
+        {
             self.valid
                 .insert(name.clone(), entry.serialized_entry.formatted);
         }

@@ -8,10 +8,14 @@ use burn_backup_tests::{Backend, Halt, Training};
 
 use crate::support::contents;
 
-/// A copy of a fixture, to be used up.
+/// A copy of a fixture's backup, to be used up.
 fn copy(fixture: &str, to: &Path) {
+    copy_part(fixture, "backup", to);
+}
+
+fn copy_part(fixture: &str, part: &str, to: &Path) {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-    let from = fixtures.join(fixture).join("backup");
+    let from = fixtures.join(fixture).join(part);
     for (file, contents) in contents(&from) {
         let copy = to.join(file.strip_prefix(&from).unwrap());
         fs::create_dir_all(copy.parent().unwrap()).unwrap();
@@ -48,6 +52,40 @@ fn a_complete_training_of_format_1_is_returned_byte_for_byte() {
     assert_eq!(run.losses.len(), 0);
     let expected = include_str!("../../fixtures/format-1/complete/weights.txt");
     assert!(format!("{:?}", run.weights) == expected.trim_end());
+}
+
+#[test]
+fn metric_logs_of_format_1_go_on_where_they_were() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (dir, logs) = (scratch.path().join("backup"), scratch.path().join("logs"));
+    copy("format-1/with-metrics", &dir);
+    copy_part("format-1/with-metrics", "logs", &logs);
+    let read = |epoch: usize| {
+        fs::read_to_string(logs.join(format!("train/epoch-{epoch}/Loss.log"))).unwrap()
+    };
+    let (first, second) = (read(1), read(2));
+    assert_eq!(
+        second.lines().count(),
+        3,
+        "two batches, and what it came to then"
+    );
+
+    let backup = Training::backup(&dir).metric_logs(&logs);
+    let run = Training::new(Backend::Flex).run(backup, Halt::Never);
+    assert!(run.error.is_none(), "{:?}", run.error);
+    assert_eq!(run.losses.len(), 10);
+    assert_eq!(read(1), first);
+    let log = read(2);
+    let (batches, value) = log.trim_end().rsplit_once('\n').unwrap();
+    let kept: Vec<_> = second.lines().take(2).collect();
+    assert!(batches.lines().take(2).eq(kept));
+    let losses = batches
+        .lines()
+        .map(|line| line.split_once(',').unwrap().0.parse().unwrap());
+    let losses: Vec<f64> = losses.collect();
+    assert_eq!(losses.len(), 6);
+    let mean = losses.iter().sum::<f64>() / 6.0;
+    assert_eq!(value, format!("{mean},final"));
 }
 
 #[test]

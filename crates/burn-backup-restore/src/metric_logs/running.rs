@@ -46,6 +46,12 @@ impl OpenLog {
         epoch.join(format!("{}.log", self.metric.replace(' ', "_")))
     }
 
+    /// Whether the file is one that the metric's name alone names: documents can be edited.
+    pub(super) fn is_of_this_directory(&self) -> bool {
+        let path = self.path(Path::new(""));
+        path.components().count() == 3 && !self.metric.contains(['/', '\\'])
+    }
+
     /// The mean of the lines, if there are any that count.
     pub(super) fn mean(&self) -> Option<f64> {
         (self.count > 0).then(|| mean(self.sum.0, self.count))
@@ -211,6 +217,19 @@ mod tests {
         assert_eq!(running.line("0.25,final", None), Line::Partial);
         assert_eq!(running.value(), Some(0.25));
         assert_eq!(running.line("a text", None), Line::AsIs);
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_not_followed() {
+        for (name, expected) in [
+            ("Loss", true),
+            ("Top 5", true),
+            ("../Loss", false),
+            ("/x", false),
+        ] {
+            let log = OpenLog::new(name, &Split::Train, 1);
+            assert_eq!(log.is_of_this_directory(), expected, "{name}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use crate::kill::from_environment;
 use crate::trainee::{End, Scratch};
 
-const DEFAULT_TERMS: u64 = 100;
+const DEFAULT_TERMS: u64 = 60;
 
 #[test]
 fn terminated_at_random_moments_every_training_exits_well_and_ends_as_if_undisturbed() {

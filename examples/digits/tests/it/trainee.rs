@@ -183,7 +183,7 @@ impl Process {
         let said = self.said.join("\n");
         let end = if SIGNALS.contains(&status.signal()) {
             End::Killed
-        } else if stdout.starts_with("interrupted: SIGTERM; the training is saved at ") {
+        } else if stdout.contains("interrupted: SIGTERM; the training is saved at ") {
             assert!(status.success(), "{status}, after {said}\n{stdout}");
             End::Interrupted
         } else {
