@@ -1,11 +1,11 @@
 //! What decides by metrics, and what shows them, goes on after a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use burn::train::checkpoint::{
-    Checkpoint, Checkpointer, CheckpointerError, ComposedCheckpointingStrategy,
-    KeepLastNCheckpoints, MetricCheckpointingStrategy,
+    Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy,
+    ComposedCheckpointingStrategy, KeepLastNCheckpoints, MetricCheckpointingStrategy,
 };
 use burn::train::metric::store::{Aggregate, Direction, EventStoreClient, Split};
 use burn::train::metric::{LearningRateMetric, LossMetric};
@@ -246,6 +246,46 @@ fn the_same_checkpoints_are_kept_after_a_restart() {
             });
             assert_eq!(once, expected, "{halts:?}");
         }
+    }
+}
+
+/// Notes which epoch is the best so far, each time that it is to decide.
+struct Best(Arc<Mutex<BTreeMap<usize, Option<usize>>>>);
+
+impl CheckpointingStrategy for Best {
+    fn checkpointing(
+        &mut self,
+        epoch: usize,
+        store: &EventStoreClient,
+    ) -> Vec<CheckpointingAction> {
+        let best = store.find_epoch("Loss", Aggregate::Mean, Direction::Lowest, &Split::Valid);
+        self.0.lock().unwrap().insert(epoch, best);
+        Vec::new()
+    }
+}
+
+#[test]
+fn decisions_of_the_past_are_made_once_more_without_knowledge_of_their_future() {
+    let training = training();
+    let best_of = |halts: &[Halt]| {
+        let mut last = Arc::default();
+        run_in_turn(
+            &training,
+            halts,
+            |backup| {
+                last = Arc::default();
+                backup.checkpointing_strategy(Best(Arc::clone(&last)))
+            },
+            |builder| builder,
+        );
+        let best = last.lock().unwrap();
+        best.clone()
+    };
+    let expected = best_of(&[]);
+    let different: BTreeSet<_> = expected.values().collect();
+    assert!(different.len() > 2, "the best changes: {expected:?}");
+    for halts in all_halts(17) {
+        assert_eq!(best_of(&halts), expected, "{halts:?}");
     }
 }
 

@@ -4,7 +4,7 @@
 mod tests;
 
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::WatchError;
 use super::metadata::{Answer, Metadata};
@@ -19,13 +19,20 @@ const FLAVOR: (&str, &str) = ("Metadata-Flavor", "Google");
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Of the 30 seconds that a preempted machine has, those that are left when that is seen at the latest: it
+/// is asked each second, and two answers may each take as long as is allowed.
+const LEFT: Duration = Duration::from_secs(19);
+
 /// Watches for the preemption of a Spot VM of Google Compute Engine, and for host maintenance that
 /// stops the machine.
 ///
-/// A preempted machine has about 30 seconds left. A maintenance event that the machine is migrated
-/// away from is not a notice, for it goes on running; one that it can't be migrated away from, as
-/// with GPUs, is. Google says neither to the second when the machine stops, and the notice has no
-/// deadline. The metadata server is asked every second.
+/// A preempted machine has 30 seconds left; the notice's deadline allows for some of them to be gone
+/// before it is seen. A maintenance event that the machine is migrated away from is not a notice, for it
+/// goes on running; one that it can't be migrated away from, as with GPUs, is. Google announces that
+/// [an hour ahead for machines with GPUs](https://cloud.google.com/compute/docs/gpus/gpu-host-maintenance)
+/// and 60 seconds ahead for others, and says no more exactly when: the notice has no deadline, and
+/// [`grace_period`](crate::Preemption::grace_period) says how much of the time is used. The metadata server
+/// is asked every second.
 ///
 /// # Example
 ///
@@ -105,9 +112,9 @@ impl PreemptionWatcher for GceWatcher {
 
     fn poll(&mut self) -> Result<Option<Notice>, Box<dyn Error + Send + Sync>> {
         if self.is_preempted()? {
-            return Ok(Some(Notice::new(
-                "Google Compute Engine preempts this machine within 30 seconds",
-            )));
+            let notice =
+                Notice::new("Google Compute Engine preempts this machine within 30 seconds");
+            return Ok(Some(notice.with_deadline(SystemTime::now() + LEFT)));
         }
         Ok(self.is_terminated()?.then(|| {
             Notice::new("Google Compute Engine is about to stop this machine for host maintenance")
