@@ -1,5 +1,5 @@
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 #[cfg(feature = "testing")]
 use burn::tensor::Device;
@@ -48,9 +48,10 @@ pub struct BackupAndRestore {
     pub(crate) snapshot: Snapshot,
     pub(crate) execution: Option<ExecutionStrategy>,
     pub(crate) gradient_checkpointing: bool,
-    pub(crate) preemption: Option<Preemption>,
+    /// Taken at the launch.
+    pub(crate) preemption: Mutex<Option<Preemption>>,
     pub(crate) metric_logs: Option<PathBuf>,
-    pub(crate) checkpointing: Option<Box<dyn CheckpointingStrategy>>,
+    checkpointing: Mutex<Option<Box<dyn CheckpointingStrategy>>>,
     pub(crate) dashboard: bool,
     #[cfg(feature = "testing")]
     pub(crate) ddp_on_host: Option<Vec<Device>>,
@@ -85,9 +86,9 @@ impl BackupAndRestore {
             snapshot: Snapshot::default(),
             execution: None,
             gradient_checkpointing: false,
-            preemption: None,
+            preemption: Mutex::default(),
             metric_logs: None,
-            checkpointing: None,
+            checkpointing: Mutex::default(),
             dashboard: true,
             #[cfg(feature = "testing")]
             ddp_on_host: None,
@@ -215,7 +216,7 @@ impl BackupAndRestore {
     /// let backup = BackupAndRestore::new("backup").save_before_preemption(Preemption::signals());
     /// ```
     pub fn save_before_preemption(mut self, preemption: Preemption) -> Self {
-        self.preemption = Some(preemption);
+        self.preemption = Mutex::new(Some(preemption));
         self
     }
 
@@ -264,7 +265,7 @@ impl BackupAndRestore {
         mut self,
         strategy: impl CheckpointingStrategy + 'static,
     ) -> Self {
-        self.checkpointing = Some(Box::new(strategy));
+        self.checkpointing = Mutex::new(Some(Box::new(strategy)));
         self
     }
 
@@ -326,7 +327,7 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
         if let Some(logs) = &metric_logs {
             self = self.with_metric_logger(Writer::new(logs.clone()));
         }
-        let checkpointing = backup.checkpointing.take();
+        let checkpointing = taken(&backup.checkpointing);
         let checkpoints_continue = checkpointing.is_some();
         if let Some(strategy) = checkpointing {
             let continued = Continued::new(strategy, chronicle.clone());
@@ -344,4 +345,9 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
         let strategy = Arc::new(BackupStrategy::new(backup, companions));
         self.with_training_strategy(TrainingStrategy::Custom(strategy))
     }
+}
+
+/// What is there is used once.
+pub(crate) fn taken<T>(once: &Mutex<Option<T>>) -> Option<T> {
+    once.lock().unwrap_or_else(PoisonError::into_inner).take()
 }

@@ -302,6 +302,7 @@ impl<M: LearnerModel> Engine<M> {
         if self.lookout.is_none() || self.interrupter.should_stop() {
             return;
         }
+        self.poll();
         let persist = self.handle.stats().persist_last;
         let persist = persist.max(self.background.in_flight_for().unwrap_or_default());
         let Some(lookout) = &mut self.lookout else {
@@ -589,9 +590,7 @@ impl<M: LearnerModel> Engine<M> {
     /// How long the step that ends here took.
     fn step_time(&mut self) -> StepTime {
         let is_disturbed = self.background.is_busy();
-        if let Some(moment) = self.background.poll() {
-            self.committed = Some(moment);
-        }
+        self.poll();
         StepTime {
             took: self.step_began.elapsed(),
             is_disturbed,
@@ -622,6 +621,13 @@ impl<M: LearnerModel> Engine<M> {
             self.settle();
         }
         self.handle.held(started.elapsed());
+    }
+
+    /// Notes what was committed, if that is known by now.
+    fn poll(&mut self) {
+        if let Some(moment) = self.background.poll() {
+            self.committed = Some(moment);
+        }
     }
 
     fn settle(&mut self) {

@@ -1,6 +1,5 @@
 //! What Burn calls: restores before Burn announces the training, and hands over to the loop.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,14 +10,14 @@ use burn::train::{
     TrainingComponents, ValidLoader,
 };
 
-use crate::builder::BackupAndRestore;
+use crate::builder::{BackupAndRestore, taken};
 use crate::burn_api;
 use crate::engine::{Ending, Engine, Surroundings};
 use crate::error::BackupError;
 use crate::history::Chronicle;
 use crate::loops::{Execution, Loop, Reduction};
 use crate::metric_logs::MetricLogs;
-use crate::preemption::{AfterPreemption, Lookout, Preemption};
+use crate::preemption::{AfterPreemption, Lookout};
 
 const LOG: &str = "burn_backup::restore";
 
@@ -35,8 +34,6 @@ pub(crate) struct Companions {
 pub(crate) struct BackupStrategy {
     settings: BackupAndRestore,
     companions: Companions,
-    /// Taken at the launch.
-    preemption: RefCell<Option<Preemption>>,
     is_used: AtomicBool,
 }
 
@@ -58,9 +55,8 @@ impl Drop for BackupStrategy {
 }
 
 impl BackupStrategy {
-    pub(crate) fn new(mut settings: BackupAndRestore, companions: Companions) -> Self {
+    pub(crate) fn new(settings: BackupAndRestore, companions: Companions) -> Self {
         Self {
-            preemption: RefCell::new(settings.preemption.take()),
             settings,
             companions,
             is_used: AtomicBool::new(false),
@@ -104,7 +100,7 @@ impl BackupStrategy {
 
     /// Begins to look out for notices, and says what follows them.
     fn look_out(&self) -> Result<(Option<Lookout>, AfterPreemption), BackupError> {
-        let Some(preemption) = self.preemption.take() else {
+        let Some(preemption) = taken(&self.settings.preemption) else {
             return Ok((None, AfterPreemption::default()));
         };
         preemption.validate()?;

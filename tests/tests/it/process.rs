@@ -117,14 +117,14 @@ impl Waiting {
     }
 
     /// Whether the process waits, or has come to its end without.
-    pub fn waits(&mut self) -> Result<(), Said> {
+    pub fn waits(&mut self) -> Result<(), Box<Said>> {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
         if line == "waiting\n" {
             return Ok(());
         }
         self.stdout.read_to_string(&mut line).unwrap();
-        Err(Said::parse(&line))
+        Err(Box::new(Said::parse(&line)))
     }
 
     /// Has the process go on.
