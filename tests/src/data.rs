@@ -4,22 +4,45 @@ use burn::data::dataloader::batcher::Batcher;
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder, DataLoaderIterator, Progress};
 use burn::data::dataset::{Dataset, DatasetError};
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use burn_backup_restore::ResumableDataLoaderBuilder;
 
 use crate::model::{Batch, CLASSES, FEATURES};
 
-/// A shuffling loader of `data`, whose batcher adds noise from the device's generator if it `draws`.
-pub fn noisy_loader(
-    data: Numbers,
-    batch_size: usize,
-    seed: u64,
-    workers: usize,
-    draws: bool,
-) -> Arc<dyn DataLoader<Batch>> {
-    DataLoaderBuilder::new(NoisyBatcher { draws })
-        .batch_size(batch_size)
-        .shuffle(seed)
-        .num_workers(workers)
-        .build(data)
+/// Whose loaders a training has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loaders {
+    /// Burn's.
+    Burns,
+    /// Ours, which can be taken up anywhere.
+    Resumable,
+}
+
+impl Loaders {
+    /// A shuffling loader of `data`, whose batcher adds noise from the device's generator if it
+    /// `draws`.
+    pub fn build(
+        self,
+        data: Numbers,
+        batch_size: usize,
+        seed: u64,
+        workers: usize,
+        draws: bool,
+    ) -> Arc<dyn DataLoader<Batch>> {
+        let batcher = NoisyBatcher { draws };
+        match self {
+            Self::Burns => DataLoaderBuilder::new(batcher)
+                .batch_size(batch_size)
+                .shuffle(seed)
+                .num_workers(workers)
+                .build(data),
+            Self::Resumable => ResumableDataLoaderBuilder::new(batcher)
+                .batch_size(batch_size)
+                .shuffle(seed)
+                .num_workers(workers)
+                .batcher_draws(draws)
+                .build(data),
+        }
+    }
 }
 
 /// The numbers from 0 on.

@@ -21,6 +21,7 @@ mod recorder;
 mod records;
 mod training;
 
+pub use data::Loaders;
 pub use model::{Hooks, Net, Tuning};
 pub use recorder::{Calls, RecordingRenderer};
 pub use records::{Record, Records, model_records, named};

@@ -16,7 +16,7 @@ use burn::train::{
 };
 use burn_backup_restore::{BackupAndRestore, BackupError, BackupExt as _};
 
-use crate::data::{Numbers, Silent, noisy_loader};
+use crate::data::{Loaders, Numbers, Silent};
 use crate::model::{Hooks, Net, Tuning};
 use crate::recorder::{Calls, RecordingRenderer};
 use crate::records::{EachEpoch, Keeper, Record, Records, model_records};
@@ -148,7 +148,9 @@ pub struct Training {
     pub column_layout: bool,
     /// The item that can't be read, if any.
     pub broken_item: Option<usize>,
-    /// Workers of Burn's loader; 0 by default. With any, batches come in no certain order.
+    /// Burn's by default.
+    pub loaders: Loaders,
+    /// Workers of a loader; 0 by default. With several of Burn's, batches come in no certain order.
     pub workers: usize,
     /// Whether random numbers are drawn in the training: noise in the batcher, and dropout.
     pub draws: bool,
@@ -214,6 +216,7 @@ impl Training {
             hidden: 8,
             column_layout: false,
             broken_item: None,
+            loaders: Loaders::Burns,
             workers: 0,
             draws: true,
             norm: true,
@@ -295,7 +298,8 @@ impl Training {
                 items: self.items,
                 broken: self.broken_item,
             };
-            let loader = noisy_loader(data, self.batch_size, seed, self.workers, self.draws);
+            let (size, workers) = (self.batch_size, self.workers);
+            let loader = self.loaders.build(data, size, seed, workers, self.draws);
             match self.silent_loader {
                 true => Arc::new(Silent(loader)),
                 false => loader,

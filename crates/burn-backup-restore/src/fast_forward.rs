@@ -152,16 +152,15 @@ pub(crate) fn train_loader<'l, O>(
     }
 
     let mut iterator = loader.iter();
-    let (batch_items, mut skipped) = check.first_batch(iterator.as_mut())?;
+    if state.phase == Phase::Train && device == 0 {
+        say_what_is_loaded(iterator.as_ref(), state.position.step_in_epoch);
+    }
+    let (batch_items, first) = check.first_batch(iterator.as_mut())?;
     if state.phase == Phase::Validate {
         return Ok(Rest::Validation);
     }
-    for _ in 1..state.position.step_in_epoch {
-        if !check.skip(iterator.as_mut(), skipped)? {
-            break;
-        }
-        skipped += 1;
-    }
+    let others = state.position.step_in_epoch.saturating_sub(1);
+    let skipped = first + check.skip(iterator.as_mut(), others, first)?;
     check.items(
         "the number of items in the batches trained so far",
         |recorded| recorded.items_processed,
@@ -184,6 +183,25 @@ pub(crate) fn valid_loader<O>(loader: &Arc<dyn DataLoader<O>>, state: &TrainingS
     }
 }
 
+/// How many batches are left, if the iterator knows. Then it can also go to any of them at once.
+fn batches_left<O>(iterator: &dyn DataLoaderIterator<O>) -> Option<usize> {
+    let (least, most) = iterator.size_hint();
+    most.filter(|most| *most == least)
+}
+
+/// Says what it costs to skip `batches` of a loader that knows no other way than to load them.
+fn say_what_is_loaded<O>(iterator: &dyn DataLoaderIterator<O>, batches: usize) {
+    if batches_left(iterator).is_none() {
+        log::info!(
+            target: LOG,
+            "{batches} trained batches of this epoch are loaded only to be skipped; if they come from \
+             Burn's own loader with several workers, their order is not that of the interrupted run, \
+             and what follows is not exact: ResumableDataLoaderBuilder makes loaders that skip at once, \
+             and whose order is always the same",
+        );
+    }
+}
+
 struct Check<'a> {
     state: &'a TrainingState,
     /// What the loader said when the backup was made, if that can be compared.
@@ -200,7 +218,7 @@ impl Check<'_> {
         &self,
         iterator: &mut dyn DataLoaderIterator<O>,
     ) -> Result<(usize, usize), TrainingError> {
-        let skipped = usize::from(self.skip(iterator, 0)?);
+        let skipped = self.skip(iterator, 1, 0)?;
         let items = burn_api::items(iterator);
         let recorded = self
             .recorded
@@ -215,31 +233,53 @@ impl Check<'_> {
         Ok((batch_items, skipped))
     }
 
-    /// Skips a batch, after so many that were `skipped`; says whether there was one.
+    /// Skips so many batches, after those that were `skipped`; says how many there were.
     fn skip<O>(
         &self,
         iterator: &mut dyn DataLoaderIterator<O>,
+        batches: usize,
         skipped: usize,
-    ) -> Result<bool, TrainingError> {
-        match (iterator.next(), self.recorded) {
-            (Some(batch), _) => batch.map(|_| true).map_err(TrainingError::from),
-            (None, Some(recorded)) if self.is_only_loader => {
-                let total = burn_api::items(iterator).total;
-                self.equal(
-                    "the number of items in an epoch",
-                    recorded.items_total,
-                    total,
-                )?;
-                let trained = self.state.position.step_in_epoch;
-                Err(mismatch(
-                    self.backup_dir,
-                    "the number of batches in an epoch, at least,",
-                    trained,
-                    skipped,
-                ))
-            }
-            (None, _) => Ok(false),
+    ) -> Result<usize, TrainingError> {
+        let Some(last) = batches.checked_sub(1) else {
+            return Ok(0);
+        };
+        if let Some(left) = batches_left(iterator) {
+            return match iterator.nth(last).transpose()? {
+                Some(_) => Ok(batches),
+                None => self.at_end(iterator, left, skipped),
+            };
         }
+        for there in 0..batches {
+            if iterator.next().transpose()?.is_none() {
+                return self.at_end(iterator, there, skipped);
+            }
+        }
+        Ok(batches)
+    }
+
+    /// There were no more than these batches after those that were `skipped`.
+    fn at_end<O>(
+        &self,
+        iterator: &dyn DataLoaderIterator<O>,
+        batches: usize,
+        skipped: usize,
+    ) -> Result<usize, TrainingError> {
+        let Some(recorded) = self.recorded.filter(|_| self.is_only_loader) else {
+            return Ok(batches);
+        };
+        let total = burn_api::items(iterator).total;
+        self.equal(
+            "the number of items in an epoch",
+            recorded.items_total,
+            total,
+        )?;
+        let trained = self.state.position.step_in_epoch;
+        Err(mismatch(
+            self.backup_dir,
+            "the number of batches in an epoch, at least,",
+            trained,
+            skipped + batches,
+        ))
     }
 
     fn items(
@@ -260,7 +300,7 @@ impl Check<'_> {
                 target: LOG,
                 "the training loader yields its batches in another order than before the \
                  interruption, as Burn's does with workers: what is skipped is not exactly what \
-                 was trained",
+                 was trained; ResumableDataLoaderBuilder makes loaders whose order is always the same",
             );
             return Ok(());
         }
@@ -300,7 +340,232 @@ fn is_reordered(total: usize, batch_items: usize, recorded: usize, found: usize)
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use burn::data::dataloader::DataLoaderBuilder;
+    use burn::data::dataloader::batcher::Batcher;
+    use burn::data::dataset::Dataset;
+    use burn::tensor::Device;
+
     use super::*;
+    use crate::ResumableDataLoaderBuilder;
+    use crate::position::Position;
+
+    thread_local! {
+        /// What this thread has logged.
+        static LOGGED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    }
+
+    struct Logger;
+
+    impl log::Log for Logger {
+        fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+            metadata.target() == LOG
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            if self.enabled(record.metadata()) {
+                let line = format!("{}: {}", record.level(), record.args());
+                LOGGED.with_borrow_mut(|logged| logged.push(line));
+            }
+        }
+
+        fn flush(&self) {}
+    }
+
+    fn logged() -> Vec<String> {
+        LOGGED.take()
+    }
+
+    fn log_lines() {
+        // The second time, it is there already.
+        let _ = log::set_logger(&Logger);
+        log::set_max_level(log::LevelFilter::Info);
+        logged();
+    }
+
+    /// The numbers from 0 on; counts how many were loaded.
+    struct Counting {
+        items: usize,
+        loaded: Arc<AtomicUsize>,
+    }
+
+    impl Dataset<usize> for Counting {
+        fn get(&self, index: usize) -> Result<usize, DatasetError> {
+            self.loaded.fetch_add(1, Ordering::SeqCst);
+            Ok(index)
+        }
+
+        fn len(&self) -> usize {
+            self.items
+        }
+    }
+
+    struct Listing;
+
+    impl Batcher<usize, Vec<usize>> for Listing {
+        fn batch(&self, items: Vec<usize>, _device: &Device) -> Vec<usize> {
+            items
+        }
+    }
+
+    type Batch = Vec<usize>;
+
+    fn ours(workers: usize, data: Counting) -> Arc<dyn DataLoader<Batch>> {
+        ResumableDataLoaderBuilder::new(Listing)
+            .set_device(Device::flex())
+            .batch_size(8)
+            .shuffle(6)
+            .num_workers(workers)
+            .build(data)
+    }
+
+    fn burns(data: Counting) -> Arc<dyn DataLoader<Batch>> {
+        DataLoaderBuilder::new(Listing)
+            .set_device(Device::flex())
+            .batch_size(8)
+            .shuffle(6)
+            .build(data)
+    }
+
+    /// Where a training is after so many epochs and batches, of epochs of so many items.
+    fn resumption(epochs: usize, batches: usize, items_total: usize) -> Resumption {
+        let mut state = TrainingState::fresh(1, true, burn_api::BURN_VERSION);
+        let epoch = items_total.div_ceil(8);
+        state.position = Position {
+            epoch: 1 + epochs,
+            step_in_epoch: batches,
+            global_step: (epochs * epoch + batches) as u64,
+        };
+        state.data = DataProgress {
+            items_total,
+            first_batch_items: 8.min(items_total),
+            items_processed: (batches * 8).min(items_total),
+        };
+        Resumption::new(&state, None, items_total, Path::new("backup")).unwrap()
+    }
+
+    /// The batches that are left, as many as asked for.
+    fn rest(
+        loader: &Arc<dyn DataLoader<Batch>>,
+        resumption: &Resumption,
+        most: usize,
+    ) -> Vec<Batch> {
+        let Rest::Batches { mut rest, skipped } =
+            train_loader(loader, resumption, 0, || ()).unwrap()
+        else {
+            return Vec::new();
+        };
+        assert_eq!(skipped, resumption.state.position.step_in_epoch);
+        let batches = std::iter::from_fn(|| rest.next(|| ()).map(Result::unwrap));
+        batches.take(most).collect()
+    }
+
+    #[test]
+    fn taken_up_anywhere_among_millions_of_items_a_constant_number_is_loaded() {
+        const ITEMS: usize = 2_000_003;
+        let batches = ITEMS.div_ceil(8);
+        for workers in [0, 3] {
+            for (epochs, trained) in [
+                (0, 1),
+                (0, 2),
+                (1, 1000),
+                (2, 100_000),
+                (100_000, batches - 1),
+                (100_000, batches),
+            ] {
+                let loaded = Arc::new(AtomicUsize::new(0));
+                let data = Counting {
+                    items: ITEMS,
+                    loaded: loaded.clone(),
+                };
+                let loader = ours(workers, data);
+                let resumption = resumption(epochs, trained, ITEMS);
+                let next = rest(&loader, &resumption, 1);
+                assert_eq!(next.is_empty(), trained == batches);
+                drop(loader);
+                // The first batch, the last one trained, and the one after it; after each, what
+                // workers make ahead.
+                let most = 3 * (1 + 5 * workers) * 8;
+                let loaded = loaded.load(Ordering::SeqCst);
+                assert!(loaded <= most, "{loaded} at {epochs}, {trained}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_what_comes_after_the_trained_batches() {
+        let data = || Counting {
+            items: 50,
+            loaded: Arc::default(),
+        };
+        for workers in [0, 2] {
+            for make in [|_, data| burns(data), ours] {
+                let loader = make(workers, data());
+                let epochs: [Vec<_>; 3] =
+                    [(); 3].map(|()| loader.iter().map(Result::unwrap).collect());
+                for (done, epoch) in epochs.iter().enumerate() {
+                    for trained in 1..=7 {
+                        let loader = make(workers, data());
+                        let rest = rest(&loader, &resumption(done, trained, 50), 7);
+                        assert_eq!(rest, epoch[trained..]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn other_data_is_refused_of_a_loader_that_skips_at_once() {
+        let refused = |items, epochs, trained| {
+            let data = Counting {
+                items,
+                loaded: Arc::default(),
+            };
+            let loader = ours(1, data);
+            let mut resumption = resumption(epochs, trained, 50);
+            // The split of the data does not tell; the loader does.
+            resumption.state.position.global_step += 1;
+            let refused = train_loader(&loader, &resumption, 0, || ());
+            refused.err().unwrap().to_string()
+        };
+        for trained in [1, 3, 7] {
+            for items in [10, 49, 51, 100] {
+                let says = format!("the number of items in an epoch was 50, and is {items} now");
+                for (epochs, trained) in [(2, trained), (2, 0)] {
+                    let message = refused(items, epochs, trained);
+                    assert!(message.contains(&says), "{message}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn it_is_said_what_is_loaded_only_to_be_skipped() {
+        log_lines();
+        let data = || Counting {
+            items: 50,
+            loaded: Arc::default(),
+        };
+        let inside = resumption(1, 3, 50);
+        rest(&ours(2, data()), &inside, 1);
+        rest(&burns(data()), &resumption(1, 0, 50), 1);
+        assert_eq!(logged(), [""; 0]);
+        rest(&burns(data()), &inside, 1);
+        let lines = logged();
+        let [line] = &lines[..] else {
+            panic!("{lines:?}");
+        };
+        for says in [
+            "INFO: 3 trained batches",
+            "loaded only to be skipped",
+            "Burn's own loader with several workers",
+            "ResumableDataLoaderBuilder",
+        ] {
+            assert!(line.contains(says), "{line}");
+        }
+    }
 
     #[test]
     fn only_a_short_batch_that_stands_elsewhere_makes_another_order() {

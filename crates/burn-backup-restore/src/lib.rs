@@ -33,6 +33,7 @@ mod builder;
 mod burn_api;
 mod burnpack;
 mod dashboard;
+mod data_loader;
 mod encode;
 mod engine;
 mod error;
@@ -53,6 +54,7 @@ mod strategy;
 mod trigger;
 
 pub use builder::{BackupAndRestore, BackupExt, OnBackupError};
+pub use data_loader::ResumableDataLoaderBuilder;
 pub use error::BackupError;
 pub use fingerprint::ParamDifference;
 pub use handle::{BackupHandle, BackupStats};

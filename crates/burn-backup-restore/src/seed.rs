@@ -14,6 +14,10 @@ pub(crate) enum Purpose {
     Validate = 2,
     /// The step of a device among several.
     Step = 3,
+    /// The order of the items in an epoch.
+    Shuffle = 4,
+    /// The orders of the items in a part of the data.
+    Slice = 5,
 }
 
 /// Where the seeds of a batch, and of the step on it, come from.
@@ -63,6 +67,16 @@ fn derive_for_device(run_seed: u64, purpose: Purpose, global_step: u64, device: 
     hash([run_seed, purpose as u64, global_step, device as u64])
 }
 
+/// The seed for the shuffle of an epoch, counted from 0.
+pub(crate) fn of_shuffle(seed: u64, epoch: u64) -> u64 {
+    hash([seed, Purpose::Shuffle as u64, epoch])
+}
+
+/// The shuffle seed of the items from `start` to `end` of a loader with this one.
+pub(crate) fn of_slice(seed: u64, start: usize, end: usize) -> u64 {
+    hash([seed, Purpose::Slice as u64, start as u64, end as u64])
+}
+
 fn hash<const WORDS: usize>(words: [u64; WORDS]) -> u64 {
     xxh3_64(words.map(u64::to_le_bytes).as_flattened())
 }
@@ -94,5 +108,7 @@ mod tests {
         // A backup of an older version must be continued with the same draws.
         assert_eq!(derive(42, Purpose::Train, 7), 10_505_479_717_065_846_744);
         assert_eq!(derive(42, Purpose::Validate, 7), 9_724_605_749_844_270_690);
+        assert_eq!(of_shuffle(42, 7), 2_637_090_613_119_939_028);
+        assert_eq!(of_slice(42, 7, 9), 17_817_578_976_933_981_504);
     }
 }

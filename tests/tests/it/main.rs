@@ -23,6 +23,7 @@ mod frozen;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod gpu;
 mod keras;
+mod loader;
 mod metric_logs;
 mod metrics;
 mod optimizers;

@@ -25,13 +25,33 @@ pub fn assert_exact(
     configure: impl Fn(BackupAndRestore) -> BackupAndRestore,
     halts: &[Halt],
 ) {
+    assert_exact_in_turn(
+        std::slice::from_ref(training),
+        undisturbed,
+        configure,
+        halts,
+    );
+}
+
+/// The same with programs that differ in something that makes no difference: each run is of the
+/// next one of them.
+#[track_caller]
+pub fn assert_exact_in_turn(
+    programs: &[Training],
+    undisturbed: &Run,
+    configure: impl Fn(BackupAndRestore) -> BackupAndRestore,
+    halts: &[Halt],
+) {
+    let mut programs = programs.iter().cycle();
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
     let mut losses = BTreeMap::new();
     let mut trained = 0;
+    let spread = programs.clone().next().unwrap().spread;
     // A round of one batch per device counts as one.
-    let devices = training.spread.devices();
+    let devices = spread.devices();
     let mut run_once = |halt, before: Option<&Halt>| {
+        let training = programs.next().unwrap();
         let backup = configure(Training::backup(&dir));
         let handle = backup.handle();
         let run = training.run(backup, halt);
@@ -54,8 +74,7 @@ pub fn assert_exact(
             let first_time = losses.insert(step, round.clone());
             assert!(
                 first_time.is_none_or(|first| first == round),
-                "step {step} in {halts:?}, {:?}",
-                training.spread
+                "step {step} in {halts:?}, {spread:?}"
             );
         }
         trained = trained_before + (run.losses.len() / devices) as u64;
@@ -85,8 +104,7 @@ pub fn assert_exact(
     let logged = validation_metrics(&run);
     assert!(
         !logged.is_empty() && validation_metrics(undisturbed).ends_with(&logged),
-        "metrics of the validation after {halts:?}, {:?}",
-        training.spread
+        "metrics of the validation after {halts:?}, {spread:?}"
     );
     assert!(
         batch_metrics(undisturbed).ends_with(&batch_metrics(&run)),

@@ -1,0 +1,380 @@
+//! A loader whose batches come in the same order each time, whatever the number of workers, and
+//! that skips without loading what it skips.
+//!
+//! ```text
+//! shuffle    which order of the items belongs to a seed
+//! recipe     how a batch comes to be
+//! workers    threads that make batches ahead, and hand them over in their order
+//! ```
+
+mod recipe;
+mod shuffle;
+mod workers;
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use burn::data::dataloader::batcher::Batcher;
+use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
+use burn::data::dataset::{Dataset, DatasetError};
+use burn::tensor::Device;
+
+use crate::seed;
+use recipe::{Failure, Order, Recipe};
+use shuffle::Shuffled;
+use workers::{Ahead, Make, Workers};
+
+/// Builds a data loader that can be taken up anywhere: with the options of Burn's
+/// [`DataLoaderBuilder`](burn::data::dataloader::DataLoaderBuilder), and in its place.
+///
+/// - The batches, and their order, are the same whatever the number of workers. So an interrupted
+///   training may go on with another number of them.
+/// - The shuffle depends on the seed and the epoch only, and is the same in every version of this
+///   crate. The epoch is the number of iterators that were asked for before; `to_device` and `slice`
+///   give loaders that count from their own first one.
+/// - Batches are skipped without loading them: `iter().nth(n)` takes as long for each n.
+/// - Workers load at most four batches each in advance. They start when the first batch is asked
+///   for, and end with the loader.
+/// - An error of the dataset, or a panic in the dataset or the batcher, comes as an error in the
+///   place of its batch, and is the last that the iterator gives.
+///
+/// # Example
+///
+/// ```
+/// use burn::data::dataloader::batcher::Batcher;
+/// use burn::data::dataset::InMemDataset;
+/// use burn::tensor::{Device, Tensor};
+/// use burn_backup_restore::ResumableDataLoaderBuilder;
+///
+/// struct Rows;
+///
+/// impl Batcher<f32, Tensor<1>> for Rows {
+///     fn batch(&self, items: Vec<f32>, device: &Device) -> Tensor<1> {
+///         Tensor::from_floats(items.as_slice(), device)
+///     }
+/// }
+///
+/// let items = (0..100).map(|n| n as f32).collect();
+/// let loader = ResumableDataLoaderBuilder::new(Rows)
+///     .batch_size(8)
+///     .shuffle(42)
+///     .num_workers(2)
+///     .set_device(Device::flex())
+///     .build(InMemDataset::new(items));
+/// assert_eq!(loader.iter().count(), 13);
+/// // The last batch of the second epoch, without loading the others.
+/// let last = loader.iter().nth(12).unwrap()?;
+/// assert_eq!(last.dims(), [4]);
+/// # Ok::<(), burn::data::dataset::DatasetError>(())
+/// ```
+pub struct ResumableDataLoaderBuilder<I, O> {
+    batcher: Arc<dyn Batcher<I, O>>,
+    batch_size: usize,
+    shuffle: Option<u64>,
+    num_workers: usize,
+    batcher_draws: bool,
+    device: Option<Device>,
+}
+
+impl<I, O> ResumableDataLoaderBuilder<I, O>
+where
+    I: Send + 'static,
+    O: Send + 'static,
+{
+    /// A builder of a loader whose batches `batcher` puts together.
+    pub fn new<B>(batcher: B) -> Self
+    where
+        B: Batcher<I, O> + 'static,
+    {
+        Self {
+            batcher: Arc::new(batcher),
+            batch_size: 1,
+            shuffle: None,
+            num_workers: 0,
+            batcher_draws: false,
+            device: None,
+        }
+    }
+
+    /// The items in a batch; the last one of an epoch may have fewer. 1 by default. With 0, each
+    /// iterator gives an error.
+    pub fn batch_size(mut self, batch_size: usize) -> Self {
+        self.batch_size = batch_size;
+        self
+    }
+
+    /// Shuffles the items, in each epoch in another way that follows from `seed`. By default they
+    /// come in the dataset's order.
+    pub fn shuffle(mut self, seed: u64) -> Self {
+        self.shuffle = Some(seed);
+        self
+    }
+
+    /// How many threads make batches in advance. With 0, the default, all is done on the thread that
+    /// asks for a batch, when it asks.
+    pub fn num_workers(mut self, num_workers: usize) -> Self {
+        self.num_workers = num_workers;
+        self
+    }
+
+    /// Says whether the batcher draws random numbers from the device's generator, for augmentation,
+    /// say. False by default.
+    ///
+    /// With workers, such numbers would be drawn at any time and on any thread, between those of the
+    /// training, whose draws (dropout, noise) would be others each time as well. With `true`, workers
+    /// load items only, and the batch is put together on the thread that asks for it, after a
+    /// training with backups has seeded the device. Without workers it is put together there in any
+    /// case.
+    pub fn batcher_draws(mut self, batcher_draws: bool) -> Self {
+        self.batcher_draws = batcher_draws;
+        self
+    }
+
+    /// The device that the batcher is given. A training moves its loaders to its own device.
+    pub fn set_device(mut self, device: Device) -> Self {
+        self.device = Some(device);
+        self
+    }
+
+    /// Builds the loader of `dataset`.
+    pub fn build<D>(self, dataset: D) -> Arc<dyn DataLoader<O>>
+    where
+        D: Dataset<I> + 'static,
+    {
+        let recipe = Recipe {
+            dataset: Arc::new(dataset),
+            batcher: self.batcher,
+            device: self.device.unwrap_or_default(),
+        };
+        Arc::new(Loader::new(Plan {
+            recipe,
+            batch_size: self.batch_size,
+            shuffle: self.shuffle,
+            num_workers: self.num_workers,
+            batcher_draws: self.batcher_draws,
+            part: 0..usize::MAX,
+        }))
+    }
+}
+
+/// What a loader is to do.
+struct Plan<I, O> {
+    recipe: Recipe<I, O>,
+    batch_size: usize,
+    shuffle: Option<u64>,
+    num_workers: usize,
+    batcher_draws: bool,
+    /// The items that are this loader's, as far as there are so many.
+    part: Range<usize>,
+}
+
+impl<I, O> Clone for Plan<I, O> {
+    fn clone(&self) -> Self {
+        Self {
+            recipe: self.recipe.clone(),
+            part: self.part.clone(),
+            ..*self
+        }
+    }
+}
+
+/// What a worker makes in advance.
+enum Made<I, O> {
+    Items(Vec<I>),
+    Batch(O),
+}
+
+type Outcome<I, O> = Result<Made<I, O>, DatasetError>;
+
+struct Loader<I, O> {
+    plan: Plan<I, O>,
+    /// How many iterators were asked for.
+    epochs: AtomicU64,
+    workers: OnceLock<Workers<Outcome<I, O>>>,
+}
+
+impl<I, O> Loader<I, O> {
+    fn new(plan: Plan<I, O>) -> Self {
+        Self {
+            plan,
+            epochs: AtomicU64::new(0),
+            workers: OnceLock::new(),
+        }
+    }
+
+    /// The indices of its items.
+    fn items(&self) -> Range<usize> {
+        let Range { start, end } = self.plan.part;
+        let end = end.min(self.plan.recipe.dataset.len());
+        start.min(end)..end
+    }
+}
+
+impl<I, O> DataLoader<O> for Loader<I, O>
+where
+    I: Send + 'static,
+    O: Send + 'static,
+{
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<O> + 'a> {
+        let items = self.items();
+        let end = match self.plan.batch_size {
+            // The error that says so.
+            0 => 1,
+            size => items.len().div_ceil(size),
+        };
+        Box::new(Epoch {
+            loader: self,
+            number: self.epochs.fetch_add(1, Ordering::Relaxed),
+            items,
+            next: 0,
+            end,
+            source: None,
+        })
+    }
+
+    fn num_items(&self) -> usize {
+        self.items().len()
+    }
+
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<O>> {
+        let mut plan = self.plan.clone();
+        plan.recipe.device = device.clone();
+        Arc::new(Self::new(plan))
+    }
+
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<O>> {
+        let mut plan = self.plan.clone();
+        let part = &self.plan.part;
+        plan.shuffle = plan.shuffle.map(|seed| seed::of_slice(seed, start, end));
+        plan.part = part.start.saturating_add(start)..part.start.saturating_add(end).min(part.end);
+        Arc::new(Self::new(plan))
+    }
+}
+
+/// The batches of an epoch.
+struct Epoch<'l, I, O> {
+    loader: &'l Loader<I, O>,
+    number: u64,
+    items: Range<usize>,
+    /// The batch that comes next.
+    next: usize,
+    /// How many there are; `next` after an error.
+    end: usize,
+    /// Where they come from, once one was asked for: to ask for the iterator costs nothing.
+    source: Option<Source<'l, I, O>>,
+}
+
+enum Source<'l, I, O> {
+    /// This thread.
+    Here(Make<Outcome<I, O>>),
+    Workers(Ahead<'l, Outcome<I, O>>),
+}
+
+impl<'l, I, O> Epoch<'l, I, O>
+where
+    I: Send + 'static,
+    O: Send + 'static,
+{
+    fn fetch(&mut self) -> Result<O, DatasetError> {
+        let plan = &self.loader.plan;
+        if plan.batch_size == 0 {
+            return Err(DatasetError::new(Failure::BatchSize));
+        }
+        let index = self.next;
+        let source = match self.source.take() {
+            Some(source) => source,
+            None => self.source(),
+        };
+        let made = match self.source.insert(source) {
+            Source::Here(make) => make(index),
+            Source::Workers(ahead) => ahead
+                .take(index)
+                .unwrap_or_else(|| Err(DatasetError::new(Failure::OutOfOrder))),
+        };
+        match made? {
+            Made::Batch(batch) => Ok(batch),
+            Made::Items(items) => plan.recipe.batch(items),
+        }
+    }
+
+    fn source(&self) -> Source<'l, I, O> {
+        let make = self.make();
+        match self.loader.plan.num_workers {
+            0 => Source::Here(make),
+            threads => {
+                let workers = &self.loader.workers;
+                let workers = workers.get_or_init(|| Workers::start(threads));
+                Source::Workers(workers.begin(self.next, self.end, make))
+            }
+        }
+    }
+
+    fn make(&self) -> Make<Outcome<I, O>> {
+        let plan = &self.loader.plan;
+        let shuffled = plan.shuffle.map(|seed| {
+            let seed = seed::of_shuffle(seed, self.number);
+            Shuffled::new(self.items.len(), seed)
+        });
+        let order = Order {
+            items: self.items.clone(),
+            batch_size: plan.batch_size,
+            shuffled,
+        };
+        let (recipe, batcher_draws) = (plan.recipe.clone(), plan.batcher_draws);
+        Arc::new(move |index| {
+            let items = recipe.load(order.indices(index))?;
+            match batcher_draws {
+                true => Ok(Made::Items(items)),
+                false => recipe.batch(items).map(Made::Batch),
+            }
+        })
+    }
+}
+
+impl<I, O> Iterator for Epoch<'_, I, O>
+where
+    I: Send + 'static,
+    O: Send + 'static,
+{
+    type Item = Result<O, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.next >= self.end {
+            // What was made in advance goes with it.
+            self.source = None;
+            return None;
+        }
+        let batch = self.fetch();
+        match batch {
+            Ok(_) => self.next += 1,
+            Err(_) => self.end = self.next,
+        }
+        Some(batch)
+    }
+
+    fn nth(&mut self, batches: usize) -> Option<Self::Item> {
+        self.next = self.next.saturating_add(batches).min(self.end);
+        self.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.end.saturating_sub(self.next);
+        (left, Some(left))
+    }
+}
+
+impl<I, O> DataLoaderIterator<O> for Epoch<'_, I, O>
+where
+    I: Send + 'static,
+    O: Send + 'static,
+{
+    fn progress(&self) -> Progress {
+        let total = self.items.len();
+        let processed = self.next.saturating_mul(self.loader.plan.batch_size);
+        Progress::new(processed.min(total), total, Some("items".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

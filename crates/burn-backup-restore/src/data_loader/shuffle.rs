@@ -1,0 +1,176 @@
+//! The shuffle. An interrupted training may be taken up by a later version of this crate: what is
+//! here never changes, and depends on no crate whose numbers might.
+
+/// xoshiro256++ of David Blackman and Sebastiano Vigna, its state filled by their SplitMix64.
+struct Generator([u64; 4]);
+
+impl Generator {
+    fn seeded(seed: u64) -> Self {
+        let mut state = seed;
+        Self([(); 4].map(|()| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            mixed ^ (mixed >> 31)
+        }))
+    }
+
+    fn next(&mut self) -> u64 {
+        let [a, b, c, d] = &mut self.0;
+        let next = a.wrapping_add(*d).rotate_left(23).wrapping_add(*a);
+        let shifted = *b << 17;
+        *c ^= *a;
+        *d ^= *b;
+        *b ^= *c;
+        *a ^= *d;
+        *c ^= shifted;
+        *d = d.rotate_left(45);
+        next
+    }
+
+    /// A number below `bound`, which is above 0, each as likely as any other: Daniel Lemire's method.
+    fn below(&mut self, bound: u64) -> u64 {
+        let split = |product: u128| ((product >> 64) as u64, product as u64);
+        let (mut drawn, mut rest) = split(u128::from(self.next()) * u128::from(bound));
+        if rest < bound {
+            let too_likely = bound.wrapping_neg() % bound;
+            while rest < too_likely {
+                (drawn, rest) = split(u128::from(self.next()) * u128::from(bound));
+            }
+        }
+        drawn
+    }
+}
+
+/// The numbers from 0 on, in another order.
+pub(super) enum Shuffled {
+    /// Those that fit take half of the memory.
+    Few(Vec<u32>),
+    Many(Vec<u64>),
+}
+
+impl Shuffled {
+    /// The numbers below `len`, in the order that belongs to `seed`.
+    pub(super) fn new(len: usize, seed: u64) -> Self {
+        match u32::try_from(len) {
+            Ok(len) => Self::Few(shuffled((0..len).collect(), seed)),
+            Err(_) => Self::Many(shuffled((0..len as u64).collect(), seed)),
+        }
+    }
+
+    /// The numbers that stand in these places.
+    pub(super) fn get(&self, places: std::ops::Range<usize>) -> Vec<usize> {
+        match self {
+            Self::Few(numbers) => numbers
+                .get(places)
+                .unwrap_or_default()
+                .iter()
+                .map(|number| *number as usize)
+                .collect(),
+            Self::Many(numbers) => numbers
+                .get(places)
+                .unwrap_or_default()
+                .iter()
+                .map(|number| *number as usize)
+                .collect(),
+        }
+    }
+}
+
+/// Fisher and Yates's shuffle, from the end, as Durstenfeld has it.
+fn shuffled<N>(mut numbers: Vec<N>, seed: u64) -> Vec<N> {
+    let mut generator = Generator::seeded(seed);
+    for last in (1..numbers.len()).rev() {
+        let other = generator.below(last as u64 + 1);
+        numbers.swap(last, other as usize);
+    }
+    numbers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(len: usize, seed: u64) -> Vec<usize> {
+        Shuffled::new(len, seed).get(0..len)
+    }
+
+    #[test]
+    fn the_generator_is_the_one_that_its_authors_published() {
+        // From state 1, 2, 3, 4, and from seed 1477776061723855037.
+        let mut generator = Generator([1, 2, 3, 4]);
+        let first = [(); 5].map(|()| generator.next());
+        assert_eq!(
+            first,
+            [
+                41_943_041,
+                58_720_359,
+                3_588_806_011_781_223,
+                3_591_011_842_654_386,
+                9_228_616_714_210_784_205,
+            ]
+        );
+        let Generator([a, b, ..]) = Generator::seeded(1_477_776_061_723_855_037);
+        assert_eq!(
+            [a, b],
+            [1_985_237_415_132_408_290, 2_979_275_885_539_914_483]
+        );
+    }
+
+    #[test]
+    fn a_shuffle_does_not_change_between_versions() {
+        assert_eq!(numbers(10, 42), [5, 3, 1, 0, 9, 6, 4, 7, 2, 8]);
+        assert_eq!(
+            numbers(1_000_003, 7)[..4],
+            [628_626, 401_951, 317_289, 647_793]
+        );
+        // Of 64 bits.
+        let wide = shuffled((0..10_u64).collect(), 42);
+        assert!(
+            numbers(10, 42)
+                .iter()
+                .zip(wide)
+                .all(|(one, other)| *one as u64 == other)
+        );
+    }
+
+    #[test]
+    fn a_shuffle_has_each_number_once() {
+        for len in [0, 1, 2, 3, 100, 1000] {
+            for seed in 0..10 {
+                let mut numbers = numbers(len, seed);
+                numbers.sort_unstable();
+                assert!(numbers.into_iter().eq(0..len), "{len}, {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_order_is_as_likely() {
+        const SHUFFLES: usize = 24_000;
+        let mut counts = std::collections::BTreeMap::new();
+        for seed in 0..SHUFFLES as u64 {
+            *counts.entry(numbers(4, seed)).or_insert(0_usize) += 1;
+        }
+        assert_eq!(counts.len(), 24);
+        // Six standard deviations.
+        assert!(
+            counts
+                .values()
+                .all(|count| count.abs_diff(SHUFFLES / 24) < 190),
+            "{counts:?}"
+        );
+    }
+
+    #[test]
+    fn numbers_below_a_bound_that_divides_nothing_are_as_likely() {
+        // Two thirds of all numbers: without rejecting some, every second one would come twice as
+        // often.
+        let bound = u64::MAX / 3 * 2;
+        let mut generator = Generator::seeded(1);
+        let drawn = [(); 10_000].map(|()| generator.below(bound));
+        assert!(drawn.iter().all(|number| *number < bound));
+        let even = drawn.iter().filter(|number| *number % 2 == 0).count();
+        assert!(even.abs_diff(5_000) < 300, "{even}");
+    }
+}

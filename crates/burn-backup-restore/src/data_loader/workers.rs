@@ -1,0 +1,282 @@
+//! Threads that make batches ahead of whoever takes them, who gets them in their order.
+//!
+//! A batch is claimed by one thread, made without any lock held, and laid into the slot of its
+//! index. Whoever finds that the batch it needs next is claimed by nobody makes it itself: the
+//! threads can be late, but never in the way.
+//!
+//! The threads live as long as the loader, not as an epoch: a device may keep streams and memory
+//! for each thread that ever used it.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+
+const LOG: &str = "burn_backup::data_loader";
+
+/// How many batches may be claimed ahead, per thread.
+const WINDOW_PER_THREAD: usize = 4;
+
+/// Makes the batch with an index. It must not panic.
+pub(super) type Make<T> = Arc<dyn Fn(usize) -> T + Send + Sync>;
+
+/// The threads of a loader. Dropping it waits for the batches at hand.
+pub(super) struct Workers<T> {
+    shared: Arc<Shared<T>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    /// Something can be claimed, or the end has come.
+    work: Condvar,
+    /// How many batches of a pass may be claimed ahead.
+    window: usize,
+}
+
+struct State<T> {
+    /// Those of all iterators that are in use.
+    passes: Vec<Pass<T>>,
+    next_id: u64,
+    /// How many threads wait for work, and have not been called.
+    waiting: usize,
+    is_over: bool,
+}
+
+/// The batches of one iterator.
+struct Pass<T> {
+    id: u64,
+    make: Make<T>,
+    /// The batch that is taken next.
+    next: usize,
+    /// How many batches there are.
+    end: usize,
+    /// The batches from `next` on that are claimed; empty as long as they are being made.
+    slots: VecDeque<Option<T>>,
+    /// Told of the next batch, if somebody waits for it.
+    taker: Arc<Condvar>,
+    is_awaited: bool,
+}
+
+/// The batches of one iterator, as they are taken.
+pub(super) struct Ahead<'w, T> {
+    shared: &'w Shared<T>,
+    id: u64,
+    make: Make<T>,
+    taker: Arc<Condvar>,
+}
+
+impl<T: Send + 'static> Workers<T> {
+    /// Starts so many threads, or as many as the system allows.
+    pub(super) fn start(threads: usize) -> Self {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                passes: Vec::new(),
+                next_id: 0,
+                waiting: 0,
+                is_over: false,
+            }),
+            work: Condvar::new(),
+            window: threads.saturating_mul(WINDOW_PER_THREAD),
+        });
+        let mut started = Vec::new();
+        for index in 0..threads {
+            let shared = shared.clone();
+            let thread = Builder::new()
+                .name(format!("data-loader-{index}"))
+                .spawn(move || shared.work());
+            match thread {
+                Ok(thread) => started.push(thread),
+                Err(error) => {
+                    log::warn!(
+                        target: LOG,
+                        "only {index} of {threads} workers could be started: {error}",
+                    );
+                    break;
+                }
+            }
+        }
+        Self {
+            shared,
+            threads: started,
+        }
+    }
+
+    /// Has them make the batches from `next` on, of which there are as many as `end` says.
+    pub(super) fn begin(&self, next: usize, end: usize, make: Make<T>) -> Ahead<'_, T> {
+        let taker = Arc::new(Condvar::new());
+        let mut state = self.shared.lock();
+        let id = state.next_id;
+        state.next_id += 1;
+        state.passes.push(Pass {
+            id,
+            make: make.clone(),
+            next,
+            end,
+            slots: VecDeque::new(),
+            taker: taker.clone(),
+            is_awaited: false,
+        });
+        Ahead {
+            shared: &self.shared,
+            id,
+            make,
+            taker,
+        }
+    }
+}
+
+impl<T> Drop for Workers<T> {
+    fn drop(&mut self) {
+        self.shared.lock().is_over = true;
+        self.shared.work.notify_all();
+        for thread in self.threads.drain(..) {
+            // It does not panic, and nobody could be told if it had.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl<T> Shared<T> {
+    /// Nothing that may panic is done with the lock held.
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a thread does, to the end.
+    fn work(&self) {
+        let mut state = self.lock();
+        while !state.is_over {
+            let Some((id, index, make)) = state.claim(self.window) else {
+                state.waiting += 1;
+                state = self
+                    .work
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            drop(state);
+            let made = make(index);
+            drop(make);
+            state = self.lock();
+            if let Some(unwanted) = state.lay(id, index, made) {
+                drop(state);
+                drop(unwanted);
+                state = self.lock();
+            }
+        }
+    }
+
+    /// Calls the threads that wait, once half of a window is free: to be called for each batch
+    /// costs more than many a batch does.
+    fn call(&self, state: &mut State<T>, id: u64) {
+        if state.waiting == 0 {
+            return;
+        }
+        let is_worth_it = state.pass(id).is_some_and(|pass| {
+            pass.claimed() < pass.end && self.window - pass.slots.len() >= self.window.div_ceil(2)
+        });
+        if is_worth_it {
+            state.waiting = 0;
+            self.work.notify_all();
+        }
+    }
+}
+
+impl<T> State<T> {
+    fn pass(&mut self, id: u64) -> Option<&mut Pass<T>> {
+        self.passes.iter_mut().find(|pass| pass.id == id)
+    }
+
+    /// Claims a batch, the first one that may be made ahead.
+    fn claim(&mut self, window: usize) -> Option<(u64, usize, Make<T>)> {
+        let pass = self
+            .passes
+            .iter_mut()
+            .find(|pass| pass.slots.len() < window && pass.claimed() < pass.end)?;
+        Some((pass.id, pass.claim(), pass.make.clone()))
+    }
+
+    /// Lays a batch into its slot; gives it back if nobody wants it any more.
+    fn lay(&mut self, id: u64, index: usize, made: T) -> Option<T> {
+        let Some(pass) = self.pass(id) else {
+            return Some(made);
+        };
+        let slot = index
+            .checked_sub(pass.next)
+            .and_then(|place| pass.slots.get_mut(place));
+        let Some(slot) = slot else {
+            return Some(made);
+        };
+        *slot = Some(made);
+        if pass.is_awaited && index == pass.next {
+            pass.is_awaited = false;
+            pass.taker.notify_one();
+        }
+        None
+    }
+}
+
+impl<T> Pass<T> {
+    /// The batch that is claimed next.
+    fn claimed(&self) -> usize {
+        self.next + self.slots.len()
+    }
+
+    fn claim(&mut self) -> usize {
+        let index = self.claimed();
+        self.slots.push_back(None);
+        index
+    }
+
+    /// Goes on at `index`; gives what was made of the batches before.
+    fn jump(&mut self, index: usize) -> Vec<T> {
+        let skipped = index.saturating_sub(self.next).min(self.slots.len());
+        self.next = self.next.max(index);
+        self.slots.drain(..skipped).flatten().collect()
+    }
+}
+
+impl<T> Ahead<'_, T> {
+    /// The batch with this index, which is that of the last one taken and 1, or more. Nothing if a
+    /// batch after it was taken.
+    pub(super) fn take(&self, index: usize) -> Option<T> {
+        let mut state = self.shared.lock();
+        let skipped = state.pass(self.id)?.jump(index);
+        if !skipped.is_empty() {
+            drop(state);
+            drop(skipped);
+            state = self.shared.lock();
+        }
+        self.shared.call(&mut state, self.id);
+        loop {
+            let pass = state.pass(self.id).filter(|pass| pass.next == index)?;
+            let Some(slot) = pass.slots.front_mut() else {
+                pass.claim();
+                drop(state);
+                let made = (self.make)(index);
+                let _unmade = self.shared.lock().pass(self.id)?.jump(index + 1);
+                return Some(made);
+            };
+            if let Some(made) = slot.take() {
+                let _taken = pass.jump(index + 1);
+                self.shared.call(&mut state, self.id);
+                return Some(made);
+            }
+            pass.is_awaited = true;
+            state = self
+                .taker
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl<T> Drop for Ahead<'_, T> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        let place = state.passes.iter().position(|pass| pass.id == self.id);
+        let pass = place.map(|place| state.passes.swap_remove(place));
+        drop(state);
+        drop(pass);
+    }
+}
