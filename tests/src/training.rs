@@ -243,7 +243,7 @@ impl Training {
 
     /// Batches in an epoch.
     pub fn batches(&self) -> usize {
-        self.items.div_ceil(self.batch_size)
+        self.items.div_ceil(self.batch_size.max(1))
     }
 
     /// Runs it with the one line, until it ends or is halted.

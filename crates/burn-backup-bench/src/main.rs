@@ -13,9 +13,10 @@
 //! persist    how fast backups get to the disk
 //! restore    how long it takes to continue a training
 //! memory     how much memory backups take
+//! loading    how long a loader that can be taken up anywhere takes for its batches
 //! ```
 //!
-//! They have the same training watched, of a model that is nothing but parameters ([`model`],
+//! All but the last have the same training watched, of a model that is nothing but parameters ([`model`],
 //! [`state`]), from its loader ([`feed`]), which is called on the training thread between any two
 //! steps.
 
@@ -23,6 +24,7 @@ mod bench;
 mod burns;
 mod child;
 mod feed;
+mod loading;
 mod machine;
 mod memory;
 mod model;
@@ -106,5 +108,6 @@ fn measure(bench: &Bench, measurement: Measurement) -> Result<Vec<Row>> {
         Measurement::Persist => persist::measure(bench),
         Measurement::Restore => restore::measure(bench),
         Measurement::Memory => memory::measure(bench),
+        Measurement::Loading => loading::measure(bench),
     }
 }

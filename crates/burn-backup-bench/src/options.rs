@@ -44,6 +44,8 @@ pub enum Measurement {
     Restore,
     /// How much memory backups take.
     Memory,
+    /// How long the batches of a loader take.
+    Loading,
 }
 
 /// What this program does in a process of its own.
@@ -79,7 +81,7 @@ mod tests {
 
     #[test]
     fn everything_is_measured_unless_something_is_picked() {
-        assert_eq!(measurements(&[]).len(), 5);
+        assert_eq!(measurements(&[]).len(), 6);
         assert_eq!(
             measurements(&["--only", "restore", "--only", "stall"]),
             [Measurement::Stall, Measurement::Restore]

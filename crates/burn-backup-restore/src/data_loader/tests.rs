@@ -273,6 +273,11 @@ fn workers_run_ahead_as_far_as_their_window_and_no_further() {
             10_000 - 20 - 3 - 5001 - window / 2
         );
         drop(iterator);
+        // Of an iterator that is dropped halfway nothing is kept for the loader's life.
+        drop(loader.iter().nth(3).unwrap().unwrap());
+        while now.load(Ordering::SeqCst) > 0 {
+            thread::yield_now();
+        }
         drop(loader);
         let most = most.load(Ordering::SeqCst);
         // One is in use, and after a skip each worker may still be at one from before it.
