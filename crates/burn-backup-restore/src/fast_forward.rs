@@ -421,11 +421,12 @@ mod tests {
             .build(data)
     }
 
-    fn burns(data: Counting) -> Arc<dyn DataLoader<Batch>> {
+    fn burns(workers: usize, data: Counting) -> Arc<dyn DataLoader<Batch>> {
         DataLoaderBuilder::new(Listing)
             .set_device(Device::flex())
             .batch_size(8)
             .shuffle(6)
+            .num_workers(workers)
             .build(data)
     }
 
@@ -500,8 +501,9 @@ mod tests {
             items: 50,
             loaded: Arc::default(),
         };
-        for workers in [0, 2] {
-            for make in [|_, data| burns(data), ours] {
+        for workers in [0, 1, 2] {
+            // With more of Burn's own there is no order.
+            for make in [|workers: usize, data| burns(workers.min(1), data), ours] {
                 let loader = make(workers, data());
                 let epochs: [Vec<_>; 3] =
                     [(); 3].map(|()| loader.iter().map(Result::unwrap).collect());
@@ -550,9 +552,9 @@ mod tests {
         };
         let inside = resumption(1, 3, 50);
         rest(&ours(2, data()), &inside, 1);
-        rest(&burns(data()), &resumption(1, 0, 50), 1);
+        rest(&burns(0, data()), &resumption(1, 0, 50), 1);
         assert_eq!(logged(), [""; 0]);
-        rest(&burns(data()), &inside, 1);
+        rest(&burns(0, data()), &inside, 1);
         let lines = logged();
         let [line] = &lines[..] else {
             panic!("{lines:?}");
