@@ -20,6 +20,7 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::{Dataset, DatasetError};
 use burn::tensor::Device;
 
+use crate::burn_api::{self, Items};
 use crate::seed;
 use recipe::{Failure, Order, Recipe};
 use shuffle::Shuffled;
@@ -372,7 +373,10 @@ where
     fn progress(&self) -> Progress {
         let total = self.items.len();
         let processed = self.next.saturating_mul(self.loader.plan.batch_size);
-        Progress::new(processed.min(total), total, Some("items".to_owned()))
+        burn_api::progress_of(Items {
+            processed: processed.min(total),
+            total,
+        })
     }
 }
 

@@ -57,6 +57,16 @@ struct Pass<T> {
     is_awaited: bool,
 }
 
+/// What becomes of a batch that is made.
+enum Laid<T> {
+    /// It waits to be taken.
+    Early,
+    /// Somebody waits for it.
+    Awaited(Arc<Condvar>),
+    /// Nobody wants it any more.
+    Unwanted(T),
+}
+
 /// The batches of one iterator, as they are taken.
 pub(super) struct Ahead<'w, T> {
     shared: &'w Shared<T>,
@@ -158,10 +168,19 @@ impl<T> Shared<T> {
             let made = make(index);
             drop(make);
             state = self.lock();
-            if let Some(unwanted) = state.lay(id, index, made) {
-                drop(state);
-                drop(unwanted);
-                state = self.lock();
+            match state.lay(id, index, made) {
+                Laid::Early => {}
+                // Whoever is woken up is to find the lock free.
+                Laid::Awaited(taker) => {
+                    drop(state);
+                    taker.notify_one();
+                    state = self.lock();
+                }
+                Laid::Unwanted(made) => {
+                    drop(state);
+                    drop(made);
+                    state = self.lock();
+                }
             }
         }
     }
@@ -196,23 +215,23 @@ impl<T> State<T> {
         Some((pass.id, pass.claim(), pass.make.clone()))
     }
 
-    /// Lays a batch into its slot; gives it back if nobody wants it any more.
-    fn lay(&mut self, id: u64, index: usize, made: T) -> Option<T> {
+    /// Lays a batch into its slot, if it still has one.
+    fn lay(&mut self, id: u64, index: usize, made: T) -> Laid<T> {
         let Some(pass) = self.pass(id) else {
-            return Some(made);
+            return Laid::Unwanted(made);
         };
         let slot = index
             .checked_sub(pass.next)
             .and_then(|place| pass.slots.get_mut(place));
         let Some(slot) = slot else {
-            return Some(made);
+            return Laid::Unwanted(made);
         };
         *slot = Some(made);
         if pass.is_awaited && index == pass.next {
             pass.is_awaited = false;
-            pass.taker.notify_one();
+            return Laid::Awaited(pass.taker.clone());
         }
-        None
+        Laid::Early
     }
 }
 
