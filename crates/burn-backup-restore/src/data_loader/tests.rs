@@ -94,7 +94,7 @@ fn paired(len: usize) -> impl Dataset<usize> {
     let on_load = move |index: usize| {
         let (set, changed) = &loaded;
         let mut set = set.lock().unwrap();
-        if index % 2 == 0 {
+        if index.is_multiple_of(2) {
             drop(changed.wait_while(set, |set| !set.remove(&(index + 1))));
         } else {
             set.insert(index);
