@@ -76,6 +76,8 @@ pub(crate) fn logger_calls<T>(event: &LearnerEvent<T>) -> u64 {
         LearnerEvent::EndSplit(_) => 2,
         _ => 0,
     }
+}
+
 /// The progress of a loader, as Burn's own tell it.
 pub(crate) fn progress_of(items: Items) -> Progress {
     Progress::new(items.processed, items.total, Some("items".to_owned()))
