@@ -24,7 +24,7 @@ use crate::spread::Spread;
 pub const NAME: &str = "loading";
 
 const SEED: u64 = 42;
-const WORKERS: [usize; 3] = [1, 2, 4];
+const WORKERS: [usize; 4] = [1, 2, 4, 8];
 /// As fast, within what equal loads differ by.
 const MAX_OF_BURNS: f64 = 1.05;
 const MAX_OF_SHORTEST_SKIP: f64 = 1.25;
@@ -42,6 +42,8 @@ enum Cost {
     Arithmetic(u32),
     /// Time that nobody works in, as for a blocking read.
     Waiting(Duration),
+    /// The same, of which one item in so many takes twenty times as much.
+    WaitingUnevenly(Duration, usize),
 }
 
 /// Items, and how they are loaded.
@@ -68,6 +70,10 @@ impl Dataset<Item> for Load {
                 }
             }
             Cost::Waiting(time) => thread::sleep(time),
+            Cost::WaitingUnevenly(time, one_in) => match index % one_in {
+                0 => thread::sleep(20 * time),
+                _ => thread::sleep(time),
+            },
         }
         Ok([black_box(bits) as f32; WIDTH])
     }
@@ -132,7 +138,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn loads(bench: &Bench) -> [Load; 3] {
+fn loads(bench: &Bench) -> [Load; 4] {
     let share: usize = if bench.is_quick() { 20 } else { 1 };
     let load = |name, cost, items, batch_size| Load {
         name,
@@ -145,6 +151,12 @@ fn loads(bench: &Bench) -> [Load; 3] {
         load("cheap items", Cost::Nothing, 400_000, 32),
         load("arithmetic", Cost::Arithmetic(10_000), 20_000, 32),
         load("waiting", Cost::Waiting(read), 4_000, 8),
+        load(
+            "waiting unevenly",
+            Cost::WaitingUnevenly(read, 100),
+            4_000,
+            8,
+        ),
     ]
 }
 

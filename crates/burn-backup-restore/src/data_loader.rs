@@ -26,6 +26,9 @@ use recipe::{Failure, Order, Recipe};
 use shuffle::Shuffled;
 use workers::{Ahead, Make, Workers};
 
+#[cfg(test)]
+pub(crate) use workers::WINDOW_PER_THREAD;
+
 /// Builds a data loader that can be taken up anywhere: with the options of Burn's
 /// [`DataLoaderBuilder`](burn::data::dataloader::DataLoaderBuilder), and in its place.
 ///
@@ -35,8 +38,9 @@ use workers::{Ahead, Make, Workers};
 ///   crate. The epoch is the number of iterators that were asked for before; `to_device` and `slice`
 ///   give loaders that count from their own first one.
 /// - Batches are skipped without loading them: `iter().nth(n)` takes as long for each n.
-/// - Workers load at most four batches each in advance. They start when the first batch is asked
-///   for, and end with the loader.
+/// - Workers load at most 16 batches each in advance, for each iterator in use; where batches are skipped that
+///   were loaded already, up to twice as many for a moment. They start when the first batch is asked for,
+///   and end with the loader.
 /// - An error of the dataset, or a panic in the dataset or the batcher, comes as an error in the
 ///   place of its batch, and is the last that the iterator gives.
 ///

@@ -144,6 +144,9 @@ pub(crate) fn train_loader<'l, O>(
         let mut iterator = loader.iter();
         // Between epochs, the batch size shows in the epoch before.
         if is_between_epochs && epoch == done && state.position.global_step > 0 {
+            if device == 0 {
+                say_what_is_loaded(iterator.as_ref(), 0);
+            }
             check.first_batch(iterator.as_mut())?;
         }
     }
@@ -152,8 +155,12 @@ pub(crate) fn train_loader<'l, O>(
     }
 
     let mut iterator = loader.iter();
-    if state.phase == Phase::Train && device == 0 {
-        say_what_is_loaded(iterator.as_ref(), state.position.step_in_epoch);
+    if device == 0 {
+        let batches = match state.phase {
+            Phase::Train => state.position.step_in_epoch,
+            Phase::Validate => 0,
+        };
+        say_what_is_loaded(iterator.as_ref(), batches);
     }
     let (batch_items, first) = check.first_batch(iterator.as_mut())?;
     if state.phase == Phase::Validate {
@@ -183,23 +190,42 @@ pub(crate) fn valid_loader<O>(loader: &Arc<dyn DataLoader<O>>, state: &TrainingS
     }
 }
 
-/// How many batches are left, if the iterator knows. Then it can also go to any of them at once.
+/// How many batches are left, if the iterator knows. Then it is asked to go to any of them by itself.
 fn batches_left<O>(iterator: &dyn DataLoaderIterator<O>) -> Option<usize> {
     let (least, most) = iterator.size_hint();
     most.filter(|most| *most == least)
 }
 
-/// Says what it costs to skip `batches` of a loader that knows no other way than to load them.
+/// A loader that can be asked to skip, and has not skipped what it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the training loader said that it had {left} batches left, and was to skip {batches} of them; what it has \
+     left now is not what remains: its `nth` may have passed over an error of the dataset; the backup was not \
+     touched: have `nth` and `size_hint` count what `next` gives, or leave `size_hint` as it is by default"
+)]
+struct Miscount {
+    left: usize,
+    batches: usize,
+}
+
+/// Says what it costs to skip `batches` of a loader that knows no other way than to load them, and on what
+/// condition such a loader is exact.
 fn say_what_is_loaded<O>(iterator: &dyn DataLoaderIterator<O>, batches: usize) {
-    if batches_left(iterator).is_none() {
+    if batches_left(iterator).is_some() {
+        return;
+    }
+    if batches > 0 {
         log::info!(
             target: LOG,
-            "{batches} trained batches of this epoch are loaded only to be skipped; if they come from \
-             Burn's own loader with several workers, their order is not that of the interrupted run, \
-             and what follows is not exact: ResumableDataLoaderBuilder makes loaders that skip at once, \
-             and whose order is always the same",
+            "{batches} trained batches of this epoch are loaded only to be skipped",
         );
     }
+    log::info!(
+        target: LOG,
+        "if the training loader is Burn's own with several workers, its batches come in another order each \
+         time, and what follows is not what it would have been without the interruption: \
+         ResumableDataLoaderBuilder makes loaders that skip at once, and whose order is always the same",
+    );
 }
 
 struct Check<'a> {
@@ -244,9 +270,17 @@ impl Check<'_> {
             return Ok(0);
         };
         if let Some(left) = batches_left(iterator) {
-            return match iterator.nth(last).transpose()? {
-                Some(_) => Ok(batches),
-                None => self.at_end(iterator, left, skipped),
+            let there = left.min(batches);
+            if iterator.nth(last).transpose()?.is_some() != (there == batches)
+                || batches_left(iterator) != Some(left - there)
+            {
+                // What is passed over is thrown away, errors too, by an `nth` that loads it.
+                let miscount = Miscount { left, batches };
+                return Err(DatasetError::new(miscount).into());
+            }
+            return match there == batches {
+                true => Ok(batches),
+                false => self.at_end(iterator, left, skipped),
             };
         }
         for there in 0..batches {
@@ -350,6 +384,7 @@ mod tests {
 
     use super::*;
     use crate::ResumableDataLoaderBuilder;
+    use crate::data_loader::WINDOW_PER_THREAD;
     use crate::position::Position;
 
     thread_local! {
@@ -488,7 +523,7 @@ mod tests {
                 drop(loader);
                 // The first batch, the last one trained, and the one after it; after each, what
                 // workers make ahead.
-                let most = 3 * (1 + 5 * workers) * 8;
+                let most = 3 * (1 + (WINDOW_PER_THREAD + 1) * workers) * 8;
                 let loaded = loaded.load(Ordering::SeqCst);
                 assert!(loaded <= most, "{loaded} at {epochs}, {trained}");
             }
@@ -552,20 +587,84 @@ mod tests {
         };
         let inside = resumption(1, 3, 50);
         rest(&ours(2, data()), &inside, 1);
-        rest(&burns(0, data()), &resumption(1, 0, 50), 1);
+        rest(&ours(2, data()), &resumption(1, 0, 50), 1);
         assert_eq!(logged(), [""; 0]);
         rest(&burns(0, data()), &inside, 1);
         let lines = logged();
-        let [line] = &lines[..] else {
+        let [loaded, condition] = &lines[..] else {
             panic!("{lines:?}");
         };
+        assert!(loaded.starts_with("INFO: 3 trained batches"), "{loaded}");
+        assert!(loaded.contains("loaded only to be skipped"), "{loaded}");
         for says in [
-            "INFO: 3 trained batches",
-            "loaded only to be skipped",
-            "Burn's own loader with several workers",
+            "INFO: ",
+            "Burn's own with several workers",
             "ResumableDataLoaderBuilder",
         ] {
-            assert!(line.contains(says), "{line}");
+            assert!(condition.contains(says), "{condition}");
+        }
+        rest(&burns(0, data()), &resumption(1, 0, 50), 1);
+        assert_eq!(logged(), [condition.as_str()], "between epochs");
+    }
+
+    /// Says how many batches are left, and skips as iterators do by default: errors are passed over.
+    struct Careless {
+        left: usize,
+        broken: usize,
+        /// Whether it goes on after an error as if nothing had been.
+        goes_on: bool,
+    }
+
+    impl Iterator for Careless {
+        type Item = Result<Batch, DatasetError>;
+
+        fn next(&mut self) -> Option<Self::Item> {
+            if self.left == self.broken {
+                self.broken = usize::MAX;
+                self.left = if self.goes_on { self.left } else { 0 };
+                return Some(Err(DatasetError::new(std::io::Error::other("broken"))));
+            }
+            self.left = self.left.checked_sub(1)?;
+            Some(Ok(Vec::new()))
+        }
+
+        fn size_hint(&self) -> (usize, Option<usize>) {
+            (self.left, Some(self.left))
+        }
+    }
+
+    impl DataLoaderIterator<Batch> for Careless {
+        fn progress(&self) -> Progress {
+            Progress::new(0, 0, None)
+        }
+    }
+
+    #[test]
+    fn an_error_that_was_passed_over_is_noticed() {
+        let state = TrainingState::fresh(1, true, burn_api::BURN_VERSION);
+        let check = Check {
+            state: &state,
+            recorded: None,
+            is_only_loader: true,
+            backup_dir: Path::new("backup"),
+        };
+        let skip = |broken, goes_on| {
+            let mut iterator = Careless {
+                left: 9,
+                broken,
+                goes_on,
+            };
+            check.skip(&mut iterator, 5, 0)
+        };
+        assert_eq!(skip(usize::MAX, true).unwrap(), 5);
+        for goes_on in [true, false] {
+            // The last one that is skipped is looked at; those before it are not.
+            let error = skip(5, goes_on).unwrap_err().to_string();
+            assert!(error.contains("broken"), "{error}");
+            for broken in 6..=9 {
+                let error = skip(broken, goes_on).unwrap_err().to_string();
+                assert!(error.contains("may have passed over an error"), "{error}");
+            }
         }
     }
 

@@ -32,11 +32,13 @@ impl<I, O> Recipe<I, O> {
     /// Loads the items with these indices.
     pub(super) fn load(&self, indices: Vec<usize>) -> Result<Vec<I>, DatasetError> {
         let asked = indices.len();
-        let items = attempt("dataset", || self.dataset.get_many(indices))??;
-        match items.len() {
-            given if given == asked => Ok(items),
-            given => Err(DatasetError::new(Failure::ItemCount { asked, given })),
-        }
+        attempt("dataset", || {
+            let items = self.dataset.get_many(indices)?;
+            match items.len() {
+                given if given == asked => Ok(items),
+                given => Err(DatasetError::new(Failure::ItemCount { asked, given })),
+            }
+        })?
     }
 
     /// Puts a batch together.

@@ -8,13 +8,15 @@
 //! for each thread that ever used it.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 const LOG: &str = "burn_backup::data_loader";
 
-/// How many batches may be claimed ahead, per thread.
-const WINDOW_PER_THREAD: usize = 4;
+/// How many batches may be claimed ahead, per thread. While one batch takes long, the other threads make
+/// those after it: with fewer they would soon have to wait for it.
+pub(crate) const WINDOW_PER_THREAD: usize = 16;
 
 /// Makes the batch with an index. It must not panic.
 pub(super) type Make<T> = Arc<dyn Fn(usize) -> T + Send + Sync>;
@@ -178,7 +180,7 @@ impl<T> Shared<T> {
                 }
                 Laid::Unwanted(made) => {
                     drop(state);
-                    drop(made);
+                    discard(made);
                     state = self.lock();
                 }
             }
@@ -198,6 +200,13 @@ impl<T> Shared<T> {
             state.waiting = 0;
             self.work.notify_all();
         }
+    }
+}
+
+/// Drops a batch that nobody wants. What that may panic in is nobody's business either.
+fn discard<T>(made: T) {
+    if catch_unwind(AssertUnwindSafe(|| drop(made))).is_err() {
+        log::warn!(target: LOG, "a batch that is not wanted any more panicked when it was dropped");
     }
 }
 
