@@ -42,10 +42,11 @@ enum Report {
 
 /// Writes snapshots, one at a time, on a thread of its own. Dropping it waits for the last one.
 pub(crate) struct Background<M: LearnerModel> {
-    snapshots: Option<Sender<Taken<M>>>,
+    snapshots: Option<Sender<(Taken<M>, Instant)>>,
     reports: Receiver<Report>,
     in_flight: Option<Moment>,
-    submitted: Instant,
+    /// When that one's backup began.
+    begun: Instant,
     /// Whether one has failed since that was last asked.
     has_failed: bool,
     /// How many snapshots still keep the thread at work.
@@ -65,21 +66,22 @@ impl<M: LearnerModel> Background<M> {
             snapshots: Some(snapshots),
             reports,
             in_flight: None,
-            submitted: Instant::now(),
+            begun: Instant::now(),
             has_failed: false,
             unfinished: 0,
             thread: Some(thread),
         })
     }
 
-    /// Hands a snapshot over. At most one is in flight: [`settle`](Self::settle) comes first.
-    pub(crate) fn submit(&mut self, snapshot: Taken<M>) {
+    /// Hands a snapshot over, whose backup has `begun` then. At most one is in flight:
+    /// [`settle`](Self::settle) comes first.
+    pub(crate) fn submit(&mut self, snapshot: Taken<M>, begun: Instant) {
         self.in_flight = Some(snapshot.state.moment());
-        self.submitted = Instant::now();
+        self.begun = begun;
         self.unfinished += 1;
         if let Some(snapshots) = &self.snapshots {
             // A thread that is gone shows when it is settled.
-            let _ = snapshots.send(snapshot);
+            let _ = snapshots.send((snapshot, begun));
         }
     }
 
@@ -90,7 +92,7 @@ impl<M: LearnerModel> Background<M> {
 
     /// How long the snapshot in flight has been; nothing if there is none.
     pub(crate) fn in_flight_for(&self) -> Option<Duration> {
-        self.in_flight.map(|_| self.submitted.elapsed())
+        self.in_flight.map(|_| self.begun.elapsed())
     }
 
     /// What was committed since the last call, if that is known by now.
@@ -154,7 +156,7 @@ impl<M: LearnerModel> Drop for Background<M> {
 fn work<M: LearnerModel>(
     desk: &Desk,
     frozen: Frozen,
-    inbox: &Receiver<Taken<M>>,
+    inbox: &Receiver<(Taken<M>, Instant)>,
     outbox: &Sender<Report>,
 ) {
     let new_reader = || RecordReader::new(desk.event_store.clone());
@@ -163,8 +165,7 @@ fn work<M: LearnerModel>(
         frozen,
         skip_nan: desk.skip_nan,
     };
-    while let Ok(snapshot) = inbox.recv() {
-        let started = Instant::now();
+    while let Ok((snapshot, begun)) = inbox.recv() {
         let position = snapshot.state.position;
         let outcome = attempt(|| save(desk, snapshot, &mut encoder));
         if let Err(BackupError::Panicked { .. }) = outcome {
@@ -174,7 +175,7 @@ fn work<M: LearnerModel>(
 
         let committed = match outcome {
             Ok(committed) => {
-                let persist = started.elapsed();
+                let persist = begun.elapsed();
                 log::info!(
                     target: LOG,
                     "backup {} at {position}: {} bytes, {} of them linked, in {persist:.1?}",

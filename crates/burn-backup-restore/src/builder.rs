@@ -243,7 +243,8 @@ impl BackupAndRestore {
     ///
     /// A strategy remembers what it has decided, and Burn has no way to ask it. Here it makes its
     /// decisions for the epochs before once more, by the metrics in the backup, and what they say to do
-    /// is not done again.
+    /// is not done again. (Burn writes its checkpoints on other threads, and does not sync them: one that a
+    /// kill or a power cut finds half written is not written again.)
     ///
     /// # Example
     ///
@@ -270,7 +271,8 @@ impl BackupAndRestore {
     }
 
     /// Whether the training's dashboard shows a text metric "Backup": the last committed position, its
-    /// age, and any failure since; true by default. It is not written to metric logs.
+    /// age, and any failure since; true by default. Burn's file logger does not write it down, as it does
+    /// not with anything that is "N/A"; loggers of others may.
     pub fn dashboard(mut self, dashboard: bool) -> Self {
         self.dashboard = dashboard;
         self
@@ -328,7 +330,6 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
             self = self.with_metric_logger(Writer::new(logs.clone()));
         }
         let checkpointing = taken(&backup.checkpointing);
-        let checkpoints_continue = checkpointing.is_some();
         if let Some(strategy) = checkpointing {
             let continued = Continued::new(strategy, chronicle.clone());
             self = self.with_checkpointing_strategy(continued);
@@ -340,7 +341,6 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
         let companions = Companions {
             chronicle,
             metric_logs,
-            checkpoints_continue,
         };
         let strategy = Arc::new(BackupStrategy::new(backup, companions));
         self.with_training_strategy(TrainingStrategy::Custom(strategy))

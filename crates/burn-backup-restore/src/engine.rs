@@ -29,7 +29,7 @@ use crate::fast_forward::Resumption;
 use crate::handle::{BackupHandle, whole_seconds};
 use crate::history::Chronicle;
 use crate::metric_logs::{Mark, MetricLogs};
-use crate::preemption::{Advice, Lookout};
+use crate::preemption::{Advice, Backups, Lookout};
 use crate::restore::{Restored, restore};
 use crate::seed::{self, Purpose, StepSeeds};
 use crate::snapshot::{Contents, Metrics, ReadRecords, RunningStates, Shared, Snapshot, Taken};
@@ -302,27 +302,37 @@ impl<M: LearnerModel> Engine<M> {
         if self.lookout.is_none() || self.interrupter.should_stop() {
             return;
         }
-        self.poll();
-        let persist = self.handle.stats().persist_last;
-        let persist = persist.max(self.background.in_flight_for().unwrap_or_default());
-        let Some(lookout) = &mut self.lookout else {
-            return;
-        };
-        let (advice, news) = lookout.look(persist);
-        if let Some(notice) = news {
-            self.handle.noticed(notice);
-        }
-        match advice {
+        match self.look() {
             Advice::GoOn => {}
             // Gradients that are being accumulated can't be saved.
             Advice::Save if self.at_optimizer_step.is_some() => self.trigger.demand(),
             Advice::Save => self.save(learner),
             Advice::Leave => {
-                let notice = lookout.notice().map(ToString::to_string);
+                let notice = self.lookout.as_ref().and_then(Lookout::notice);
+                let notice = notice.map(ToString::to_string);
                 self.is_preempted = true;
                 self.interrupter.stop(notice.as_deref());
             }
         }
+    }
+
+    /// Looks whether a notice has come, and says what to do.
+    fn look(&mut self) -> Advice {
+        self.poll();
+        let stats = self.handle.stats();
+        let writing = self.background.in_flight_for();
+        let Some(lookout) = &mut self.lookout else {
+            return Advice::GoOn;
+        };
+        let (advice, news) = lookout.look(Backups {
+            persist: stats.persist_last.max(writing.unwrap_or_default()),
+            is_writing: writing.is_some(),
+            failed: stats.failed,
+        });
+        if let Some(notice) = news {
+            self.handle.noticed(notice);
+        }
+        advice
     }
 
     /// Seeds `device` for a validation.
@@ -464,7 +474,9 @@ impl<M: LearnerModel> Engine<M> {
 
     /// Everything is written, and the program is about to have its result. A training that ran to
     /// its end, and `went_well`, needs its backup no longer.
-    pub(crate) fn conclude(self, went_well: bool) {
+    pub(crate) fn conclude(mut self, went_well: bool) {
+        // One that comes now finds the training at its end: it is told of, and nothing more.
+        self.look();
         let Self {
             store,
             background,
@@ -579,8 +591,7 @@ impl<M: LearnerModel> Engine<M> {
         // The backup before may just have failed, and that may be what ends the training.
         if !self.has_failed() {
             let snapshot = self.snapshot(learner);
-            let snapshot = self.read_if_blocking(snapshot);
-            self.background.submit(snapshot);
+            self.submit(snapshot);
         }
         let held = started.elapsed();
         self.handle.held(held);
@@ -616,11 +627,16 @@ impl<M: LearnerModel> Engine<M> {
         let started = Instant::now();
         self.settle();
         if self.committed != Some(snapshot.state.moment()) && !self.has_failed() {
-            let snapshot = self.read_if_blocking(snapshot);
-            self.background.submit(snapshot);
+            self.submit(snapshot);
             self.settle();
         }
         self.handle.held(started.elapsed());
+    }
+
+    fn submit(&mut self, snapshot: Taken<M>) {
+        let begun = Instant::now();
+        let snapshot = self.read_if_blocking(snapshot);
+        self.background.submit(snapshot, begun);
     }
 
     /// Notes what was committed, if that is known by now.

@@ -47,7 +47,8 @@ pub enum BackupError {
     /// A signal that can't be handled.
     #[error(
         "the signal {signal} can't be a notice of preemption: no program can handle it, or it says that \
-         the program itself is at fault; nothing was changed: give another one, such as SIGTERM"
+         the program itself is at fault, or it has no name here; nothing was changed: give another one, \
+         such as SIGTERM"
     )]
     ForbiddenSignal {
         /// Its number.

@@ -84,6 +84,8 @@ struct Told {
     visible: usize,
     /// The epochs that were trained and validated before this process.
     past: RangeInclusive<usize>,
+    /// Whether the checkpointing strategy makes its decisions of the past once more.
+    checkpoints_continue: bool,
 }
 
 impl Default for Told {
@@ -92,6 +94,7 @@ impl Default for Told {
             history: Arc::default(),
             visible: usize::MAX,
             past: RangeInclusive::new(1, 0),
+            checkpoints_continue: false,
         }
     }
 }
@@ -128,6 +131,16 @@ impl Chronicle {
     /// From here on, nothing is told of the epochs after this one.
     pub(crate) fn stand_at(&self, epoch: usize) {
         self.told().visible = epoch;
+    }
+
+    /// Whether the checkpointing strategy that was asked last is one that makes its decisions of the past
+    /// once more.
+    pub(crate) fn checkpoints_continue(&self) -> bool {
+        self.told().checkpoints_continue
+    }
+
+    fn note_continued_checkpoints(&self) {
+        self.told().checkpoints_continue = true;
     }
 
     fn is_visible(&self, epoch: usize) -> bool {

@@ -112,6 +112,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
             valid,
             deciding_store,
             starting_epoch,
+            is_in_split: false,
             leader_items: None,
             is_over: false,
         };

@@ -28,8 +28,8 @@ const LOG: &str = "burn_backup::metrics";
 /// How often a backup that waits for metrics looks whether they will still come.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How long it waits while nothing is heard of them.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long it waits while nothing is heard of them. At an epoch's end some metrics compute for long.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The same once the training has failed, and with it perhaps what works them out.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
@@ -57,6 +57,8 @@ struct State {
     open: Vec<OpenLog>,
     /// Those that a backup had open, until the first update comes.
     carried: Vec<OpenLog>,
+    /// The epoch whose training was interrupted inside.
+    interrupted: Option<usize>,
     marks: Vec<(u64, Weak<OnceLock<Logged>>)>,
     /// Files that may not be on disk yet, and directories that are known to be.
     unsynced: BTreeSet<PathBuf>,
@@ -129,6 +131,7 @@ impl MetricLogs {
         }
         let mut state = self.state();
         state.open.clone_from(&carried);
+        state.interrupted = carried.first().map(|log| log.epoch);
         state.carried = carried;
     }
 
@@ -144,7 +147,12 @@ impl MetricLogs {
         } = &mut *state;
         for log in carried.iter_mut().filter(|log| !log.is_final) {
             let (true, Some(mean)) = (log.is_mean, log.mean()) else {
-                log::debug!(target: LOG, "what '{}' came to is not known", log.metric);
+                log::warn!(
+                    target: LOG,
+                    "what the metric '{}' came to in the training of epoch {} is not known: it is not \
+                     the mean of its lines, and what it had added up before the interruption is lost",
+                    log.metric, log.epoch,
+                );
                 continue;
             };
             let path = self.path(log);

@@ -20,7 +20,7 @@ use crate::error::BackupError;
 #[cfg(feature = "cloud")]
 pub use cloud::{AzureWatcher, Ec2SpotWatcher, GceWatcher};
 pub use file::FileWatcher;
-pub(crate) use grace::Advice;
+pub(crate) use grace::{Advice, Backups};
 pub(crate) use lookout::Lookout;
 pub use watcher::PreemptionWatcher;
 
@@ -85,8 +85,8 @@ impl Preemption {
 
     /// The signal with this number is a notice too: SLURM's `--signal` sends SIGUSR1, for one.
     ///
-    /// SIGKILL, SIGSTOP and those of the processor's faults (SIGSEGV, SIGILL, SIGFPE) can't be one: the
-    /// training does not start then.
+    /// SIGKILL, SIGSTOP, those of the processor's faults (SIGSEGV, SIGILL, SIGFPE) and real-time signals can't
+    /// be one: the training does not start then.
     pub fn signal(mut self, signal: i32) -> Self {
         if !self.signals.contains(&signal) {
             self.signals.push(signal);
@@ -105,7 +105,8 @@ impl Preemption {
     /// With zero, the training is saved at once and ends. With more, it is saved at once and goes on;
     /// it is saved again, and ends, as late as the time that backups have taken so far allows, with
     /// twice that time in reserve. A notice that says itself when the kill comes, as that of Amazon EC2
-    /// does, can shorten the time, but not lengthen it.
+    /// does, can shorten the time, but not lengthen it. Another notice, for another reason, ends it: the
+    /// training is saved and left at once.
     pub fn grace_period(mut self, grace_period: Duration) -> Self {
         self.grace_period = grace_period;
         self

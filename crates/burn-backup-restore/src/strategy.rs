@@ -26,8 +26,6 @@ pub(crate) struct Companions {
     pub chronicle: Chronicle,
     /// Written to by a metric logger.
     pub metric_logs: Option<MetricLogs>,
-    /// Whether the user's checkpointing strategy makes its past decisions once more after a restart.
-    pub checkpoints_continue: bool,
 }
 
 /// The training strategy that [`BackupExt`](crate::BackupExt) registers.
@@ -108,20 +106,8 @@ impl BackupStrategy {
         Ok((Some(Lookout::start(preemption)?), after))
     }
 
-    /// Says what a restored training can't know to be as it was.
-    fn say_what_does_not_continue<M: LearnerModel>(
-        &self,
-        engine: &Engine<M>,
-        has_checkpoints: bool,
-    ) {
-        if has_checkpoints && !self.companions.checkpoints_continue {
-            log::warn!(
-                target: LOG,
-                "what Burn's checkpointing strategy knew of the epochs before is lost, and it may keep \
-                 checkpoints that it would have deleted; give the strategy to \
-                 BackupAndRestore::checkpointing_strategy instead",
-            );
-        }
+    /// Says what a training that was restored inside an epoch does not go on with.
+    fn say_what_does_not_continue<M: LearnerModel>(&self, engine: &Engine<M>) {
         let is_in_epoch = engine.state().position.step_in_epoch > 0;
         if is_in_epoch && self.companions.metric_logs.is_none() {
             log::warn!(
@@ -170,7 +156,6 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
             Ok(execution) => execution,
             Err(error) => return refuse(&learner, components, error),
         };
-        let has_checkpoints = components.checkpointer.is_some();
         let surroundings = Surroundings {
             interrupter: components.interrupter.clone(),
             event_store: components.event_store.clone(),
@@ -188,7 +173,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         };
 
         if engine.is_restored() {
-            self.say_what_does_not_continue(&engine, has_checkpoints);
+            self.say_what_does_not_continue(&engine);
         }
         // Burn announces the epoch after this one as the first.
         components.checkpoint = engine.state().position.epoch.checked_sub(1);

@@ -10,10 +10,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use burn::tensor::TensorReadError;
+use burn::train::metric::{
+    Metric, MetricMetadata, MetricName, Numeric, NumericEntry, SerializedEntry,
+};
 use burn_backup_restore::{
     AfterPreemption, BackupAndRestore, BackupError, FileWatcher, Notice, Preemption,
     PreemptionWatcher, SaveFreq,
 };
+use burn_backup_store::testing::FaultyFilesystem;
 use burn_backup_tests::{Backend, Halt, Hooks, Run, Spread, Training};
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
@@ -217,6 +222,114 @@ fn a_signal_of_the_schedulers_is_a_notice_and_not_the_end() {
     let said = interrupted(&dir, 0, &told);
     assert!(said.interrupted.contains("SIGUSR1") || said.interrupted.contains("SIGTERM"));
     assert_ends_as(&expected, &dir, 0, Some(8));
+}
+
+#[test]
+fn a_second_kind_of_notice_ends_the_wait_of_the_first() {
+    let expected = expected();
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    let told = [
+        "signals@0",
+        "usr1-too@0",
+        "never@0",
+        "grace@36000000",
+        "usr1@5",
+        "usr1@7",
+        "term@9",
+    ];
+    let said = interrupted(&dir, 0, &told);
+    assert!(
+        said.interrupted.starts_with("SIGTERM; "),
+        "{}",
+        said.interrupted
+    );
+    assert_eq!((said.stopped_at, said.committed), (Some(9), 2));
+    assert_ends_as(&expected, &dir, 0, Some(9));
+}
+
+/// A metric that can't say what it came to without a batch, as Burn's AUROC can't.
+#[derive(Clone, Default)]
+struct Needy {
+    batches: usize,
+}
+
+impl Metric for Needy {
+    type Input = ();
+
+    fn name(&self) -> MetricName {
+        Arc::new("Needy".to_owned())
+    }
+
+    fn update(
+        &mut self,
+        _item: &(),
+        _metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        self.batches += 1;
+        Ok(SerializedEntry::not_available(None))
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        let batches = self.batches.to_string();
+        Ok(SerializedEntry::new(batches.clone(), batches))
+    }
+
+    fn clear(&mut self) {
+        self.batches = 0;
+    }
+}
+
+impl Numeric for Needy {
+    fn value(&self) -> Option<NumericEntry> {
+        None
+    }
+
+    fn running_value(&self) -> Option<NumericEntry> {
+        None
+    }
+
+    fn final_value(&self) -> NumericEntry {
+        assert!(self.batches > 0, "asked without a batch");
+        NumericEntry::Final(self.batches as f64)
+    }
+}
+
+#[test]
+fn wherever_the_notice_comes_no_metric_is_asked_what_it_came_to_without_a_batch() {
+    for spread in [Spread::One, Spread::Main(2), Spread::Ddp(2)] {
+        let training = Training {
+            epochs: 2,
+            ..Training::spread(spread)
+        };
+        let mut ended = false;
+        for at in 1.. {
+            let scratch = tempfile::tempdir().unwrap();
+            let calls = AtomicUsize::new(0);
+            let filesystem = FaultyFilesystem::new(move |_, _| {
+                if calls.fetch_add(1, Ordering::Relaxed) + 1 == at {
+                    raise(SIGTERM).unwrap();
+                }
+                Ok(())
+            });
+            let backup = Training::backup(scratch.path().join("backup"))
+                .filesystem(Arc::new(filesystem))
+                .save_before_preemption(Preemption::signals());
+            let backup = training.spread_over_devices(backup);
+            let run = training.run_with(Halt::Never, |builder| {
+                let builder = builder
+                    .metric_train_numeric(Needy::default())
+                    .metric_valid_numeric(Needy::default());
+                builder.backup_and_restore(backup)
+            });
+            assert!(run.error.is_none(), "{spread:?}, {at}: {:?}", run.error);
+            ended = run.interrupted.is_none();
+            if ended {
+                break;
+            }
+        }
+        assert!(ended);
+    }
 }
 
 #[test]

@@ -27,6 +27,7 @@ impl CheckpointingStrategy for Continued {
         epoch: usize,
         store: &EventStoreClient,
     ) -> Vec<CheckpointingAction> {
+        self.chronicle.note_continued_checkpoints();
         if !std::mem::replace(&mut self.is_caught_up, true) {
             for past in self.chronicle.past() {
                 self.chronicle.stand_at(past);

@@ -6,6 +6,8 @@ use burn::train::metric::{MetricDefinition, NumericEntry};
 
 use super::Chronicle;
 
+const LOG: &str = "burn_backup::metrics";
+
 /// Answers what metrics came to, from the history; what that does not know it asks the training's own
 /// loggers, and notes it down.
 ///
@@ -13,26 +15,48 @@ use super::Chronicle;
 pub(crate) struct Recall {
     chronicle: Chronicle,
     loggers: Arc<EventStoreClient>,
+    has_warned: bool,
 }
 
 impl Recall {
     pub(crate) fn new(chronicle: Chronicle, loggers: Arc<EventStoreClient>) -> Self {
-        Self { chronicle, loggers }
+        Self {
+            chronicle,
+            loggers,
+            has_warned: false,
+        }
     }
 
-    fn value(&self, name: &str, epoch: usize, split: &Split) -> Option<f64> {
+    fn value(&mut self, name: &str, epoch: usize, split: &Split) -> Option<f64> {
         // Loggers may still have files of an epoch that is yet to be trained, from work that was lost.
         if !self.chronicle.is_visible(epoch) {
             return None;
         }
         let known = self.chronicle.value(name, split, epoch);
-        known.or_else(|| {
-            let value = self
-                .loggers
-                .find_metric(name, epoch, Aggregate::Mean, split)?;
-            self.chronicle.record(name, split, epoch, value);
-            Some(value)
-        })
+        if known.is_some() {
+            return known;
+        }
+        let value = self
+            .loggers
+            .find_metric(name, epoch, Aggregate::Mean, split);
+        match value {
+            Some(value) => self.chronicle.record(name, split, epoch, value),
+            None => self.warn(name, epoch, split),
+        }
+        value
+    }
+
+    /// Some loggers count the epochs of their own process: after a restart they know none by its number.
+    fn warn(&mut self, name: &str, epoch: usize, split: &Split) {
+        let is_restored = !self.chronicle.past().is_empty();
+        if is_restored && !std::mem::replace(&mut self.has_warned, true) {
+            log::warn!(
+                target: LOG,
+                "the training's metric loggers do not say what '{name}' ({split}) came to in epoch {epoch}, \
+                 and what decides by it can't; with BackupAndRestore::metric_logs it is known whatever \
+                 the loggers",
+            );
+        }
     }
 }
 

@@ -266,8 +266,7 @@ impl<M: LearnerModel> Worker<M> {
             Rest::Batches { rest, skipped } => (rest, skipped),
             Rest::Validation => return self.lead(Training::has_trained_all),
         };
-        self.lead(|training| training.split_begins(epoch))?;
-        let is_done = self.train_batches(&mut batches, trained)?;
+        let is_done = self.train_batches(epoch, &mut batches, trained)?;
         self.lead(|training| {
             if is_done {
                 training.engine.split_done();
@@ -279,6 +278,7 @@ impl<M: LearnerModel> Worker<M> {
     /// Trains until one of the workers has no batch left, and says whether it came to that.
     fn train_batches(
         &mut self,
+        epoch: usize,
         batches: &mut Batches<'_, <M as TrainStep>::Input>,
         mut trained: usize,
     ) -> Result<bool, Left> {
@@ -306,6 +306,9 @@ impl<M: LearnerModel> Worker<M> {
                 false => vote,
             };
             let agreed = self.shared.agreement.agree(vote);
+            if agreed != Vote::Leave {
+                self.lead(|training| training.split_begins(epoch))?;
+            }
             let batch = match (agreed, batch) {
                 (Vote::Train | Vote::TrainLast, Some(batch)) => batch,
                 (Vote::Leave, _) => return Ok(false),

@@ -205,6 +205,9 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
                 return;
             }
         };
+        if self.training.is_stopped() {
+            return;
+        }
         self.training.split_begins(self.number);
         let (mut batches, trained) = begun.unwrap_or_else(|| {
             let all = loaders.iter().map(Batches::of);
@@ -228,9 +231,6 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
         let mut accumulated = 0;
         loop {
             let training = &mut *self.training;
-            if training.is_stopped() {
-                return false;
-            }
             let seeds = training.engine.step_seeds();
             let round = match self.devices.round(&training.learner, batches, seeds) {
                 Ok(round) if round.is_empty() => return true,
@@ -275,6 +275,9 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
                 .step_done(&training.learner, &items, has_stepped);
             if training.engine.take_failure() {
                 check(training, self.devices.devices());
+            }
+            if training.is_stopped() {
+                return false;
             }
         }
     }

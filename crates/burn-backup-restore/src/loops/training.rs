@@ -31,6 +31,8 @@ pub(super) struct Training<M: LearnerModel> {
     /// What early stopping and checkpointing ask, if there is either: what it answers is in the backup.
     pub deciding_store: Option<Arc<EventStoreClient>>,
     pub starting_epoch: usize,
+    /// Whether Burn has been told of training batches, and not of their end.
+    pub is_in_split: bool,
     /// How far the first worker's loader is after the step in progress, under DDP.
     pub leader_items: Option<Items>,
     /// Whether the engine knows how the training ends.
@@ -86,16 +88,24 @@ impl<M: LearnerModel> Training<M> {
         self.engine.look_out(&self.learner);
     }
 
-    /// Tells Burn that the training batches of an epoch begin.
+    /// Tells Burn that the training batches of an epoch begin, unless it knows. Not before it is certain
+    /// that there will be one, or none at all: some of Burn's metrics panic when they are asked what they
+    /// came to without one.
     pub(super) fn split_begins(&mut self, epoch: usize) {
+        if std::mem::replace(&mut self.is_in_split, true) {
+            return;
+        }
         let total_items = self.train_items;
         self.tell_train(burn_api::split_begins(epoch, total_items));
         log::info!("Executing training step for epoch {epoch}");
         self.engine.split_begins(&self.learner);
     }
 
-    /// Tells Burn that they have ended.
+    /// Tells Burn that they have ended, if they had begun.
     pub(super) fn split_ends(&mut self, epoch: usize) {
+        if !std::mem::take(&mut self.is_in_split) {
+            return;
+        }
         self.mark_stop();
         self.tell_train(burn_api::split_ends(epoch));
     }
@@ -204,6 +214,16 @@ impl<M: LearnerModel> Training<M> {
         self.engine.chronicle().stand_at(epoch);
         if let Some(checkpointer) = &mut components.checkpointer {
             checkpointer.checkpoint(&self.learner, epoch, store);
+            let chronicle = self.engine.chronicle();
+            let is_first = epoch == self.starting_epoch && !chronicle.past().is_empty();
+            if is_first && !chronicle.checkpoints_continue() {
+                log::warn!(
+                    target: LOG,
+                    "what Burn's checkpointing strategy knew of the epochs before is lost, and it may keep \
+                     checkpoints that it would have deleted; give the strategy to \
+                     BackupAndRestore::checkpointing_strategy instead",
+                );
+            }
         }
         let strategy = components.early_stopping.as_mut();
         strategy.is_some_and(|strategy| strategy.should_stop(epoch, store))
@@ -234,9 +254,7 @@ impl<M: LearnerModel> Training<M> {
         let loader = self.valid.clone();
         let mut iterator = loader.iter();
         let mut iteration = 0;
-        while !self.is_stopped()
-            && let Some(batch) = iterator.next()
-        {
+        while let Some(batch) = iterator.next() {
             let batch = match batch {
                 Ok(batch) => batch,
                 Err(error) => {
@@ -258,6 +276,9 @@ impl<M: LearnerModel> Training<M> {
             let output = InferenceStep::step(&model, batch);
             let item = TrainingItem::new(output, progress, Some(iteration), None);
             self.tell_valid(LearnerEvent::ProcessedItem(item));
+            if self.is_stopped() {
+                return;
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct OpenLog {
     /// The sum of the lines' values, each as often as it counts.
     sum: Text,
     count: usize,
-    /// Whether the metric's own value for the epoch is the mean of its lines.
+    /// Whether the metric's own value for the epoch has been the mean of its lines so far.
     pub is_mean: bool,
     /// Whether the metric's own value for the epoch is in it.
     pub is_final: bool,
@@ -33,7 +33,7 @@ impl OpenLog {
             bytes: 0,
             sum: Text(0.0),
             count: 0,
-            is_mean: false,
+            is_mean: true,
             is_final: false,
         }
     }
@@ -132,7 +132,7 @@ impl Running {
             self.here.count += count;
         }
         if let Some(running) = running {
-            self.log.is_mean = self.is_mean_here(running.current());
+            self.log.is_mean &= self.is_mean_here(running.current());
         }
         Line::AsIs
     }
@@ -145,7 +145,7 @@ impl Running {
             return Line::AsIs;
         }
         match self.log.mean() {
-            Some(mean) if self.is_mean_here(value) => {
+            Some(mean) if self.log.is_mean && self.is_mean_here(value) => {
                 self.value = Some(mean);
                 Line::Instead(NumericEntry::Final(mean).serialize())
             }
@@ -216,6 +216,10 @@ mod tests {
         assert!(!running.log.is_mean);
         assert_eq!(running.line("0.25,final", None), Line::Partial);
         assert_eq!(running.value(), Some(0.25));
+        // Of a single batch anything is the mean.
+        let mut running = Running::continued(running.log);
+        running.line("0.5,4", Some(&NumericEntry::Value(0.5)));
+        assert_eq!(running.line("0.5,final", None), Line::Partial);
         assert_eq!(running.line("a text", None), Line::AsIs);
     }
 

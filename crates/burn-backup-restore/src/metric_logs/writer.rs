@@ -15,6 +15,8 @@ pub(crate) struct Writer {
     logs: MetricLogs,
     names: Vec<(MetricId, MetricName)>,
     epoch: usize,
+    /// The epoch whose training was interrupted inside.
+    interrupted: Option<usize>,
     open: BTreeMap<(String, MetricName), OpenFile>,
 }
 
@@ -30,6 +32,7 @@ impl Writer {
             logs,
             names: Vec::new(),
             epoch: 0,
+            interrupted: None,
             open: BTreeMap::new(),
         }
     }
@@ -38,7 +41,11 @@ impl Writer {
     fn begin(&mut self, epoch: usize) {
         self.epoch = epoch;
         self.open.clear();
-        let carried = std::mem::take(&mut self.logs.state().carried);
+        let carried = {
+            let mut state = self.logs.state();
+            self.interrupted = state.interrupted;
+            std::mem::take(&mut state.carried)
+        };
         for log in carried.into_iter().filter(|log| log.epoch == epoch) {
             let path = self.logs.path(&log);
             let key = (log.split.clone(), MetricName::new(log.metric.clone()));
@@ -66,7 +73,12 @@ impl Writer {
             return;
         };
         let key = (split.to_string(), name.clone());
+        let is_interrupted = *split == Split::Train && self.interrupted == Some(self.epoch);
         let open = self.open.entry(key).or_insert_with(|| {
+            if is_interrupted {
+                // It has no line of a batch, so all that it came to is what it has added up.
+                warn_of_part(name, self.epoch);
+            }
             let log = OpenLog::new(name, split, self.epoch);
             let path = self.logs.path(&log);
             OpenFile {
@@ -78,13 +90,7 @@ impl Writer {
             Line::AsIs => open.write(&value.serialized, &self.logs),
             Line::Instead(line) => open.write(&line, &self.logs),
             Line::Partial => {
-                log::warn!(
-                    target: LOG,
-                    "what the metric '{name}' came to in epoch {} is of the batches after the \
-                     interruption only: it is not the mean of its lines, and what it had added up \
-                     before is lost",
-                    self.epoch,
-                );
+                warn_of_part(name, self.epoch);
                 open.write(&value.serialized, &self.logs);
             }
         }
@@ -161,6 +167,14 @@ impl MetricLogger for Writer {
         }
         self.publish();
     }
+}
+
+fn warn_of_part(name: &str, epoch: usize) {
+    log::warn!(
+        target: LOG,
+        "what the metric '{name}' came to in the training of epoch {epoch} is of the batches after the \
+         interruption only: it is not the mean of its lines, and what it had added up before is lost",
+    );
 }
 
 /// Adds a line to the file at `path`, and says how many bytes it has.

@@ -21,17 +21,28 @@ pub(crate) enum Advice {
 pub(crate) struct Outset {
     /// The time since the notice may have come.
     pub noticed: Duration,
-    /// How long the last backup took to be written, or the one that is being written takes already.
-    pub persist: Duration,
     /// How long the last batch took.
     pub step: Duration,
+    pub backups: Backups,
+}
+
+/// What is known of the backups so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Backups {
+    /// How long the last one took, or the one that is being written takes already.
+    pub persist: Duration,
+    /// Whether one is being written: the last one waits for it.
+    pub is_writing: bool,
+    /// How many have failed.
+    pub failed: u64,
 }
 
 /// The time from a notice to the kill.
 #[derive(Debug)]
 pub(super) struct Grace {
     period: Duration,
-    has_saved: bool,
+    /// How many backups had failed when the training was to be saved at once.
+    saved: Option<u64>,
 }
 
 impl Grace {
@@ -39,21 +50,29 @@ impl Grace {
     pub(super) fn new(period: Duration) -> Self {
         Self {
             period,
-            has_saved: false,
+            saved: None,
         }
+    }
+
+    /// No time is left any more.
+    pub(super) fn end(&mut self) {
+        self.period = Duration::ZERO;
     }
 
     /// What to do now. It is taken that a [`Save`](Advice::Save) is followed.
     pub(super) fn advise(&mut self, outset: Outset) -> Advice {
         let left = self.period.saturating_sub(outset.noticed);
         // The next boundary comes a batch later, and that one may take longer.
-        let reserve = outset.persist * SAFETY + outset.step * SAFETY;
+        let Outset { step, backups, .. } = outset;
+        let to_write = SAFETY + u32::from(backups.is_writing);
+        let reserve = backups.persist * to_write + step * SAFETY;
         if left <= reserve {
             return Advice::Leave;
         }
-        match std::mem::replace(&mut self.has_saved, true) {
-            true => Advice::GoOn,
-            false => Advice::Save,
+        match self.saved.replace(backups.failed) {
+            Some(failed) if failed == backups.failed => Advice::GoOn,
+            // Not yet, or it may be that one that has failed.
+            _ => Advice::Save,
         }
     }
 }
@@ -65,8 +84,11 @@ mod tests {
     fn outset(noticed: u64, persist: u64, step: u64) -> Outset {
         Outset {
             noticed: Duration::from_millis(noticed),
-            persist: Duration::from_millis(persist),
             step: Duration::from_millis(step),
+            backups: Backups {
+                persist: Duration::from_millis(persist),
+                ..Backups::default()
+            },
         }
     }
 
@@ -95,10 +117,34 @@ mod tests {
 
     #[test]
     fn a_backup_that_takes_long_already_leaves_time_for_itself_and_the_last_one() {
-        let mut grace = Grace::new(Duration::from_secs(90));
+        let writing = |millis| {
+            let mut outset = outset(millis, millis, 0);
+            outset.backups.is_writing = true;
+            outset
+        };
+        let mut grace = Grace::new(Duration::from_secs(80));
         assert_eq!(grace.advise(outset(0, 0, 0)), Advice::Save);
-        assert_eq!(grace.advise(outset(29_000, 29_000, 0)), Advice::GoOn);
-        // It has been written for as long as this, and is not done: 60 are left for two like it.
-        assert_eq!(grace.advise(outset(30_000, 30_000, 0)), Advice::Leave);
+        assert_eq!(grace.advise(writing(19_000)), Advice::GoOn);
+        // It has been written for as long as this, and is not done: 60 are left for it and two like it.
+        assert_eq!(grace.advise(writing(20_000)), Advice::Leave);
+    }
+
+    #[test]
+    fn after_a_failed_backup_it_is_saved_again() {
+        let mut grace = Grace::new(Duration::from_secs(30));
+        assert_eq!(grace.advise(outset(0, 0, 0)), Advice::Save);
+        assert_eq!(grace.advise(outset(1, 0, 0)), Advice::GoOn);
+        let mut after_failure = outset(2, 0, 0);
+        after_failure.backups.failed = 1;
+        assert_eq!(grace.advise(after_failure), Advice::Save);
+        assert_eq!(grace.advise(after_failure), Advice::GoOn);
+    }
+
+    #[test]
+    fn once_no_time_is_left_the_training_is_left() {
+        let mut grace = Grace::new(Duration::from_secs(3600));
+        assert_eq!(grace.advise(outset(0, 0, 0)), Advice::Save);
+        grace.end();
+        assert_eq!(grace.advise(outset(1, 0, 0)), Advice::Leave);
     }
 }

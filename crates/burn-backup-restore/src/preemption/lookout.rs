@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::grace::{Advice, Grace, Outset};
+use super::grace::{Advice, Backups, Grace, Outset};
 use super::signals::Signals;
 use super::watcher::Watching;
 use super::{Notice, Preemption};
@@ -14,7 +14,7 @@ const LOG: &str = "burn_backup::preemption";
 /// Listens to signals and asks watchers until it is dropped.
 pub(crate) struct Lookout {
     signals: Signals,
-    posted: Arc<Mutex<Option<Notice>>>,
+    posted: Arc<Mutex<Vec<Notice>>>,
     /// Each ends its thread when it is dropped.
     _watching: Vec<Watching>,
     grace_period: Duration,
@@ -35,12 +35,12 @@ impl Lookout {
     pub(crate) fn start(preemption: Preemption) -> Result<Self, BackupError> {
         // First of all: a notice during the start counts too.
         let signals = Signals::listen(&preemption.signals).map_err(BackupError::Signals)?;
-        let posted = Arc::new(Mutex::new(None));
+        let posted = Arc::new(Mutex::new(Vec::new()));
         let post: Arc<dyn Fn(Notice) + Send + Sync> = {
             let posted = posted.clone();
             Arc::new(move |notice| {
                 let mut posted = posted.lock().unwrap_or_else(PoisonError::into_inner);
-                posted.get_or_insert(notice);
+                posted.push(notice);
             })
         };
         let watchers = preemption.watchers.into_iter();
@@ -56,9 +56,9 @@ impl Lookout {
         })
     }
 
-    /// What to do at this batch boundary, with the last backup having taken `persist` to be written;
-    /// and the notice, the first time that it is seen.
-    pub(crate) fn look(&mut self, persist: Duration) -> (Advice, Option<Notice>) {
+    /// What to do at this batch boundary, with backups being so far; and the notice, if one has come since
+    /// it was looked last.
+    pub(crate) fn look(&mut self, backups: Backups) -> (Advice, Option<Notice>) {
         let news = self.news();
         let now = Instant::now();
         let step = now.duration_since(self.looked);
@@ -68,8 +68,8 @@ impl Lookout {
         };
         let outset = Outset {
             noticed: now.duration_since(noticed.since),
-            persist,
             step,
+            backups,
         };
         (noticed.grace.advise(outset), news)
     }
@@ -79,28 +79,42 @@ impl Lookout {
         self.noticed.as_ref().map(|noticed| &noticed.notice)
     }
 
-    /// The notice if it has come since it was looked last. Later ones change nothing.
+    /// The notice that has come since it was looked last, if one has. One for another reason than the first is
+    /// taken for the last word: no time is left then.
     fn news(&mut self) -> Option<Notice> {
-        let signal = self.signals.take().map(Notice::new);
-        if self.noticed.is_some() {
-            return None;
-        }
-        let posted = || {
+        let mut come: Vec<_> = self.signals.take().into_iter().map(Notice::new).collect();
+        {
             let mut posted = self.posted.lock().unwrap_or_else(PoisonError::into_inner);
-            posted.take()
-        };
-        let notice = signal.or_else(posted)?;
-        let period = match notice.deadline() {
+            come.append(&mut posted);
+        }
+        let mut news = None;
+        for notice in come {
+            match &mut self.noticed {
+                Some(noticed) if noticed.notice.reason() == notice.reason() => continue,
+                Some(noticed) => {
+                    log::warn!(target: LOG, "another notice of a preemption, after which no time is left: {notice}");
+                    noticed.grace.end();
+                    noticed.notice = notice.clone();
+                }
+                None => {
+                    log::warn!(target: LOG, "notice of a preemption: {notice}");
+                    self.noticed = Some(Noticed {
+                        since: self.looked,
+                        grace: Grace::new(self.time_after(&notice)),
+                        notice: notice.clone(),
+                    });
+                }
+            }
+            news = Some(notice);
+        }
+        news
+    }
+
+    fn time_after(&self, notice: &Notice) -> Duration {
+        match notice.deadline() {
             Some(deadline) => until(deadline).min(self.grace_period),
             None => self.grace_period,
-        };
-        log::warn!(target: LOG, "notice: {notice}; the training is saved at once");
-        self.noticed = Some(Noticed {
-            notice: notice.clone(),
-            since: self.looked,
-            grace: Grace::new(period),
-        });
-        Some(notice)
+        }
     }
 }
 
@@ -108,4 +122,47 @@ fn until(deadline: SystemTime) -> Duration {
     deadline
         .duration_since(SystemTime::now())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lookout(grace_period: Duration) -> Lookout {
+        Lookout::start(Preemption::new().grace_period(grace_period)).unwrap()
+    }
+
+    fn post(lookout: &Lookout, notice: &Notice) {
+        lookout.posted.lock().unwrap().push(notice.clone());
+    }
+
+    #[test]
+    fn another_notice_ends_the_wait_and_the_same_one_does_not() {
+        let mut lookout = lookout(Duration::from_secs(3600));
+        let look = |lookout: &mut Lookout| lookout.look(Backups::default());
+        assert_eq!(look(&mut lookout), (Advice::GoOn, None));
+        let (first, second) = (Notice::new("maintenance"), Notice::new("SIGTERM"));
+        post(&lookout, &first);
+        assert_eq!(look(&mut lookout), (Advice::Save, Some(first.clone())));
+        post(&lookout, &first);
+        assert_eq!(look(&mut lookout), (Advice::GoOn, None));
+        assert_eq!(lookout.notice(), Some(&first));
+        post(&lookout, &second);
+        assert_eq!(look(&mut lookout), (Advice::Leave, Some(second.clone())));
+        assert_eq!(lookout.notice(), Some(&second));
+    }
+
+    #[test]
+    fn a_deadline_shortens_the_time_and_does_not_lengthen_it() {
+        for (grace, deadline, expected) in [
+            (3600, 0, Advice::Leave),
+            (3600, 1800, Advice::Save),
+            (0, 3600, Advice::Leave),
+        ] {
+            let mut lookout = lookout(Duration::from_secs(grace));
+            let deadline = SystemTime::now() + Duration::from_secs(deadline);
+            post(&lookout, &Notice::new("the end").with_deadline(deadline));
+            assert_eq!(lookout.look(Backups::default()).0, expected);
+        }
+    }
 }

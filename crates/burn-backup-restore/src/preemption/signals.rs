@@ -12,9 +12,10 @@ use signal_hook::{SigId, flag};
 
 pub(super) use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// Whether a signal with this number can be a notice.
+/// Whether a signal with this number can be a notice. Of one that is not known by a name it is not known
+/// either what it does when nobody listens.
 pub(super) fn can_be(signal: i32) -> bool {
-    signal > 0 && !FORBIDDEN.contains(&signal)
+    signal_name(signal).is_some() && !FORBIDDEN.contains(&signal)
 }
 
 /// Listens to signals until it is dropped.
@@ -77,12 +78,13 @@ impl Signals {
         Ok(heard)
     }
 
-    /// The name of a signal that has come since the last call, if one has.
-    pub(super) fn take(&self) -> Option<String> {
+    /// The names of the signals that have come since the last call.
+    pub(super) fn take(&self) -> Vec<&'static str> {
         let come = |heard: &&Heard| heard.flag.swap(false, Ordering::SeqCst);
-        let heard = self.heard.iter().find(come)?;
-        let name = signal_name(heard.signal).map(str::to_owned);
-        Some(name.unwrap_or_else(|| format!("signal {}", heard.signal)))
+        let heard = self.heard.iter().filter(come);
+        heard
+            .filter_map(|heard| signal_name(heard.signal))
+            .collect()
     }
 }
 
@@ -120,7 +122,7 @@ impl TakenOver {
     fn new(signal: i32) -> io::Result<Self> {
         let is_idle = Arc::new(AtomicBool::new(true));
         // A handler of the program's own goes on being called; one that is ignored goes on being.
-        if has_default(signal) && signal_name(signal).is_some() {
+        if has_default(signal) {
             flag::register_conditional_default(signal, is_idle.clone())?;
         }
         Ok(Self {

@@ -19,6 +19,9 @@ use crate::error::with_causes;
 
 const LOG: &str = "burn_backup::preemption";
 
+/// How often a watcher looks that doesn't say.
+const INTERVAL: Duration = Duration::from_secs(1);
+
 /// A watcher that asks for less would take time from the training.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -54,7 +57,8 @@ pub trait PreemptionWatcher: Send + 'static {
     /// What is watched, for logs, such as "the file '/run/evicted'".
     fn name(&self) -> String;
 
-    /// Looks once, and gives the notice if there is one. It is not asked again after that.
+    /// Looks once, and gives the notice if there is one. It is asked again after that: another notice, for
+    /// another reason, may be more urgent.
     ///
     /// # Errors
     ///
@@ -65,7 +69,7 @@ pub trait PreemptionWatcher: Send + 'static {
     /// How long to wait between two looks; one second if not overridden, and never less than ten
     /// milliseconds.
     fn interval(&self) -> Duration {
-        Duration::from_secs(1)
+        INTERVAL
     }
 }
 
@@ -76,7 +80,7 @@ pub(crate) struct Watching {
 }
 
 impl Watching {
-    /// Looks at once, and then after each interval, and hands the first notice to `post`.
+    /// Looks at once, and then after each interval, and hands each notice that is new to `post`.
     ///
     /// # Errors
     ///
@@ -88,35 +92,57 @@ impl Watching {
         let (stop, stopped) = channel();
         std::thread::Builder::new()
             .name("backup-watch".to_owned())
-            .spawn(move || {
-                if let Some(notice) = watch(watcher, &stopped) {
-                    post(notice);
-                }
-            })?;
+            .spawn(move || watch(watcher, &stopped, post.as_ref()))?;
         Ok(Self { _stop: stop })
     }
 }
 
-/// Looks until there is a notice, or until nobody wants one.
+/// Looks until nobody wants to know any more.
 fn watch(
     mut watcher: Box<dyn PreemptionWatcher>,
     stopped: &Receiver<Infallible>,
-) -> Option<Notice> {
-    let name = watcher.name();
+    post: &(dyn Fn(Notice) + Send + Sync),
+) {
     let mut failures = Failures::default();
+    let mut posted = String::new();
     loop {
-        let seen = look(watcher.as_mut());
+        let Turn {
+            name,
+            seen,
+            interval,
+        } = turn(watcher.as_mut());
         if let Err(TryRecvError::Disconnected) = stopped.try_recv() {
-            return None;
+            return;
         }
         report(&mut failures, &name, &seen);
-        if let Ok(Some(notice)) = seen {
-            return Some(notice);
+        if let Ok(Some(notice)) = seen
+            && notice.reason() != posted
+        {
+            notice.reason().clone_into(&mut posted);
+            post(notice);
         }
-        let interval = watcher.interval().max(SHORTEST_INTERVAL);
+        let interval = interval.max(SHORTEST_INTERVAL);
         if let Err(RecvTimeoutError::Disconnected) = stopped.recv_timeout(interval) {
-            return None;
+            return;
         }
+    }
+}
+
+/// What came of a look, and of the questions around it.
+struct Turn {
+    name: String,
+    seen: Result<Option<Notice>, String>,
+    interval: Duration,
+}
+
+fn turn(watcher: &mut dyn PreemptionWatcher) -> Turn {
+    let name = catch_unwind(AssertUnwindSafe(|| watcher.name()));
+    let seen = look(watcher);
+    let interval = catch_unwind(AssertUnwindSafe(|| watcher.interval()));
+    Turn {
+        name: name.unwrap_or_else(|_| "a watcher without a name".to_owned()),
+        seen,
+        interval: interval.unwrap_or(INTERVAL),
     }
 }
 

@@ -4,7 +4,7 @@
 mod tests;
 
 use std::error::Error;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
@@ -137,8 +137,6 @@ fn notice(interruption: InstanceAction) -> Notice {
     let deadline = time
         .and_then(|time| time.parse().ok())
         .and_then(system_time);
-    match deadline {
-        Some(deadline) => notice.with_deadline(deadline),
-        None => notice,
-    }
+    // Hibernation begins at once, and has no time of its own.
+    notice.with_deadline(deadline.unwrap_or_else(SystemTime::now))
 }

@@ -34,10 +34,40 @@ fn the_first_look_is_at_once() {
 }
 
 #[test]
-fn nothing_is_looked_for_after_a_notice() {
-    let (_watching, notices) = notices(watcher(true, || Ok(Some(notice()))));
+fn a_notice_is_posted_once_and_so_is_one_that_comes_after_it() {
+    let mut looks = 0_u64;
+    let (_watching, notices) = notices(watcher(true, move || {
+        looks += 1;
+        // The same one, which may say something else of the time.
+        let notice = Notice::new(if looks < 5 { "a hint" } else { "an order" });
+        let deadline = std::time::UNIX_EPOCH + Duration::from_secs(looks);
+        Ok(Some(notice.with_deadline(deadline)))
+    }));
+    assert_eq!(notices.recv().unwrap().reason(), "a hint");
+    assert_eq!(notices.recv().unwrap().reason(), "an order");
+}
+
+/// It panics wherever it is asked.
+struct Nervous;
+
+impl PreemptionWatcher for Nervous {
+    fn name(&self) -> String {
+        panic!("this panic is part of the test");
+    }
+
+    fn poll(&mut self) -> Seen {
+        Ok(Some(notice()))
+    }
+
+    fn interval(&self) -> Duration {
+        panic!("this panic is part of the test");
+    }
+}
+
+#[test]
+fn a_watcher_that_panics_around_its_looks_is_asked_all_the_same() {
+    let (_watching, notices) = notices(Nervous);
     assert_eq!(notices.recv(), Ok(notice()));
-    assert_eq!(notices.recv(), Err(RecvError), "the thread has ended");
 }
 
 #[test]

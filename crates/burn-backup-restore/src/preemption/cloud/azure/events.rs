@@ -42,7 +42,8 @@ impl Document {
             .map(|event| (event.not_before(), event))
             .filter(|(deadline, _)| deadline.is_none_or(|deadline| is_near(deadline, now)))
             .min_by_key(|(deadline, _)| *deadline)
-            .map(|(deadline, event)| event.notice(machine, deadline))
+            // One without a time has begun, for all that is known.
+            .map(|(deadline, event)| event.notice(machine, deadline.unwrap_or(now)))
     }
 }
 
@@ -62,7 +63,7 @@ impl Event {
         system_time(time)
     }
 
-    fn notice(&self, machine: &str, deadline: Option<SystemTime>) -> Notice {
+    fn notice(&self, machine: &str, deadline: SystemTime) -> Notice {
         let description = match self.description.as_deref() {
             None | Some("") => String::new(),
             Some(description) => format!(": {description}"),
@@ -71,10 +72,7 @@ impl Event {
         let notice = Notice::new(format!(
             "Azure announces the event {event} for this machine, '{machine}'{description}"
         ));
-        match deadline {
-            Some(deadline) => notice.with_deadline(deadline),
-            None => notice,
-        }
+        notice.with_deadline(deadline)
     }
 }
 
@@ -104,11 +102,14 @@ mod tests {
         }
     }
 
+    fn now() -> SystemTime {
+        not_before() - Duration::from_secs(30)
+    }
+
     /// The deadline of the notice, as vm_1 sees it half a minute before `NOT_BEFORE`.
     fn deadline(events: impl Into<Vec<Event>>) -> Option<Option<SystemTime>> {
         let events = events.into();
-        let now = not_before() - Duration::from_secs(30);
-        let notice = Document { events }.notice("vm_1", now);
+        let notice = Document { events }.notice("vm_1", now());
         notice.map(|notice| notice.deadline())
     }
 
@@ -139,21 +140,25 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_has_started_has_no_deadline() {
-        assert_eq!(deadline([event("Reboot", "")]), Some(None));
+    fn of_an_event_that_has_started_the_deadline_is_now() {
+        assert_eq!(deadline([event("Reboot", "")]), Some(Some(now())));
         let mut started = event("Reboot", "");
         started.not_before = None;
-        assert_eq!(deadline([started]), Some(None));
+        assert_eq!(deadline([started]), Some(Some(now())));
     }
 
     #[test]
-    fn a_time_that_is_not_understood_is_no_deadline() {
+    fn a_time_that_is_not_understood_is_now() {
         for time in [
             "soon",
             "2016-09-19T18:29:47Z",
             "Mon, 19 Sep 0016 18:29:47 GMT",
         ] {
-            assert_eq!(deadline([event("Preempt", time)]), Some(None), "{time}");
+            assert_eq!(
+                deadline([event("Preempt", time)]),
+                Some(Some(now())),
+                "{time}"
+            );
         }
     }
 
@@ -188,7 +193,7 @@ mod tests {
         );
         assert_eq!(
             deadline([event("Preempt", NOT_BEFORE), event("Reboot", "")]),
-            Some(None),
+            Some(Some(now())),
             "the one that has started"
         );
         let next_week = "Mon, 26 Sep 2016 18:29:47 GMT";
