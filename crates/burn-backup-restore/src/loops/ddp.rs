@@ -305,10 +305,11 @@ impl<M: LearnerModel> Worker<M> {
                 true => Vote::Leave,
                 false => vote,
             };
-            let agreed = self.shared.agreement.agree(vote);
-            if agreed != Vote::Leave {
+            if vote != Vote::Leave {
+                // Before anybody trains: the snapshot taken here shares running states with all.
                 self.lead(|training| training.split_begins(epoch))?;
             }
+            let agreed = self.shared.agreement.agree(vote);
             let batch = match (agreed, batch) {
                 (Vote::Train | Vote::TrainLast, Some(batch)) => batch,
                 (Vote::Leave, _) => return Ok(false),
