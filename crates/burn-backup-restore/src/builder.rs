@@ -50,9 +50,9 @@ pub struct BackupAndRestore {
     pub(crate) gradient_checkpointing: bool,
     /// Taken at the launch.
     pub(crate) preemption: Mutex<Option<Preemption>>,
-    pub(crate) metric_logs: Option<PathBuf>,
+    metric_logs: Option<PathBuf>,
     checkpointing: Mutex<Option<Box<dyn CheckpointingStrategy>>>,
-    pub(crate) dashboard: bool,
+    dashboard: bool,
     #[cfg(feature = "testing")]
     pub(crate) ddp_on_host: Option<Vec<Device>>,
     pub(crate) handle: BackupHandle,

@@ -167,7 +167,7 @@ impl<M: LearnerModel> Engine<M> {
         if is_restored {
             surroundings.chronicle.continue_from(history, state.past());
             if let Some(metric_logs) = &surroundings.metric_logs {
-                metric_logs.resume(state.position.epoch, logs);
+                metric_logs.resume(state.position, logs);
             }
         }
         let desk = Desk {
@@ -475,8 +475,18 @@ impl<M: LearnerModel> Engine<M> {
     /// Everything is written, and the program is about to have its result. A training that ran to
     /// its end, and `went_well`, needs its backup no longer.
     pub(crate) fn conclude(mut self, went_well: bool) {
-        // One that comes now finds the training at its end: it is told of, and nothing more.
-        self.look();
+        let (lookout, handle) = (self.lookout.take(), self.handle.clone());
+        self.clear_away(went_well);
+        // A notice that has come since finds the training at its end: it is told of, and nothing more.
+        if let Some(mut lookout) = lookout
+            && let (_, Some(notice)) = lookout.look(Backups::default())
+        {
+            handle.noticed(notice);
+        }
+    }
+
+    /// Ends the thread that writes backups, and deletes what is needed no longer.
+    fn clear_away(self, went_well: bool) {
         let Self {
             store,
             background,

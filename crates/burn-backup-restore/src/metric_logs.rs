@@ -19,6 +19,7 @@ use burn::train::metric::NumericEntry;
 use burn::train::metric::store::Split;
 
 use crate::history::{Chronicle, History};
+use crate::position::Position;
 
 pub(crate) use running::OpenLog;
 pub(crate) use writer::Writer;
@@ -111,12 +112,13 @@ impl MetricLogs {
         }
     }
 
-    /// Goes on with the logs that a backup had `open` in the training of this `epoch`: what was logged
-    /// after it is taken away.
-    pub(crate) fn resume(&self, epoch: usize, open: Vec<OpenLog>) {
+    /// Goes on with the logs that a backup at this `position` had `open`, those of the training of its epoch:
+    /// what was logged after it is taken away.
+    pub(crate) fn resume(&self, position: Position, open: Vec<OpenLog>) {
         let train = Split::Train.to_string();
-        let is_continued =
-            |log: &OpenLog| log.epoch == epoch && log.split == train && log.is_of_this_directory();
+        let is_continued = |log: &OpenLog| {
+            log.epoch == position.epoch && log.split == train && log.is_of_this_directory()
+        };
         let carried: Vec<_> = open.into_iter().filter(is_continued).collect();
         for log in &carried {
             let path = self.path(log);
@@ -131,7 +133,7 @@ impl MetricLogs {
         }
         let mut state = self.state();
         state.open.clone_from(&carried);
-        state.interrupted = carried.first().map(|log| log.epoch);
+        state.interrupted = (position.step_in_epoch > 0).then_some(position.epoch);
         state.carried = carried;
     }
 

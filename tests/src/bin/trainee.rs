@@ -26,7 +26,7 @@
 //!
 //! At its end it prints a line each on the number of batches that were trained before this process
 //! (`restored`), the backups that were `committed` and that `failed`, the `error` that ended it, what
-//! has `interrupted` it and the number of batches after which it was saved then (`stopped-at`), the
+//! has `interrupted` it and the number of batches after which it was saved then (`stopped-at`), the `notice` that came, the
 //! `weights`, and what the user's own checkpointers got last (`records`).
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -156,6 +156,8 @@ fn main() {
     println!("interrupted {}", interrupted.unwrap_or_default());
     let stopped_at = handle.stopped_at().map(|at| at.global_step.to_string());
     println!("stopped-at {}", stopped_at.unwrap_or_default());
+    let notice = handle.notice().map(|notice| notice.to_string());
+    println!("notice {}", notice.unwrap_or_default());
     println!("weights {:?}", run.weights);
     let records = match run.records.epoch {
         0 => String::new(),

@@ -44,6 +44,8 @@ pub struct Said {
     pub interrupted: String,
     /// Batches that were trained when it was saved then.
     pub stopped_at: Option<usize>,
+    /// The notice of a preemption; empty if none came.
+    pub notice: String,
     pub weights: String,
     /// Empty if nothing was trained.
     pub records: String,
@@ -72,6 +74,7 @@ impl Said {
                 "failed" => said.failed = value.parse().unwrap(),
                 "error" => value.clone_into(&mut said.error),
                 "interrupted" => value.clone_into(&mut said.interrupted),
+                "notice" => value.clone_into(&mut said.notice),
                 "stopped-at" => said.stopped_at = value.parse().ok(),
                 "weights" => value.clone_into(&mut said.weights),
                 "records" => value.clone_into(&mut said.records),

@@ -143,7 +143,9 @@ impl MetricLogger for Writer {
         }
         let path = self.logs.path(&OpenLog::new(name, split, epoch));
         let lines = fs::read_to_string(path).unwrap_or_default();
-        lines.lines().map(NumericEntry::deserialize).collect()
+        let entries: Result<Vec<_>, _> = lines.lines().map(NumericEntry::deserialize).collect();
+        // Of an error Burn makes a panic. What can't be read is as good as not there.
+        Ok(entries.unwrap_or_default())
     }
 
     fn log_metric_definition(&mut self, definition: MetricDefinition) {
@@ -217,5 +219,26 @@ fn noting_failure(path: &Path, opened: io::Result<File>) -> Option<File> {
             failed(path, &error);
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::history::Chronicle;
+
+    #[test]
+    fn what_cannot_be_read_is_as_good_as_not_there() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory: PathBuf = scratch.path().into();
+        let mut writer = Writer::new(MetricLogs::new(directory.clone(), Chronicle::default()));
+        let mut read = |name| writer.read_numeric(name, 1, &Split::Valid).unwrap().len();
+        let epoch = directory.join("valid/epoch-1");
+        fs::create_dir_all(&epoch).unwrap();
+        fs::write(epoch.join("Loss.log"), "0.5,4\n0.25,4\n").unwrap();
+        fs::write(epoch.join("Words.log"), "0.5,4\nnot a number\n").unwrap();
+        assert_eq!((read("Loss"), read("Words"), read("Accuracy")), (2, 0, 0));
     }
 }

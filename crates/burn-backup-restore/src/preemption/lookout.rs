@@ -92,7 +92,10 @@ impl Lookout {
             match &mut self.noticed {
                 Some(noticed) if noticed.notice.reason() == notice.reason() => continue,
                 Some(noticed) => {
-                    log::warn!(target: LOG, "another notice of a preemption, after which no time is left: {notice}");
+                    log::warn!(
+                        target: LOG,
+                        "another notice of a preemption, after which no time is left: {notice}",
+                    );
                     noticed.grace.end();
                     noticed.notice = notice.clone();
                 }
