@@ -19,10 +19,12 @@ mod data;
 mod model;
 mod recorder;
 mod records;
+mod report;
 mod training;
 
 pub use data::Loaders;
 pub use model::{Hooks, Net, Tuning};
 pub use recorder::{Calls, RecordingRenderer};
 pub use records::{Record, Records, model_records, named};
+pub use report::report;
 pub use training::{Backend, Halt, Run, Spread, Training};

@@ -2,6 +2,7 @@
 
 use burn_backup_restore::SaveFreq;
 use burn_backup_tests::{Backend, Halt, Records, Training};
+use test_fork::test;
 
 use crate::support::{difference, part, saved_model, undisturbed};
 

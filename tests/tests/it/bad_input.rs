@@ -13,6 +13,7 @@ use burn::train::{ExecutionStrategy, Learner, MultiDeviceOptim};
 use burn_backup_restore::{BackupAndRestore, BackupError, BackupExt as _, SaveFreq, StoreError};
 use burn_backup_store::testing::{FaultyFilesystem, Operation};
 use burn_backup_tests::{Backend, Halt, Hooks, Run, Training, model_records};
+use test_fork::test;
 
 use crate::process::trainee;
 use crate::support::{contents, undisturbed};

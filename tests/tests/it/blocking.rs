@@ -12,6 +12,7 @@ use burn_backup_restore::{
     BackupAndRestore, BackupError, BackupExt as _, OnBackupError, SaveFreq, Snapshot,
 };
 use burn_backup_tests::{Backend, Halt, Run, Training};
+use test_fork::test;
 
 use crate::support::{assert_exact, generations, saved_model, stopped_models, undisturbed};
 

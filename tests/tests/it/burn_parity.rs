@@ -3,6 +3,7 @@
 use burn::train::SupervisedTraining;
 use burn_backup_restore::{BackupExt as _, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Net, Run, Training};
+use test_fork::test;
 
 use crate::support::stop_early;
 

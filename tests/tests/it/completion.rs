@@ -4,6 +4,7 @@ use burn::train::SupervisedTraining;
 use burn::train::checkpoint::FileCheckpointer;
 use burn_backup_restore::{BackupAndRestore, BackupExt as _, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Net, Training};
+use test_fork::test;
 
 use crate::support::{contents, stop_early, undisturbed};
 

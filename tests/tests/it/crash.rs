@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::process::ExitStatus;
 
-use burn_backup_store::testing::report;
-use burn_backup_tests::{Backend, Run, Training};
+use burn_backup_tests::{Backend, Run, Training, report};
+use test_fork::test;
 
 use crate::process::{run, run_well, trainee};
 use crate::support::undisturbed;

@@ -65,7 +65,7 @@ fn ddp_on_cuda_ends_as_if_undisturbed() {
 }
 
 fn skip(reason: &str) {
-    burn_backup_store::testing::report(&format!(
+    burn_backup_tests::report(&format!(
         "DDP with Burn's all-reduce: skipped, for {reason}"
     ));
 }

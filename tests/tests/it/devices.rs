@@ -8,6 +8,7 @@ use burn::tensor::Device;
 use burn::train::{ExecutionStrategy, MultiDeviceOptim, SupervisedTraining, TrainingError};
 use burn_backup_restore::{BackupError, BackupExt as _, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Hooks, Net, Run, Spread, Training};
+use test_fork::test;
 
 use crate::support::{assert_exact, contents, stop_early, undisturbed};
 

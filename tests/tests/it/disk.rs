@@ -4,8 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
-use burn_backup_store::testing::report;
-use burn_backup_tests::{Backend, Training};
+use burn_backup_tests::{Backend, Training, report};
+use test_fork::test;
 
 use crate::process::{Said, command_line, run, run_well, shell, trainee};
 use crate::support::undisturbed;

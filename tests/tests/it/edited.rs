@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn_backup_restore::{BackupAndRestore, BackupHandle};
-use burn_backup_store::testing::{Image, MemoryFilesystem, Node, below, edit_each, report, seal};
-use burn_backup_tests::{Backend, Halt, Run, Training};
+use burn_backup_store::testing::{Image, MemoryFilesystem, Node, below, edit_each, seal};
+use burn_backup_tests::{Backend, Halt, Run, Training, report};
 use proptest::prelude::{ProptestConfig, any};
 use proptest::test_runner::{TestCaseError, TestRunner};
 use serde_json::{Value, json};
+use test_fork::test;
 
 use crate::support::undisturbed;
 

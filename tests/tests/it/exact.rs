@@ -8,6 +8,7 @@ use burn::tensor::TensorReadError;
 use burn::train::metric::{Metric, MetricMetadata, MetricName, SerializedEntry};
 use burn_backup_restore::{BackupExt as _, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Training};
+use test_fork::test;
 
 use crate::support::{assert_exact, undisturbed};
 

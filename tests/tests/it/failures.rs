@@ -9,8 +9,9 @@ use burn_backup_restore::{
     BackupAndRestore, BackupError, BackupExt as _, BackupHandle, OnBackupError, Position,
     StoreError,
 };
-use burn_backup_store::testing::{Failure, FaultyFilesystem, Operation, report};
-use burn_backup_tests::{Backend, Calls, Halt, RecordingRenderer, Run, Training};
+use burn_backup_store::testing::{Failure, FaultyFilesystem, Operation};
+use burn_backup_tests::{Backend, Calls, Halt, RecordingRenderer, Run, Training, report};
+use test_fork::test;
 
 use crate::support::{contents, generations, undisturbed};
 

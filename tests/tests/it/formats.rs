@@ -5,6 +5,7 @@ use std::path::Path;
 
 use burn_backup_restore::{BackupError, Position, StoreError};
 use burn_backup_tests::{Backend, Halt, Training};
+use test_fork::test;
 
 use crate::support::contents;
 

@@ -14,6 +14,7 @@ use burn_backup_restore::{
 };
 use burn_backup_store::testing::MemoryFilesystem;
 use burn_backup_tests::{Backend, Halt, Run, Training};
+use test_fork::test;
 
 use crate::support::{assert_exact, generations, undisturbed};
 

@@ -11,8 +11,9 @@ use burn::tensor::Tensor;
 use burn_backup_restore::{
     BackupAndRestore, BackupError, BackupStats, Position, SaveFreq, Snapshot,
 };
-use burn_backup_store::testing::{Failure, FaultyFilesystem, Operation, report};
-use burn_backup_tests::{Backend, Halt, Hooks, Run, Training, Tuning, model_records};
+use burn_backup_store::testing::{Failure, FaultyFilesystem, Operation};
+use burn_backup_tests::{Backend, Halt, Hooks, Run, Training, Tuning, model_records, report};
+use test_fork::test;
 
 use crate::support::{
     assert_exact, contents, generations, part, saved_model, stopped_models, undisturbed,

@@ -1,8 +1,8 @@
 //! The GPU, or the software that stands in for one; with Burn's fusion and autotune, and without.
 
 use burn_backup_restore::{SaveFreq, Snapshot};
-use burn_backup_store::testing::report;
-use burn_backup_tests::{Backend, Halt, Spread, Training};
+use burn_backup_tests::{Backend, Halt, Spread, Training, report};
+use test_fork::test;
 
 use crate::process::{run, run_well, trainee};
 use crate::support::{assert_exact, generations, part, undisturbed};

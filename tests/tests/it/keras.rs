@@ -2,6 +2,7 @@
 
 use burn_backup_restore::{Position, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Training};
+use test_fork::test;
 
 use crate::support::generations;
 

@@ -2,6 +2,7 @@
 
 use burn_backup_restore::SaveFreq;
 use burn_backup_tests::{Backend, Halt, Loaders, Spread, Training};
+use test_fork::test;
 
 use crate::support::{assert_exact, assert_exact_in_turn, undisturbed};
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use burn::train::logger::FileMetricLogger;
 use burn_backup_restore::{BackupExt as _, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Spread, Training};
+use test_fork::test;
 
 use crate::process::{run, run_well, trainee};
 use crate::support::contents;

@@ -14,6 +14,7 @@ use burn::train::{
 };
 use burn_backup_restore::{BackupAndRestore, BackupExt as _, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Net, Run, Training};
+use test_fork::test;
 
 /// Six epochs of three batches; its artifacts, and so Burn's own metric logs, go with each run.
 fn training() -> Training {

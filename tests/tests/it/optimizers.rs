@@ -11,6 +11,7 @@ use burn::tensor::{Device, Tensor};
 use burn_backup_restore::Snapshot;
 use burn_backup_tests::{Backend, Halt, Training};
 use burn_pack::Scalar;
+use test_fork::test;
 
 use crate::support::{assert_exact, undisturbed};
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn_backup_restore::{BackupAndRestore, BackupError, BackupHandle, OnBackupError, SaveFreq};
 use burn_backup_store::testing::{FaultyFilesystem, Operation};
 use burn_backup_tests::{Backend, Halt, Run, Training};
+use test_fork::test;
 
 use crate::support::{generations, undisturbed};
 

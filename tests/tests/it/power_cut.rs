@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use burn_backup_restore::{BackupAndRestore, BackupHandle};
 use burn_backup_store::Filesystem;
-use burn_backup_store::testing::{FaultyFilesystem, Image, MemoryFilesystem, Operation, report};
-use burn_backup_tests::{Backend, Halt, Training};
+use burn_backup_store::testing::{FaultyFilesystem, Image, MemoryFilesystem, Operation};
+use burn_backup_tests::{Backend, Halt, Training, report};
+use test_fork::test;
 
 use crate::support::undisturbed;
 

@@ -24,6 +24,7 @@ use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::raise;
+use test_fork::test;
 
 use burn_backup_restore::BackupExt as _;
 

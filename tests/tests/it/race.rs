@@ -1,7 +1,7 @@
 //! Several processes that want the same directory at the same time.
 
-use burn_backup_store::testing::report;
-use burn_backup_tests::{Backend, Training};
+use burn_backup_tests::{Backend, Training, report};
+use test_fork::test;
 
 use crate::process::{Waiting, trainee};
 use crate::support::undisturbed;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use burn::remote::RemoteHost;
 use burn_backup_restore::BackupExt as _;
 use burn_backup_tests::{Backend, Halt, Hooks, Spread, Training};
+use test_fork::test;
 
 use crate::process::{run, run_well, trainee_on};
 use crate::support::{assert_exact, undisturbed};
