@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvError, SendError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use crate::builder::OnBackupError;
 use crate::burn_api::RecordReader;
 use crate::encode::{Encoder, Frozen};
 use crate::error::{BackupError, with_causes};
+use crate::fit::Fit;
 use crate::handle::BackupHandle;
 use crate::snapshot::{Metrics, Taken};
 use crate::state::Moment;
@@ -36,14 +37,26 @@ pub(crate) struct Desk {
 enum Report {
     /// It is done, and this says whether it was committed.
     Outcome(bool),
-    /// So is all that comes after it.
+    /// All work after it is done too.
     Idle,
 }
 
+/// What became of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It was committed, and is of this moment.
+    Committed(Moment),
+    /// It failed; the handle has the error.
+    Failed,
+}
+
 /// Writes snapshots, one at a time, on a thread of its own. Dropping it waits for the last one.
+///
+/// The thread catches and reports panics while it writes. A panic elsewhere, in a logger say, ends
+/// it: that fails the snapshot in flight, and the next snapshot starts another thread.
 pub(crate) struct Background<M: LearnerModel> {
-    snapshots: Option<Sender<(Taken<M>, Instant)>>,
-    reports: Receiver<Report>,
+    desk: Arc<Desk>,
+    writer: Option<Writer<M>>,
     in_flight: Option<Moment>,
     /// When that one's backup began.
     begun: Instant,
@@ -51,11 +64,20 @@ pub(crate) struct Background<M: LearnerModel> {
     has_failed: bool,
     /// How many snapshots still keep the thread at work.
     unfinished: usize,
-    thread: Option<JoinHandle<()>>,
 }
 
-impl<M: LearnerModel> Background<M> {
-    pub(crate) fn start(desk: Desk, frozen: Frozen) -> Result<Self, BackupError> {
+/// The thread.
+struct Writer<M: LearnerModel> {
+    snapshots: Sender<Job<M>>,
+    reports: Receiver<Report>,
+    thread: JoinHandle<()>,
+}
+
+/// A snapshot, and when its backup began.
+type Job<M> = (Taken<M>, Instant);
+
+impl<M: LearnerModel> Writer<M> {
+    fn start(desk: Arc<Desk>, frozen: Frozen) -> Result<Self, BackupError> {
         let (snapshots, inbox) = channel();
         let (outbox, reports) = channel();
         let thread = std::thread::Builder::new()
@@ -63,13 +85,30 @@ impl<M: LearnerModel> Background<M> {
             .spawn(move || work(&desk, frozen, &inbox, &outbox))
             .map_err(BackupError::Thread)?;
         Ok(Self {
-            snapshots: Some(snapshots),
+            snapshots,
             reports,
+            thread,
+        })
+    }
+
+    /// Waits for the thread's end. Gives the message of the panic that ended it, if one did.
+    fn join(self) -> Option<String> {
+        drop(self.snapshots);
+        let panic = self.thread.join().err()?;
+        Some(panic_message(panic.as_ref()))
+    }
+}
+
+impl<M: LearnerModel> Background<M> {
+    pub(crate) fn start(desk: Desk, frozen: Frozen) -> Result<Self, BackupError> {
+        let desk = Arc::new(desk);
+        Ok(Self {
+            writer: Some(Writer::start(desk.clone(), frozen)?),
+            desk,
             in_flight: None,
             begun: Instant::now(),
             has_failed: false,
             unfinished: 0,
-            thread: Some(thread),
         })
     }
 
@@ -79,9 +118,23 @@ impl<M: LearnerModel> Background<M> {
         self.in_flight = Some(snapshot.state.moment());
         self.begun = begun;
         self.unfinished += 1;
-        if let Some(snapshots) = &self.snapshots {
-            // A thread that is gone shows when it is settled.
-            let _ = snapshots.send((snapshot, begun));
+        let mut job = (snapshot, begun);
+        // A thread that has ended since its last snapshot gives it back.
+        if let Some(writer) = &self.writer {
+            match writer.snapshots.send(job) {
+                Ok(()) => return,
+                Err(SendError(returned)) => job = returned,
+            }
+            self.bury();
+        }
+        match Writer::start(self.desk.clone(), Frozen::default()) {
+            Ok(writer) => {
+                // It waits for this one first.
+                let _ = writer.snapshots.send(job);
+                self.writer = Some(writer);
+            }
+            // The next one tries again. What becomes of this one shows when it is settled.
+            Err(error) => report(&self.desk, Arc::new(error)),
         }
     }
 
@@ -95,28 +148,38 @@ impl<M: LearnerModel> Background<M> {
         self.in_flight.map(|_| self.begun.elapsed())
     }
 
-    /// What was committed since the last call, if that is known by now.
-    pub(crate) fn poll(&mut self) -> Option<Moment> {
-        let mut committed = None;
-        while let Ok(report) = self.reports.try_recv() {
-            committed = self.take(report).flatten().or(committed);
+    /// What became of the snapshot in flight, if that is known by now.
+    pub(crate) fn poll(&mut self) -> Option<Outcome> {
+        let mut outcome = None;
+        while self.unfinished > 0 {
+            let Some(writer) = &self.writer else {
+                return outcome.or(self.lose());
+            };
+            match writer.reports.try_recv() {
+                Ok(report) => outcome = self.take(report).or(outcome),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    let failed = self.thread_ended();
+                    return outcome.or(failed);
+                }
+            }
         }
-        committed
+        outcome
     }
 
-    /// Waits until nothing is in flight, and says what was committed since the last call.
-    pub(crate) fn settle(&mut self) -> Option<Moment> {
+    /// Waits until nothing is in flight, and says what became of it.
+    pub(crate) fn settle(&mut self) -> Option<Outcome> {
         while self.in_flight.is_some() {
-            match self.reports.recv() {
+            let Some(writer) = &self.writer else {
+                return self.lose();
+            };
+            match writer.reports.recv() {
                 Ok(report) => {
                     if let Some(outcome) = self.take(report) {
-                        return outcome;
+                        return Some(outcome);
                     }
                 }
-                Err(_) => {
-                    log::error!(target: LOG, "the thread that writes backups is gone");
-                    self.in_flight = None;
-                }
+                Err(RecvError) => return self.thread_ended(),
             }
         }
         None
@@ -127,28 +190,56 @@ impl<M: LearnerModel> Background<M> {
         std::mem::take(&mut self.has_failed)
     }
 
-    /// What was committed, if the report is an outcome.
-    fn take(&mut self, report: Report) -> Option<Option<Moment>> {
+    /// What became of the snapshot, if the report is of that.
+    fn take(&mut self, report: Report) -> Option<Outcome> {
         match report {
-            Report::Outcome(is_committed) => {
-                let moment = self.in_flight.take();
-                self.has_failed |= !is_committed;
-                Some(moment.filter(|_| is_committed))
-            }
+            Report::Outcome(true) => self.in_flight.take().map(Outcome::Committed),
+            Report::Outcome(false) => self.lose(),
             Report::Idle => {
                 self.unfinished = self.unfinished.saturating_sub(1);
                 None
             }
         }
     }
+
+    /// The snapshot in flight, if there is one, has failed.
+    fn lose(&mut self) -> Option<Outcome> {
+        let lost = self.in_flight.take()?;
+        log::debug!(target: LOG, "no backup of {}", lost.position);
+        self.has_failed = true;
+        if self.writer.is_none() {
+            self.unfinished = 0;
+        }
+        Some(Outcome::Failed)
+    }
+
+    /// The thread has ended, which it never does by itself while it is needed.
+    fn thread_ended(&mut self) -> Option<Outcome> {
+        let message = self.bury();
+        // Once the outcome is known, what is left undone is a prune: the next one does it.
+        if self.in_flight.is_some() {
+            report(&self.desk, Arc::new(BackupError::Panicked { message }));
+        }
+        self.lose()
+    }
+
+    /// Takes leave of a thread that has ended; gives the reason.
+    fn bury(&mut self) -> String {
+        let message = self.writer.take().and_then(Writer::join);
+        let message = message.unwrap_or_else(|| "it ended by itself".to_owned());
+        log::error!(
+            target: LOG,
+            "the thread that writes backups has ended: {message}; the next backup starts another one",
+        );
+        self.unfinished = usize::from(self.in_flight.is_some());
+        message
+    }
 }
 
 impl<M: LearnerModel> Drop for Background<M> {
     fn drop(&mut self) {
-        self.snapshots = None;
-        if let Some(thread) = self.thread.take() {
-            // Its panics are caught and reported, one snapshot at a time.
-            let _ = thread.join();
+        if let Some(writer) = self.writer.take() {
+            drop(writer.join());
         }
     }
 }
@@ -156,12 +247,13 @@ impl<M: LearnerModel> Drop for Background<M> {
 fn work<M: LearnerModel>(
     desk: &Desk,
     frozen: Frozen,
-    inbox: &Receiver<(Taken<M>, Instant)>,
+    inbox: &Receiver<Job<M>>,
     outbox: &Sender<Report>,
 ) {
     let new_reader = || RecordReader::new(desk.event_store.clone());
     let mut encoder = Encoder {
         reader: new_reader(),
+        fit: Fit::default(),
         frozen,
         skip_nan: desk.skip_nan,
     };
@@ -181,7 +273,10 @@ fn work<M: LearnerModel>(
                     "backup {} at {position}: {} bytes, {} of them linked, in {persist:.1?}",
                     committed.id(), committed.bytes(), committed.linked(),
                 );
-                desk.handle.committed(position, &committed, persist);
+                let failures = desk.handle.committed(position, &committed, persist);
+                if failures > 0 {
+                    log::warn!(target: LOG, "backups work again, after {failures} that failed");
+                }
                 Some(committed)
             }
             Err(error) => {
@@ -236,10 +331,10 @@ fn prune(desk: &Desk, committed: &Committed) {
 }
 
 fn report(desk: &Desk, error: Arc<BackupError>) {
-    // A model that holds NaN once does so from then on: that is said loudly once.
-    let level = match *error {
-        BackupError::Poisoned { .. } if desk.handle.is_poisoned() => log::Level::Debug,
-        _ => log::Level::Error,
+    // What keeps failing in the same way, on a full disk say, is said loudly once.
+    let level = match desk.handle.is_failing_like(&error) {
+        true => log::Level::Debug,
+        false => log::Level::Error,
     };
     log::log!(target: LOG, level, "backup failed: {}", with_causes(error.as_ref()));
     desk.handle.failed(error.clone());

@@ -52,8 +52,8 @@ struct Facts {
     restored_from: Option<(Position, Duration)>,
     last_backup: Option<(Position, Instant)>,
     last_error: Option<Arc<BackupError>>,
-    /// Whether no backup was committed since the last failure.
-    is_failing: bool,
+    /// How many backups have failed since the last one that was committed.
+    failures: u64,
     notice: Option<Notice>,
     stopped_at: Option<Position>,
     /// Whether a backup was refused because the model held NaN, and none was committed since.
@@ -165,10 +165,16 @@ impl BackupHandle {
         facts.stats.slowed_total = slowed;
     }
 
-    pub(crate) fn committed(&self, position: Position, committed: &Committed, persist: Duration) {
+    /// Notes a backup that was committed. Gives how many have failed since the one before.
+    pub(crate) fn committed(
+        &self,
+        position: Position,
+        committed: &Committed,
+        persist: Duration,
+    ) -> u64 {
         let mut facts = self.facts();
         facts.last_backup = Some((position, Instant::now()));
-        facts.is_failing = false;
+        let failures = std::mem::take(&mut facts.failures);
         facts.is_poisoned = false;
         let stats = &mut facts.stats;
         stats.committed += 1;
@@ -176,6 +182,14 @@ impl BackupHandle {
         stats.linked += committed.linked();
         stats.persist_total += persist;
         stats.persist_last = persist;
+        failures
+    }
+
+    /// Whether the last backup failed, with an error of the same kind as this one.
+    pub(crate) fn is_failing_like(&self, error: &BackupError) -> bool {
+        let facts = self.facts();
+        let last = facts.last_error.as_ref();
+        facts.failures > 0 && last.is_some_and(|last| last.is_like(error))
     }
 
     pub(crate) fn failed(&self, error: Arc<BackupError>) {
@@ -186,7 +200,7 @@ impl BackupHandle {
         facts.stats.failed += 1;
         facts.stats.refused += u64::from(is_refused);
         facts.last_error = Some(error);
-        facts.is_failing = true;
+        facts.failures += 1;
     }
 
     pub(crate) fn noticed(&self, notice: Notice) {
@@ -210,7 +224,7 @@ impl BackupHandle {
             ),
             (None, None) => "none yet".to_owned(),
         };
-        if let (true, Some(error)) = (facts.is_failing, &facts.last_error) {
+        if let (true, Some(error)) = (facts.failures > 0, &facts.last_error) {
             summary.push_str(&format!("; the last one FAILED: {error}"));
         }
         if let Some(notice) = &facts.notice {

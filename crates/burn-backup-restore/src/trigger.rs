@@ -146,6 +146,20 @@ impl Trigger {
         }
     }
 
+    /// The backup that was taken last is committed.
+    pub(crate) fn succeeded(&mut self) {
+        if let Policy::Auto(auto) = &mut self.policy {
+            auto.succeeded();
+        }
+    }
+
+    /// The backup that was taken last has failed.
+    pub(crate) fn failed(&mut self) {
+        if let Policy::Auto(auto) = &mut self.policy {
+            auto.failed();
+        }
+    }
+
     /// Whether a training of so many `epochs`, with `steps` in each if that is known, is over before a
     /// backup is due.
     pub(crate) fn comes_too_late(&self, epochs: usize, steps: Option<u64>) -> bool {

@@ -13,6 +13,7 @@ use burn_backup_store::testing::{Failure, FaultyFilesystem, Operation};
 use burn_backup_tests::{Backend, Calls, Halt, RecordingRenderer, Run, Training, report};
 use test_fork::test;
 
+use crate::log_lines;
 use crate::support::{contents, generations, undisturbed};
 
 /// Fails the syncs of optimizer parts of which `fails` says so; they are counted from 1.
@@ -443,4 +444,96 @@ fn an_error_leaves_the_last_good_backup() {
     let handle = backup.handle();
     training.run(backup, Halt::Never);
     assert_eq!(handle.restored_from().map(|at| at.global_step), Some(4));
+}
+
+/// Runs a training whose logger panics `times`, the next times that it logs a line with `text`.
+fn run_with_panicking_logger(
+    text: &'static str,
+    times: usize,
+    configure: impl FnOnce(BackupAndRestore) -> BackupAndRestore,
+) -> (Run, BackupHandle) {
+    log_lines::listen();
+    let scratch = tempfile::tempdir().unwrap();
+    let training = Training::new(Backend::Flex);
+    let backup = configure(Training::backup(scratch.path()).save_freq(1));
+    let handle = backup.handle();
+    log_lines::panic_at(text, times);
+    let run = training.run(backup, Halt::Never);
+    (run, handle)
+}
+
+#[test]
+fn a_backup_thread_that_dies_is_a_failed_backup_and_another_one_takes_its_place() {
+    // What is logged once a backup is on disk, on the thread that wrote it.
+    let (run, handle) = run_with_panicking_logger("backup 00000003 at", 1, |backup| backup);
+    assert!(run.error.is_none(), "{:?}", run.error);
+    let stats = handle.stats();
+    // One after each of the 18 batches, and one after the last validation.
+    assert_eq!((stats.committed, stats.failed), (18, 1));
+    let error = handle.last_error().unwrap();
+    assert!(
+        matches!(&*error, BackupError::Panicked { message } if message.contains("logger panic")),
+        "{error}"
+    );
+    assert_eq!(handle.last_backup().map(|at| at.epoch), Some(4));
+    let errors = log_lines::logged(log::Level::Error);
+    let ended = errors.iter().filter(|line| line.contains("has ended"));
+    assert_eq!(ended.count(), 1, "{errors:?}");
+}
+
+#[test]
+fn a_backup_thread_that_dies_stops_the_training_if_failures_do() {
+    let (run, handle) = run_with_panicking_logger("backup 00000003 at", 1, |backup| {
+        backup.on_backup_error(OnBackupError::Stop)
+    });
+    let error = run.error.as_deref().and_then(BackupError::find);
+    assert!(
+        matches!(error, Some(BackupError::Panicked { .. })),
+        "{:?}",
+        run.error
+    );
+    assert_eq!(handle.stats().failed, 1);
+    assert!(run.losses.len() < 18, "{} batches", run.losses.len());
+}
+
+#[test]
+fn a_backup_thread_that_dies_in_a_prune_has_failed_no_backup() {
+    let (run, handle) = run_with_panicking_logger("cannot list", 1, |backup| {
+        let pruning = AtomicUsize::new(0);
+        backup.filesystem(Arc::new(FaultyFilesystem::new(move |operation, path| {
+            // Each save lists them, and so does each prune after it.
+            if operation == Operation::List && path.ends_with("generations") {
+                let list = pruning.fetch_add(1, Ordering::Relaxed);
+                if list == 9 {
+                    return Err(io::Error::other("the device fails").into());
+                }
+            }
+            Ok(())
+        })))
+    });
+    assert!(run.error.is_none(), "{:?}", run.error);
+    let stats = handle.stats();
+    assert_eq!(stats.committed + stats.failed, 19, "{stats:?}");
+    assert!(stats.committed >= 18, "{stats:?}");
+}
+
+#[test]
+fn what_fails_again_and_again_in_the_same_way_is_said_once_and_so_is_its_end() {
+    log_lines::listen();
+    let scratch = tempfile::tempdir().unwrap();
+    let training = Training::new(Backend::Flex);
+    let backup = Training::backup(scratch.path()).save_freq(1);
+    let handle = backup.handle();
+    let run = training.run(
+        failing_saves(backup, |save| (3..=8).contains(&save)),
+        Halt::Never,
+    );
+    assert!(run.error.is_none());
+    assert_eq!(handle.stats().failed, 6);
+    let errors = log_lines::logged(log::Level::Error);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("no space left"), "{errors:?}");
+    let warnings = log_lines::logged(log::Level::Warn);
+    let again = "backups work again, after 6 that failed";
+    assert!(warnings.contains(&again.to_owned()), "{warnings:?}");
 }

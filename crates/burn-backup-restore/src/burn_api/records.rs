@@ -18,6 +18,7 @@ use burn::train::metric::store::EventStoreClient;
 use burn::train::{Learner, LearnerModel, LearningCheckpointer};
 
 use super::unpack::Names;
+use crate::background::panic_message;
 use crate::burnpack::Container;
 
 /// Takes the records of the optimizer and the scheduler out of a learner.
@@ -26,29 +27,50 @@ use crate::burnpack::Container;
 /// always saves, to checkpointers that pass the records on. It takes the model's record too, whose
 /// running states are those of the living model; that one is dropped.
 pub(crate) struct RecordReader<M: LearnerModel> {
-    checkpointer: LearningCheckpointer<M>,
-    optimizer: Receiver<OptimizerRecord>,
-    scheduler: Receiver<LrSchedulerRecord>,
     event_store: Arc<EventStoreClient>,
+    /// Started when they are first needed.
+    handover: Option<Handover<M>>,
     names: Names,
     /// Whether taking a record apart by names has never panicked.
     knows_names: bool,
 }
 
+/// What hands records over, on threads of Burn's.
+struct Handover<M: LearnerModel> {
+    checkpointer: LearningCheckpointer<M>,
+    optimizer: Receiver<OptimizerRecord>,
+    scheduler: Receiver<LrSchedulerRecord>,
+}
+
+impl<M: LearnerModel> Handover<M> {
+    /// Burn panics where no thread can be had.
+    fn start() -> Result<Self, RecordError> {
+        let started = catch_unwind(|| {
+            let (optimizer_sender, optimizer) = channel();
+            let (scheduler_sender, scheduler) = channel();
+            Self {
+                checkpointer: LearningCheckpointer::new(
+                    AsyncCheckpointer::new(Ignore),
+                    AsyncCheckpointer::new(Catch(optimizer_sender)),
+                    AsyncCheckpointer::new(Catch(scheduler_sender)),
+                    Box::new(AlwaysSave),
+                ),
+                optimizer,
+                scheduler,
+            }
+        });
+        started.map_err(|panic| {
+            let message = panic_message(panic.as_ref());
+            RecordError::Io(format!("no thread can be had to read records: {message}"))
+        })
+    }
+}
+
 impl<M: LearnerModel> RecordReader<M> {
     pub(crate) fn new(event_store: Arc<EventStoreClient>) -> Self {
-        let (optimizer_sender, optimizer) = channel();
-        let (scheduler_sender, scheduler) = channel();
         Self {
-            checkpointer: LearningCheckpointer::new(
-                AsyncCheckpointer::new(Ignore),
-                AsyncCheckpointer::new(Catch(optimizer_sender)),
-                AsyncCheckpointer::new(Catch(scheduler_sender)),
-                Box::new(AlwaysSave),
-            ),
-            optimizer,
-            scheduler,
             event_store,
+            handover: None,
             names: Names::default(),
             knows_names: true,
         }
@@ -85,10 +107,16 @@ impl<M: LearnerModel> RecordReader<M> {
         &mut self,
         learner: &Learner<M>,
     ) -> Result<(OptimizerRecord, LrSchedulerRecord), RecordError> {
-        self.checkpointer.checkpoint(learner, 0, &self.event_store);
+        let handover = match &mut self.handover {
+            Some(handover) => handover,
+            None => self.handover.insert(Handover::start()?),
+        };
+        handover
+            .checkpointer
+            .checkpoint(learner, 0, &self.event_store);
         let gone = |_| RecordError::Io("the thread that hands records over is gone".to_owned());
-        let optimizer = self.optimizer.recv().map_err(gone)?;
-        let scheduler = self.scheduler.recv().map_err(gone)?;
+        let optimizer = handover.optimizer.recv().map_err(gone)?;
+        let scheduler = handover.scheduler.recv().map_err(gone)?;
         Ok((optimizer, scheduler))
     }
 }

@@ -4,6 +4,10 @@
 //! cost: how long they hold the training thread, and how much longer the steps take during which
 //! one is being written. The next backup is due as soon as what is earned pays for it. So the share
 //! holds from the first backup on, not just in the long run, and costs that rise are paid back.
+//!
+//! A backup that fails may cost next to nothing, on a full disk say, and would be tried again at
+//! once. So a failed one tells nothing of what the next one costs, and each failure in a row doubles
+//! the price of the next try.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,6 +23,9 @@ const BACKUPS: usize = 8;
 const ASSUMED_SPEED: f64 = 1e9;
 const ASSUMED_COST: f64 = 0.01;
 
+/// After so many failures in a row, the price of the next try rises no more.
+const MAX_DOUBLINGS: u32 = 8;
+
 /// A step of the training.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StepTime {
@@ -33,6 +40,7 @@ pub(crate) struct StepTime {
 struct Open {
     held: f64,
     slowed: f64,
+    has_failed: bool,
 }
 
 /// Picks the steps after which backups are taken.
@@ -51,6 +59,8 @@ pub(crate) struct Auto {
     spent: f64,
     slowed: f64,
     is_rested: bool,
+    /// How many backups have failed since the last one that was committed.
+    failures: u32,
 }
 
 impl Auto {
@@ -66,6 +76,7 @@ impl Auto {
             spent: 0.0,
             slowed: 0.0,
             is_rested: false,
+            failures: 0,
         }
     }
 
@@ -96,8 +107,24 @@ impl Auto {
         self.open = Some(Open {
             held: held.as_secs_f64(),
             slowed: 0.0,
+            has_failed: false,
         });
         self.is_rested = false;
+    }
+
+    /// The backup that was taken last is committed.
+    pub(crate) fn succeeded(&mut self) {
+        self.failures = 0;
+    }
+
+    /// The backup that was taken last has failed.
+    pub(crate) fn failed(&mut self) {
+        self.failures = self.failures.saturating_add(1);
+        // What was earned for it is gone.
+        self.earned = self.earned.min(self.spent);
+        if let Some(open) = &mut self.open {
+            open.has_failed = true;
+        }
     }
 
     /// Whether a backup is paid for. After each there is a step that no backup disturbs, to know
@@ -120,13 +147,20 @@ impl Auto {
 
     /// The last backup disturbs no more: its cost is known.
     fn close(&mut self) {
-        if let Some(Open { held, slowed }) = self.open.take() {
+        if let Some(Open {
+            held,
+            slowed,
+            has_failed,
+        }) = self.open.take()
+        {
             // Steps that happened to be quick are no gain.
             let slowed = slowed.max(0.0);
             self.slowed += slowed;
             let cost = held + slowed;
             self.spent += cost;
-            push(&mut self.costs, cost, BACKUPS);
+            if !has_failed {
+                push(&mut self.costs, cost, BACKUPS);
+            }
         }
     }
 
@@ -137,10 +171,12 @@ impl Auto {
     }
 
     fn expected_cost(&self) -> f64 {
-        match self.costs.len() {
+        let cost = match self.costs.len() {
             0 => self.assumed_cost,
             known => self.costs.iter().sum::<f64>() / known as f64,
-        }
+        };
+        let doublings = self.failures.min(MAX_DOUBLINGS);
+        cost * f64::from(1_u32 << doublings)
     }
 }
 
@@ -284,6 +320,36 @@ mod tests {
         // A second is assumed: a hundred seconds have to be trained.
         let first = machine.run(&mut auto, 2000).taken.first().copied();
         assert!(matches!(first, Some(1000 | 1001)), "{first:?}");
+    }
+
+    #[test]
+    fn each_failure_in_a_row_doubles_the_time_to_the_next_try() {
+        let mut auto = Auto::new(0.01, 0);
+        let step = StepTime {
+            took: Duration::from_secs(1),
+            is_disturbed: false,
+        };
+        // A backup is assumed to cost what a step earns, and one that fails costs nothing.
+        let mut steps_to_the_next = |has_failed: bool| {
+            let mut steps = 0;
+            while !auto.is_due() {
+                auto.step(step);
+                steps += 1;
+            }
+            auto.saved(Duration::ZERO);
+            match has_failed {
+                true => auto.failed(),
+                false => auto.succeeded(),
+            }
+            steps
+        };
+        let failing: Vec<_> = (0..12).map(|_| steps_to_the_next(true)).collect();
+        let expected = [1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256, 256];
+        for (steps, expected) in failing.iter().zip(expected) {
+            assert!(i32::abs_diff(*steps, expected) <= 1, "{failing:?}");
+        }
+        assert!(steps_to_the_next(false) >= 255);
+        assert_eq!(steps_to_the_next(false), 1, "as often as it costs again");
     }
 
     #[test]
