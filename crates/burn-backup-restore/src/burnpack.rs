@@ -7,8 +7,8 @@ use burn::store::RecordError;
 use burn::tensor::{Bytes, DType};
 use burn_backup_store::Cutter;
 use burn_pack::{
-    HEADER_SIZE, Header, MAX_CBOR_RECURSION_DEPTH, Reader, Scalar, TENSOR_ALIGNMENT, Tensor,
-    aligned_data_section_start,
+    HEADER_SIZE, Header, MAX_CBOR_RECURSION_DEPTH, MAX_METADATA_SIZE, MAX_TENSOR_COUNT,
+    MAX_TENSOR_SIZE, Reader, Scalar, TENSOR_ALIGNMENT, Tensor, aligned_data_section_start,
 };
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,16 @@ impl Chunk {
             tensor: None,
         }
     }
+}
+
+/// How a container is laid out.
+struct Plan {
+    /// Everything before the data.
+    prefix: Vec<u8>,
+    /// Where in the data each tensor starts.
+    starts: Vec<usize>,
+    /// The length of the metadata in the prefix.
+    metadata_len: usize,
 }
 
 /// The metadata of a burnpack file, as `burn-pack` reads and writes it.
@@ -80,7 +90,41 @@ impl From<Vec<Tensor>> for Container {
     }
 }
 
+/// What of a container no reader of burn-pack takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Excess {
+    pub what: String,
+    pub found: u64,
+    pub limit: u64,
+}
+
 impl Container {
+    /// Looks for what `burn-pack` writes and refuses to read.
+    pub(crate) fn excess(&self) -> Result<Option<Excess>, RecordError> {
+        let exceeds = |what: String, found: usize, limit: usize| {
+            (found > limit).then_some(Excess {
+                what,
+                found: found as u64,
+                limit: limit as u64,
+            })
+        };
+        let count = self.tensors.len();
+        if let Some(excess) = exceeds("the number of tensors".to_owned(), count, MAX_TENSOR_COUNT) {
+            return Ok(Some(excess));
+        }
+        let largest = self.tensors.iter().max_by_key(|tensor| tensor.byte_len());
+        let too_large = largest.and_then(|tensor| {
+            let what = format!("the size of '{}' in bytes", tensor.name);
+            exceeds(what, tensor.byte_len(), MAX_TENSOR_SIZE)
+        });
+        if too_large.is_some() {
+            return Ok(too_large);
+        }
+        let what = "the size of the tensors' names and shapes in bytes".to_owned();
+        let encoded = self.plan()?.metadata_len;
+        Ok(exceeds(what, encoded, MAX_METADATA_SIZE as usize))
+    }
+
     /// Gives `sink` the bytes of the file, from its start to its end. Each tensor is read when its
     /// turn comes, and gone when `sink` has dropped its chunks.
     pub(crate) fn stream<E>(
@@ -88,7 +132,7 @@ impl Container {
         failed: impl Fn(RecordError) -> E,
         mut sink: impl FnMut(Chunk) -> Result<(), E>,
     ) -> Result<(), E> {
-        let (prefix, starts) = self.plan().map_err(&failed)?;
+        let Plan { prefix, starts, .. } = self.plan().map_err(&failed)?;
         sink(Chunk::between_tensors(prefix))?;
         let mut at = 0;
         for (tensor, start) in self.tensors.into_iter().zip(starts) {
@@ -106,8 +150,7 @@ impl Container {
         Ok(())
     }
 
-    /// Everything before the data, and where in the data each tensor starts.
-    fn plan(&self) -> Result<(Vec<u8>, Vec<usize>), RecordError> {
+    fn plan(&self) -> Result<Plan, RecordError> {
         let mut descriptors = BTreeMap::new();
         let mut starts = Vec::with_capacity(self.tensors.len());
         let mut end = 0_usize;
@@ -145,7 +188,11 @@ impl Container {
         let mut prefix = Header::new(len).into_bytes().to_vec();
         prefix.append(&mut encoded);
         prefix.resize(aligned_data_section_start(len as usize), 0);
-        Ok((prefix, starts))
+        Ok(Plan {
+            prefix,
+            starts,
+            metadata_len: len as usize,
+        })
     }
 }
 
@@ -160,6 +207,7 @@ impl Cutter for PerTensor {
             0 => Some(vec![HEADER_SIZE]),
             1 => Header::from_bytes(last)
                 .ok()
+                .filter(|header| header.metadata_size <= MAX_METADATA_SIZE)
                 .map(|header| vec![header.metadata_size as usize]),
             2 => Metadata::decode(last)
                 .ok()
@@ -175,6 +223,10 @@ impl Metadata {
         let decoded =
             ciborium::de::from_reader_with_recursion_limit(bytes, MAX_CBOR_RECURSION_DEPTH);
         let mut metadata: Self = decoded.map_err(|error| RecordError::Io(error.to_string()))?;
+        // What burn-pack refuses to read is left to it: it says why.
+        if bytes.len() > MAX_METADATA_SIZE as usize || metadata.tensors.len() > MAX_TENSOR_COUNT {
+            return Err(RecordError::Io("it exceeds burn-pack's limits".to_owned()));
+        }
         metadata.data_start = aligned_data_section_start(bytes.len());
         metadata.end = HEADER_SIZE + bytes.len();
         Ok(metadata)
@@ -184,6 +236,9 @@ impl Metadata {
     fn place(&self, descriptor: &Descriptor) -> Option<(usize, usize)> {
         let (start, end) = descriptor.data_offsets;
         let len = usize::try_from(end.checked_sub(start)?).ok()?;
+        if len > MAX_TENSOR_SIZE {
+            return None;
+        }
         let start = self.data_start.checked_add(usize::try_from(start).ok()?)?;
         Some((start, len))
     }
@@ -324,6 +379,85 @@ mod tests {
         );
         streamed.unwrap();
         bytes
+    }
+
+    /// A tensor of this many bytes, which nobody can read.
+    fn claimed(name: &str, bytes: usize) -> Tensor {
+        let unread = || Err(burn_pack::Error::ValidationError("unread".to_owned()));
+        Tensor::deferred(name.to_owned(), DType::U8, vec![bytes], None, bytes, unread)
+    }
+
+    #[test]
+    fn what_burn_pack_would_refuse_to_read_is_an_excess() {
+        let excess = |tensors: Vec<Tensor>| Container::from(tensors).excess().unwrap();
+        let of = |what: &str, found: usize, limit: usize| {
+            Some(Excess {
+                what: what.to_owned(),
+                found: found as u64,
+                limit: limit as u64,
+            })
+        };
+        let size = "the size of 'large' in bytes";
+        assert_eq!(excess(vec![claimed("large", MAX_TENSOR_SIZE)]), None);
+        assert_eq!(
+            excess(vec![
+                claimed("small", 1),
+                claimed("large", MAX_TENSOR_SIZE + 1)
+            ]),
+            of(size, MAX_TENSOR_SIZE + 1, MAX_TENSOR_SIZE)
+        );
+
+        let many = |count: usize| (0..count).map(|at| claimed(&at.to_string(), 1)).collect();
+        assert_eq!(excess(many(MAX_TENSOR_COUNT)), None);
+        assert_eq!(
+            excess(many(MAX_TENSOR_COUNT + 1)),
+            of(
+                "the number of tensors",
+                MAX_TENSOR_COUNT + 1,
+                MAX_TENSOR_COUNT
+            )
+        );
+
+        let name = "x".repeat(MAX_METADATA_SIZE as usize);
+        let found = excess(vec![claimed(&name, 1)]).unwrap();
+        assert!(found.what.contains("names"), "{}", found.what);
+        assert!(found.found > found.limit);
+    }
+
+    #[test]
+    fn no_more_is_decoded_than_burn_pack_would_take() {
+        let header = Header::new(MAX_METADATA_SIZE + 1).into_bytes();
+        let cutter = PerTensor("model");
+        assert_eq!(
+            cutter.next_lengths("model", 1, &header),
+            Vec::<usize>::new()
+        );
+
+        let descriptor = |end| Descriptor {
+            dtype: DType::U8,
+            shape: vec![end],
+            data_offsets: (0, end),
+            param_id: None,
+        };
+        let with = |tensors| Metadata {
+            tensors,
+            ..Metadata::default()
+        };
+        let encoded = |metadata: &Metadata| {
+            let mut bytes = Vec::new();
+            ciborium::into_writer(metadata, &mut bytes).unwrap();
+            bytes
+        };
+        let lengths = |end| {
+            let metadata = with(BTreeMap::from([("large".to_owned(), descriptor(end))]));
+            cutter.next_lengths("model", 2, &encoded(&metadata))
+        };
+        let largest = MAX_TENSOR_SIZE as u64;
+        assert_eq!(lengths(largest).last(), Some(&MAX_TENSOR_SIZE));
+        assert_eq!(lengths(largest + 1), Vec::<usize>::new());
+
+        let many = (0..=MAX_TENSOR_COUNT).map(|at| (at.to_string(), descriptor(1)));
+        assert!(Metadata::decode(&encoded(&with(many.collect()))).is_err());
     }
 
     #[test]

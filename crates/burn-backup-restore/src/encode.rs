@@ -5,19 +5,22 @@ pub(crate) mod model;
 
 use std::collections::{HashMap, HashSet};
 use std::panic::resume_unwind;
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{RecvError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 
 use burn::store::RecordError;
 use burn::tensor::Bytes;
-use burn::train::LearnerModel;
+use burn::train::{Learner, LearnerModel};
 use burn_backup_store::{PartDigest, Staging, StoreError};
 use burn_pack::Tensor;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::burn_api::RecordReader;
-use crate::burnpack::{Chunk, Container};
+use crate::burnpack::{Chunk, Container, Excess};
 use crate::error::BackupError;
 use crate::fingerprint;
+use crate::fit::Fit;
 use crate::poison;
 use crate::snapshot::{Contents, ReadRecords, Shared};
 use crate::state::TrainingState;
@@ -34,6 +37,7 @@ pub(crate) const SCHEDULER: &str = "scheduler";
 /// Makes the parts of backups.
 pub(crate) struct Encoder<M: LearnerModel> {
     pub reader: RecordReader<M>,
+    pub fit: Fit,
     pub frozen: Frozen,
     /// Whether a model that holds NaN is an error.
     pub skip_nan: bool,
@@ -57,13 +61,15 @@ impl<M: LearnerModel> Encoder<M> {
                     optimizer,
                     scheduler,
                 } = records?;
+                let model = within_limits(MODEL, model.into())?.tensors;
+                let optimizer = within_limits(OPTIMIZER, optimizer)?;
                 state.model = fingerprint::of_tensors(&model);
                 let mut parts = ModelParts {
                     frozen: &mut self.frozen,
                     skip_nan: self.skip_nan,
                 };
                 parts.write(model, &without_gradient, staging)?;
-                write_others(optimizer, &scheduler, staging)
+                write_others((optimizer, scheduler), staging)
             }
         }
     }
@@ -77,11 +83,12 @@ impl<M: LearnerModel> Encoder<M> {
     ) -> Result<(), BackupError> {
         let (model, learner) = shared.into_parts();
         let without_gradient = model::without_gradient(&learner.model());
-        let tensors = model::tensors(&model);
+        let tensors = within_limits(MODEL, model::tensors(&model).into())?.tensors;
         drop(model);
         state.model = fingerprint::of_tensors(&tensors);
         let Self {
             reader,
+            fit,
             frozen,
             skip_nan,
         } = self;
@@ -89,28 +96,40 @@ impl<M: LearnerModel> Encoder<M> {
             frozen,
             skip_nan: *skip_nan,
         };
-        std::thread::scope(|scope| {
-            let (sender, records) = channel();
-            let read = move || {
+        // Nothing is written before it is known that a restart can use it. After that the model is
+        // written while the others are read.
+        if fit.is_unknown() {
+            let records = read_others(&learner, reader, fit)?;
+            drop(learner);
+            parts.write(tensors, &without_gradient, staging)?;
+            return write_others(records, staging);
+        }
+        let (sender, inbox) = channel();
+        // Whoever reads takes these.
+        let tools = Mutex::new(Some((learner, reader, fit, sender)));
+        let read = || {
+            let taken = tools.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some((learner, reader, fit, sender)) = taken {
                 // Nobody waits for them if the model can't be written.
-                let _ = sender.send(reader.read(&learner));
+                let _ = sender.send(read_others(&learner, reader, fit));
                 // What the training has replaced since goes with the learner, which takes its time.
                 drop(learner);
-            };
-            let reading = std::thread::Builder::new()
-                .name("backup-read".to_owned())
-                .spawn_scoped(scope, read)
-                .map_err(BackupError::Thread)?;
+            }
+        };
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("backup-read".to_owned());
+            let reading = thread.spawn_scoped(scope, read).ok();
             parts.write(tensors, &without_gradient, staging)?;
-            match records.recv() {
-                Ok(read) => {
-                    let (optimizer, scheduler) = read.map_err(failed(OPTIMIZER))?;
-                    write_others(optimizer, &scheduler, staging)
-                }
+            if reading.is_none() {
+                // No thread could be had.
+                read();
+            }
+            match inbox.recv() {
+                Ok(records) => write_others(records?, staging),
                 // It has panicked.
-                Err(_) => match reading.join() {
-                    Err(panic) => resume_unwind(panic),
-                    Ok(()) => Err(BackupError::Panicked {
+                Err(RecvError) => match reading.map(ScopedJoinHandle::join) {
+                    Some(Err(panic)) => resume_unwind(panic),
+                    _ => Err(BackupError::Panicked {
                         message: "no message".to_owned(),
                     }),
                 },
@@ -119,9 +138,36 @@ impl<M: LearnerModel> Encoder<M> {
     }
 }
 
+/// The records of the optimizer and the scheduler.
+type Others = (Container, Bytes);
+
+fn read_others<M: LearnerModel>(
+    learner: &Learner<M>,
+    reader: &mut RecordReader<M>,
+    fit: &mut Fit,
+) -> Result<Others, BackupError> {
+    let (optimizer, scheduler) = fit.read(learner, reader)?;
+    Ok((within_limits(OPTIMIZER, optimizer)?, scheduler))
+}
+
+/// The container, if Burn's reader takes it.
+pub(crate) fn within_limits(
+    part: &'static str,
+    container: Container,
+) -> Result<Container, BackupError> {
+    match container.excess().map_err(failed(part))? {
+        None => Ok(container),
+        Some(Excess { what, found, limit }) => Err(BackupError::TooLarge {
+            part,
+            what,
+            found,
+            limit,
+        }),
+    }
+}
+
 fn write_others(
-    optimizer: Container,
-    scheduler: &Bytes,
+    (optimizer, scheduler): Others,
     staging: &mut Staging<'_>,
 ) -> Result<(), BackupError> {
     write(OPTIMIZER, optimizer, staging, |_| Ok(()))?;

@@ -19,13 +19,14 @@ use burn::train::{Interrupter, Interruption, Learner, LearnerModel, TrainingErro
 use burn_backup_store::{Generation, OpenOptions, Store};
 use jiff::Timestamp;
 
-use crate::background::{Background, Desk, attempt, panic_message};
+use crate::background::{Background, Desk, Outcome, attempt, panic_message};
 use crate::builder::BackupAndRestore;
 use crate::burn_api::{BURN_VERSION, Items, RecordReader};
 use crate::burnpack::PerTensor;
 use crate::encode::{self, Frozen};
 use crate::error::{BackupError, with_causes};
 use crate::fast_forward::Resumption;
+use crate::fit::{self, Fit};
 use crate::handle::{BackupHandle, whole_seconds};
 use crate::history::Chronicle;
 use crate::metric_logs::{Mark, MetricLogs};
@@ -106,7 +107,7 @@ pub(crate) struct Engine<M: LearnerModel> {
     /// Known once the parameters are initialised.
     running_states: Option<RunningStates>,
     /// Reads the records on the training thread, if that is asked for.
-    blocking: Option<RecordReader<M>>,
+    blocking: Option<(RecordReader<M>, Fit)>,
     event_store: Arc<EventStoreClient>,
     skip_nan: bool,
     chronicle: Chronicle,
@@ -152,14 +153,17 @@ impl<M: LearnerModel> Engine<M> {
                     })
                 })?
             }
-            None => Restored {
-                state: TrainingState::fresh(
-                    surroundings.first_epoch,
-                    settings.reseed_steps,
-                    BURN_VERSION,
-                ),
-                frozen: Frozen::default(),
-            },
+            None => {
+                check_fresh(learner, &surroundings)?;
+                Restored {
+                    state: TrainingState::fresh(
+                        surroundings.first_epoch,
+                        settings.reseed_steps,
+                        BURN_VERSION,
+                    ),
+                    frozen: Frozen::default(),
+                }
+            }
         };
         let Restored { mut state, frozen } = restored;
         let history = std::mem::take(&mut state.history);
@@ -188,7 +192,8 @@ impl<M: LearnerModel> Engine<M> {
             );
         }
         let is_blocking = settings.snapshot == Snapshot::Blocking || surroundings.has_fusion;
-        let blocking = is_blocking.then(|| RecordReader::new(surroundings.event_store.clone()));
+        let new_reader = || RecordReader::new(surroundings.event_store.clone());
+        let blocking = is_blocking.then(|| (new_reader(), Fit::default()));
         Ok(Self {
             store,
             background,
@@ -365,6 +370,11 @@ impl<M: LearnerModel> Engine<M> {
     pub(crate) fn step_done(&mut self, learner: &Learner<M>, items: &[Items], has_stepped: bool) {
         self.state.after_step(items, self.split);
         self.has_stepped_here |= has_stepped;
+        // Running states hold their newest update back until they are asked for it, and a snapshot asks.
+        // A model may read them as they are: that must not depend on how often backups are taken.
+        if self.running_states == Some(RunningStates::Possible) {
+            drop(learner.model().valid());
+        }
 
         let position = self.state.position;
         let step = self.step_time();
@@ -567,10 +577,8 @@ impl<M: LearnerModel> Engine<M> {
             contents,
         } = snapshot;
         let contents = match (contents, &mut self.blocking) {
-            (Contents::Shared(shared), Some(reader)) => {
-                let read = attempt(|| {
-                    ReadRecords::of(*shared, reader).map_err(encode::failed(encode::OPTIMIZER))
-                });
+            (Contents::Shared(shared), Some((reader, fit))) => {
+                let read = attempt(|| ReadRecords::of(*shared, reader, fit));
                 if read.is_err() {
                     // Half of a record may still be on its way through this one.
                     *reader = RecordReader::new(self.event_store.clone());
@@ -649,17 +657,41 @@ impl<M: LearnerModel> Engine<M> {
         self.background.submit(snapshot, begun);
     }
 
-    /// Notes what was committed, if that is known by now.
+    /// Notes what became of the snapshot in flight, if that is known by now.
     fn poll(&mut self) {
-        if let Some(moment) = self.background.poll() {
-            self.committed = Some(moment);
-        }
+        let outcome = self.background.poll();
+        self.note(outcome);
     }
 
+    /// Waits until nothing is in flight.
     fn settle(&mut self) {
-        if let Some(moment) = self.background.settle() {
-            self.committed = Some(moment);
+        let outcome = self.background.settle();
+        self.note(outcome);
+    }
+
+    fn note(&mut self, outcome: Option<Outcome>) {
+        match outcome {
+            Some(Outcome::Committed(moment)) => {
+                self.committed = Some(moment);
+                self.trigger.succeeded();
+            }
+            Some(Outcome::Failed) => self.trigger.failed(),
+            None => {}
         }
+    }
+}
+
+/// Checks that backups of a training that is begun could be restored.
+fn check_fresh<M: LearnerModel>(
+    learner: &Learner<M>,
+    surroundings: &Surroundings,
+) -> Result<(), BackupError> {
+    let model = encode::model::outline(&learner.model());
+    encode::within_limits(encode::MODEL, model.into())?;
+    let mut reader = RecordReader::new(surroundings.event_store.clone());
+    match fit::misfit_ahead(learner, &mut reader) {
+        Some(misfit) => Err(misfit.into_refusal()),
+        None => Ok(()),
     }
 }
 

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::mem::discriminant;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -153,6 +154,50 @@ pub enum BackupError {
         loaded: &'static str,
     },
 
+    /// No restart could use the backups: Burn would load the optimizer's state as another type than it is.
+    #[error(
+        "no backup of this training could be restored: Burn loads the optimizer's state with the type of its \
+         default device, so '{entry}', which is {saved}, would become {loaded}; nothing was changed: give \
+         the default device that type before the first tensor is made, with \
+         `Device::default().configure(..)`, or train all parameters in {loaded}"
+    )]
+    PrecisionLost {
+        /// The parameter and field of the first entry that would change.
+        entry: String,
+        /// Its type in the training.
+        saved: &'static str,
+        /// Its type once loaded.
+        loaded: &'static str,
+    },
+
+    /// No restart could use the backups: the optimizer or the scheduler doesn't load what it saves.
+    #[error(
+        "no backup of this training could be restored: its optimizer or learning-rate scheduler doesn't \
+         load what it saves, and the first entry that is lost is '{entry}'; the backups that are there were \
+         not touched: have its `RecordState` load what it flattens"
+    )]
+    NotLoadable {
+        /// The parameter and field of the first entry that is lost, or the scheduler's entry.
+        entry: String,
+    },
+
+    /// No restart could use the backups: Burn's record format has limits, which its reader enforces.
+    #[error(
+        "the {part} can't be backed up: {what} is {found}, and a Burn record that can be read has {limit} \
+         at most; the backups that are there were not touched: divide the model's large parameters, or \
+         merge its small ones"
+    )]
+    TooLarge {
+        /// Which record.
+        part: &'static str,
+        /// What is too large.
+        what: String,
+        /// How large it is.
+        found: u64,
+        /// How large it may be.
+        limit: u64,
+    },
+
     /// Burn panicked while the backup was loaded.
     #[error(
         "Burn panicked while the backup in '{}' was restored: {message}; the backup was not touched. \
@@ -286,6 +331,18 @@ impl BackupError {
                 .and_then(|error| error.downcast_ref::<Reported>())
                 .map(|reported| reported.0.as_ref()),
             _ => None,
+        }
+    }
+
+    /// Whether `other` says the same of another moment: what fails once often fails again.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Store(StoreError::Io { source, .. }),
+                Self::Store(StoreError::Io { source: other, .. }),
+            ) => source.kind() == other.kind(),
+            (Self::Store(store), Self::Store(other)) => discriminant(store) == discriminant(other),
+            _ => discriminant(self) == discriminant(other),
         }
     }
 

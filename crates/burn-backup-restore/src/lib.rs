@@ -39,6 +39,7 @@ mod engine;
 mod error;
 mod fast_forward;
 mod fingerprint;
+mod fit;
 mod handle;
 mod history;
 mod loops;

@@ -8,11 +8,12 @@ use burn::tensor::Bytes;
 use burn::train::{Learner, LearnerModel};
 use burn_backup_store::Generation;
 
-use crate::burn_api::{Outline, RecordReader, optimizer_probe, optimizer_record};
+use crate::burn_api::{Outline, RecordReader, optimizer_record};
 use crate::burnpack::{Container, aligned};
 use crate::encode::{FROZEN, Frozen, MODEL, OPTIMIZER, SCHEDULER};
 use crate::error::BackupError;
 use crate::fingerprint;
+use crate::fit;
 use crate::state::TrainingState;
 
 /// What a generation says besides what is in the learner now.
@@ -47,7 +48,10 @@ pub(crate) fn restore<M: LearnerModel>(
     load_model(learner, &state, model, frozen.clone(), backup_dir)?;
     load_scheduler(learner, scheduler.clone())?;
     let optimizer = Container::of_pieces(optimizer).map_err(failed(OPTIMIZER))?;
-    verify_fit(learner, &optimizer, scheduler, reader, backup_dir)?;
+    let misfit = fit::misfit(learner, &optimizer, scheduler, reader);
+    if let Some(misfit) = misfit.map_err(failed(OPTIMIZER))? {
+        return Err(misfit.into_mismatch(backup_dir));
+    }
     learner.load_optim(optimizer_record(optimizer).map_err(failed(OPTIMIZER))?);
     let frozen = match frozen {
         Some(bytes) => {
@@ -95,50 +99,6 @@ fn load_scheduler<M: LearnerModel>(
     let record = LrSchedulerRecord::from_bytes(bytes).map_err(failed(SCHEDULER))?;
     learner.load_scheduler(record);
     Ok(())
-}
-
-/// Checks that the optimizer and the scheduler keep what they are given, by reading it back.
-fn verify_fit<M: LearnerModel>(
-    learner: &Learner<M>,
-    optimizer: &Container,
-    scheduler: Bytes,
-    reader: &mut RecordReader<M>,
-    backup_dir: &Path,
-) -> Result<(), BackupError> {
-    let mut probe = learner.clone();
-    probe.load_optim(optimizer_probe(optimizer).map_err(failed(OPTIMIZER))?);
-    let (kept_optimizer, kept_scheduler) = reader.read(&probe).map_err(failed(OPTIMIZER))?;
-
-    let saved = Outline::of_container(optimizer);
-    let kept = Outline::of_container(&kept_optimizer);
-    let lost = saved.lost_in(&kept);
-    if let Some(first) = lost.first() {
-        return Err(BackupError::OptimizerMismatch {
-            path: backup_dir.to_path_buf(),
-            lost: lost.len(),
-            total: saved.entries.len(),
-            first: first.clone(),
-        });
-    }
-    if let Some((entry, saved, loaded)) = saved.converted_in(&kept) {
-        return Err(BackupError::OptimizerConverted {
-            path: backup_dir.to_path_buf(),
-            entry,
-            saved: saved.name(),
-            loaded: loaded.name(),
-        });
-    }
-
-    let saved = Outline::of(scheduler).map_err(failed(SCHEDULER))?;
-    let kept = Outline::of(kept_scheduler).map_err(failed(SCHEDULER))?;
-    let lost = saved.lost_in(&kept);
-    match lost.into_iter().next() {
-        Some(first) => Err(BackupError::SchedulerMismatch {
-            path: backup_dir.to_path_buf(),
-            first,
-        }),
-        None => Ok(()),
-    }
 }
 
 fn foreign(backup_dir: &Path, source: Option<serde_json::Error>) -> BackupError {

@@ -10,8 +10,9 @@ use burn_pack::Tensor;
 
 use crate::burn_api::{RecordReader, read_now};
 use crate::burnpack::Container;
-use crate::encode::model;
+use crate::encode::{self, model};
 use crate::error::BackupError;
+use crate::fit::Fit;
 use crate::history::History;
 use crate::metric_logs::Mark;
 use crate::state::TrainingState;
@@ -113,16 +114,15 @@ impl ReadRecords {
     pub(crate) fn of<M: LearnerModel>(
         snapshot: Shared<M>,
         reader: &mut RecordReader<M>,
-    ) -> Result<Self, RecordError> {
+        fit: &mut Fit,
+    ) -> Result<Self, BackupError> {
         let (model, learner) = snapshot.into_parts();
         // The optimizer first: the model is read a second time on the way to it, and thrown away.
-        let (optimizer, scheduler) = reader.read(&learner)?;
-        let model = model::tensors(&model);
+        let (optimizer, scheduler) = fit.read(&learner, reader)?;
+        let model = model::tensors(&model).into_iter().map(into_memory);
+        let model: Result<_, _> = model.collect();
         Ok(Self {
-            model: model
-                .into_iter()
-                .map(into_memory)
-                .collect::<Result<_, _>>()?,
+            model: model.map_err(encode::failed(encode::MODEL))?,
             without_gradient: model::without_gradient(&learner.model()),
             optimizer,
             scheduler,

@@ -162,16 +162,17 @@ fn records_that_cannot_be_read_are_a_failed_backup_and_the_next_one_is_exact() {
             let backup = Training::backup(scratch.path()).save_freq(1);
             backup.snapshot(snapshot)
         };
-        // The optimizer's record of the fourth batch is on its way then.
+        // Those of the first backup are read twice, to check that they can be loaded. So this is the
+        // fourth one's, and the optimizer's record is on its way then.
         let first = backup();
         let handle = first.handle();
-        let failed = run(first, Halt::Fail(6), |read| read == 4);
+        let failed = run(first, Halt::Fail(6), |read| read == 5);
         assert_eq!(failed.losses.len(), 6, "the training goes on");
         let stats = handle.stats();
         assert_eq!((stats.committed, stats.failed), (4, 1), "{snapshot:?}");
         let error = handle.last_error().unwrap();
         assert!(matches!(*error, BackupError::Panicked { .. }), "{error}");
-        assert!(error.to_string().contains("the test has read 4 panic"));
+        assert!(error.to_string().contains("the test has read 5 panic"));
         assert_eq!(handle.last_backup().map(|at| at.global_step), Some(5));
 
         let next = backup();
@@ -188,9 +189,10 @@ fn records_that_cannot_be_read_end_the_training_if_a_failed_backup_is_to() {
     let scratch = tempfile::tempdir().unwrap();
     let backup = blocking(SaveFreq::Steps(1))(Training::backup(scratch.path()));
     let backup = backup.on_backup_error(OnBackupError::Stop);
-    let ended = run(backup, Halt::Never, |read| read == 4);
+    // Those of the first backup are read twice.
+    let ended = run(backup, Halt::Never, |read| read == 5);
     let error = ended.backup_error().to_string();
-    assert!(error.contains("the test has read 4 panic"), "{error}");
+    assert!(error.contains("the test has read 5 panic"), "{error}");
     assert_eq!(generations(scratch.path()), ["00000003"]);
 }
 

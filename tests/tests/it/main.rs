@@ -23,15 +23,19 @@ mod frozen;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod gpu;
 mod keras;
+mod limits;
 mod loader;
+mod log_lines;
 mod metric_logs;
 mod metrics;
 mod optimizers;
 mod poisoned;
 mod power_cut;
+mod precision;
 #[cfg(unix)]
 mod preemption;
 mod process;
 mod race;
 mod remote;
 mod support;
+mod taken_over;

@@ -16,6 +16,14 @@ pub(crate) fn tensors<M: Module>(model: &M) -> Vec<RecordTensor> {
     collector.tensors
 }
 
+/// The names, shapes and types that the model's tensors will have. Parameters that are still to be
+/// initialised stay so; nothing of the tensors can be read.
+pub(crate) fn outline<M: Module>(model: &M) -> Vec<RecordTensor> {
+    let mut outline = Outline::default();
+    model.visit(&mut outline);
+    outline.tensors
+}
+
 /// The paths of the parameters that no gradient changes: those that are frozen, those that are no
 /// floats, and running statistics, which change all the same.
 pub(crate) fn without_gradient<M: Module>(model: &M) -> HashSet<String> {
@@ -72,6 +80,44 @@ impl ModuleVisitor for Collector {
     collect_kind!(visit_float, burn::tensor::Float);
     collect_kind!(visit_int, Int);
     collect_kind!(visit_bool, Bool);
+
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+}
+
+#[derive(Default)]
+struct Outline {
+    path: Vec<String>,
+    tensors: Vec<RecordTensor>,
+}
+
+/// The three kinds of parameters differ in type only.
+macro_rules! outline_kind {
+    ($method:ident, $kind:ty, $setting:ident) => {
+        fn $method<const D: usize>(&mut self, param: &Param<Tensor<D, $kind>>) {
+            let dtype = match param.is_initialized() {
+                true => param.val().dtype(),
+                false => param.lazy_device().settings().$setting.into(),
+            };
+            let (name, shape) = (self.path.join("."), param.lazy_shape());
+            let len = shape.num_elements().saturating_mul(dtype.size());
+            let unread = || Err(burn_pack::Error::ValidationError("an outline".to_owned()));
+            let id = Some(param.id.val());
+            let tensor = RecordTensor::deferred(name, dtype, shape, id, len, unread);
+            self.tensors.push(tensor);
+        }
+    };
+}
+
+impl ModuleVisitor for Outline {
+    outline_kind!(visit_float, burn::tensor::Float, float_dtype);
+    outline_kind!(visit_int, Int, int_dtype);
+    outline_kind!(visit_bool, Bool, bool_dtype);
 
     fn enter_module(&mut self, name: &str, _container_type: &str) {
         self.path.push(name.to_owned());
