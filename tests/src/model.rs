@@ -93,6 +93,8 @@ pub struct Net {
     #[module(skip)]
     skips_reading: bool,
     #[module(skip)]
+    reads_statistics: bool,
+    #[module(skip)]
     tuning: Option<Tuning>,
     #[module(skip)]
     hooks: Hooks,
@@ -124,6 +126,7 @@ impl Net {
             steps: counter(device),
             skips_norm: false,
             skips_reading: false,
+            reads_statistics: false,
             tuning,
             hooks,
         }
@@ -141,6 +144,14 @@ impl Net {
     pub fn without_reading(self) -> Self {
         Self {
             skips_reading: true,
+            ..self
+        }
+    }
+
+    /// The same network, which computes with the running mean as it is before each forward pass.
+    pub fn reading_statistics(self) -> Self {
+        Self {
+            reads_statistics: true,
             ..self
         }
     }
@@ -182,6 +193,10 @@ impl Net {
         let features = match &self.backbone {
             Some(backbone) => backbone.forward(batch.inputs),
             None => batch.inputs,
+        };
+        let features = match self.reads_statistics {
+            true => features + self.norm.running_mean.value().mean().unsqueeze(),
+            false => features,
         };
         let x = self.input.forward(features);
         let x = match self.skips_norm {

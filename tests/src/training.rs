@@ -156,6 +156,8 @@ pub struct Training {
     pub draws: bool,
     /// Whether there is a batch normalisation.
     pub norm: bool,
+    /// Whether the model computes with a running statistic as it is before each forward pass.
+    pub reads_statistics: bool,
     /// Whether the loader does not tell how far it is.
     pub silent_loader: bool,
     /// The first and the last optimizer step after which a parameter is NaN, counted from 1 in each
@@ -163,6 +165,8 @@ pub struct Training {
     pub poisoned: Option<(usize, usize)>,
     /// Whether metrics are logged to files and summed up at the end.
     pub summary: bool,
+    /// Whether checkpoints of Burn's are written after each epoch.
+    pub checkpoints: bool,
     /// Makes the optimizer; Adam by default.
     pub optimizer: fn() -> ModuleOptimizer,
     /// Whether it is a fine-tuning, and of what kind.
@@ -220,9 +224,11 @@ impl Training {
             workers: 0,
             draws: true,
             norm: true,
+            reads_statistics: false,
             silent_loader: false,
             poisoned: None,
             summary: false,
+            checkpoints: true,
             optimizer: || AdamConfig::new().init(),
             tuning: None,
             weights_seed: 3,
@@ -310,9 +316,12 @@ impl Training {
             .num_epochs(self.epochs)
             .with_interrupter(interrupter)
             .renderer(Box::new(RecordingRenderer::new(calls.clone())))
-            .with_application_logger(None)
-            .with_checkpointing_strategy(EachEpoch)
-            .with_custom_checkpointers(keeper.clone(), keeper.clone(), keeper.clone());
+            .with_application_logger(None);
+        if self.checkpoints {
+            training = training
+                .with_checkpointing_strategy(EachEpoch)
+                .with_custom_checkpointers(keeper.clone(), keeper.clone(), keeper.clone());
+        }
         if self.reads {
             training = training.metrics((
                 AccuracyMetric::new(),
@@ -383,6 +392,10 @@ impl Training {
         let net = match self.norm {
             true => net,
             false => net.without_norm(),
+        };
+        let net = match self.reads_statistics {
+            true => net.reading_statistics(),
+            false => net,
         };
         match self.reads {
             true => net,

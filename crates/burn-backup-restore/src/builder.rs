@@ -70,9 +70,10 @@ pub enum OnBackupError {
 }
 
 impl BackupAndRestore {
-    /// Backs up into `backup_dir`, which belongs to one training and is created when missing.
+    /// Backs up into `backup_dir`, which belongs to one training and is created when missing. A relative
+    /// path is resolved here, once.
     pub fn new(backup_dir: impl Into<PathBuf>) -> Self {
-        let backup_dir = backup_dir.into();
+        let backup_dir = absolute(backup_dir.into());
         Self {
             handle: BackupHandle::new(backup_dir.clone(), Arc::new(RealFilesystem)),
             backup_dir,
@@ -233,7 +234,7 @@ impl BackupAndRestore {
     /// Loggers given with Burn's `with_metric_logger` are used as well; let none of them write to the
     /// same directory.
     pub fn metric_logs(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.metric_logs = Some(directory.into());
+        self.metric_logs = Some(absolute(directory.into()));
         self
     }
 
@@ -330,6 +331,7 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
             self = self.with_metric_logger(Writer::new(logs.clone()));
         }
         let checkpointing = taken(&backup.checkpointing);
+        let has_checkpointing_strategy = checkpointing.is_some();
         if let Some(strategy) = checkpointing {
             let continued = Continued::new(strategy, chronicle.clone());
             self = self.with_checkpointing_strategy(continued);
@@ -341,10 +343,17 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
         let companions = Companions {
             chronicle,
             metric_logs,
+            has_checkpointing_strategy,
         };
         let strategy = Arc::new(BackupStrategy::new(backup, companions));
         self.with_training_strategy(TrainingStrategy::Custom(strategy))
     }
+}
+
+/// The place that a path names now: the program may change its working directory later. What can't be
+/// resolved, such as an empty path, is refused at the launch.
+pub(crate) fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 /// What is there is used once.

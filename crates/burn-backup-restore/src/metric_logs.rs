@@ -147,7 +147,8 @@ impl MetricLogs {
             unsynced,
             ..
         } = &mut *state;
-        for log in carried.iter_mut().filter(|log| !log.is_final) {
+        let without_value = |log: &&mut OpenLog| !log.is_final && !log.is_text;
+        for log in carried.iter_mut().filter(without_value) {
             let (true, Some(mean)) = (log.is_mean, log.mean()) else {
                 log::warn!(
                     target: LOG,

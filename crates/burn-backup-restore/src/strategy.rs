@@ -26,6 +26,8 @@ pub(crate) struct Companions {
     pub chronicle: Chronicle,
     /// Written to by a metric logger.
     pub metric_logs: Option<MetricLogs>,
+    /// Whether a checkpointing strategy was given.
+    pub has_checkpointing_strategy: bool,
 }
 
 /// The training strategy that [`BackupExt`](crate::BackupExt) registers.
@@ -156,6 +158,14 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
             Ok(execution) => execution,
             Err(error) => return refuse(&learner, components, error),
         };
+        if self.companions.has_checkpointing_strategy && components.checkpointer.is_none() {
+            log::warn!(
+                target: LOG,
+                "the strategy given to BackupAndRestore::checkpointing_strategy is never asked, because the \
+                 training writes no checkpoints of Burn's: call with_default_checkpointers() or \
+                 with_custom_checkpointers(..) on the training as well",
+            );
+        }
         let surroundings = Surroundings {
             interrupter: components.interrupter.clone(),
             event_store: components.event_store.clone(),

@@ -214,3 +214,23 @@ fn with_accumulated_gradients_it_ends_as_if_undisturbed() {
         }
     }
 }
+
+#[test]
+fn how_often_backups_are_taken_changes_nothing_for_a_model_that_reads_a_running_statistic() {
+    let training = Training {
+        reads_statistics: true,
+        ..Training::new(Backend::Flex)
+    };
+    let expected = undisturbed(&training);
+    for frequency in [SaveFreq::Steps(1), SaveFreq::Steps(4), SaveFreq::Never] {
+        let scratch = tempfile::tempdir().unwrap();
+        let backup = Training::backup(scratch.path()).save_freq(frequency);
+        let run = training.run(backup, Halt::Never);
+        assert!(run.weights == expected.weights, "{frequency:?}");
+        assert!(run.losses == expected.losses, "{frequency:?}");
+    }
+    for batch in [1, 4, 6, 11] {
+        let halts = [Halt::Stop(batch)];
+        assert_exact(&training, &expected, |backup| backup.save_freq(3), &halts);
+    }
+}

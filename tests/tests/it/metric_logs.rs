@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use burn::tensor::TensorReadError;
 use burn::train::logger::FileMetricLogger;
+use burn::train::metric::{Metric, MetricMetadata, MetricName, SerializedEntry};
 use burn_backup_restore::{BackupExt as _, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Spread, Training};
 use test_fork::test;
 
+use crate::log_lines;
 use crate::process::{run, run_well, trainee};
 use crate::support::contents;
 
@@ -195,4 +199,66 @@ fn a_log_that_cannot_be_written_ends_neither_the_training_nor_its_backups() {
     assert!(run.error.is_none(), "{:?}", run.error);
     assert_eq!((handle.stats().committed, handle.stats().failed), (7, 0));
     assert_eq!(fs::read_to_string(&dir).unwrap(), "a file");
+}
+
+/// A metric that is text.
+#[derive(Clone)]
+struct Words;
+
+impl Metric for Words {
+    type Input = ();
+
+    fn name(&self) -> MetricName {
+        Arc::new("Words".to_owned())
+    }
+
+    fn update(
+        &mut self,
+        _item: &(),
+        _metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        self.compute()
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        Ok(SerializedEntry::new(
+            "a word".to_owned(),
+            "a word".to_owned(),
+        ))
+    }
+
+    fn clear(&mut self) {}
+}
+
+#[test]
+fn a_metric_that_is_text_goes_on_without_a_warning_wherever_it_was_interrupted() {
+    log_lines::listen();
+    let training = Training::new(Backend::Flex);
+    let run = |scratch: &Path, halt| {
+        let backup = Training::backup(scratch.join("backup")).metric_logs(scratch.join("logs"));
+        let run = training.run_with(halt, |builder| {
+            let builder = builder.metric_train(Words).metric_valid(Words);
+            builder.backup_and_restore(backup)
+        });
+        assert!(run.error.is_none(), "{:?}", run.error);
+    };
+    let whole = tempfile::tempdir().unwrap();
+    run(whole.path(), Halt::Never);
+    let expected = logs(&whole.path().join("logs"));
+    assert_eq!(
+        expected[Path::new("train/epoch-2/Words.log")],
+        "a word\n".repeat(6)
+    );
+    // In the middle of an epoch, and after its last batch.
+    for halt in [Halt::Stop(8), Halt::Stop(12), Halt::StopInValidation(9)] {
+        let scratch = tempfile::tempdir().unwrap();
+        run(scratch.path(), halt);
+        run(scratch.path(), Halt::Never);
+        assert!(logs(&scratch.path().join("logs")) == expected, "{halt:?}");
+    }
+    let warnings = log_lines::logged(log::Level::Warn);
+    assert!(
+        !warnings.iter().any(|line| line.contains("Words")),
+        "{warnings:?}"
+    );
 }

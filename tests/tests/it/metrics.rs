@@ -16,6 +16,8 @@ use burn_backup_restore::{BackupAndRestore, BackupExt as _, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Net, Run, Training};
 use test_fork::test;
 
+use crate::log_lines;
+
 /// Six epochs of three batches; its artifacts, and so Burn's own metric logs, go with each run.
 fn training() -> Training {
     Training {
@@ -359,4 +361,25 @@ fn the_progress_goes_on_from_the_restored_batch() {
         run.calls[0].starts_with("start 3 2 ")
             || run.calls.iter().any(|call| call.starts_with("start 3 2 "))
     );
+}
+
+#[test]
+fn a_checkpointing_strategy_that_is_never_asked_is_told_of() {
+    log_lines::listen();
+    for checkpoints in [true, false] {
+        let scratch = tempfile::tempdir().unwrap();
+        let training = Training {
+            checkpoints,
+            ..training()
+        };
+        let backup = Training::backup(scratch.path().join("backup"));
+        let run = training.run(
+            backup.checkpointing_strategy(KeepLastNCheckpoints::new(1)),
+            Halt::Never,
+        );
+        assert!(run.error.is_none());
+        let warnings = log_lines::logged(log::Level::Warn);
+        let is_told = warnings.iter().any(|line| line.contains("is never asked"));
+        assert_eq!(is_told, !checkpoints, "{warnings:?}");
+    }
 }

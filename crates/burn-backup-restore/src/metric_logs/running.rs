@@ -22,6 +22,9 @@ pub(crate) struct OpenLog {
     pub is_mean: bool,
     /// Whether the metric's own value for the epoch is in it.
     pub is_final: bool,
+    /// Whether a line is text. Such a metric has no value for the epoch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_text: bool,
 }
 
 impl OpenLog {
@@ -35,6 +38,7 @@ impl OpenLog {
             count: 0,
             is_mean: true,
             is_final: false,
+            is_text: false,
         }
     }
 
@@ -123,8 +127,10 @@ impl Running {
                 aggregated_value,
                 count,
             }) => (aggregated_value, count),
-            // The metric is not a number.
-            Err(_) => return Line::AsIs,
+            Err(_) => {
+                self.log.is_text = true;
+                return Line::AsIs;
+            }
         };
         self.log.add(value, count);
         if count > 0 {

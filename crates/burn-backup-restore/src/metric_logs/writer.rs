@@ -75,7 +75,7 @@ impl Writer {
         let key = (split.to_string(), name.clone());
         let is_interrupted = *split == Split::Train && self.interrupted == Some(self.epoch);
         let open = self.open.entry(key).or_insert_with(|| {
-            if is_interrupted {
+            if is_interrupted && NumericEntry::deserialize(&value.serialized).is_ok() {
                 // It has no line of a batch, so all that it came to is what it has added up.
                 warn_of_part(name, self.epoch);
             }

@@ -50,9 +50,12 @@ struct Undetermined {
 }
 
 impl FileWatcher {
-    /// Watches for the file at `path`.
+    /// Watches for the file at `path`. A relative path is resolved here, once.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        let path = path.into();
+        Self {
+            path: std::path::absolute(&path).unwrap_or(path),
+        }
     }
 }
 
