@@ -1,12 +1,12 @@
 //! Taking possession of a backup directory: made when missing, durable in its parent, locked.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 
 use jiff::Timestamp;
 
 use crate::error::{StoreError, UNCHANGED};
-use crate::fs::{EntryKind, Filesystem, LockAttempt};
+use crate::fs::{EntryKind, Filesystem, HeldLock, LockAttempt};
 use crate::layout::Layout;
 use crate::verify::{self, Small};
 
@@ -16,10 +16,7 @@ const LOG: &str = "burn_backup::discover";
 const CLAIMS: usize = 100;
 
 /// Creates the directory when missing, makes it durable, and locks it.
-pub(crate) fn claim(
-    fs: &dyn Filesystem,
-    layout: &Layout,
-) -> Result<Box<dyn Send + Sync>, StoreError> {
+pub(crate) fn claim(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn HeldLock>, StoreError> {
     let mut claims = 0;
     loop {
         create_root(fs, layout.root())?;
@@ -38,7 +35,7 @@ const OWNER: &str = "process ";
 /// A lock file has one short line.
 const MAX_LOCK_BYTES: u64 = 4096;
 
-fn lock(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn Send + Sync>, StoreError> {
+fn lock(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn HeldLock>, StoreError> {
     let path = layout.lock();
     if !is_ours(fs, layout, &path)? {
         return Err(StoreError::Foreign { path });
@@ -97,29 +94,31 @@ fn is_owner_line(line: &[u8]) -> bool {
 /// Creates `dir` and its missing parents. They may be links. Each is made durable in its own parent,
 /// `dir` also if it is there: who made it may not have come to that.
 fn create_root(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {
-    let parent = match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
+    create_dirs(fs, dir)?;
+    let Some(parent) = parent(dir) else {
+        return Ok(());
     };
-    create_dirs(fs, dir, parent)?;
-    match fs.sync_dir(parent) {
+    match fs.sync_dir(&parent) {
         // It is not ours, and nothing in it was made here.
-        Err(error) if is_not_for_us(&error) => {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             log::debug!(target: LOG, "'{}' can't be synced: {error}", parent.display());
             Ok(())
         }
-        synced => synced.map_err(StoreError::io("sync", parent, UNCHANGED)),
+        synced => synced.map_err(StoreError::io("sync", &parent, UNCHANGED)),
     }
 }
 
-fn is_not_for_us(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported
-    )
+/// The directory that `dir` is in; none for the root of all.
+fn parent(dir: &Path) -> Option<PathBuf> {
+    match dir.components().next_back() {
+        // Where that leads to, the system knows.
+        Some(Component::ParentDir) => Some(dir.join("..")),
+        Some(Component::Normal(_)) => dir.parent().map(Path::to_path_buf),
+        _ => None,
+    }
 }
 
-fn create_dirs(fs: &dyn Filesystem, dir: &Path, parent: &Path) -> Result<(), StoreError> {
+fn create_dirs(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {
     let failed = |operation| StoreError::io(operation, dir, UNCHANGED);
     match fs.kind(dir).map_err(failed("look at"))? {
         Some(EntryKind::Dir) => return Ok(()),
@@ -131,12 +130,13 @@ fn create_dirs(fs: &dyn Filesystem, dir: &Path, parent: &Path) -> Result<(), Sto
         }
         None => {}
     }
-    if parent != Path::new(".") {
-        create_root(fs, parent)?;
+    // With it, what ends in `..` is there too.
+    if let Some(before) = dir.parent() {
+        create_root(fs, before)?;
     }
     match fs.create_dir(dir) {
         // Another training may have made it meanwhile, for a directory of its own below.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => create_dirs(fs, dir, parent),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => create_dirs(fs, dir),
         created => created.map_err(failed("create")),
     }
 }

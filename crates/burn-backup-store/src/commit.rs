@@ -7,6 +7,8 @@ use crate::layout::{GenerationId, MANIFEST_FILE};
 use crate::manifest::{FORMAT_VERSION, Manifest};
 use crate::persist::{self, Staging};
 use crate::seal;
+use crate::sync::{self, Sync};
+use crate::verify::MAX_MANIFEST_BYTES;
 
 const LOG: &str = "burn_backup::commit";
 
@@ -53,8 +55,22 @@ impl Staging<'_> {
     ///
     /// [`StoreError::Io`] if a call fails. Before the rename, nothing is left of the generation;
     /// after it, the generation is in place but may not survive a power cut.
-    pub fn commit(mut self, state: serde_json::Value) -> Result<Committed, StoreError> {
-        let fs = self.store.fs.as_ref();
+    /// [`StoreError::ManifestTooLong`] if no start could read it. [`StoreError::Gone`] and
+    /// [`StoreError::TakenOver`] if the directory is not this store's any more.
+    pub fn commit(self, state: serde_json::Value) -> Result<Committed, StoreError> {
+        let store = self.store;
+        self.commit_within(state, MAX_MANIFEST_BYTES)
+            .map_err(|error| store.explain(error))
+    }
+
+    /// The same, with a manifest of so many bytes at the most.
+    fn commit_within(
+        mut self,
+        state: serde_json::Value,
+        limit: u64,
+    ) -> Result<Committed, StoreError> {
+        let dir = &self.store.dir;
+        let fs = dir.fs();
         let identity = &self.store.identity;
         let manifest = Manifest {
             format: FORMAT_VERSION,
@@ -68,25 +84,33 @@ impl Staging<'_> {
         };
         let path = self.dir.join(MANIFEST_FILE);
         let bytes = seal::seal(&manifest).map_err(StoreError::State)?;
+        if bytes.len() as u64 > limit {
+            return Err(StoreError::ManifestTooLong {
+                path: dir.layout.root().to_path_buf(),
+                bytes: bytes.len() as u64,
+                limit,
+            });
+        }
         let on_write = StoreError::io("write", &path, NOT_COMMITTED);
         let file = persist::create_and_write(fs, &path, &bytes).map_err(on_write)?;
         self.unsynced.push((path, file));
         self.sync()?;
 
-        let layout = &self.store.layout;
+        let layout = &dir.layout;
         let place = layout.generation(self.id);
-        fs.rename(&self.dir, &place).map_err(StoreError::io(
-            "rename into place",
-            &place,
-            NOT_COMMITTED,
-        ))?;
+        let failed = StoreError::io("rename into place", &place, NOT_COMMITTED);
+        dir.rename(&self.dir, &place, failed)?;
+        self.store.knowledge.last(self.id);
         let parents = [layout.generations(), layout.root().to_path_buf()];
         let [new, old] = &parents;
-        fs.sync_together(Vec::new(), &[new, old])
-            .map_err(|(at, error)| {
-                let parent = parents.get(at).unwrap_or(new);
-                StoreError::io("sync", parent, MAYBE_COMMITTED)(error)
-            })?;
+        sync::together(fs, vec![Sync::Dir(new), Sync::Dir(old)]).map_err(|(at, error)| {
+            let parent = parents.get(at).unwrap_or(new);
+            StoreError::io("sync", parent, MAYBE_COMMITTED)(error)
+        })?;
+        if dir.is_lost() {
+            // It is wherever the directory is now, if that is anywhere.
+            return Err(dir.gone(None));
+        }
 
         let committed = Committed {
             id: self.id,
@@ -99,16 +123,18 @@ impl Staging<'_> {
             "generation {} committed: {} bytes in {} parts",
             committed.id, committed.bytes, manifest.parts.len(),
         );
-        self.store.set_latest(committed.id, manifest.parts);
+        self.store
+            .knowledge
+            .set_latest(committed.id, manifest.parts);
         Ok(committed)
     }
 
     /// Makes everything durable that is staged.
     fn sync(&mut self) -> Result<(), StoreError> {
-        let (mut paths, files): (Vec<_>, Vec<_>) = self.unsynced.drain(..).unzip();
-        let synced = self.store.fs.sync_together(files, &[&self.dir]);
-        synced.map_err(|(at, error)| {
-            paths.push(self.dir.clone());
+        let (paths, files): (Vec<_>, Vec<_>) = self.unsynced.drain(..).unzip();
+        let mut syncs: Vec<_> = files.into_iter().map(Sync::Written).collect();
+        syncs.push(Sync::Dir(&self.dir));
+        sync::together(self.store.dir.fs(), syncs).map_err(|(at, error)| {
             let path = paths.get(at).unwrap_or(&self.dir);
             StoreError::io("sync", path, NOT_COMMITTED)(error)
         })

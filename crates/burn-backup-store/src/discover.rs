@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{StoreError, UNCHANGED};
 use crate::fs::{Entry, EntryKind, Filesystem};
+use crate::identity::Identity;
 use crate::layout::{self, GenerationId, Layout, Quarantined};
+use crate::verify;
 
 /// The generations that are in place, newest first. A directory in which nothing of ours is, is
 /// somebody else's, whatever its name.
@@ -32,18 +34,22 @@ pub(crate) fn generations(
 }
 
 /// The greatest number that a name in the directory has, whosever it is: the next generation must
-/// find its place free.
+/// find its place free. A number that nobody can have come to by counting is one only if this
+/// training's manifest says so.
 pub(crate) fn greatest_number(
     fs: &dyn Filesystem,
     layout: &Layout,
+    identity: &Identity,
 ) -> Result<GenerationId, StoreError> {
     let in_place = list(fs, &layout.generations())?;
     let in_quarantine = dirs_in_quarantine(fs, layout)?;
+    let says_so = |id| matches!(verify::manifest(fs, layout, id, Some(identity)), Ok(Ok(_)));
     Ok(in_place
         .iter()
         .filter_map(|entry| GenerationId::from_dir_name(&entry.name))
+        .filter(|id| id.is_counted() || says_so(*id))
         .chain(in_quarantine.iter().filter_map(|(what, _)| match what {
-            Quarantined::Generation { id, .. } => Some(*id),
+            Quarantined::Generation { id, .. } => Some(*id).filter(|id| id.is_counted()),
             Quarantined::Identity { .. } => None,
         }))
         .max()

@@ -49,8 +49,8 @@ pub enum StoreError {
     /// Something was written by a newer version of this crate.
     #[error(
         "'{}' has format version {found}, and this program reads versions up to {supported}; \
-         nothing was changed: update burn-backup-restore, or delete the backup directory to start \
-         anew", path.display()
+         nothing was changed: update burn-backup-restore; or, to start anew, delete the backup \
+         directory when no training uses it", path.display()
     )]
     NewerFormat {
         /// The file that carries the version.
@@ -64,7 +64,8 @@ pub enum StoreError {
     /// Generations are there, and every one is damaged.
     #[error(
         "no whole generation is left in '{}': the damaged ones are in its directory 'quarantine', \
-         each with a reason.txt; to start the training anew, delete the backup directory",
+         each with a reason.txt; to start the training anew, delete the backup directory when no \
+         training uses it",
         path.display()
     )]
     NoneLeft {
@@ -75,8 +76,8 @@ pub enum StoreError {
     /// A generation is whole, but belongs to another training than the directory.
     #[error(
         "'{}' belongs to another training (run {found}) than the backup directory (run {expected}); \
-         nothing was changed: move it to where it belongs, or delete the backup directory to start \
-         anew", path.display()
+         nothing was changed: move it to where it belongs; or, to start anew, delete the backup directory \
+         when no training uses it", path.display()
     )]
     AnotherRun {
         /// The generation.
@@ -90,8 +91,8 @@ pub enum StoreError {
     /// The caller asked for a seed other than the one that the generations were made with.
     #[error(
         "the backup in '{}' was made with the run seed {stored}, and this program asks for \
-         {asked}; nothing was changed: ask for {stored} or for none, or delete the backup \
-         directory to start anew", path.display()
+         {asked}; nothing was changed: ask for {stored} or for none; or, to start anew, delete the \
+         backup directory when no training uses it", path.display()
     )]
     SeedMismatch {
         /// The backup directory.
@@ -100,6 +101,81 @@ pub enum StoreError {
         stored: u64,
         /// The seed asked for.
         asked: u64,
+    },
+
+    /// A generation is whole, but was made with another run seed than its directory's.
+    #[error(
+        "'{}' was made with the run seed {found}, and the directory's burn-backup.json says {expected}; \
+         nothing was changed: if the backup is right, delete burn-backup.json when no training uses \
+         the directory, and the next start takes the seed from the newest backup", path.display()
+    )]
+    AnotherSeed {
+        /// The generation.
+        path: PathBuf,
+        /// The seed in its manifest.
+        found: u64,
+        /// The seed of the directory.
+        expected: u64,
+    },
+
+    /// The backup directory was removed or renamed while it was in use, and nobody else uses its path.
+    #[error(
+        "the backup directory '{}' was removed or renamed while the training ran, and the backups \
+         went with it: the next backup makes the directory again, unless somebody else uses the path \
+         by then", path.display()
+    )]
+    Gone {
+        /// The backup directory.
+        path: PathBuf,
+        /// The call that failed because of it, if one did.
+        source: Option<io::Error>,
+    },
+
+    /// The backup directory was removed or renamed while it was in use, and somebody else uses its path
+    /// now.
+    #[error(
+        "the backup directory '{}' was removed or renamed while the training ran, and {by} uses the \
+         path now; nothing there was touched, and the backups of this training are where its \
+         directory is now, if it was not deleted: give each training a directory of its own. This one \
+         goes on without backups until the path is free, or its directory is back", path.display()
+    )]
+    TakenOver {
+        /// The path.
+        path: PathBuf,
+        /// Who uses it, in words.
+        by: String,
+    },
+
+    /// There is no greater number for the next generation.
+    #[error(
+        "'{}' holds a generation with the greatest number that there is; nothing was changed: move it \
+         away when no training uses the directory", path.display()
+    )]
+    NumbersUsedUp {
+        /// The directory of the generations.
+        path: PathBuf,
+    },
+
+    /// The manifest is longer than what is read at a start.
+    #[error(
+        "the manifest of the generation would have {bytes} bytes, and at most {limit} are read at a \
+         start; the generation was thrown away, and the ones before it in '{}' are as they were: keep \
+         less in the state, and large data in parts", path.display()
+    )]
+    ManifestTooLong {
+        /// The backup directory.
+        path: PathBuf,
+        /// The manifest's length in bytes.
+        bytes: u64,
+        /// The greatest length that is read, in bytes.
+        limit: u64,
+    },
+
+    /// A generation was given more parts than are read at a start.
+    #[error("a generation has at most {limit} parts; the part was not written: put more into each")]
+    TooManyParts {
+        /// How many parts are possible.
+        limit: usize,
     },
 
     /// A part was given a name that can't be a file's.
@@ -139,6 +215,10 @@ pub(crate) const UNREAD: &str = "the generation may be whole and was not touched
                                  the disk is well, or move the generation's directory away to go \
                                  on from the one before it";
 
+/// A generation was read, but it is not certain that it stays.
+pub(crate) const NOT_DURABLE: &str = "the generation is whole, but may not survive a power cut, and \
+                                      was not restored: start again once the disk is well";
+
 /// A save failed before its commit.
 pub(crate) const NOT_COMMITTED: &str = "this generation was thrown away and the ones before it \
                                         are as they were: check free space and permissions";
@@ -149,11 +229,11 @@ pub(crate) const MAYBE_COMMITTED: &str = "this generation is in place but may no
 
 /// Removing what is no longer needed failed.
 pub(crate) const NOT_REMOVED: &str = "the newest generation is as it was, and what is left over \
-                                      is removed at the next start";
+                                      is removed after the next backup or at the next start";
 
 /// Something was taken out of its place, but not removed to its end.
-pub(crate) const TAKEN_AWAY: &str = "it is out of its place, and what is left over is removed at the \
-                                     next start: check the disk";
+pub(crate) const TAKEN_AWAY: &str = "it is out of its place, and what is left over is removed after \
+                                     the next backup or at the next start: check the disk";
 
 impl StoreError {
     /// The error and what caused it, for the log.

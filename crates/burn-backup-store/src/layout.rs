@@ -22,6 +22,9 @@ const GENERATION_DIGITS: usize = 8;
 /// Greater numbers are somebody else's: there must be room above for those to come.
 const MAX_GENERATION: u64 = 1_000_000_000_000_000;
 
+/// Nobody comes to greater ones by counting: with a thousand a second, it takes thirty years.
+const MAX_COUNTED: u64 = 1_000_000_000_000;
+
 /// The number of a generation. Later generations have greater numbers; numbers are not reused.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
@@ -40,8 +43,14 @@ impl GenerationId {
         self.0
     }
 
-    pub(crate) fn next(self) -> Self {
-        Self(self.0.saturating_add(1))
+    /// The next number, if there is one.
+    pub(crate) fn next(self) -> Option<Self> {
+        (self.0 < MAX_GENERATION).then(|| Self(self.0 + 1))
+    }
+
+    /// Whether counting may have led to this number.
+    pub(crate) fn is_counted(self) -> bool {
+        self.0 <= MAX_COUNTED
     }
 
     /// Reads the name of a generation's directory; `None` for names this crate does not write.

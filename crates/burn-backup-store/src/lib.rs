@@ -52,26 +52,35 @@
 
 mod claim;
 mod commit;
+mod directory;
 mod discover;
 mod error;
+mod formats;
 mod fs;
 mod identity;
+mod knowledge;
 mod layout;
 mod manifest;
 mod persist;
+mod possession;
 mod prune;
 mod quarantine;
 mod remove;
 mod seal;
 mod store;
 mod sweep;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod threads;
+mod tolerant;
 mod verify;
 
 pub use commit::Committed;
 pub use error::{Damage, StoreError};
-pub use fs::{Entry, EntryKind, Filesystem, LockAttempt, ReadFile, RealFilesystem, WriteFile};
+pub use fs::{
+    Entry, EntryKind, Filesystem, HeldLock, LockAttempt, ReadFile, RealFilesystem, WriteFile,
+};
 pub use identity::Identity;
 pub use layout::GenerationId;
 pub use manifest::{FORMAT_VERSION, Manifest, PartEntry};

@@ -1,5 +1,7 @@
 //! `manifest.json`: what a generation consists of.
 
+use std::collections::HashSet;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -7,6 +9,9 @@ use crate::layout::{self, GenerationId};
 
 /// The version of the layout and the documents that this crate writes.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// Of how many parts a generation may consist.
+pub(crate) const MAX_PARTS: usize = 10_000;
 
 /// What a generation consists of, and what its maker says of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,16 +50,23 @@ pub struct PartEntry {
 impl Manifest {
     /// The sum of the parts' lengths, in bytes.
     pub fn bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.bytes).sum()
+        (self.parts.iter()).fold(0, |sum, part| sum.saturating_add(part.bytes))
     }
 
     /// What is wrong with a manifest that was readable; `None` if nothing is.
     pub(crate) fn flaw(&self) -> Option<String> {
-        for (at, part) in self.parts.iter().enumerate() {
+        if self.parts.len() > MAX_PARTS {
+            return Some(format!(
+                "it names {} parts, and {MAX_PARTS} are possible",
+                self.parts.len()
+            ));
+        }
+        let mut names = HashSet::new();
+        for part in &self.parts {
             if !layout::is_part_name(&part.name) || part.file != layout::part_file(&part.name) {
                 return Some(format!("the part '{}' has an impossible name", part.name));
             }
-            if self.parts.iter().take(at).any(|p| p.name == part.name) {
+            if !names.insert(part.name.as_str()) {
                 return Some(format!("the part '{}' stands in it twice", part.name));
             }
         }

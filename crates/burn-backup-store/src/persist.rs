@@ -4,6 +4,7 @@
 mod background;
 mod link;
 
+use std::collections::HashSet;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::error::{NOT_COMMITTED, StoreError};
 use crate::fs::{Filesystem, WriteFile};
 use crate::layout::{self, GenerationId};
-use crate::manifest::PartEntry;
+use crate::manifest::{MAX_PARTS, PartEntry};
 use crate::store::Store;
 use crate::{remove, seal};
 use background::{Background, Piece};
@@ -35,6 +36,7 @@ pub struct Staging<'s> {
     pub(crate) id: GenerationId,
     pub(crate) dir: PathBuf,
     pub(crate) parts: Vec<PartEntry>,
+    names: HashSet<String>,
     /// How many bytes of them are linked.
     pub(crate) linked: u64,
     /// Files that are written and still to be synced.
@@ -43,16 +45,15 @@ pub struct Staging<'s> {
 
 impl<'s> Staging<'s> {
     pub(crate) fn create(store: &'s Store, id: GenerationId) -> Result<Self, StoreError> {
-        let dir = store.layout.staging(&id.to_string(), draw()?);
-        store
-            .fs
-            .create_dir(&dir)
-            .map_err(StoreError::io("create", &dir, NOT_COMMITTED))?;
+        let dir = store.dir.layout.staging(&id.to_string(), draw()?);
+        let created = store.dir.fs().create_dir(&dir);
+        created.map_err(StoreError::io("create", &dir, NOT_COMMITTED))?;
         Ok(Self {
             store,
             id,
             dir,
             parts: Vec::new(),
+            names: HashSet::new(),
             linked: 0,
             unsynced: Vec::new(),
         })
@@ -67,16 +68,15 @@ impl<'s> Staging<'s> {
     ///
     /// # Errors
     ///
-    /// [`StoreError::PartName`] if the name can't be a file's or was used before, and
-    /// [`StoreError::Io`] if the file can't be created.
+    /// [`StoreError::PartName`] if the name can't be a file's or was used before,
+    /// [`StoreError::TooManyParts`], and [`StoreError::Io`] if the file can't be created.
     pub fn part(&mut self, name: &str) -> Result<PartWriter<'_, 's>, StoreError> {
         self.check_name(name)?;
         let path = self.dir.join(layout::part_file(name));
-        let file = self.store.fs.create_file(&path).map_err(StoreError::io(
-            "create",
-            &path,
-            NOT_COMMITTED,
-        ))?;
+        let created = self.store.dir.fs().create_file(&path);
+        let file = created
+            .map_err(StoreError::io("create", &path, NOT_COMMITTED))
+            .map_err(|error| self.store.explain(error))?;
         Ok(PartWriter {
             staging: self,
             name: name.to_owned(),
@@ -87,22 +87,30 @@ impl<'s> Staging<'s> {
         })
     }
 
+    pub(crate) fn add(&mut self, part: PartEntry) {
+        self.names.insert(part.name.clone());
+        self.parts.push(part);
+    }
+
     fn check_name(&self, name: &str) -> Result<(), StoreError> {
-        if layout::is_part_name(name) && self.parts.iter().all(|part| part.name != name) {
-            return Ok(());
+        if !layout::is_part_name(name) || self.names.contains(name) {
+            return Err(StoreError::PartName {
+                name: name.to_owned(),
+            });
         }
-        Err(StoreError::PartName {
-            name: name.to_owned(),
-        })
+        if self.parts.len() >= MAX_PARTS {
+            return Err(StoreError::TooManyParts { limit: MAX_PARTS });
+        }
+        Ok(())
     }
 }
 
 impl Drop for Staging<'_> {
     fn drop(&mut self) {
         self.unsynced.clear();
-        // After a commit nothing is here any more; before it, the next open sweeps what stays.
-        if let Err(error) = remove::staged(self.store.fs.as_ref(), &self.dir) {
-            log::debug!(target: LOG, "left '{}' to the next start: {error}", self.dir.display());
+        // After a commit nothing is here any more; before it, the next prune tries again.
+        if let Err(error) = remove::finish(&self.store.dir, &self.dir) {
+            log::debug!(target: LOG, "left to the next prune: {}", error.with_cause());
         }
     }
 }
@@ -145,7 +153,7 @@ pub struct PartWriter<'a, 's> {
 
 /// The file of a part.
 enum PartFile {
-    /// Nothing, or everything, is written.
+    /// No thread is writing.
     Here(Box<dyn WriteFile>),
     /// A thread is writing.
     There(Background),
@@ -187,15 +195,18 @@ impl PartWriter<'_, '_> {
     /// then.
     pub fn finish(mut self) -> Result<(), StoreError> {
         let is_large = matches!(self.file, PartFile::There(_));
+        let store = self.staging.store;
         let failed = |operation| StoreError::io(operation, &self.path, NOT_COMMITTED);
         let (on_write, on_sync) = (failed("write"), failed("sync"));
-        let mut file = self.written().map_err(on_write)?;
+        let written = self.written().map_err(on_write);
+        let mut file = written.map_err(|error| store.explain(error))?;
         if is_large {
-            file.sync().map_err(on_sync)?;
+            let synced = file.sync().map_err(on_sync);
+            synced.map_err(|error| store.explain(error))?;
         } else {
             self.staging.unsynced.push((self.path, file));
         }
-        self.staging.parts.push(self.digest.entry(&self.name));
+        self.staging.add(self.digest.entry(&self.name));
         Ok(())
     }
 
@@ -216,19 +227,31 @@ impl PartWriter<'_, '_> {
             };
             self.digest.update(piece.bytes());
             self.hand_over(piece)
-                .map_err(StoreError::io("write", &self.path, NOT_COMMITTED))?;
+                .map_err(StoreError::io("write", &self.path, NOT_COMMITTED))
+                .map_err(|error| self.staging.store.explain(error))?;
         }
         Ok(())
     }
 
     fn hand_over(&mut self, piece: Piece) -> io::Result<()> {
-        let mut background = match std::mem::replace(&mut self.file, PartFile::Gone) {
-            PartFile::Here(file) => Background::start(file)?,
-            PartFile::There(background) => background,
+        self.file = match std::mem::replace(&mut self.file, PartFile::Gone) {
+            PartFile::Here(file) => match Background::start(file) {
+                Ok(mut background) => {
+                    background.write(piece)?;
+                    PartFile::There(background)
+                }
+                // The next piece may find a thread.
+                Err(mut file) => {
+                    file.write_all(piece.bytes())?;
+                    PartFile::Here(file)
+                }
+            },
+            PartFile::There(mut background) => {
+                background.write(piece)?;
+                PartFile::There(background)
+            }
             PartFile::Gone => return Err(gone()),
         };
-        background.write(piece)?;
-        self.file = PartFile::There(background);
         Ok(())
     }
 

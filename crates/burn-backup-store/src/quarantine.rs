@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::directory::Directory;
 use crate::error::{Damage, StoreError, UNCHANGED};
-use crate::fs::{EntryKind, Filesystem};
-use crate::layout::{GenerationId, IDENTITY_FILE, Layout, Quarantined, REASON_FILE};
+use crate::fs::EntryKind;
+use crate::layout::{GenerationId, IDENTITY_FILE, Quarantined, REASON_FILE};
 use crate::{discover, persist, remove};
 
 const LOG: &str = "burn_backup::verify";
@@ -14,42 +15,42 @@ const KEPT: usize = 3;
 
 /// Moves the damaged generation `id` to the quarantine and writes the reason into it.
 pub(crate) fn generation(
-    fs: &dyn Filesystem,
-    layout: &Layout,
+    dir: &Directory,
     id: GenerationId,
     damage: &Damage,
 ) -> Result<(), StoreError> {
+    let layout = &dir.layout;
     let from = layout.generation(id);
-    let to = free_place(fs, layout, Quarantined::Generation { id, again: 1 })?;
-    fs.rename(&from, &to)
-        .map_err(StoreError::io("move to the quarantine", &from, UNCHANGED))?;
-    sync(fs, &layout.generations())?;
-    sync(fs, &layout.quarantine())?;
+    dir.check()?;
+    let to = free_place(dir, Quarantined::Generation { id, again: 1 })?;
+    let failed = StoreError::io("move to the quarantine", &from, UNCHANGED);
+    dir.rename(&from, &to, failed)?;
+    sync(dir, &layout.generations())?;
+    sync(dir, &layout.quarantine())?;
     log::error!(
         target: LOG,
         "generation {id} is damaged ({damage}); moved to '{}'", to.display(),
     );
-    give_reason(fs, &to, &damage.to_string());
+    give_reason(dir, &to, &damage.to_string());
     Ok(())
 }
 
 /// Moves the damaged `burn-backup.json` to the quarantine, into a directory with the reason.
-pub(crate) fn identity(
-    fs: &dyn Filesystem,
-    layout: &Layout,
-    reason: &str,
-) -> Result<(), StoreError> {
+pub(crate) fn identity(dir: &Directory, reason: &str) -> Result<(), StoreError> {
+    let layout = &dir.layout;
     let from = &layout.identity();
-    let dir = free_place(fs, layout, Quarantined::Identity { again: 1 })?;
-    fs.create_dir(&dir)
-        .map_err(StoreError::io("create", &dir, UNCHANGED))?;
-    fs.rename(from, &dir.join(IDENTITY_FILE))
-        .map_err(StoreError::io("move to the quarantine", from, UNCHANGED))?;
-    sync(fs, &dir)?;
-    sync(fs, &layout.quarantine())?;
-    sync(fs, layout.root())?;
-    log::error!(target: LOG, "{reason}; moved to '{}'", dir.display());
-    give_reason(fs, &dir, reason);
+    dir.check()?;
+    let to = free_place(dir, Quarantined::Identity { again: 1 })?;
+    dir.fs()
+        .create_dir(&to)
+        .map_err(StoreError::io("create", &to, UNCHANGED))?;
+    let failed = StoreError::io("move to the quarantine", from, UNCHANGED);
+    dir.rename(from, &to.join(IDENTITY_FILE), failed)?;
+    sync(dir, &to)?;
+    sync(dir, &layout.quarantine())?;
+    sync(dir, layout.root())?;
+    log::error!(target: LOG, "{reason}; moved to '{}'", to.display());
+    give_reason(dir, &to, reason);
     Ok(())
 }
 
@@ -66,17 +67,17 @@ fn to_drop(quarantined: &[Quarantined]) -> Vec<Quarantined> {
 
 /// Removes the oldest of what is in quarantine. To be called once a whole generation is found: if
 /// all are damaged, all may be needed. Failing that must not keep the good one back.
-pub(crate) fn bound(fs: &dyn Filesystem, layout: &Layout) {
+pub(crate) fn bound(dir: &Directory) {
     let drop_oldest = || {
-        let quarantined = discover::quarantined(fs, layout)?;
+        let quarantined = discover::quarantined(dir.fs(), &dir.layout)?;
         let all: Vec<_> = quarantined.iter().map(|(what, _)| *what).collect();
         let dropped = to_drop(&all);
-        for (_, dir) in quarantined
+        for (_, path) in quarantined
             .iter()
             .filter(|(what, _)| dropped.contains(what))
         {
-            remove::retire(fs, layout, dir)?;
-            log::warn!(target: LOG, "'{}' is removed: it is the oldest", dir.display());
+            remove::retire(dir, path)?;
+            log::warn!(target: LOG, "'{}' is removed: it is the oldest", path.display());
         }
         Ok::<_, StoreError>(())
     };
@@ -87,11 +88,8 @@ pub(crate) fn bound(fs: &dyn Filesystem, layout: &Layout) {
 
 /// The path in the quarantine for `what`: later than all of its like, so that the order of coming
 /// shows.
-fn free_place(
-    fs: &dyn Filesystem,
-    layout: &Layout,
-    what: Quarantined,
-) -> Result<PathBuf, StoreError> {
+fn free_place(dir: &Directory, what: Quarantined) -> Result<PathBuf, StoreError> {
+    let (fs, layout) = (dir.fs(), &dir.layout);
     let quarantine = layout.quarantine();
     let failed = |operation| StoreError::io(operation, &quarantine, UNCHANGED);
     match fs.kind(&quarantine).map_err(failed("look at"))? {
@@ -99,7 +97,7 @@ fn free_place(
         Some(_) => return Err(StoreError::Foreign { path: quarantine }),
         None => {
             fs.create_dir(&quarantine).map_err(failed("create"))?;
-            sync(fs, layout.root())?;
+            sync(dir, layout.root())?;
         }
     }
     let entries = fs.list(&quarantine).map_err(failed("list"))?;
@@ -113,17 +111,18 @@ fn free_place(
 }
 
 /// The reason is in the log already: failing to write it must not keep a good generation back.
-fn give_reason(fs: &dyn Filesystem, dir: &Path, reason: &str) {
-    let path = dir.join(REASON_FILE);
-    let written = persist::write_file(fs, &path, format!("{reason}\n").as_bytes());
-    if let Err(error) = written.and_then(|()| fs.sync_dir(dir)) {
+fn give_reason(dir: &Directory, to: &Path, reason: &str) {
+    let path = to.join(REASON_FILE);
+    let written = persist::write_file(dir.fs(), &path, format!("{reason}\n").as_bytes());
+    if let Err(error) = written.and_then(|()| dir.fs().sync_dir(to)) {
         log::warn!(target: LOG, "cannot write '{}': {error}", path.display());
     }
 }
 
-fn sync(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {
-    fs.sync_dir(dir)
-        .map_err(StoreError::io("sync", dir, UNCHANGED))
+fn sync(dir: &Directory, path: &Path) -> Result<(), StoreError> {
+    dir.fs()
+        .sync_dir(path)
+        .map_err(StoreError::io("sync", path, UNCHANGED))
 }
 
 #[cfg(test)]

@@ -7,33 +7,61 @@
 use std::io;
 use std::path::Path;
 
+use crate::directory::Directory;
 use crate::error::{NOT_REMOVED, StoreError, TAKEN_AWAY};
 use crate::fs::{EntryKind, Filesystem};
-use crate::layout::{self, Layout};
+use crate::layout::{self, GenerationId, MANIFEST_FILE};
 use crate::persist;
 
+const LOG: &str = "burn_backup::prune";
+
 /// Takes a directory out of its place, and removes what of it is ours. Nothing there is no error.
-pub(crate) fn retire(fs: &dyn Filesystem, layout: &Layout, place: &Path) -> Result<(), StoreError> {
-    let failed = |operation, at: &Path| StoreError::io(operation, at, NOT_REMOVED);
-    if fs.kind(place).map_err(failed("look at", place))? != Some(EntryKind::Dir) {
+pub(crate) fn retire(dir: &Directory, place: &Path) -> Result<(), StoreError> {
+    let failed = |operation| StoreError::io(operation, place, NOT_REMOVED);
+    if dir.fs().kind(place).map_err(failed("look at"))? != Some(EntryKind::Dir) {
         return Ok(());
     }
-    let away = layout.retired(place, persist::draw()?);
-    fs.rename(place, &away)
-        .map_err(failed("take away", place))?;
-    finish(fs, layout, &away)
+    let away = dir.layout.retired(place, persist::draw()?);
+    match dir.rename(place, &away, failed("take away")) {
+        // A directory of an image (overlayfs), or of another project's quota.
+        Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::CrossesDevices => {
+            in_place(dir, place, &source)
+        }
+        Err(error) => Err(error),
+        Ok(()) => finish(dir, &away),
+    }
+}
+
+/// Takes a file out of its place and removes it. Nothing there is no error.
+pub(crate) fn file(dir: &Directory, place: &Path) -> Result<(), StoreError> {
+    let failed = |operation| StoreError::io(operation, place, TAKEN_AWAY);
+    if dir.fs().kind(place).map_err(failed("look at"))?.is_none() {
+        return Ok(());
+    }
+    let away = dir.layout.retired(place, persist::draw()?);
+    dir.rename(place, &away, failed("take away"))?;
+    finish(dir, &away)
 }
 
 /// Removes what is out of its place. Of what was taken away from where it was, only what is ours; the
-/// rest goes back if it can.
-pub(crate) fn finish(fs: &dyn Filesystem, layout: &Layout, away: &Path) -> Result<(), StoreError> {
+/// rest goes back if it can. What can't be removed is remembered.
+pub(crate) fn finish(dir: &Directory, away: &Path) -> Result<(), StoreError> {
+    let finished = finish_unremembered(dir, away);
+    if finished.is_err() {
+        dir.leave(away);
+    }
+    finished
+}
+
+fn finish_unremembered(dir: &Directory, away: &Path) -> Result<(), StoreError> {
+    let (fs, layout) = (dir.fs(), &dir.layout);
     let failed = |operation, at: &Path| StoreError::io(operation, at, TAKEN_AWAY);
     let Some(place) = layout.place_of_retired(away) else {
         return staged(fs, away).map(drop).map_err(failed("remove", away));
     };
     // That it is gone from there must be durable before it is gone at all, and whoever took it
     // away may not have come to that.
-    sync_both(fs, layout, &place)?;
+    sync_both(dir, &place)?;
     let depth = match place.parent() {
         Some(parent) if parent == layout.root() => Depth::HoldsDirs,
         _ => Depth::HoldsFiles,
@@ -51,13 +79,14 @@ pub(crate) fn finish(fs: &dyn Filesystem, layout: &Layout, away: &Path) -> Resul
     if is_free && fs.kind(parent).map_err(failed("look at", parent))? == Some(EntryKind::Dir) {
         fs.rename(away, &place)
             .map_err(failed("put back", &place))?;
-        sync_both(fs, layout, &place)?;
+        sync_both(dir, &place)?;
     }
     Ok(())
 }
 
 /// Makes it durable what is at `place`, and what at the root.
-fn sync_both(fs: &dyn Filesystem, layout: &Layout, place: &Path) -> Result<(), StoreError> {
+fn sync_both(dir: &Directory, place: &Path) -> Result<(), StoreError> {
+    let (fs, layout) = (dir.fs(), &dir.layout);
     let parent = place.parent().unwrap_or(layout.root());
     for changed in [parent, layout.root()] {
         let failed = |operation| StoreError::io(operation, changed, TAKEN_AWAY);
@@ -66,6 +95,47 @@ fn sync_both(fs: &dyn Filesystem, layout: &Layout, place: &Path) -> Result<(), S
         }
     }
     Ok(())
+}
+
+/// Removes a directory where it is, for want of a rename: the oldest generation first, and of each
+/// its manifest first. So what an interruption leaves is whole, or has no manifest.
+fn in_place(dir: &Directory, place: &Path, cause: &io::Error) -> Result<(), StoreError> {
+    let failed = |operation, at: &Path| StoreError::io(operation, at, NOT_REMOVED);
+    if dir.is_first_in_place() {
+        log::warn!(
+            target: LOG,
+            "the file system doesn't let '{}' be renamed ({cause}), as is the case with what came with \
+             a container's image; what is no longer needed is removed where it is", place.display(),
+        );
+    }
+    let fs = dir.fs();
+    let mut entries = fs.list(place).map_err(failed("list", place))?;
+    entries.retain(|entry| entry.kind == EntryKind::Dir && layout::is_our_dir(&entry.name));
+    entries.sort_by_key(|entry| (GenerationId::from_dir_name(&entry.name), entry.name.clone()));
+    let holds_dirs = place.parent() == Some(dir.layout.root());
+    let generations = match holds_dirs {
+        true => entries
+            .iter()
+            .map(|entry| place.join(&entry.name))
+            .collect(),
+        false => vec![place.to_path_buf()],
+    };
+    for generation in generations {
+        dir.check()?;
+        let manifest = generation.join(MANIFEST_FILE);
+        if fs.kind(&manifest).map_err(failed("look at", &manifest))? == Some(EntryKind::File) {
+            fs.remove_file(&manifest)
+                .map_err(failed("remove", &manifest))?;
+        }
+        fs.sync_dir(&generation)
+            .map_err(failed("sync", &generation))?;
+        dir.check()?;
+        clear(fs, &generation, Depth::HoldsFiles).map_err(failed("remove", &generation))?;
+    }
+    if holds_dirs && fs.list(place).map_err(failed("list", place))?.is_empty() {
+        fs.remove_dir(place).map_err(failed("remove", place))?;
+    }
+    sync_both(dir, place)
 }
 
 /// Removes a staged file or directory and what we wrote into it. What others put there stays, and
@@ -87,20 +157,28 @@ enum Depth {
     HoldsFiles,
 }
 
+/// Removes what is ours, also past something that can't be removed. Says whether nothing is left.
 fn clear(fs: &dyn Filesystem, dir: &Path, depth: Depth) -> io::Result<bool> {
     let mut is_empty = true;
+    let mut failure = None;
     for entry in fs.list(dir)? {
         let path = dir.join(&entry.name);
-        let is_gone = match entry.kind {
+        let gone = match entry.kind {
             EntryKind::File if layout::is_generation_file(&entry.name) => {
-                fs.remove_file(&path).map(|()| true)?
+                fs.remove_file(&path).map(|()| true)
             }
             EntryKind::Dir if depth == Depth::HoldsDirs && layout::is_our_dir(&entry.name) => {
-                clear(fs, &path, Depth::HoldsFiles)?
+                clear(fs, &path, Depth::HoldsFiles)
             }
-            _ => false,
+            _ => Ok(false),
         };
-        is_empty &= is_gone;
+        match gone {
+            Ok(is_gone) => is_empty &= is_gone,
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    if let Some(error) = failure {
+        return Err(error);
     }
     if is_empty {
         fs.remove_dir(dir)?;

@@ -1,25 +1,35 @@
 //! Clearing what an interrupted save or deletion left behind.
 
+use crate::directory::Directory;
 use crate::error::{NOT_REMOVED, StoreError};
-use crate::fs::Filesystem;
-use crate::layout::{self, Layout};
+use crate::layout;
 use crate::remove;
 
 const LOG: &str = "burn_backup::discover";
 
-/// Removes the staging directories of earlier processes, and finishes what they were removing.
-pub(crate) fn staging(fs: &dyn Filesystem, layout: &Layout) -> Result<(), StoreError> {
-    let root = layout.root();
-    let entries = fs
-        .list(root)
-        .map_err(StoreError::io("list", root, NOT_REMOVED))?;
-    for entry in entries {
-        if !layout::is_staging_name(&entry.name) {
-            continue;
-        }
-        let path = root.join(&entry.name);
+/// Removes the staging directories of earlier processes, and finishes what they were removing. Goes
+/// on past what can't be removed; these are the errors.
+pub(crate) fn staging(dir: &Directory) -> Vec<StoreError> {
+    let root = dir.layout.root();
+    let entries = match dir.fs().list(root) {
+        Ok(entries) => entries,
+        Err(error) => return vec![StoreError::io("list", root, NOT_REMOVED)(error)],
+    };
+    let left = entries
+        .iter()
+        .filter(|entry| layout::is_staging_name(&entry.name))
+        .map(|entry| root.join(&entry.name));
+    left.filter_map(|path| {
         log::debug!(target: LOG, "sweeping '{}'", path.display());
-        remove::finish(fs, layout, &path)?;
-    }
-    Ok(())
+        remove::finish(dir, &path).err()
+    })
+    .collect()
+}
+
+/// Tries once more to remove what this process could not remove before.
+pub(crate) fn leftovers(dir: &Directory) -> Vec<StoreError> {
+    let left = dir.take_leftovers();
+    left.iter()
+        .filter_map(|path| remove::finish(dir, path).err())
+        .collect()
 }

@@ -43,6 +43,7 @@ mod edit;
 mod faulty;
 mod memory;
 mod power_cut;
+mod threads;
 
 use std::io::Write as _;
 
@@ -51,6 +52,7 @@ use serde_json::{Map, Value};
 pub use edit::{THEIRS, below, edit, edit_each};
 pub use faulty::{Failure, Fault, FaultyFilesystem, Operation};
 pub use memory::{Image, MemoryFilesystem, Node};
+pub use threads::Threads;
 
 /// Shows a figure on the standard error, of a passing test too.
 pub fn report(figure: &str) {

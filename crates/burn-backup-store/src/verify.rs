@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::io::{self, Read as _};
 use std::panic::resume_unwind;
 use std::path::Path;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{Receiver, Sender};
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -15,9 +16,12 @@ use crate::identity::Identity;
 use crate::layout::{GenerationId, Layout, MANIFEST_FILE};
 use crate::manifest::{FORMAT_VERSION, Manifest, PartEntry};
 use crate::seal;
+use crate::threads::{self, Place};
+
+const LOG: &str = "burn_backup::verify";
 
 /// A manifest of 100,000 parameters has about 10 MB; a damaged one must not fill the memory.
-const MAX_MANIFEST_BYTES: u64 = 256 * 1024 * 1024;
+pub(crate) const MAX_MANIFEST_BYTES: u64 = 256 * 1024 * 1024;
 
 /// Parts of more bytes are read side by side, and hashed while they are being read.
 const LARGE: u64 = 4 * 1024 * 1024;
@@ -94,27 +98,20 @@ pub(crate) fn generation(
     let dir = layout.generation(id);
     let read = |entry: &PartEntry| {
         let path = dir.join(&entry.file);
-        part(fs, &path, entry, cutter).map_err(StoreError::io("read", &path, UNREAD))
+        twice(|| part(fs, &path, entry, cutter)).map_err(StoreError::io("read", &path, UNREAD))
     };
-    let outcomes: Vec<_> = std::thread::scope(|scope| {
-        let reading: Vec<_> = (manifest.parts.iter())
-            .map(|entry| {
-                let thread = std::thread::Builder::new().name("backup-read".to_owned());
-                let is_large = entry.bytes > LARGE;
-                // Without a thread it is read here, in its turn.
-                let spawned = is_large.then(|| thread.spawn_scoped(scope, || read(entry)));
-                (entry, spawned.and_then(Result::ok))
-            })
-            .collect();
-        let outcomes = reading.into_iter().map(|(entry, thread)| match thread {
-            Some(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
-            None => read(entry),
-        });
-        outcomes.collect()
+    let read = &read;
+    let reading = manifest.parts.iter().map(|entry| {
+        let place = match entry.bytes > LARGE {
+            true => Place::Beside,
+            false => Place::Here,
+        };
+        (place, move || read(entry))
     });
+    let outcomes = threads::at_once("backup-read", reading);
     let mut parts = Vec::with_capacity(manifest.parts.len());
     for (entry, outcome) in manifest.parts.iter().zip(outcomes) {
-        match outcome? {
+        match outcome.unwrap_or_else(|panic| resume_unwind(panic))? {
             Ok(pieces) => parts.push((entry.name.clone(), pieces)),
             Err(damage) => return Ok(Err(damage)),
         }
@@ -130,20 +127,12 @@ pub(crate) fn manifest(
     identity: Option<&Identity>,
 ) -> Result<Result<Manifest, Damage>, StoreError> {
     let path = layout.generation(id).join(MANIFEST_FILE);
-    let read = read_small(fs, &path, MAX_MANIFEST_BYTES);
-    let bytes = match read.map_err(StoreError::io("read", &path, UNREAD))? {
-        Small::Whole(bytes) => bytes,
-        Small::Missing => return Ok(Err(Damage::ManifestMissing)),
-        Small::NotAFile | Small::TooLong => {
-            return Ok(Err(Damage::ManifestSize {
-                limit: MAX_MANIFEST_BYTES,
-            }));
-        }
+    let read = twice(|| sealed_manifest(fs, &path));
+    let text = match read.map_err(StoreError::io("read", &path, UNREAD))? {
+        Ok(text) => text,
+        Err(damage) => return Ok(Err(damage)),
     };
-    let Ok(text) = seal::unseal(&bytes) else {
-        return Ok(Err(Damage::ManifestChecksum));
-    };
-    let manifest = match parse_versioned::<Manifest>(text, &path)? {
+    let manifest = match parse_versioned::<Manifest>(&text, &path)? {
         Ok(manifest) => manifest,
         Err(error) => {
             return Ok(Err(Damage::ManifestContents {
@@ -165,8 +154,45 @@ pub(crate) fn manifest(
             found: manifest.run_id,
             expected: identity.run_id.clone(),
         }),
+        Some(identity) if identity.run_seed != manifest.run_seed => Err(StoreError::AnotherSeed {
+            path: layout.generation(id),
+            found: manifest.run_seed,
+            expected: identity.run_seed,
+        }),
         _ => Ok(Ok(manifest)),
     }
+}
+
+/// The text of a manifest whose seal is whole.
+fn sealed_manifest(fs: &dyn Filesystem, path: &Path) -> io::Result<Result<String, Damage>> {
+    let bytes = match read_small(fs, path, MAX_MANIFEST_BYTES)? {
+        Small::Whole(bytes) => bytes,
+        Small::Missing => return Ok(Err(Damage::ManifestMissing)),
+        Small::NotAFile | Small::TooLong => {
+            return Ok(Err(Damage::ManifestSize {
+                limit: MAX_MANIFEST_BYTES,
+            }));
+        }
+    };
+    Ok(match seal::unseal(&bytes) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => Err(Damage::ManifestChecksum),
+    })
+}
+
+/// Reads once more what can't be read, or has not the bytes that it should have: over a network,
+/// that may pass.
+fn twice<T>(read: impl Fn() -> io::Result<Result<T, Damage>>) -> io::Result<Result<T, Damage>> {
+    match read() {
+        Err(error) => log::warn!(target: LOG, "read once more after an error: {error}"),
+        Ok(Err(
+            damage @ (Damage::ManifestChecksum
+            | Damage::PartLength { .. }
+            | Damage::PartHash { .. }),
+        )) => log::warn!(target: LOG, "read once more: {damage}"),
+        outcome => return outcome,
+    }
+    read()
 }
 
 /// Parses a sealed document, after a look at its version: a newer one is an error, whatever the
@@ -175,17 +201,26 @@ pub(crate) fn parse_versioned<T: DeserializeOwned>(
     text: &str,
     path: &Path,
 ) -> Result<Result<T, serde_json::Error>, StoreError> {
-    let value: serde_json::Value = match serde_json::from_str(text) {
-        Ok(value) => value,
-        Err(error) => return Ok(Err(error)),
-    };
-    match value.get("format").and_then(serde_json::Value::as_u64) {
+    check_version(text, path)?;
+    Ok(serde_json::from_str(text))
+}
+
+/// Refuses a sealed document of a newer version.
+pub(crate) fn check_version(text: &str, path: &Path) -> Result<(), StoreError> {
+    /// All that is certain to be in a newer one.
+    #[derive(Deserialize)]
+    struct Versioned {
+        #[serde(default)]
+        format: serde_json::Value,
+    }
+    let format = serde_json::from_str::<Versioned>(text).map(|document| document.format);
+    match format.ok().and_then(|format| format.as_u64()) {
         Some(found) if found > u64::from(FORMAT_VERSION) => Err(StoreError::NewerFormat {
             path: path.to_path_buf(),
             found,
             supported: FORMAT_VERSION,
         }),
-        _ => Ok(serde_json::from_value(value)),
+        _ => Ok(()),
     }
 }
 
@@ -267,26 +302,28 @@ fn read_and_hash(
     cutter: &dyn Cutter,
 ) -> io::Result<Hashed> {
     let (sender, inbox) = std::sync::mpsc::channel::<Vec<u8>>();
-    let hash = move || {
-        let (mut hash, mut pieces) = (Xxh3::new(), Vec::new());
-        for piece in inbox {
-            hash.update(&piece);
-            pieces.push(piece);
-        }
-        (pieces, hash.digest128())
-    };
-    if entry.bytes <= LARGE {
-        let outcome = read_pieces(file, entry, len, cutter, sender)?;
-        return Ok(outcome.map(|()| hash()));
-    }
     std::thread::scope(|scope| {
-        let hashing = std::thread::Builder::new()
-            .name("backup-hash".to_owned())
-            .spawn_scoped(scope, hash)?;
+        let hashing = match entry.bytes > LARGE {
+            true => threads::spawn_scoped(scope, "backup-hash", inbox, hash),
+            false => Err(inbox),
+        };
         let outcome = read_pieces(file, entry, len, cutter, sender);
-        let hashed = hashing.join().unwrap_or_else(|panic| resume_unwind(panic));
+        let hashed = match hashing {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            // All that was read is waiting there.
+            Err(inbox) => hash(inbox),
+        };
         Ok(outcome?.map(|()| hashed))
     })
+}
+
+fn hash(inbox: Receiver<Vec<u8>>) -> (Vec<Vec<u8>>, u128) {
+    let (mut hash, mut pieces) = (Xxh3::new(), Vec::new());
+    for piece in inbox {
+        hash.update(&piece);
+        pieces.push(piece);
+    }
+    (pieces, hash.digest128())
 }
 
 /// Reads `len` bytes into the buffers that the cutter asks for. If there are less, says how many.

@@ -4,9 +4,9 @@ use std::io::{self, Write as _};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 
 use crate::fs::WriteFile;
+use crate::threads::{self, Thread};
 
 /// How many pieces may wait to be written.
 const WAITING: usize = 2;
@@ -27,15 +27,14 @@ impl Piece {
 /// A file that a thread is writing. Dropped, it waits until the thread has stopped.
 pub(super) struct Background {
     pieces: Option<SyncSender<Piece>>,
-    thread: Option<JoinHandle<io::Result<Box<dyn WriteFile>>>>,
+    thread: Option<Thread<io::Result<Box<dyn WriteFile>>>>,
 }
 
 impl Background {
-    pub(super) fn start(file: Box<dyn WriteFile>) -> io::Result<Self> {
+    /// Without a thread, the file comes back.
+    pub(super) fn start(file: Box<dyn WriteFile>) -> Result<Self, Box<dyn WriteFile>> {
         let (pieces, inbox) = sync_channel(WAITING);
-        let thread = std::thread::Builder::new()
-            .name("backup-write".to_owned())
-            .spawn(move || write(file, &inbox))?;
+        let thread = threads::spawn("backup-write", file, move |file| write(file, &inbox))?;
         Ok(Self {
             pieces: Some(pieces),
             thread: Some(thread),
@@ -57,7 +56,7 @@ impl Background {
     /// Waits until everything is written, and gives the file back.
     pub(super) fn stop(&mut self) -> io::Result<Box<dyn WriteFile>> {
         self.pieces = None;
-        match self.thread.take().map(JoinHandle::join) {
+        match self.thread.take().map(Thread::join) {
             Some(Ok(outcome)) => outcome,
             Some(Err(_)) | None => Err(gone()),
         }

@@ -29,20 +29,26 @@ impl Staging<'_> {
     ///
     /// # Errors
     ///
-    /// [`StoreError::PartName`] if the name can't be a file's or was used before.
+    /// [`StoreError::PartName`] if the name can't be a file's or was used before, and
+    /// [`StoreError::TooManyParts`].
     pub fn link(&mut self, name: &str, digest: &PartDigest) -> Result<bool, StoreError> {
         self.check_name(name)?;
         let entry = digest.entry(name);
-        let latest = self.store.latest();
+        let latest = self.store.knowledge.latest();
         let Some(latest) = latest.filter(|latest| latest.parts.contains(&entry)) else {
             return Ok(false);
         };
-        let from = self.store.layout.generation(latest.id).join(&entry.file);
+        let from = self
+            .store
+            .dir
+            .layout
+            .generation(latest.id)
+            .join(&entry.file);
         let to = self.dir.join(&entry.file);
-        match link(self.store.fs.as_ref(), &from, &to, entry.bytes) {
+        match link(self.store.dir.fs(), &from, &to, entry.bytes) {
             Ok(()) => {
                 self.linked += entry.bytes;
-                self.parts.push(entry);
+                self.add(entry);
                 Ok(true)
             }
             Err(error) => {

@@ -3,7 +3,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::fs::{Entry, EntryKind, Filesystem, LockAttempt, ReadFile, RealFilesystem, WriteFile};
+use crate::fs::{
+    Entry, EntryKind, Filesystem, HeldLock, LockAttempt, ReadFile, RealFilesystem, WriteFile,
+};
 
 /// The calls of [`Filesystem`] and of its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,6 +25,8 @@ pub enum Operation {
     RemoveDir,
     SyncDir,
     Lock,
+    /// The question whether a lock is still the one at its path.
+    CheckLock,
 }
 
 /// How a call fails.
@@ -156,6 +160,10 @@ impl FaultyFilesystem {
 }
 
 impl Filesystem for FaultyFilesystem {
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        self.inner.absolute(path)
+    }
+
     fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
         self.ask(Operation::Kind, path)?.kind(path)
     }
@@ -194,6 +202,13 @@ impl Filesystem for FaultyFilesystem {
         self.ask(Operation::RemoveDir, path)?.remove_dir(path)
     }
 
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        match self.leave(Operation::SyncFile, path)? {
+            Leave::Nothing => Ok(()),
+            Leave::Whole | Leave::Half => self.inner.sync_file(path),
+        }
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         match self.leave(Operation::SyncDir, path)? {
             Leave::Nothing => Ok(()),
@@ -202,7 +217,28 @@ impl Filesystem for FaultyFilesystem {
     }
 
     fn lock(&self, path: &Path, owner: &str) -> io::Result<LockAttempt> {
-        self.ask(Operation::Lock, path)?.lock(path, owner)
+        let attempt = self.ask(Operation::Lock, path)?.lock(path, owner)?;
+        Ok(match attempt {
+            LockAttempt::Held(lock) => LockAttempt::Held(Box::new(FaultyLock {
+                lock,
+                path: path.to_path_buf(),
+                filesystem: self.clone(),
+            })),
+            busy => busy,
+        })
+    }
+}
+
+struct FaultyLock {
+    lock: Box<dyn HeldLock>,
+    path: PathBuf,
+    filesystem: FaultyFilesystem,
+}
+
+impl HeldLock for FaultyLock {
+    fn is_current(&self) -> io::Result<bool> {
+        self.filesystem.ask(Operation::CheckLock, &self.path)?;
+        self.lock.is_current()
     }
 }
 

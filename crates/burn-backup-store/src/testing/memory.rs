@@ -3,7 +3,7 @@ use std::io::{self, Cursor, ErrorKind, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::fs::{Entry, EntryKind, Filesystem, LockAttempt, ReadFile, WriteFile};
+use crate::fs::{Entry, EntryKind, Filesystem, HeldLock, LockAttempt, ReadFile, WriteFile};
 use crate::testing::power_cut;
 
 /// What is on a disk: everything below its root, by path.
@@ -292,6 +292,10 @@ pub(super) fn apply(bodies: &mut [Body], change: &Change) {
 }
 
 impl Filesystem for MemoryFilesystem {
+    fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
+        Ok(names(path).fold(PathBuf::from("/"), |dir, name| dir.join(name)))
+    }
+
     fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
         let disk = self.disk();
         Ok(disk
@@ -373,6 +377,16 @@ impl Filesystem for MemoryFilesystem {
         )
     }
 
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        let file = disk.find(path)?;
+        match disk.bodies.get(file) {
+            Some(Body::File(_)) => disk.make(Change::SyncFile { file }),
+            _ => return Err(ErrorKind::InvalidInput.into()),
+        }
+        Ok(())
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         let dir = disk.find(path)?;
@@ -387,6 +401,9 @@ impl Filesystem for MemoryFilesystem {
             Ok(file) => file,
             Err(_) => disk.create(path, false)?,
         };
+        if !matches!(disk.bodies.get(file), Some(Body::File(_))) {
+            return Err(ErrorKind::InvalidInput.into());
+        }
         if !disk.locked.insert(file) {
             let owner = match disk.bodies.get(file) {
                 Some(Body::File(owner)) => String::from_utf8_lossy(owner).into_owned(),
@@ -398,6 +415,7 @@ impl Filesystem for MemoryFilesystem {
         disk.make(Change::Write { file, contents });
         Ok(LockAttempt::Held(Box::new(Locked {
             filesystem: self.clone(),
+            path: path.to_path_buf(),
             file,
         })))
     }
@@ -413,7 +431,14 @@ fn kind(body: &Body) -> EntryKind {
 
 struct Locked {
     filesystem: MemoryFilesystem,
+    path: PathBuf,
     file: Inode,
+}
+
+impl HeldLock for Locked {
+    fn is_current(&self) -> io::Result<bool> {
+        Ok(self.filesystem.disk().find(&self.path).ok() == Some(self.file))
+    }
 }
 
 impl Drop for Locked {

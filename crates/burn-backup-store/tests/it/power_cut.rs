@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn_backup_store::testing::{
-    Failure, Fault, FaultyFilesystem, Image, MemoryFilesystem, Node, Operation, report,
+    Failure, Fault, FaultyFilesystem, Image, MemoryFilesystem, Node, Operation, Threads, report,
 };
 use burn_backup_store::{Committed, Store, StoreError};
 
@@ -204,6 +204,8 @@ impl Story {
     }
 
     fn run_on(&mut self, process: Process, disk: FaultyFilesystem) -> Result<(), StoreError> {
+        // The same calls in the same order each time.
+        let _in_turn = Threads::in_turn();
         let store = open_on(disk)?;
         match process {
             Process::Open => {}
@@ -357,6 +359,8 @@ fn paths(image: &Image) -> String {
 /// the restore.
 fn look(image: &Image, legal: &Legal, start: &Start) -> Result<MemoryFilesystem, String> {
     let in_words = |error: StoreError| error.to_string();
+    // Thousands of them: threads would take most of the time.
+    let _without = Threads::refused(|_| true);
     let disk = MemoryFilesystem::holding(image);
     let store = open_on(disk.clone()).map_err(in_words)?;
     let found = match store.newest() {

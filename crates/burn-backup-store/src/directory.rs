@@ -1,0 +1,103 @@
+//! The backup directory that a store has locked. Whoever is about to change something in it asks
+//! first whether it is still the one at its path: somebody may have moved it away or removed it, and
+//! another training may have begun there.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{StoreError, UNCHANGED};
+use crate::fs::{Filesystem, HeldLock};
+use crate::layout::Layout;
+
+pub(crate) struct Directory {
+    fs: Arc<dyn Filesystem>,
+    pub layout: Layout,
+    lock: Mutex<Box<dyn HeldLock>>,
+    /// What is out of its place and could not be removed yet.
+    leftovers: Mutex<BTreeSet<PathBuf>>,
+    has_said_in_place: AtomicBool,
+}
+
+impl Directory {
+    pub(crate) fn new(fs: Arc<dyn Filesystem>, layout: Layout, lock: Box<dyn HeldLock>) -> Self {
+        Self {
+            fs,
+            layout,
+            lock: Mutex::new(lock),
+            leftovers: Mutex::default(),
+            has_said_in_place: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn fs(&self) -> &dyn Filesystem {
+        self.fs.as_ref()
+    }
+
+    /// The lock, for whoever may have to replace it.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Box<dyn HeldLock>> {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the directory at the path is known to be another one, or none.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self.lock().is_current(), Ok(false))
+    }
+
+    /// An error if the directory at the path is not the one that was locked.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        let path = self.layout.lock();
+        match self.lock().is_current() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.gone(None)),
+            Err(error) => Err(StoreError::io("look at", &path, UNCHANGED)(error)),
+        }
+    }
+
+    pub(crate) fn gone(&self, source: Option<io::Error>) -> StoreError {
+        StoreError::Gone {
+            path: self.layout.root().to_path_buf(),
+            source,
+        }
+    }
+
+    /// Renames something inside the directory. What was somebody else's after all goes back.
+    pub(crate) fn rename(
+        &self,
+        from: &Path,
+        to: &Path,
+        failed: impl FnOnce(io::Error) -> StoreError,
+    ) -> Result<(), StoreError> {
+        self.check()?;
+        self.fs.rename(from, to).map_err(failed)?;
+        if self.is_lost() {
+            // It came between the look and the rename. Elsewhere there is nothing to rename.
+            let _ = self.fs.rename(to, from);
+            return Err(self.gone(None));
+        }
+        Ok(())
+    }
+
+    /// Remembers what could not be removed.
+    pub(crate) fn leave(&self, path: &Path) {
+        self.leftovers().insert(path.to_path_buf());
+    }
+
+    /// What could not be removed so far. It is forgotten.
+    pub(crate) fn take_leftovers(&self) -> BTreeSet<PathBuf> {
+        std::mem::take(&mut self.leftovers())
+    }
+
+    fn leftovers(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.leftovers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this is the first time that something is removed where it is.
+    pub(crate) fn is_first_in_place(&self) -> bool {
+        !self.has_said_in_place.swap(true, Ordering::Relaxed)
+    }
+}

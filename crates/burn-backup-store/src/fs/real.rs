@@ -1,0 +1,299 @@
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::{Entry, EntryKind, Filesystem, HeldLock, LockAttempt, ReadFile, WriteFile};
+
+/// An owner's line is short; whatever else is in the file is not read.
+const MAX_OWNER_BYTES: u64 = 4096;
+
+/// The operating system's filesystem.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealFilesystem;
+
+impl Filesystem for RealFilesystem {
+    fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>> {
+        match std::fs::symlink_metadata(path) {
+            Ok(metadata) => Ok(Some(metadata.file_type().into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<Entry>> {
+        std::fs::read_dir(dir)?
+            .map(|entry| {
+                let entry = entry?;
+                Ok(Entry {
+                    name: entry.file_name().to_string_lossy().into_owned(),
+                    kind: entry.file_type()?.into(),
+                })
+            })
+            .collect()
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        private_dir().create(path)
+    }
+
+    fn create_file(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
+        let file = unlinked(OpenOptions::new().write(true).create_new(true)).open(path)?;
+        Ok(Box::new(file))
+    }
+
+    fn open_file(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
+        Ok(Box::new(open_regular(
+            self,
+            path,
+            OpenOptions::new().read(true),
+        )?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        check_is_file(self.kind(from)?)?;
+        std::fs::hard_link(from, to)?;
+        // Something else may have come to `from` since the look. What is at `to`, nobody replaces.
+        let linked = check_is_file(self.kind(to)?);
+        if linked.is_err() {
+            std::fs::remove_file(to)?;
+        }
+        linked
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_dir(path)
+    }
+
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        // Windows syncs only what is open for writing.
+        let mut options = OpenOptions::new();
+        options.read(true).write(!cfg!(unix));
+        open_regular(self, path, &mut options)?.sync_all()
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        if cfg!(unix) {
+            directory().open(path)?.sync_all()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn lock(&self, path: &Path, owner: &str) -> io::Result<LockAttempt> {
+        loop {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).truncate(false);
+            let mut file = unlinked(&mut options).open(path).map_err(not_followed)?;
+            check_is_file(Some(file.metadata()?.file_type().into()))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    let mut owner = Vec::new();
+                    // Some systems refuse to read a locked file; the lock is busy all the same.
+                    let _ = file.take(MAX_OWNER_BYTES).read_to_end(&mut owner);
+                    let owner = String::from_utf8_lossy(&owner).into_owned();
+                    return Ok(LockAttempt::Busy { owner });
+                }
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+            // The last holder may have removed the file between our open and our lock: then we
+            // locked a file that no later process can find.
+            if is_still_at(&file, path)? {
+                name_owner(&mut file, owner);
+                let path = path.to_path_buf();
+                return Ok(LockAttempt::Held(Box::new(Locked { file, path })));
+            }
+        }
+    }
+}
+
+/// On a full disk there is no room for the owner. The lock is held all the same.
+fn name_owner(file: &mut File, owner: &str) {
+    if has_one_name(file) {
+        let _ = file
+            .set_len(0)
+            .and_then(|()| file.write_all(owner.as_bytes()));
+    }
+}
+
+/// Opens a regular file, whatever comes to its place between the look and the open.
+fn open_regular(fs: &RealFilesystem, path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    check_is_file(fs.kind(path)?)?;
+    let file = unlinked(options).open(path).map_err(not_followed)?;
+    check_is_file(Some(file.metadata()?.file_type().into()))?;
+    Ok(file)
+}
+
+fn check_is_file(kind: Option<EntryKind>) -> io::Result<()> {
+    match kind {
+        Some(EntryKind::File) => Ok(()),
+        Some(EntryKind::Dir | EntryKind::Other) => Err(not_a_file()),
+        None => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+fn not_a_file() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
+}
+
+/// A locked file. Closing it would not do to unlock it: a child process that was forked meanwhile
+/// has it open too, until it executes another program.
+struct Locked {
+    file: File,
+    path: PathBuf,
+}
+
+impl HeldLock for Locked {
+    fn is_current(&self) -> io::Result<bool> {
+        is_still_at(&self.file, &self.path)
+    }
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        // If this fails, the lock goes when the file is closed everywhere.
+        let _ = self.file.unlock();
+    }
+}
+
+impl WriteFile for File {
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
+    }
+}
+
+impl ReadFile for File {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+}
+
+#[cfg(unix)]
+fn private_dir() -> DirBuilder {
+    use std::os::unix::fs::DirBuilderExt as _;
+
+    let mut builder = DirBuilder::new();
+    builder.mode(0o700);
+    builder
+}
+
+#[cfg(not(unix))]
+fn private_dir() -> DirBuilder {
+    DirBuilder::new()
+}
+
+/// Follows no link, waits for nobody who is to open the other end of a pipe, and creates what others
+/// can't read.
+#[cfg(unix)]
+fn unlinked(options: &mut OpenOptions) -> &mut OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    options
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+}
+
+#[cfg(not(unix))]
+fn unlinked(options: &mut OpenOptions) -> &mut OpenOptions {
+    options
+}
+
+#[cfg(unix)]
+fn directory() -> OpenOptions {
+    use std::os::unix::fs::OpenOptionsExt as _;
+
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_DIRECTORY);
+    options
+}
+
+#[cfg(not(unix))]
+fn directory() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    options
+}
+
+/// The error of an open that met a link, or a socket.
+#[cfg(unix)]
+fn not_followed(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::ELOOP | libc::ENXIO | libc::EISDIR) => not_a_file(),
+        _ => error,
+    }
+}
+
+#[cfg(not(unix))]
+fn not_followed(error: io::Error) -> io::Error {
+    error
+}
+
+/// With a second name, it may be a file that somebody is to lose.
+#[cfg(unix)]
+fn has_one_name(file: &File) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+
+    file.metadata().is_ok_and(|metadata| metadata.nlink() == 1)
+}
+
+#[cfg(not(unix))]
+fn has_one_name(_file: &File) -> bool {
+    true
+}
+
+#[cfg(unix)]
+fn is_still_at(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let ours = file.metadata()?;
+    match std::fs::symlink_metadata(path) {
+        Ok(theirs) => Ok((ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino())),
+        Err(error) if is_nothing_there(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(unix)]
+fn is_nothing_there(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+#[cfg(not(unix))]
+fn is_still_at(_file: &File, _path: &Path) -> io::Result<bool> {
+    // Elsewhere an open file can't be removed from under us.
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_is_released_even_if_a_forked_child_has_the_file_open() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("lock");
+        let file = File::create(&path).unwrap();
+        file.lock().unwrap();
+        // What a child has after the fork: the same open file.
+        let childs = file.try_clone().unwrap();
+        let path_of = path.clone();
+        drop(Locked {
+            file,
+            path: path_of,
+        });
+        let again = RealFilesystem.lock(&path, "the next").unwrap();
+        assert!(matches!(again, LockAttempt::Held(_)));
+        drop(childs);
+    }
+}

@@ -1,0 +1,70 @@
+//! What a store has learnt of the generations in its directory.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::layout::GenerationId;
+use crate::manifest::PartEntry;
+use crate::persist::Latest;
+
+/// What is known of a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// It is this training's, and its manifest is whole.
+    Whole,
+    /// It is this training's, as far as can be told, and damaged.
+    Damaged,
+    /// It is another training's, or of a newer format.
+    Theirs,
+}
+
+#[derive(Default)]
+pub(crate) struct Knowledge(Mutex<Facts>);
+
+#[derive(Default)]
+struct Facts {
+    latest: Option<Latest>,
+    /// The greatest number that was seen or given.
+    last: GenerationId,
+    known: BTreeMap<GenerationId, Known>,
+}
+
+impl Knowledge {
+    /// The generation that was verified or committed last.
+    pub(crate) fn latest(&self) -> Option<Latest> {
+        self.facts().latest.clone()
+    }
+
+    pub(crate) fn set_latest(&self, id: GenerationId, parts: Vec<PartEntry>) {
+        let mut facts = self.facts();
+        facts.latest = Some(Latest { id, parts });
+        facts.last = facts.last.max(id);
+        facts.known.insert(id, Known::Whole);
+    }
+
+    /// The greatest number that was ever seen or given, `number` among them.
+    pub(crate) fn last(&self, number: GenerationId) -> GenerationId {
+        let mut facts = self.facts();
+        facts.last = facts.last.max(number);
+        facts.last
+    }
+
+    pub(crate) fn known(&self, id: GenerationId) -> Option<Known> {
+        self.facts().known.get(&id).copied()
+    }
+
+    pub(crate) fn learn(&self, id: GenerationId, known: Known) {
+        self.facts().known.insert(id, known);
+    }
+
+    /// Forgets all but the numbers: the directory is another one now.
+    pub(crate) fn forget(&self) {
+        let mut facts = self.facts();
+        facts.latest = None;
+        facts.known.clear();
+    }
+
+    fn facts(&self) -> MutexGuard<'_, Facts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

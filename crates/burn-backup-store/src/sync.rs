@@ -1,0 +1,49 @@
+//! Making things durable, several at once: a disk takes many syncs in little more time than one.
+
+use std::io;
+use std::path::Path;
+
+use crate::fs::{Filesystem, WriteFile};
+use crate::threads::{self, Place};
+
+/// Something to be made durable.
+pub(crate) enum Sync<'a> {
+    /// A file that was just written. It is closed afterwards.
+    Written(Box<dyn WriteFile>),
+    /// A file that may have been written by somebody else.
+    File(&'a Path),
+    /// The names in a directory.
+    Dir(&'a Path),
+}
+
+/// Syncs all of these, in any order or at once. If any sync fails, gives the first that did: its
+/// place among them, and the error.
+pub(crate) fn together(
+    fs: &dyn Filesystem,
+    syncs: Vec<Sync<'_>>,
+) -> Result<(), (usize, io::Error)> {
+    let len = syncs.len();
+    let works = syncs.into_iter().enumerate().map(|(at, sync)| {
+        let place = match at + 1 == len {
+            true => Place::Here,
+            false => Place::Beside,
+        };
+        (place, || one(fs, sync))
+    });
+    let panicked = |_| Err(io::Error::other("the sync panicked"));
+    let outcomes = threads::at_once("backup-sync", works);
+    for (at, outcome) in outcomes.into_iter().enumerate() {
+        outcome
+            .unwrap_or_else(panicked)
+            .map_err(|error| (at, error))?;
+    }
+    Ok(())
+}
+
+fn one(fs: &dyn Filesystem, sync: Sync<'_>) -> io::Result<()> {
+    match sync {
+        Sync::Written(mut file) => file.sync(),
+        Sync::File(path) => fs.sync_file(path),
+        Sync::Dir(path) => fs.sync_dir(path),
+    }
+}

@@ -1,0 +1,45 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::threads::Seam;
+
+/// Changes how the store starts threads, until it is dropped: in calls that the test's own thread
+/// makes, and on the threads that these start.
+pub struct Threads {
+    seam: Arc<Seam>,
+    before: Option<Arc<Seam>>,
+}
+
+impl Threads {
+    /// The system refuses the threads for whose number, counted from 0, `refuses` is true.
+    pub fn refused(refuses: impl Fn(usize) -> bool + Send + Sync + 'static) -> Self {
+        Self::with(Box::new(refuses), false)
+    }
+
+    /// What would be done at once is done on one thread after the other, so that the calls come in
+    /// the same order each time.
+    pub fn in_turn() -> Self {
+        Self::with(Box::new(|_| false), true)
+    }
+
+    /// How many threads were asked for so far.
+    pub fn asked(&self) -> usize {
+        self.seam.asked.load(Ordering::Relaxed)
+    }
+
+    fn with(refuses: Box<dyn Fn(usize) -> bool + Send + Sync>, in_turn: bool) -> Self {
+        let seam = Arc::new(Seam {
+            asked: AtomicUsize::new(0),
+            refuses,
+            in_turn,
+        });
+        let before = Seam::replace(Some(seam.clone()));
+        Self { seam, before }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        Seam::replace(self.before.take());
+    }
+}
