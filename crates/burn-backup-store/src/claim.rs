@@ -49,10 +49,13 @@ fn lock(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn HeldLock>, Store
         std::process::id(),
         Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC"),
     );
-    match fs
-        .lock(&path, &owner)
-        .map_err(StoreError::io("lock", &path, UNCHANGED))?
-    {
+    let attempt = fs.lock(&path, &owner);
+    let attempt = attempt.map_err(|error| match error.kind() {
+        // It came between the look and the lock.
+        ErrorKind::InvalidInput => StoreError::Foreign { path: path.clone() },
+        _ => StoreError::io("lock", &path, UNCHANGED)(error),
+    });
+    match attempt? {
         LockAttempt::Held(guard) => Ok(guard),
         LockAttempt::Busy { owner } if owner.is_empty() => Err(StoreError::InUse {
             path: layout.root().to_path_buf(),

@@ -69,8 +69,8 @@ impl Staging<'_> {
         state: serde_json::Value,
         limit: u64,
     ) -> Result<Committed, StoreError> {
-        let dir = &self.store.dir;
-        let fs = dir.fs();
+        let store = self.store;
+        let (dir, fs) = (&store.dir, store.dir.fs());
         let identity = &self.store.identity;
         let manifest = Manifest {
             format: FORMAT_VERSION,
@@ -98,8 +98,10 @@ impl Staging<'_> {
 
         let layout = &dir.layout;
         let place = layout.generation(self.id);
-        let failed = StoreError::io("rename into place", &place, NOT_COMMITTED);
-        dir.rename(&self.dir, &place, failed)?;
+        dir.check()?;
+        // Whoever comes between has no staging directory of this name.
+        let renamed = fs.rename(&self.dir, &place);
+        renamed.map_err(StoreError::io("rename into place", &place, NOT_COMMITTED))?;
         self.store.knowledge.last(self.id);
         let parents = [layout.generations(), layout.root().to_path_buf()];
         let [new, old] = &parents;
@@ -138,5 +140,30 @@ impl Staging<'_> {
             let path = paths.get(at).unwrap_or(&self.dir);
             StoreError::io("sync", path, NOT_COMMITTED)(error)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{OpenOptions, Store, StoreError};
+
+    #[test]
+    fn a_manifest_that_no_start_could_read_is_refused_before_it_replaces_anything() {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path().join("backup");
+        let store = Store::open(&dir, OpenOptions::default()).unwrap();
+        let _ = store.stage().unwrap().commit(1.into()).unwrap();
+        let state = serde_json::Value::from("x".repeat(1000));
+        let error = store.stage().unwrap().commit_within(state, 1000);
+        let error = error.err().unwrap();
+        assert!(
+            matches!(error, StoreError::ManifestTooLong { .. }),
+            "{error}"
+        );
+        assert_eq!(
+            std::fs::read_dir(dir.join("generations")).unwrap().count(),
+            1
+        );
+        assert_eq!(store.newest().unwrap().unwrap().manifest().state, 1);
     }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::error::{StoreError, UNCHANGED};
+use crate::error::{StoreError, TAKEN_AWAY, UNCHANGED};
 use crate::fs::{Filesystem, HeldLock};
 use crate::layout::Layout;
 
@@ -43,13 +43,13 @@ impl Directory {
 
     /// Whether the directory at the path is known to be another one, or none.
     pub(crate) fn is_lost(&self) -> bool {
-        matches!(self.lock().is_current(), Ok(false))
+        matches!(self.lock().is_at(&self.layout.lock()), Ok(false))
     }
 
     /// An error if the directory at the path is not the one that was locked.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         let path = self.layout.lock();
-        match self.lock().is_current() {
+        match self.lock().is_at(&path) {
             Ok(true) => Ok(()),
             Ok(false) => Err(self.gone(None)),
             Err(error) => Err(StoreError::io("look at", &path, UNCHANGED)(error)),
@@ -63,7 +63,8 @@ impl Directory {
         }
     }
 
-    /// Renames something inside the directory. What was somebody else's after all goes back.
+    /// Takes something to a place that only this process would choose. What was somebody else's after
+    /// all goes back.
     pub(crate) fn rename(
         &self,
         from: &Path,
@@ -78,6 +79,19 @@ impl Directory {
             return Err(self.gone(None));
         }
         Ok(())
+    }
+
+    /// Removes the lock file, the last thing that says whose the directory is. Nobody else's is removed.
+    pub(crate) fn remove_lock(&self, away: &Path) -> Result<(), StoreError> {
+        let path = self.layout.lock();
+        let failed = |operation| StoreError::io(operation, &path, TAKEN_AWAY);
+        self.check()?;
+        self.fs.rename(&path, away).map_err(failed("take away"))?;
+        if matches!(self.lock().is_at(away), Ok(false)) {
+            let _ = self.fs.rename(away, &path);
+            return Err(self.gone(None));
+        }
+        self.fs.remove_file(away).map_err(failed("remove"))
     }
 
     /// Remembers what could not be removed.

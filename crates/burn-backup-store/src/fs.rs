@@ -83,9 +83,9 @@ pub trait Filesystem: Send + Sync + 'static {
 
 /// A lock that is held until this value is dropped.
 pub trait HeldLock: Send + Sync {
-    /// Whether the file that was locked is still the one at its path. Another process can lock the
-    /// path if it isn't.
-    fn is_current(&self) -> io::Result<bool>;
+    /// Whether the file that was locked is the one at `path`. If it is not at the path that was locked,
+    /// another process can lock that.
+    fn is_at(&self, path: &Path) -> io::Result<bool>;
 }
 
 /// A file being written.

@@ -50,6 +50,17 @@ impl Store {
         let source = match error {
             StoreError::Gone { source, .. } => source,
             StoreError::Io { source, .. } if self.dir.is_lost() => Some(source),
+            // It was said of what somebody else has put there.
+            StoreError::AnotherRun { .. }
+            | StoreError::AnotherSeed { .. }
+            | StoreError::NewerFormat { .. }
+            | StoreError::NoneLeft { .. }
+            | StoreError::Foreign { .. }
+            | StoreError::NotADirectory { .. }
+                if self.dir.is_lost() =>
+            {
+                None
+            }
             other => return other,
         };
         match self.present() {

@@ -97,6 +97,11 @@ fn free_place(dir: &Directory, what: Quarantined) -> Result<PathBuf, StoreError>
         Some(_) => return Err(StoreError::Foreign { path: quarantine }),
         None => {
             fs.create_dir(&quarantine).map_err(failed("create"))?;
+            if dir.is_lost() {
+                // It is in somebody else's directory, and was not there before.
+                let _ = fs.remove_dir(&quarantine);
+                return Err(dir.gone(None));
+            }
             sync(dir, layout.root())?;
         }
     }

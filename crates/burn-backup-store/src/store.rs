@@ -15,7 +15,7 @@ use crate::possession::IfGone;
 use crate::sync::{self, Sync};
 use crate::tolerant::Tolerant;
 use crate::verify::{Cutter, Generation, Uncut};
-use crate::{claim, discover, quarantine, remove, sweep, verify};
+use crate::{claim, discover, persist, quarantine, remove, sweep, verify};
 
 const LOG: &str = "burn_backup::discover";
 
@@ -148,6 +148,7 @@ impl Store {
                 Ok(generation) => {
                     log::debug!(target: LOG, "generation {id} is whole");
                     self.make_durable(&generation)?;
+                    self.dir.check()?;
                     let parts = generation.manifest().parts.clone();
                     self.knowledge.set_latest(id, parts);
                     quarantine::bound(&self.dir);
@@ -177,6 +178,8 @@ impl Store {
             return Err(error);
         }
         let quarantined = discover::quarantined(fs, layout)?;
+        // There is nothing to be found in a directory that is gone.
+        self.dir.check()?;
         let is_generation = |what: &_| matches!(what, Quarantined::Generation { .. });
         if quarantined.iter().any(|(what, _)| is_generation(what)) {
             return Err(StoreError::NoneLeft {
@@ -292,9 +295,7 @@ impl Store {
             return Err(error);
         }
         remove::file(dir, &layout.identity())?;
-        dir.check()?;
-        let lock = layout.lock();
-        fs.remove_file(&lock).map_err(failed("remove", &lock))?;
+        dir.remove_lock(&layout.staging("lock", persist::draw()?))?;
         fs.sync_dir(root).map_err(failed("sync", root))?;
         if fs.list(root).map_err(failed("list", root))?.is_empty() {
             // A mount point or a link can't be removed like this, and needn't be.

@@ -174,10 +174,10 @@ fn sealed_manifest(fs: &dyn Filesystem, path: &Path) -> io::Result<Result<String
             }));
         }
     };
-    Ok(match seal::unseal(&bytes) {
-        Ok(text) => Ok(text.to_owned()),
-        Err(_) => Err(Damage::ManifestChecksum),
-    })
+    if seal::unseal(&bytes).is_err() {
+        return Ok(Err(Damage::ManifestChecksum));
+    }
+    Ok(String::from_utf8(bytes).map_err(|_| Damage::ManifestChecksum))
 }
 
 /// Reads once more what can't be read, or has not the bytes that it should have: over a network,

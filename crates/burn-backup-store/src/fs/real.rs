@@ -1,6 +1,6 @@
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{Entry, EntryKind, Filesystem, HeldLock, LockAttempt, ReadFile, WriteFile};
 
@@ -108,8 +108,7 @@ impl Filesystem for RealFilesystem {
             // locked a file that no later process can find.
             if is_still_at(&file, path)? {
                 name_owner(&mut file, owner);
-                let path = path.to_path_buf();
-                return Ok(LockAttempt::Held(Box::new(Locked { file, path })));
+                return Ok(LockAttempt::Held(Box::new(Locked(file))));
             }
         }
     }
@@ -146,21 +145,18 @@ fn not_a_file() -> io::Error {
 
 /// A locked file. Closing it would not do to unlock it: a child process that was forked meanwhile
 /// has it open too, until it executes another program.
-struct Locked {
-    file: File,
-    path: PathBuf,
-}
+struct Locked(File);
 
 impl HeldLock for Locked {
-    fn is_current(&self) -> io::Result<bool> {
-        is_still_at(&self.file, &self.path)
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        is_still_at(&self.0, path)
     }
 }
 
 impl Drop for Locked {
     fn drop(&mut self) {
         // If this fails, the lock goes when the file is closed everywhere.
-        let _ = self.file.unlock();
+        let _ = self.0.unlock();
     }
 }
 
@@ -287,11 +283,7 @@ mod tests {
         file.lock().unwrap();
         // What a child has after the fork: the same open file.
         let childs = file.try_clone().unwrap();
-        let path_of = path.clone();
-        drop(Locked {
-            file,
-            path: path_of,
-        });
+        drop(Locked(file));
         let again = RealFilesystem.lock(&path, "the next").unwrap();
         assert!(matches!(again, LockAttempt::Held(_)));
         drop(childs);

@@ -221,7 +221,6 @@ impl Filesystem for FaultyFilesystem {
         Ok(match attempt {
             LockAttempt::Held(lock) => LockAttempt::Held(Box::new(FaultyLock {
                 lock,
-                path: path.to_path_buf(),
                 filesystem: self.clone(),
             })),
             busy => busy,
@@ -231,14 +230,13 @@ impl Filesystem for FaultyFilesystem {
 
 struct FaultyLock {
     lock: Box<dyn HeldLock>,
-    path: PathBuf,
     filesystem: FaultyFilesystem,
 }
 
 impl HeldLock for FaultyLock {
-    fn is_current(&self) -> io::Result<bool> {
-        self.filesystem.ask(Operation::CheckLock, &self.path)?;
-        self.lock.is_current()
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        self.filesystem.ask(Operation::CheckLock, path)?;
+        self.lock.is_at(path)
     }
 }
 

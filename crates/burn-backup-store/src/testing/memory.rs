@@ -415,7 +415,6 @@ impl Filesystem for MemoryFilesystem {
         disk.make(Change::Write { file, contents });
         Ok(LockAttempt::Held(Box::new(Locked {
             filesystem: self.clone(),
-            path: path.to_path_buf(),
             file,
         })))
     }
@@ -431,13 +430,12 @@ fn kind(body: &Body) -> EntryKind {
 
 struct Locked {
     filesystem: MemoryFilesystem,
-    path: PathBuf,
     file: Inode,
 }
 
 impl HeldLock for Locked {
-    fn is_current(&self) -> io::Result<bool> {
-        Ok(self.filesystem.disk().find(&self.path).ok() == Some(self.file))
+    fn is_at(&self, path: &Path) -> io::Result<bool> {
+        Ok(self.filesystem.disk().find(path).ok() == Some(self.file))
     }
 }
 

@@ -1,5 +1,8 @@
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::process::Command;
+use std::sync::{Arc, Mutex, Once};
 
 use burn_backup_store::{
     Committed, Filesystem, Generation, OpenOptions, PartDigest, Staging, Store, StoreError,
@@ -155,4 +158,83 @@ pub fn inode(path: impl AsRef<Path>) -> (u64, u64) {
 
     let metadata = std::fs::symlink_metadata(path).unwrap();
     (metadata.ino(), metadata.nlink())
+}
+
+/// Every file and directory below `dir`, with a hash of the files' contents. The lock file's are of no
+/// value.
+pub fn tree(dir: impl AsRef<Path>) -> BTreeMap<PathBuf, u64> {
+    let mut tree = BTreeMap::new();
+    let mut open = vec![dir.as_ref().to_path_buf()];
+    while let Some(dir) = open.pop() {
+        for name in names(&dir) {
+            let path = dir.join(&name);
+            let contents = match path.is_dir() {
+                true => 0,
+                false if name == "lock" => 0,
+                false => BuildHasherDefault::<DefaultHasher>::default()
+                    .hash_one(std::fs::read(&path).unwrap()),
+            };
+            if path.is_dir() {
+                open.push(path.clone());
+            }
+            tree.insert(path, contents);
+        }
+    }
+    tree
+}
+
+/// The warnings and errors that were logged so far and name `path`.
+pub fn warnings(path: &Path) -> Vec<String> {
+    let path = path.display().to_string();
+    let logged = LOGGED.lock().unwrap();
+    let about = logged.iter().filter(|line| line.contains(&path));
+    about.cloned().collect()
+}
+
+/// Has warnings collected from now on.
+pub fn collect_warnings() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::set_logger(&Collector).unwrap();
+        log::set_max_level(log::LevelFilter::Warn);
+    });
+}
+
+static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+struct Collector;
+
+impl log::Log for Collector {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        LOGGED.lock().unwrap().push(record.args().to_string());
+    }
+
+    fn flush(&self) {}
+}
+
+const CHILD: &str = "BURN_BACKUP_STORE_TEST_CHILD";
+
+/// Runs `body` in a process of its own, which a shell starts after `setup`, in the directory `dir`.
+/// `test` is the whole name of the test that calls this.
+pub fn in_a_process(test: &str, setup: &str, dir: &Path, body: impl FnOnce()) {
+    if std::env::var_os(CHILD).is_some() {
+        return body();
+    }
+    let program = std::env::current_exe().unwrap();
+    let status = Command::new("sh")
+        .args([
+            "-c",
+            &format!("{setup}; exec \"$0\" --exact \"$1\""),
+            program.to_str().unwrap(),
+            test,
+        ])
+        .current_dir(dir)
+        .env(CHILD, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{status}");
 }
