@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn_backup_store::testing::{
     Failure, Fault, FaultyFilesystem, Image, MemoryFilesystem, Node, Operation, Threads, report,
 };
-use burn_backup_store::{Committed, Store, StoreError};
+use burn_backup_store::{Committed, Filesystem as _, Generation, Store, StoreError};
 
 use crate::support::{DIR, is_whole, open_on, save};
 
@@ -49,6 +49,8 @@ const ALL: [Process; 6] = [
 enum Claim {
     Saving(u64),
     Saved(u64),
+    /// It was given to a training, which relies on it from then on.
+    Restored(u64),
     Removing,
     Removed,
 }
@@ -60,6 +62,20 @@ enum Found {
     Nothing,
     /// There were generations, and all are damaged.
     NoneLeft,
+}
+
+/// What was found, if it was found whole; a mix counts as an error of the test.
+fn found(newest: Result<Option<Generation>, StoreError>) -> Result<Found, StoreError> {
+    match newest {
+        Ok(Some(mut generation)) => {
+            let number = generation.manifest().state["number"].as_u64();
+            assert!(is_whole(&mut generation), "generation {number:?} is a mix");
+            Ok(Found::Generation(number.unwrap_or_default()))
+        }
+        Ok(None) => Ok(Found::Nothing),
+        Err(StoreError::NoneLeft { .. }) => Ok(Found::NoneLeft),
+        Err(error) => Err(error),
+    }
 }
 
 /// What may be found after a power cut.
@@ -82,7 +98,7 @@ impl Legal {
         };
         match claim {
             Claim::Saving(number) => self.being_saved.push(number),
-            Claim::Saved(number) => return settled(Some(number)),
+            Claim::Saved(number) | Claim::Restored(number) => return settled(Some(number)),
             Claim::Removing => self.may_be_gone = true,
             Claim::Removed => return settled(None),
         }
@@ -209,21 +225,16 @@ impl Story {
         let store = open_on(disk)?;
         match process {
             Process::Open => {}
-            Process::Restore => match store.newest() {
-                Ok(_) | Err(StoreError::NoneLeft { .. }) => {}
-                Err(error) => return Err(error),
-            },
+            Process::Restore => drop(self.restore(&store)?),
             Process::Save => drop(self.save(&store)?),
             Process::SaveAndPrune => {
                 let committed = self.save(&store)?;
                 store.prune(&committed, 1)?;
             }
             Process::RestoreAndSave | Process::RestoreAndSaveTwice => {
-                match store.newest() {
-                    Ok(_) => {}
+                if self.restore(&store)? == Found::NoneLeft {
                     // It does not begin.
-                    Err(StoreError::NoneLeft { .. }) => return Ok(()),
-                    Err(error) => return Err(error),
+                    return Ok(());
                 }
                 let mut committed = self.save(&store)?;
                 if process == Process::RestoreAndSaveTwice {
@@ -238,6 +249,14 @@ impl Story {
             }
         }
         Ok(())
+    }
+
+    fn restore(&mut self, store: &Store) -> Result<Found, StoreError> {
+        let found = found(store.newest())?;
+        if let Found::Generation(number) = found {
+            self.claim(Claim::Restored(number));
+        }
+        Ok(found)
     }
 
     fn save(&mut self, store: &Store) -> Result<Committed, StoreError> {
@@ -309,9 +328,9 @@ impl Checker {
                 }
                 self.images += 1;
                 let failed = |what| format!("after {cut} changes: {what}; on {}", paths(&image));
-                let disk = look(&image, &legal, &story.start).map_err(failed)?;
+                let looked = look(&image, &legal, &story.start).map_err(failed)?;
                 if self.images.is_multiple_of(self.cut_again_every) {
-                    self.check_again(&disk, &legal, &story.start)
+                    self.check_again(&looked, &legal, &story.start)
                         .map_err(failed)?;
                 }
             }
@@ -320,14 +339,17 @@ impl Checker {
     }
 
     /// The process that found `legal` on the disk is cut off as well.
-    fn check_again(
-        &mut self,
-        disk: &MemoryFilesystem,
-        legal: &Legal,
-        start: &Start,
-    ) -> Result<(), String> {
-        for cut in 0..=disk.changes() {
-            for image in disk.power_cuts(cut, IMAGES_PER_CUT) {
+    fn check_again(&mut self, looked: &Looked, legal: &Legal, start: &Start) -> Result<(), String> {
+        let restored = match looked.found {
+            Found::Generation(number) => legal.clone().after(Claim::Restored(number)),
+            Found::Nothing | Found::NoneLeft => legal.clone(),
+        };
+        for cut in 0..=looked.disk.changes() {
+            let legal = match cut < looked.restored_after {
+                true => legal,
+                false => &restored,
+            };
+            for image in looked.disk.power_cuts(cut, IMAGES_PER_CUT) {
                 self.cut_again += 1;
                 look(&image, legal, start).map_err(|what| format!("cut again: {what}"))?;
             }
@@ -355,26 +377,23 @@ fn paths(image: &Image) -> String {
     entries.collect::<Vec<_>>().join(", ")
 }
 
-/// Restores from an image, and says what is wrong with what is found. Gives the disk as it is after
-/// the restore.
-fn look(image: &Image, legal: &Legal, start: &Start) -> Result<MemoryFilesystem, String> {
+/// A disk after a restore.
+struct Looked {
+    disk: MemoryFilesystem,
+    found: Found,
+    /// After how many changes it was given out.
+    restored_after: usize,
+}
+
+/// Restores from an image, and says what is wrong with what is found.
+fn look(image: &Image, legal: &Legal, start: &Start) -> Result<Looked, String> {
     let in_words = |error: StoreError| error.to_string();
     // Thousands of them: threads would take most of the time.
     let _without = Threads::refused(|_| true);
     let disk = MemoryFilesystem::holding(image);
     let store = open_on(disk.clone()).map_err(in_words)?;
-    let found = match store.newest() {
-        Ok(Some(mut generation)) => {
-            let number = generation.manifest().state["number"].as_u64();
-            if !is_whole(&mut generation) {
-                return Err(format!("generation {number:?} is a mix"));
-            }
-            Found::Generation(number.unwrap_or_default())
-        }
-        Ok(None) => Found::Nothing,
-        Err(StoreError::NoneLeft { .. }) => Found::NoneLeft,
-        Err(error) => return Err(in_words(error)),
-    };
+    let found = found(store.newest()).map_err(in_words)?;
+    let restored_after = disk.changes();
     if !legal.allows(found) {
         return Err(format!("{found:?} was found, legal is {legal:?}"));
     }
@@ -388,8 +407,13 @@ fn look(image: &Image, legal: &Legal, start: &Start) -> Result<MemoryFilesystem,
         }
     }
     drop(store);
+    let looked = Looked {
+        disk,
+        found,
+        restored_after,
+    };
     if found == Found::NoneLeft {
-        return Ok(disk);
+        return Ok(looked);
     }
 
     // It goes on from here as ever.
@@ -406,7 +430,7 @@ fn look(image: &Image, legal: &Legal, start: &Start) -> Result<MemoryFilesystem,
         let number = generation.manifest().state["number"].as_u64();
         (number, is_whole(&mut generation))
     }) {
-        Some((Some(99), true)) => Ok(disk),
+        Some((Some(99), true)) => Ok(looked),
         other => Err(format!("{other:?} was found after the next save")),
     }
 }
@@ -577,4 +601,92 @@ fn name(path: &Path) -> String {
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned()
+}
+
+#[test]
+fn what_was_restored_stays_though_its_commit_was_cut_short() {
+    let start = Start::with_generations(1);
+    let mut stories = 0;
+    for at in 1.. {
+        let mut story = Story::new(&start);
+        // Killed, possibly between the rename of its commit and the syncs after it.
+        let calls = story.run_failing(Process::Save, Failure::Dead, at);
+        if calls < at {
+            break;
+        }
+        story.run(Process::Restore, |_, _| false).unwrap();
+        // From here on nothing more is written.
+        let (restored_after, claim) = *story.claims.last().unwrap();
+        let Claim::Restored(number) = claim else {
+            panic!("{claim:?}");
+        };
+        for cut in restored_after..=story.disk.changes() {
+            for image in story.disk.power_cuts(cut, 1000) {
+                let store = open_on(MemoryFilesystem::holding(&image)).unwrap();
+                let found = found(store.newest()).unwrap();
+                assert_eq!(found, Found::Generation(number), "killed in call {at}");
+            }
+        }
+        stories += 1;
+    }
+    assert!(stories > 30, "{stories}");
+}
+
+#[test]
+fn a_copy_that_nobody_synced_is_durable_once_it_is_restored() {
+    let copied = Start::with_generations(1).image;
+    let disk = MemoryFilesystem::default();
+    for (path, node) in &copied {
+        match node {
+            Node::File(contents) => {
+                let mut file = disk.create_file(path).unwrap();
+                std::io::Write::write_all(&mut file, contents).unwrap();
+            }
+            _ => disk.create_dir(path).unwrap(),
+        }
+    }
+    let store = open_on(disk.clone()).unwrap();
+    assert_eq!(found(store.newest()).unwrap(), Found::Generation(1));
+    let restored_after = disk.changes();
+    drop(store);
+    let images = disk.power_cuts(restored_after, 1000);
+    for image in images {
+        let store = open_on(MemoryFilesystem::holding(&image)).unwrap();
+        assert_eq!(found(store.newest()).unwrap(), Found::Generation(1));
+    }
+}
+
+/// A directory that goes while its training runs, and is made again by the next save.
+#[test]
+fn cut_off_after_the_directory_was_moved_away_and_made_again() {
+    let mut checker = Checker::default();
+    let mut start = Start::with_generations(2);
+    start.newest = None;
+    let dir = Path::new(DIR);
+    for next in [
+        None,
+        Some(Process::Restore),
+        Some(Process::RestoreAndSave),
+        Some(Process::Finish),
+    ] {
+        let mut story = Story::new(&start);
+        let store = open_on(story.disk.clone()).unwrap();
+        assert!(story.restore(&store).is_ok());
+        story.disk.rename(dir, Path::new("away")).unwrap();
+        story.disk.sync_dir(Path::new("")).unwrap();
+        story.claims.clear();
+        let from = story.disk.changes();
+        for _ in 1..=2 {
+            let committed = story.save(&store).unwrap();
+            store.prune(&committed, 1).unwrap();
+        }
+        drop(store);
+        if let Some(next) = next {
+            story.run(next, |_, _| false).unwrap();
+        }
+        if let Err(what) = checker.check_from(from, &story) {
+            panic!("{next:?}: {what}");
+        }
+    }
+    checker.report("a directory made again");
 }
