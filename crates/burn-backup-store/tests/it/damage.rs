@@ -6,7 +6,7 @@ use burn_backup_store::{OpenOptions, Store, StoreError};
 use peak_alloc::PeakAlloc;
 use serde_json::{Map, Value, json};
 
-use crate::support::{DIR, Scratch, assert_is, frozen_bytes, names, open_on, save};
+use crate::support::{DIR, Scratch, assert_is, frozen_bytes, names, open_on, save, tree};
 
 /// Damages the newest of two generations, and expects the one before and the reason.
 #[track_caller]
@@ -471,4 +471,215 @@ fn memory_stays_bounded_whatever_length_a_file_has_or_claims() {
     // Other tests run meanwhile.
     let peak = MEMORY.peak_usage() as u64;
     assert!(peak < HUGE / 1024, "{peak} bytes");
+}
+
+#[test]
+fn another_seed_than_the_directorys_is_refused_and_nothing_is_changed() {
+    let scratch = Scratch::new().with_generations(2);
+    let identity = scratch.root().join("burn-backup.json");
+    let seed = scratch.open().identity().run_seed;
+    let run_seed = seed.wrapping_add(1);
+    reseal(&identity, |document| {
+        document.insert("run_seed".to_owned(), json!(run_seed));
+    });
+    let before = tree(scratch.root());
+    let store = scratch.open();
+    let error = store.newest().err().unwrap();
+    assert!(matches!(error, StoreError::AnotherSeed { .. }), "{error}");
+    assert!(error.to_string().contains(&seed.to_string()), "{error}");
+    drop(store);
+    assert_eq!(tree(scratch.root()), before);
+    // What it says to do.
+    fs::remove_file(&identity).unwrap();
+    let store = scratch.open();
+    assert_eq!(store.identity().run_seed, seed);
+    assert_is(store.newest().unwrap(), 2);
+}
+
+#[test]
+fn what_a_newer_program_wrote_is_refused_before_anything_is_changed() {
+    let newer = |path: &Path| {
+        reseal(path, |document| {
+            document.insert("format".to_owned(), json!(9));
+        });
+    };
+    type Prepare<'a> = &'a dyn Fn(&Scratch);
+    let cases: [(&str, Prepare<'_>); 4] = [
+        ("the directory", &|scratch| {
+            newer(&scratch.root().join("burn-backup.json"));
+        }),
+        ("the newest generation", &|scratch| {
+            newer(&scratch.generation(3).join("manifest.json"));
+        }),
+        ("the directory, before its first generation", &|scratch| {
+            newer(&scratch.root().join("burn-backup.json"));
+            fs::remove_dir_all(scratch.root().join("generations")).unwrap();
+        }),
+        (
+            "the one that would be next, with the newest damaged",
+            &|scratch| {
+                edit(&scratch.generation(3).join("model.bpk"), |bytes| {
+                    bytes[17] ^= 1
+                });
+                newer(&scratch.generation(2).join("manifest.json"));
+            },
+        ),
+    ];
+    for (what, prepare) in cases {
+        let scratch = Scratch::new().with_generations(3);
+        prepare(&scratch);
+        // What a killed process left, of a save and of a removal.
+        for left in [
+            ".staging-00000004-0123456789abcdef",
+            ".staging-removed-generations+00000001-0123456789abcdef",
+        ] {
+            // At the last of the cases, the directory may be opened.
+            if what.starts_with("the one") {
+                continue;
+            }
+            let left = scratch.root().join(left);
+            fs::create_dir(&left).unwrap();
+            fs::write(left.join("model.bpk"), b"half").unwrap();
+        }
+        let before = tree(scratch.root());
+        let opened = Store::open(scratch.root(), OpenOptions::default());
+        let error = opened.and_then(|store| store.newest()).err().unwrap();
+        assert!(matches!(error, StoreError::NewerFormat { .. }), "{error}");
+        assert_eq!(tree(scratch.root()), before, "{what}");
+    }
+}
+
+#[test]
+fn other_refusals_change_nothing_either() {
+    let scratch = Scratch::new().with_generations(1);
+    let left = scratch.root().join(".staging-00000004-0123456789abcdef");
+    fs::create_dir(&left).unwrap();
+    let seed = scratch.open().identity().run_seed;
+    fs::create_dir(&left).unwrap();
+    let before = tree(scratch.root());
+    let options = OpenOptions::default().run_seed(Some(seed.wrapping_add(1)));
+    let error = Store::open(scratch.root(), options).err().unwrap();
+    assert!(matches!(error, StoreError::SeedMismatch { .. }), "{error}");
+    assert_eq!(tree(scratch.root()), before);
+}
+
+#[test]
+fn a_directory_with_an_absurd_number_hides_no_generation() {
+    for number in [
+        1_000_000_000_000_u64,
+        999_999_999_999_999,
+        1_000_000_000_000_000,
+    ] {
+        for is_empty in [true, false] {
+            let scratch = Scratch::new().with_generations(2);
+            let strange = scratch.generation(number);
+            fs::create_dir(&strange).unwrap();
+            if !is_empty {
+                fs::copy(
+                    scratch.generation(1).join("manifest.json"),
+                    strange.join("manifest.json"),
+                )
+                .unwrap();
+            }
+            // Without a read, with it in its place; with one, with it in quarantine.
+            for saved in 3..=6 {
+                let store = scratch.open();
+                if saved > 4 {
+                    assert_is(store.newest().unwrap(), saved - 1);
+                }
+                let committed = save(&store, saved).unwrap();
+                store.prune(&committed, 1).unwrap();
+                let id = committed.id().number();
+                assert!(id <= number.min(1_000_000_000_001) + 10, "{id}");
+                assert_is(store.newest().unwrap(), saved);
+            }
+            // Moved to the quarantine, or pruned like any that is damaged.
+            assert!(!strange.exists(), "{number}");
+        }
+    }
+}
+
+#[test]
+fn numbers_go_on_to_the_greatest_and_then_say_so() {
+    const GREATEST: u64 = 1_000_000_000_000_000;
+    let scratch = Scratch::new().with_generations(1);
+    // Only this training's own manifest makes such a number count.
+    fs::rename(scratch.generation(1), scratch.generation(GREATEST - 1)).unwrap();
+    reseal(
+        &scratch.generation(GREATEST - 1).join("manifest.json"),
+        |document| {
+            document.insert("generation".to_owned(), json!(GREATEST - 1));
+        },
+    );
+    let store = scratch.open();
+    assert_is(store.newest().unwrap(), 1);
+    let committed = save(&store, 2).unwrap();
+    assert_eq!(committed.id().number(), GREATEST);
+    assert_is(store.newest().unwrap(), 2);
+    let error = save(&store, 3).unwrap_err();
+    assert!(matches!(error, StoreError::NumbersUsedUp { .. }), "{error}");
+    drop(store);
+    assert_is(scratch.open().newest().unwrap(), 2);
+}
+
+#[test]
+fn a_manifest_of_very_many_parts_is_damage_and_does_not_hold_the_start_up() {
+    let scratch = Scratch::new().with_generations(2);
+    reseal(&scratch.generation(2).join("manifest.json"), |document| {
+        let part = document["parts"][0].clone();
+        let parts = (0..200_000).map(|number| {
+            let mut part = part.clone();
+            part["name"] = json!(format!("part-{number}"));
+            part["file"] = json!(format!("part-{number}.bpk"));
+            part
+        });
+        document["parts"] = parts.collect();
+    });
+    assert_is(scratch.open().newest().unwrap(), 1);
+    let reason = fs::read_to_string(scratch.quarantined(2).join("reason.txt")).unwrap();
+    assert!(reason.contains("it names 200000 parts"), "{reason}");
+}
+
+#[test]
+fn no_more_parts_are_staged_than_can_be_read() {
+    let disk = MemoryFilesystem::default();
+    let store = open_on(disk).unwrap();
+    let mut staging = store.stage().unwrap();
+    let mut staged = 0;
+    let error = loop {
+        match staging.part(&format!("part-{staged}")) {
+            Ok(part) => part.finish().unwrap(),
+            Err(error) => break error,
+        }
+        staged += 1;
+    };
+    assert!(matches!(error, StoreError::TooManyParts { .. }), "{error}");
+    let _ = staging.commit(json!({})).unwrap();
+    let newest = store.newest().unwrap().unwrap();
+    assert_eq!(newest.manifest().parts.len(), staged);
+}
+
+#[test]
+fn who_is_to_delete_the_directory_is_told_when() {
+    let scratch = Scratch::new().with_generations(1);
+    fs::write(scratch.generation(1).join("model.bpk"), b"").unwrap();
+    let none_left = scratch.open().newest().err().unwrap();
+    let other = Scratch::new().with_generations(1);
+    fs::rename(other.generation(1), scratch.generation(1)).unwrap();
+    let another_run = scratch.open().newest().err().unwrap();
+    let other = Scratch::new().with_generations(1);
+    let seed = other.open().identity().run_seed;
+    let options = OpenOptions::default().run_seed(Some(seed.wrapping_add(1)));
+    let seeds = Store::open(other.root(), options).err().unwrap();
+    reseal(&other.root().join("burn-backup.json"), |document| {
+        document.insert("format".to_owned(), json!(9));
+    });
+    let newer = Store::open(other.root(), OpenOptions::default())
+        .err()
+        .unwrap();
+    for error in [none_left, another_run, seeds, newer] {
+        let said = error.to_string();
+        assert!(said.contains("delete the backup directory"), "{said}");
+        assert!(said.contains("when no training uses it"), "{said}");
+    }
 }

@@ -1,6 +1,6 @@
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use burn_backup_store::testing::{Failure, FaultyFilesystem, Operation, report};
@@ -388,5 +388,173 @@ fn a_directory_that_cannot_be_written_is_an_error() {
             }
         ),
         "{error}"
+    );
+}
+
+/// Opens the directory so that the calls that `fails` names fail as long as the switch is on.
+fn open_with_switch(
+    scratch: &Scratch,
+    fails: impl Fn(Operation, &Path) -> bool + Send + Sync + 'static,
+) -> (Store, Arc<AtomicBool>) {
+    let switch = Arc::new(AtomicBool::new(false));
+    let is_on = switch.clone();
+    let store = open_faulty(scratch, io::ErrorKind::Other, move |operation, path| {
+        is_on.load(Ordering::Relaxed) && fails(operation, path)
+    });
+    (store, switch)
+}
+
+/// Whether a path is that of something that is being removed, or in it.
+fn is_being_removed(path: &Path) -> bool {
+    path.iter()
+        .any(|name| name.to_string_lossy().starts_with(".staging-removed"))
+}
+
+#[test]
+fn what_could_not_be_removed_is_removed_at_the_next_prune() {
+    for failing in [
+        Operation::RemoveFile,
+        Operation::RemoveDir,
+        Operation::List,
+        Operation::Rename,
+    ] {
+        let scratch = Scratch::new().with_generations(3);
+        let (store, switch) = open_with_switch(&scratch, move |operation, path| {
+            operation == failing && is_being_removed(path)
+        });
+        let committed = save(&store, 4).unwrap();
+        switch.store(true, Ordering::Relaxed);
+        let error = store.prune(&committed, 1).unwrap_err();
+        assert!(
+            error.to_string().contains("after the next backup"),
+            "{error}"
+        );
+        assert_is(store.newest().unwrap(), 4);
+        // Still failing.
+        assert!(store.prune(&committed, 1).is_err());
+        switch.store(false, Ordering::Relaxed);
+        let committed = save(&store, 5).unwrap();
+        store.prune(&committed, 1).unwrap();
+        assert_eq!(
+            names(scratch.root()),
+            ["burn-backup.json", "generations", "lock"],
+            "{failing:?}"
+        );
+        assert_eq!(names(scratch.root().join("generations")), ["00000005"]);
+        assert_is(store.newest().unwrap(), 5);
+    }
+}
+
+#[test]
+fn a_generation_that_cannot_be_removed_does_not_keep_the_others() {
+    for failing in [Operation::Rename, Operation::RemoveFile] {
+        let scratch = Scratch::new().with_generations(4);
+        let (store, switch) = open_with_switch(&scratch, move |operation, path| {
+            let is_oldest = path.iter().any(|name| {
+                name.to_string_lossy()
+                    .starts_with(".staging-removed-generations+00000001")
+            });
+            operation == failing && is_oldest
+        });
+        let committed = save(&store, 5).unwrap();
+        switch.store(true, Ordering::Relaxed);
+        assert!(store.prune(&committed, 1).is_err());
+        for number in 2..=4 {
+            assert!(
+                !scratch.generation(number).exists(),
+                "{failing:?}: {number}"
+            );
+        }
+        assert_is(store.newest().unwrap(), 5);
+    }
+}
+
+#[test]
+fn a_dropped_generation_that_could_not_be_removed_is_removed_at_the_next_prune() {
+    let scratch = Scratch::new();
+    let (store, switch) = open_with_switch(&scratch, |operation, path| {
+        let is_staged = path.iter().any(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with(".staging-0")
+        });
+        matches!(operation, Operation::RemoveFile | Operation::SyncFile) && is_staged
+    });
+    let _ = save(&store, 1).unwrap();
+    switch.store(true, Ordering::Relaxed);
+    for _ in 1..=3 {
+        assert!(save(&store, 2).is_err());
+    }
+    assert_eq!(names(scratch.root()).len(), 6, "three are left");
+    switch.store(false, Ordering::Relaxed);
+    let committed = save(&store, 3).unwrap();
+    store.prune(&committed, 1).unwrap();
+    assert_eq!(
+        names(scratch.root()),
+        ["burn-backup.json", "generations", "lock"]
+    );
+}
+
+#[test]
+fn the_sweep_goes_on_past_what_it_cannot_remove() {
+    let scratch = Scratch::new().with_generations(1);
+    let left = |nonce: u64| {
+        scratch
+            .root()
+            .join(format!(".staging-00000002-{nonce:016x}"))
+    };
+    for nonce in 1..=5 {
+        std::fs::create_dir(left(nonce)).unwrap();
+        for part in ["model.bpk", "optimizer.bpk"] {
+            std::fs::write(left(nonce).join(part), b"half").unwrap();
+        }
+    }
+    let stuck = left(3).join("model.bpk");
+    let stuck_there = stuck.clone();
+    let store = open_faulty(&scratch, io::ErrorKind::Other, move |operation, path| {
+        operation == Operation::RemoveFile && path == stuck_there
+    });
+    assert_is(store.newest().unwrap(), 1);
+    for nonce in [1, 2, 4, 5] {
+        assert!(!left(nonce).exists(), "{nonce}");
+    }
+    assert_eq!(names(left(3)), ["model.bpk"], "the rest of it is removed");
+    drop(store);
+    // As at the end of a training, but nothing that is known can't be removed then.
+    scratch.open().remove().unwrap();
+    assert!(!scratch.root().exists());
+}
+
+#[test]
+fn a_damaged_generation_that_stays_in_its_place_takes_no_whole_ones() {
+    let scratch = Scratch::new().with_generations(3);
+    std::fs::write(scratch.generation(3).join("model.bpk"), b"").unwrap();
+    let store = open_faulty(&scratch, io::ErrorKind::StorageFull, |operation, path| {
+        operation == Operation::CreateDir && path.ends_with("quarantine")
+    });
+    assert_is(store.newest().unwrap(), 2);
+    let in_place = || names(scratch.root().join("generations"));
+    let committed = save(&store, 4).unwrap();
+    store.prune(&committed, 2).unwrap();
+    assert_eq!(in_place(), ["00000002", "00000003", "00000004"]);
+    // Once all that are kept are newer, it is of no use.
+    let committed = save(&store, 5).unwrap();
+    store.prune(&committed, 2).unwrap();
+    assert_eq!(in_place(), ["00000004", "00000005"]);
+}
+
+#[test]
+fn a_generation_without_a_readable_manifest_takes_no_whole_ones() {
+    let scratch = Scratch::new().with_generations(3);
+    let store = scratch.open();
+    assert_is(store.newest().unwrap(), 3);
+    std::fs::write(scratch.generation(3).join("manifest.json"), b"damaged").unwrap();
+    drop(store);
+    // The program doesn't read before it saves.
+    let store = scratch.open();
+    let committed = save(&store, 4).unwrap();
+    store.prune(&committed, 2).unwrap();
+    assert_eq!(
+        names(scratch.root().join("generations")),
+        ["00000002", "00000003", "00000004"]
     );
 }
