@@ -45,7 +45,11 @@ pub fn manifest(data: &[u8]) {
             }
         }
         // The document says so.
-        Err(StoreError::NewerFormat { .. } | StoreError::AnotherRun { .. }) => {}
+        Err(
+            StoreError::NewerFormat { .. }
+            | StoreError::AnotherRun { .. }
+            | StoreError::AnotherSeed { .. },
+        ) => {}
         Err(error) => panic!("{error}"),
     }
 }

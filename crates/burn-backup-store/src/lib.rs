@@ -52,6 +52,7 @@
 
 mod claim;
 mod commit;
+mod deletion;
 mod directory;
 mod discover;
 mod error;
@@ -61,6 +62,7 @@ mod identity;
 mod knowledge;
 mod layout;
 mod manifest;
+mod newest;
 mod persist;
 mod possession;
 mod prune;

@@ -60,7 +60,8 @@ impl Store {
         keep: usize,
     ) -> Result<Vec<GenerationId>, StoreError> {
         self.possess(IfGone::Fail)?;
-        let mut failures = sweep::leftovers(&self.dir);
+        sweep::leftovers(&self.dir);
+        let mut failures = Vec::new();
         let (mut whole, mut damaged) = (Vec::new(), Vec::new());
         for id in discover::generations(self.dir.fs(), &self.dir.layout)? {
             match self.know(id) {
@@ -140,7 +141,9 @@ mod tests {
 
     #[test]
     fn damaged_ones_take_nobodys_place() {
-        let table: &[(&[u64], &[u64], usize, &[u64])] = &[
+        /// Whole and damaged ones, how many to keep, and which go.
+        type Row = (&'static [u64], &'static [u64], usize, &'static [u64]);
+        let table: &[Row] = &[
             (&[6, 4], &[5], 2, &[]),
             (&[7, 6, 4], &[5], 2, &[5, 4]),
             (&[7], &[5, 6], 1, &[6, 5]),

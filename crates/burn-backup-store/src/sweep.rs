@@ -26,10 +26,11 @@ pub(crate) fn staging(dir: &Directory) -> Vec<StoreError> {
     .collect()
 }
 
-/// Tries once more to remove what this process could not remove before.
-pub(crate) fn leftovers(dir: &Directory) -> Vec<StoreError> {
-    let left = dir.take_leftovers();
-    left.iter()
-        .filter_map(|path| remove::finish(dir, path).err())
-        .collect()
+/// Tries once more to remove what this process could not remove before. That was said then.
+pub(crate) fn leftovers(dir: &Directory) {
+    for path in dir.take_leftovers() {
+        if let Err(error) = remove::finish(dir, &path) {
+            log::debug!(target: LOG, "still there: {}", error.with_cause());
+        }
+    }
 }

@@ -1,0 +1,88 @@
+//! The end of a training: its backup is deleted, and nothing else.
+
+use std::path::Path;
+
+use crate::error::{StoreError, TAKEN_AWAY};
+use crate::knowledge::Known;
+use crate::possession::IfGone;
+use crate::store::Store;
+use crate::{discover, persist, remove, sweep, verify};
+
+const LOG: &str = "burn_backup::prune";
+
+impl Store {
+    /// Deletes the backup: everything that this crate wrote, and the directory if nothing else is
+    /// in it. The generations go in one atomic step. If the directory is gone and nobody else has begun
+    /// at its path, there is nothing to delete.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if a call fails. Before the atomic step every generation is as it was;
+    /// after it, what is left is removed by the next call or counts as empty at the next open.
+    /// [`StoreError::TakenOver`] if the path is somebody else's now, and [`StoreError::AnotherRun`] if
+    /// a generation in the directory is; nothing is removed then.
+    pub fn remove(self) -> Result<(), StoreError> {
+        let root = self.dir.layout.root();
+        match self
+            .remove_unexplained()
+            .map_err(|error| self.explain(error))
+        {
+            Err(StoreError::Gone { .. }) => {
+                log::warn!(
+                    target: LOG,
+                    "the backup in '{}' can't be deleted: its directory was removed or renamed while                      the training ran", root.display(),
+                );
+                Ok(())
+            }
+            removed => removed,
+        }
+    }
+
+    fn remove_unexplained(&self) -> Result<(), StoreError> {
+        self.possess(IfGone::Fail)?;
+        let (dir, fs, layout) = (&self.dir, self.dir.fs(), &self.dir.layout);
+        let root = layout.root();
+        let failed = |operation, at: &Path| StoreError::io(operation, at, TAKEN_AWAY);
+        self.refuse_another_run()?;
+        log::debug!(target: LOG, "removing the backup in '{}'", root.display());
+
+        // The quarantine first: with it gone, no generations means a new training.
+        remove::retire(dir, &layout.quarantine())?;
+        remove::retire(dir, &layout.generations())?;
+        if let Some(error) = sweep::staging(dir).into_iter().next() {
+            return Err(error);
+        }
+        remove::file(dir, &layout.identity())?;
+        dir.remove_lock(&layout.staging("lock", persist::draw()?))?;
+        fs.sync_dir(root).map_err(failed("sync", root))?;
+        if fs.list(root).map_err(failed("list", root))?.is_empty() {
+            // A mount point or a link can't be removed like this, and needn't be.
+            match fs.remove_dir(root) {
+                Ok(()) => log::debug!(target: LOG, "'{}' removed", root.display()),
+                Err(error) => {
+                    log::debug!(target: LOG, "'{}' stays, empty: {error}", root.display());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Somebody may have put another training's generation into the directory.
+    fn refuse_another_run(&self) -> Result<(), StoreError> {
+        let (fs, layout) = (self.dir.fs(), &self.dir.layout);
+        for id in discover::generations(fs, layout)? {
+            if self
+                .knowledge
+                .known(id)
+                .is_some_and(|known| known != Known::Theirs)
+            {
+                continue;
+            }
+            let manifest = verify::manifest(fs, layout, id, Some(&self.identity));
+            if let Err(error @ StoreError::AnotherRun { .. }) = manifest {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
