@@ -48,7 +48,11 @@
 //! A returned [`Committed`] means that the generation survives the death of the process on every
 //! platform, and the loss of power on Unix file systems that honour `fsync`. On Windows
 //! directories cannot be synced. On network file systems both the lock and `fsync` are only as
-//! good as the server makes them.
+//! good as the server makes them. The same holds of a [`Generation`] that [`Store::newest`] gave.
+//!
+//! Somebody may remove or rename the directory while it is in use. The store compares its lock with
+//! the file at the path before and after each rename, and never changes what another process has
+//! begun there. Between the two looks, what it renamed can be out of its place for a moment.
 
 mod claim;
 mod commit;
