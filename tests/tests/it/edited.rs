@@ -14,11 +14,12 @@ use test_fork::test;
 
 use crate::support::undisturbed;
 
+/// Seen from the root of the disk in memory.
 const DIR: &str = "backup";
 const CASES: u32 = 400;
 
 fn backup(disk: &MemoryFilesystem) -> BackupAndRestore {
-    Training::backup(DIR)
+    Training::backup(Path::new("/").join(DIR))
         .keep_last(3)
         .save_freq(2)
         .filesystem(Arc::new(disk.clone()))

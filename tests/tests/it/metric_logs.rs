@@ -247,7 +247,8 @@ fn a_metric_that_is_text_goes_on_without_a_warning_wherever_it_was_interrupted()
     let expected = logs(&whole.path().join("logs"));
     assert_eq!(
         expected[Path::new("train/epoch-2/Words.log")],
-        "a word\n".repeat(6)
+        // Of each batch, and of the epoch.
+        "a word\n".repeat(7)
     );
     // In the middle of an epoch, and after its last batch.
     for halt in [Halt::Stop(8), Halt::Stop(12), Halt::StopInValidation(9)] {

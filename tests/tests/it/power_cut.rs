@@ -13,13 +13,14 @@ use test_fork::test;
 
 use crate::support::undisturbed;
 
+/// Seen from the root of the disk in memory.
 const DIR: &str = "backup";
 
 /// How many images of one power cut are trained on, at the most.
 const IMAGES_PER_CUT: usize = 64;
 
 fn backup(disk: impl Filesystem) -> BackupAndRestore {
-    Training::backup(DIR)
+    Training::backup(Path::new("/").join(DIR))
         .save_freq(1)
         .filesystem(Arc::new(disk))
 }
