@@ -505,10 +505,17 @@ fn assert_legal_after_failures(what: &str, failure: Failure, start: &Start) {
     let processes = [Process::RestoreAndSave, Process::Restore, Process::Finish];
     for first in processes {
         for second in processes {
+            let mut before = None;
             for at in 1.. {
                 let mut story = Story::new(start);
                 let calls = story.run_failing(first, failure, at);
                 let from = story.disk.changes();
+                let left = Some((from, format!("{:?}", story.claims)));
+                if failure == Failure::Dead && left == before && calls >= at {
+                    // Killed one call later, it has done and said the same.
+                    continue;
+                }
+                before = left;
                 if let Err(error) = story.run(second, |_, _| false) {
                     panic!("{first:?} failed at {at}, {second:?}: {error}");
                 }
