@@ -54,6 +54,8 @@ pub struct Preemption {
     pub(crate) watchers: Vec<Box<dyn PreemptionWatcher>>,
     pub(crate) grace_period: Duration,
     pub(crate) after: AfterPreemption,
+    /// The program handles the signals after `launch`.
+    pub(crate) leaves_signals: bool,
 }
 
 /// What follows once the training is saved after a notice.
@@ -78,7 +80,12 @@ impl Preemption {
     /// SIGTERM and SIGINT are notices; on Windows, Ctrl-C is.
     ///
     /// The handlers only set a flag. They are there while `launch` runs. A second SIGTERM or SIGINT
-    /// ends the process at once, as without them.
+    /// ends the process at once, as without them; but not within half a second of the first one, nor
+    /// before a batch has ended or two seconds have passed, so that one that is sent twice does not end
+    /// the process before it is saved.
+    ///
+    /// A signal that the process ignores when the training starts, as under `nohup` or in a shell's
+    /// background, is no notice. (Only Linux tells that.)
     pub fn signals() -> Self {
         Self::new().signal(signals::SIGTERM).signal(signals::SIGINT)
     }
@@ -118,6 +125,29 @@ impl Preemption {
         self
     }
 
+    /// The program handles the signals itself after `launch`, as with `tokio::signal::ctrl_c`.
+    ///
+    /// Without this, a signal does after `launch` what it did before it: SIGTERM and Ctrl-C end the
+    /// process, and they do so before an action is called that the program has added since through
+    /// tokio, `signal-hook` or anything else on `signal-hook-registry`. With this, nothing here acts on them
+    /// after `launch`: one that comes before the program has its own handler is lost.
+    ///
+    /// A program that installs its handler before `launch` does not need this on Linux.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_backup_restore::{BackupAndRestore, Preemption};
+    ///
+    /// let preemption = Preemption::signals().leave_signals_after_launch();
+    /// let backup = BackupAndRestore::new("backup").save_before_preemption(preemption);
+    /// // launch(..), and then serve the model until tokio::signal::ctrl_c()
+    /// ```
+    pub fn leave_signals_after_launch(mut self) -> Self {
+        self.leaves_signals = true;
+        self
+    }
+
     /// Checks what can be checked without asking anybody.
     pub(crate) fn validate(&self) -> Result<(), BackupError> {
         if self.signals.is_empty() && self.watchers.is_empty() {
@@ -142,6 +172,7 @@ impl fmt::Debug for Preemption {
             .field("watchers", &watchers)
             .field("grace_period", &self.grace_period)
             .field("after", &self.after)
+            .field("leaves_signals", &self.leaves_signals)
             .finish()
     }
 }

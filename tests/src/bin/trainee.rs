@@ -13,10 +13,14 @@
 //!   `abort-in-call`: in that call to the filesystem.
 //! - `stop`: to be stopped in that training batch, as by its user.
 //! - `signals`: to take SIGTERM and SIGINT as notices of a preemption; `usr1-too`: and SIGUSR1;
-//!   `exit`: to exit with that code then; `grace`: with so many milliseconds until the kill.
+//!   `exit`: to exit with that code then; `grace`: with so many milliseconds until the kill;
+//!   `left`: to leave the signals to the program after the launch.
 //! - `term`, `int`, `usr1`: to send itself that signal in that training batch; `term-in-validation`: in
 //!   that validation batch; `term-in-call`: in that call to the filesystem; `term-after`: after the
 //!   training.
+//! - `term-again`: to send itself SIGTERM in that training batch again and again, until it ends.
+//! - `tokio-before`, `tokio-after`: to handle Ctrl-C with tokio from before the training on, or from after
+//!   it on, to be sent one then, and to print `heard Ctrl-C` when tokio has heard of it.
 //! - `never`: to take no backups on its own.
 //! - `logs`: to write metric logs, into `logs` beside the backup.
 //! - `keep`: to keep the backup at its end; `keep-all`: to keep all generations.
@@ -36,6 +40,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use burn::remote::RemoteHost;
@@ -48,6 +53,8 @@ use burn_backup_store::testing::FaultyFilesystem;
 use burn_backup_tests::{Backend, Halt, Hooks, Spread, Training};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::low_level::raise;
+use tokio::runtime::{self, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -95,6 +102,9 @@ fn main() {
         if let Some(code) = told_of("exit") {
             preemption = preemption.after(AfterPreemption::Exit(code.try_into().unwrap()));
         }
+        if told_of("left").is_some() {
+            preemption = preemption.leave_signals_after_launch();
+        }
         if let Some(millis) = told_of("grace") {
             preemption = preemption.grace_period(Duration::from_millis(millis as u64));
         }
@@ -109,6 +119,8 @@ fn main() {
     let stopped = interrupter.clone();
     let term_in_validation = told_of("term-in-validation");
     let term_after = told_of("term-after");
+    let ctrl_c = told_of("tokio-before").map(|_| CtrlC::listen());
+    let tokio_after = told_of("tokio-after");
     let handle = backup.handle();
     let is_replaced = told_of("replaced").is_some();
     let ballast = Path::new(backup_dir).with_file_name("ballast");
@@ -168,6 +180,36 @@ fn main() {
         raise(SIGTERM).unwrap();
         println!("it goes on");
     }
+    if let Some(ctrl_c) = ctrl_c.or_else(|| tokio_after.map(|_| CtrlC::listen())) {
+        raise(SIGINT).unwrap();
+        ctrl_c.wait();
+        println!("heard Ctrl-C");
+    }
+}
+
+/// What `tokio::signal::ctrl_c` listens with, and when it is first polled.
+struct CtrlC {
+    runtime: Runtime,
+    interrupts: Signal,
+}
+
+impl CtrlC {
+    fn listen() -> Self {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.unwrap();
+        let interrupts = {
+            let _entered = runtime.enter();
+            signal(SignalKind::interrupt()).unwrap()
+        };
+        Self {
+            runtime,
+            interrupts,
+        }
+    }
+
+    fn wait(mut self) {
+        self.runtime.block_on(self.interrupts.recv()).unwrap();
+    }
 }
 
 /// The training on the backend, or on the server, that `backend` names.
@@ -204,6 +246,10 @@ fn obey(what: &str, ballast: &Path, interrupter: &Interrupter) {
         "term" => raise(SIGTERM).unwrap(),
         "int" => raise(SIGINT).unwrap(),
         "usr1" => raise(SIGUSR1).unwrap(),
+        "term-again" => loop {
+            raise(SIGTERM).unwrap();
+            thread::yield_now();
+        },
         "stop" => interrupter.stop(Some("it was told to")),
         "fill" => {
             let mut file = File::create(ballast).unwrap();

@@ -28,7 +28,7 @@ use test_fork::test;
 
 use burn_backup_restore::BackupExt as _;
 
-use crate::process::{Said, run, run_well, shell, trainee};
+use crate::process::{Said, command_line, run, run_well, shell, trainee};
 use crate::support::undisturbed;
 
 const BACKEND: Backend = Backend::Flex;
@@ -196,21 +196,52 @@ fn signals_at_random_moments_lose_nothing_and_hang_nothing() {
 }
 
 #[test]
-fn a_second_signal_ends_the_process_at_once() {
+fn signals_that_come_together_are_one_notice_and_the_training_is_saved() {
     let expected = expected();
-    for (first, second, signal) in [
-        ("term", "term", SIGTERM),
-        ("int", "int", SIGINT),
-        ("term", "int", SIGINT),
+    for told in [
+        ["term@8", "term@8"],
+        ["int@8", "int@8"],
+        ["term@8", "int@8"],
+        // A batch has ended in between, and the backup is being written.
+        ["term@8", "term-in-call@9"],
     ] {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("backup");
-        let (first, second) = (format!("{first}@8"), format!("{second}@8"));
-        let told = ["signals@0", &first, &second];
+        let told = [&["signals@0", "never@0"][..], &told].concat();
+        let said = interrupted(&dir, 0, &told);
+        assert_eq!(said.committed, 1, "{told:?}");
+        assert_ends_as(&expected, &dir, 0, Some(8));
+    }
+}
+
+#[test]
+fn a_second_signal_ends_the_process_even_in_a_batch_without_end() {
+    let expected = expected();
+    for told in [&["term-again@8"][..], &["int@8", "term-again@8"]] {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("backup");
+        let told = [&["signals@0"][..], told].concat();
         let (status, said) = run(&mut trainee(BACKEND, &dir, 1, &told));
-        assert_eq!(status.signal(), Some(signal), "{first}, {second}");
+        assert_eq!(status.signal(), Some(SIGTERM), "{told:?}");
         assert_eq!(said.weights, "");
         assert_ends_as(&expected, &dir, 1, None);
+    }
+}
+
+#[test]
+fn a_signal_that_the_process_was_started_to_ignore_is_no_notice() {
+    let expected = expected();
+    for (ignored, signal) in [("INT", "int@8"), ("TERM", "term@8"), ("USR1", "usr1@8")] {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("backup");
+        let trainee = trainee(BACKEND, &dir, 0, &["signals@0", "usr1-too@0", signal]);
+        let script = format!("trap '' {ignored}; exec \"$0\" \"$@\"");
+        let said = run_well(&mut shell(&script, &command_line(&trainee)));
+        assert_eq!((said.interrupted.as_str(), said.notice.as_str()), ("", ""));
+        assert!(
+            said.weights == format!("{:?}", expected.weights),
+            "{ignored}"
+        );
     }
 }
 
@@ -222,6 +253,17 @@ fn after_the_training_a_signal_does_what_it_did_before() {
     let (status, said) = run(&mut trainee(BACKEND, &dir, 0, &told));
     assert_eq!(status.signal(), Some(SIGTERM));
     assert!(!said.weights.is_empty(), "the training has ended before");
+}
+
+#[test]
+fn a_program_that_handles_signals_with_tokio_hears_them_after_the_training() {
+    for told in [["left@0", "tokio-after@0"], ["-@0", "tokio-before@0"]] {
+        let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("backup");
+        let told = [&["signals@0"][..], &told].concat();
+        let said = run_well(&mut trainee(BACKEND, &dir, 0, &told));
+        assert_eq!(said.heard, "Ctrl-C", "{told:?}");
+    }
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub struct Said {
     pub weights: String,
     /// Empty if nothing was trained.
     pub records: String,
+    /// What it has heard after the training; empty if nothing.
+    pub heard: String,
 }
 
 impl Said {
@@ -77,6 +79,7 @@ impl Said {
                 "notice" => value.clone_into(&mut said.notice),
                 "stopped-at" => said.stopped_at = value.parse().ok(),
                 "weights" => value.clone_into(&mut said.weights),
+                "heard" => value.clone_into(&mut said.heard),
                 "records" => value.clone_into(&mut said.records),
                 _ => {}
             }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::grace::{Advice, Backups, Grace, Outset};
-use super::signals::Signals;
+use super::signals::{After, Signals};
 use super::watcher::Watching;
 use super::{Notice, Preemption};
 use crate::error::BackupError;
@@ -34,7 +34,11 @@ impl Lookout {
     /// Begins to look out for what `preemption` says.
     pub(crate) fn start(preemption: Preemption) -> Result<Self, BackupError> {
         // First of all: a notice during the start counts too.
-        let signals = Signals::listen(&preemption.signals).map_err(BackupError::Signals)?;
+        let after = match preemption.leaves_signals {
+            true => After::LeftToProgram,
+            false => After::AsBefore,
+        };
+        let signals = Signals::listen(&preemption.signals, after).map_err(BackupError::Signals)?;
         let posted = Arc::new(Mutex::new(Vec::new()));
         let post: Arc<dyn Fn(Notice) + Send + Sync> = {
             let posted = posted.clone();

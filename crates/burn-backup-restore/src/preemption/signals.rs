@@ -1,6 +1,9 @@
 //! Signals as notices. Handlers set flags, and nothing else; once nobody listens, a signal does again
 //! what it did before.
 
+mod disposition;
+mod repeats;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +13,12 @@ use signal_hook::consts::FORBIDDEN;
 use signal_hook::low_level::{signal_name, unregister};
 use signal_hook::{SigId, flag};
 
+use disposition::Disposition;
+use repeats::Repeats;
+
 pub(super) use signal_hook::consts::{SIGINT, SIGTERM};
+
+const LOG: &str = "burn_backup::preemption";
 
 /// Whether a signal with this number can be a notice. Of one that is not known by a name it is not known
 /// either what it does when nobody listens.
@@ -21,8 +29,19 @@ pub(super) fn can_be(signal: i32) -> bool {
 /// Listens to signals until it is dropped.
 pub(super) struct Signals {
     heard: Vec<Heard>,
-    /// A signal that asks for the process's end was heard: another one has its way.
-    is_leaving: Arc<AtomicBool>,
+    /// When a second signal that asks for the process's end has its way.
+    repeats: Repeats,
+    after: After,
+}
+
+/// What a signal does once nobody listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum After {
+    /// What it did before.
+    #[default]
+    AsBefore,
+    /// Nothing of this crate's: the program handles it.
+    LeftToProgram,
 }
 
 /// A signal that is listened to.
@@ -33,13 +52,24 @@ struct Heard {
 }
 
 impl Signals {
-    /// Begins to listen.
-    pub(super) fn listen(signals: &[i32]) -> io::Result<Self> {
+    /// Begins to listen. A signal that the process ignores stays ignored: `nohup` and `sh -c 'train &'`
+    /// have it so on purpose.
+    pub(super) fn listen(signals: &[i32], after: After) -> io::Result<Self> {
         let mut listening = Self {
             heard: Vec::new(),
-            is_leaving: Arc::default(),
+            repeats: Repeats::watch(),
+            after,
         };
         for signal in signals {
+            if Disposition::of(*signal) == Disposition::Ignored {
+                log::warn!(
+                    target: LOG,
+                    "{} is no notice of a preemption: whoever started this process has it ignored, as \
+                     nohup and a shell's '&' do",
+                    signal_name(*signal).unwrap_or("the signal"),
+                );
+                continue;
+            }
             // One that fails half way is taken back when it is dropped.
             let heard = listening.begin(*signal)?;
             listening.heard.push(heard);
@@ -61,13 +91,12 @@ impl Signals {
             flag: Arc::default(),
             actions: Vec::new(),
         };
-        // In this order: the first one sets the flag after it was looked at.
         if matches!(signal, SIGINT | SIGTERM) {
-            let is_leaving = self.is_leaving.clone();
-            let end = flag::register_conditional_default(signal, is_leaving)?;
+            let count = self.repeats.count();
+            let end = register_default(signal, count)?;
             heard.actions.push(end);
-            let leave = flag::register(signal, self.is_leaving.clone())?;
-            heard.actions.push(leave);
+            let come = flag::register(signal, self.repeats.come())?;
+            heard.actions.push(come);
         }
         heard
             .actions
@@ -78,8 +107,10 @@ impl Signals {
         Ok(heard)
     }
 
-    /// The names of the signals that have come since the last call.
+    /// The names of the signals that have come since the last call, which is to be made at each batch
+    /// boundary.
     pub(super) fn take(&self) -> Vec<&'static str> {
+        self.repeats.at_boundary();
         let come = |heard: &&Heard| heard.flag.swap(false, Ordering::SeqCst);
         let heard = self.heard.iter().filter(come);
         heard
@@ -95,9 +126,8 @@ impl Drop for Signals {
             if let Some(takeover) = takeovers.get_mut(&heard.signal) {
                 takeover.listeners = takeover.listeners.saturating_sub(1);
                 // Before the flags are gone: a signal that comes in between must not be swallowed.
-                takeover
-                    .is_idle
-                    .store(takeover.listeners == 0, Ordering::SeqCst);
+                let is_idle = takeover.listeners == 0 && self.after == After::AsBefore;
+                takeover.is_idle.store(is_idle, Ordering::SeqCst);
             }
         }
     }
@@ -113,6 +143,10 @@ impl Drop for Heard {
 
 /// A signal that this process has listened to once. Its handler can't be taken away again, so it does
 /// what the signal did before when nobody listens.
+///
+/// The handler calls the actions of all who use `signal-hook-registry`, as tokio does, in the order in
+/// which they came, and nobody can ask it whether there are others. So an action that the program adds
+/// later comes after the one here, which ends the process: see [`After::LeftToProgram`].
 struct TakenOver {
     listeners: usize,
     is_idle: Arc<AtomicBool>,
@@ -122,8 +156,8 @@ impl TakenOver {
     fn new(signal: i32) -> io::Result<Self> {
         let is_idle = Arc::new(AtomicBool::new(true));
         // A handler of the program's own goes on being called; one that is ignored goes on being.
-        if has_default(signal) {
-            flag::register_conditional_default(signal, is_idle.clone())?;
+        if Disposition::of(signal) == Disposition::Default {
+            register_default(signal, is_idle.clone())?;
         }
         Ok(Self {
             listeners: 0,
@@ -137,16 +171,17 @@ fn takeovers() -> MutexGuard<'static, BTreeMap<i32, TakenOver>> {
     TAKEN_OVER.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether the program has left it to the system what the signal does. Only Linux tells.
-fn has_default(signal: i32) -> bool {
-    let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
-        return true;
-    };
-    let is_in = |mask: &str| {
-        let mask = status.lines().find_map(|line| line.strip_prefix(mask));
-        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-        let at = u32::try_from(signal - 1).unwrap_or(u32::MAX);
-        mask.is_some_and(|mask| mask.checked_shr(at).unwrap_or(0) & 1 == 1)
-    };
-    !is_in("SigCgt:") && !is_in("SigIgn:")
+/// Has `signal` do what the system has it do by default, when the flag is set.
+#[cfg(not(windows))]
+fn register_default(signal: i32, flag: Arc<AtomicBool>) -> io::Result<SigId> {
+    flag::register_conditional_default(signal, flag)
+}
+
+/// Has `signal` end the process as an unhandled Ctrl-C does, when the flag is set. Raising it with the
+/// system's own handler in place, as signal-hook emulates it, would end in an abort.
+#[cfg(windows)]
+fn register_default(signal: i32, flag: Arc<AtomicBool>) -> io::Result<SigId> {
+    /// `STATUS_CONTROL_C_EXIT`, 0xC000013A.
+    const CONTROL_C_EXIT: i32 = -1_073_741_510;
+    flag::register_conditional_shutdown(signal, CONTROL_C_EXIT, flag)
 }

@@ -1,0 +1,164 @@
+//! A second signal that asks for the process's end has its way at once, unless it belongs to the first:
+//! supervisors that forward a signal to a process that has got it already send the two within
+//! milliseconds.
+
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::LOG;
+
+/// After so long a second signal counts, whatever the training does.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// So long it belongs to the first, although a batch has ended meanwhile: batches may be short.
+const SHORTEST: Duration = Duration::from_millis(500);
+
+/// How often the thread looks at the time.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Whether a second signal counts. Handlers read and set flags only; the time is looked at elsewhere.
+pub(super) struct Repeats {
+    shared: Arc<Shared>,
+    /// Ends the thread when it is dropped.
+    _stop: Sender<Infallible>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// The first signal has come.
+    come: Arc<AtomicBool>,
+    /// Another one counts.
+    count: Arc<AtomicBool>,
+    first: Mutex<Option<First>>,
+}
+
+/// The first signal.
+#[derive(Clone, Copy)]
+struct First {
+    seen: Instant,
+    /// Whether the training has seen it, at a batch boundary.
+    at_boundary: bool,
+}
+
+impl Repeats {
+    /// Begins to watch the time on a thread of its own. Where none can be had, batch boundaries do.
+    pub(super) fn watch() -> Self {
+        let shared = Arc::new(Shared::default());
+        let (stop, stopped) = channel::<Infallible>();
+        let watched = shared.clone();
+        let thread = std::thread::Builder::new()
+            .name("backup-signals".to_owned())
+            .spawn(move || {
+                while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) {
+                    watched.look(Instant::now(), false);
+                }
+            });
+        if let Err(error) = thread {
+            log::warn!(
+                target: LOG,
+                "cannot start a thread that watches for repeated signals: a second one ends the process \
+                 at once only after a batch has ended: {error}",
+            );
+        }
+        Self {
+            shared,
+            _stop: stop,
+        }
+    }
+
+    /// To be set when a signal comes.
+    pub(super) fn come(&self) -> Arc<AtomicBool> {
+        self.shared.come.clone()
+    }
+
+    /// Whether a signal that comes now ends the process at once.
+    pub(super) fn count(&self) -> Arc<AtomicBool> {
+        self.shared.count.clone()
+    }
+
+    /// The training is at a batch boundary.
+    pub(super) fn at_boundary(&self) {
+        self.shared.look(Instant::now(), true);
+    }
+}
+
+impl Shared {
+    fn look(&self, now: Instant, at_boundary: bool) {
+        if !self.come.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = first.get_or_insert(First {
+            seen: now,
+            at_boundary: false,
+        });
+        first.at_boundary |= at_boundary;
+        let since = now.saturating_duration_since(first.seen);
+        if counts(since, first.at_boundary) {
+            self.count.store(true, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Whether a second signal counts so long after the first one, which was seen at a batch boundary or was
+/// not.
+fn counts(since_first: Duration, at_boundary: bool) -> bool {
+    since_first >= LONGEST || (at_boundary && since_first >= SHORTEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_signal_counts_after_a_batch_boundary_or_two_seconds_but_not_within_milliseconds() {
+        for (millis, at_boundary, expected) in [
+            (0, false, false),
+            (0, true, false),
+            (499, true, false),
+            (500, true, true),
+            (500, false, false),
+            (1999, false, false),
+            (2000, false, true),
+            (2000, true, true),
+        ] {
+            let since = Duration::from_millis(millis);
+            assert_eq!(
+                counts(since, at_boundary),
+                expected,
+                "{millis} {at_boundary}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_time_is_counted_from_the_first_signal_and_not_from_the_start() {
+        let shared = Shared::default();
+        let start = Instant::now();
+        let count = || shared.count.load(Ordering::SeqCst);
+        let hour = Duration::from_secs(3600);
+        shared.look(start, true);
+        shared.look(start + hour, true);
+        shared.come.store(true, Ordering::SeqCst);
+        shared.look(start + hour, false);
+        shared.look(start + hour + SHORTEST, false);
+        assert!(!count(), "no batch has ended since");
+        shared.look(start + hour + SHORTEST, true);
+        assert!(count());
+    }
+
+    #[test]
+    fn a_training_that_comes_to_no_boundary_is_ended_by_a_second_signal_after_two_seconds() {
+        let shared = Shared::default();
+        shared.come.store(true, Ordering::SeqCst);
+        let start = Instant::now();
+        shared.look(start, false);
+        shared.look(start + LONGEST - LOOK, false);
+        assert!(!shared.count.load(Ordering::SeqCst));
+        shared.look(start + LONGEST, false);
+        assert!(shared.count.load(Ordering::SeqCst));
+    }
+}
