@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::data::dataloader::batcher::Batcher;
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder, DataLoaderIterator, Progress};
@@ -129,5 +130,84 @@ impl Iterator for SilentIterator<'_> {
 impl DataLoaderIterator<Batch> for SilentIterator<'_> {
     fn progress(&self) -> Progress {
         Progress::new(0, 0, None)
+    }
+}
+
+/// A loader that does something when an iterator of it finds that no batch is left: the one with that
+/// number, counted from 1.
+pub struct AtItsEnd {
+    loader: Arc<dyn DataLoader<Batch>>,
+    iterators: Arc<AtomicUsize>,
+    number: usize,
+    act: Arc<dyn Fn() + Send + Sync>,
+}
+
+impl AtItsEnd {
+    pub fn of(
+        loader: Arc<dyn DataLoader<Batch>>,
+        number: usize,
+        act: impl Fn() + Send + Sync + 'static,
+    ) -> Arc<dyn DataLoader<Batch>> {
+        Arc::new(Self {
+            loader,
+            iterators: Arc::default(),
+            number,
+            act: Arc::new(act),
+        })
+    }
+
+    /// Each part counts its own iterators.
+    fn part(&self, loader: Arc<dyn DataLoader<Batch>>) -> Arc<dyn DataLoader<Batch>> {
+        Arc::new(Self {
+            loader,
+            iterators: Arc::default(),
+            number: self.number,
+            act: self.act.clone(),
+        })
+    }
+}
+
+struct AtItsEndIterator<'l> {
+    iterator: Box<dyn DataLoaderIterator<Batch> + 'l>,
+    act: Option<Arc<dyn Fn() + Send + Sync>>,
+}
+
+impl DataLoader<Batch> for AtItsEnd {
+    fn iter<'l>(&'l self) -> Box<dyn DataLoaderIterator<Batch> + 'l> {
+        let number = self.iterators.fetch_add(1, Ordering::Relaxed) + 1;
+        Box::new(AtItsEndIterator {
+            iterator: self.loader.iter(),
+            act: (number == self.number).then(|| self.act.clone()),
+        })
+    }
+
+    fn num_items(&self) -> usize {
+        self.loader.num_items()
+    }
+
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<Batch>> {
+        self.part(self.loader.to_device(device))
+    }
+
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<Batch>> {
+        self.part(self.loader.slice(start, end))
+    }
+}
+
+impl Iterator for AtItsEndIterator<'_> {
+    type Item = Result<Batch, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.iterator.next();
+        if let (None, Some(act)) = (&next, &self.act) {
+            act();
+        }
+        next
+    }
+}
+
+impl DataLoaderIterator<Batch> for AtItsEndIterator<'_> {
+    fn progress(&self) -> Progress {
+        self.iterator.progress()
     }
 }

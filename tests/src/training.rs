@@ -16,7 +16,7 @@ use burn::train::{
 };
 use burn_backup_restore::{BackupAndRestore, BackupError, BackupExt as _};
 
-use crate::data::{Loaders, Numbers, Silent};
+use crate::data::{AtItsEnd, Loaders, Numbers, Silent};
 use crate::model::{Hooks, Net, Tuning};
 use crate::recorder::{Calls, RecordingRenderer};
 use crate::records::{EachEpoch, Keeper, Record, Records, model_records};
@@ -115,6 +115,9 @@ pub enum Halt {
     Stop(usize),
     /// An error stops it during a training batch.
     Fail(usize),
+    /// The user stops it in that epoch, counted from 1 in the process at hand, after its last training
+    /// batch: while the loader finds that there is no other.
+    StopAfterLast(usize),
     /// The user stops it during a validation batch.
     StopInValidation(usize),
     /// The process aborts during a validation batch.
@@ -312,7 +315,16 @@ impl Training {
             }
         };
 
-        let mut training = SupervisedTraining::new(artifacts.path(), loader(11), loader(12))
+        let train = match halt {
+            Halt::StopAfterLast(epoch) => {
+                let interrupter = interrupter.clone();
+                AtItsEnd::of(loader(11), epoch, move || {
+                    interrupter.stop(Some("the test stops it after the last batch"));
+                })
+            }
+            _ => loader(11),
+        };
+        let mut training = SupervisedTraining::new(artifacts.path(), train, loader(12))
             .num_epochs(self.epochs)
             .with_interrupter(interrupter)
             .renderer(Box::new(RecordingRenderer::new(calls.clone())))
@@ -420,7 +432,7 @@ impl Training {
 fn halting(halt: Halt, interrupter: Interrupter) -> Hooks {
     let hooks = Hooks::default();
     match halt {
-        Halt::Never => hooks,
+        Halt::Never | Halt::StopAfterLast(_) => hooks,
         Halt::Stop(at) => hooks.on_train(move |batch| {
             if batch == at {
                 interrupter.stop(Some("the test stops it"));

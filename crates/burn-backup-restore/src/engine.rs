@@ -309,9 +309,11 @@ impl<M: LearnerModel> Engine<M> {
         }
         match self.look() {
             Advice::GoOn => {}
-            // Gradients that are being accumulated can't be saved.
-            Advice::Save if self.at_optimizer_step.is_some() => self.trigger.demand(),
-            Advice::Save => self.save(learner),
+            // Gradients that are being accumulated can't be saved; the moment before them can.
+            Advice::Save => match self.at_optimizer_step.as_ref().and_then(Taken::again) {
+                Some(held) => self.save_held(held),
+                None => self.save(learner),
+            },
             Advice::Leave => {
                 let notice = self.lookout.as_ref().and_then(Lookout::notice);
                 let notice = notice.map(ToString::to_string);
@@ -389,6 +391,11 @@ impl<M: LearnerModel> Engine<M> {
         self.step_began = Instant::now();
     }
 
+    /// Whether all batches of the epoch are trained.
+    pub(crate) fn is_split_done(&self) -> bool {
+        self.state.phase == Phase::Validate
+    }
+
     /// The training is being stopped, and Burn is about to be told that the epoch's part has ended.
     pub(crate) fn split_stops(&mut self) {
         let metric_logs = self.metric_logs.as_ref();
@@ -424,8 +431,7 @@ impl<M: LearnerModel> Engine<M> {
                 None => self.snapshot(learner),
             };
             let moment = snapshot.state.moment();
-            self.keep(snapshot);
-            self.settle();
+            self.keep_at_last(snapshot);
             if self.committed == Some(moment) {
                 self.handle.saved_when_stopped(moment.position);
             }
@@ -433,6 +439,33 @@ impl<M: LearnerModel> Engine<M> {
         }
         self.settle();
         self.note_ending();
+    }
+
+    /// Saves the moment of `snapshot`, at which the training is left. If that fails, it is tried again
+    /// while the time before the kill allows.
+    fn keep_at_last(&mut self, snapshot: Taken<M>) {
+        let moment = snapshot.state.moment();
+        let mut next = Some(snapshot);
+        let mut tries = 0;
+        while let Some(snapshot) = next.take() {
+            let again = snapshot.again();
+            let begun = Instant::now();
+            self.keep(snapshot);
+            self.settle();
+            tries += 1;
+            if self.committed != Some(moment) && self.can_try_again(tries, begun.elapsed()) {
+                log::warn!(target: LOG, "the last backup has failed, and is tried again");
+                next = again;
+            }
+        }
+    }
+
+    /// Whether the last backup, of which so many `tries` have failed and the last one `took` so long, can
+    /// be tried again before the kill.
+    fn can_try_again(&self, tries: u32, took: Duration) -> bool {
+        let is_hopeless = self.has_failed() || self.handle.is_poisoned();
+        let lookout = self.lookout.as_ref().filter(|_| self.is_preempted);
+        !is_hopeless && lookout.is_some_and(|lookout| lookout.allows_another_try(tries, took))
     }
 
     /// Says what has become of the training that a notice has ended, which was to be saved as it was at
@@ -610,6 +643,18 @@ impl<M: LearnerModel> Engine<M> {
         if !self.has_failed() {
             let snapshot = self.snapshot(learner);
             self.submit(snapshot);
+        }
+        let held = started.elapsed();
+        self.handle.held(held);
+        self.trigger.saved(self.launched.elapsed(), held);
+    }
+
+    /// Saves the moment of a snapshot that was held, unless that is what was saved last.
+    fn save_held(&mut self, held: Taken<M>) {
+        let started = Instant::now();
+        self.settle();
+        if self.committed != Some(held.state.moment()) && !self.has_failed() {
+            self.submit(held);
         }
         let held = started.elapsed();
         self.handle.held(held);

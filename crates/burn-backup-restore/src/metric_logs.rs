@@ -74,6 +74,7 @@ pub(crate) struct Logged {
 }
 
 /// A moment, up to which everything is to be logged.
+#[derive(Clone)]
 pub(crate) struct Mark {
     logs: MetricLogs,
     reached: Arc<OnceLock<Logged>>,

@@ -44,6 +44,7 @@ pub(crate) struct Taken<M: LearnerModel> {
 }
 
 /// What is known of the metrics at that moment.
+#[derive(Clone)]
 pub(crate) enum Metrics {
     Known(Arc<History>),
     /// What will have been logged when this is reached.
@@ -70,6 +71,23 @@ pub(crate) struct ReadRecords {
     pub without_gradient: HashSet<String>,
     pub optimizer: Container,
     pub scheduler: Bytes,
+}
+
+impl<M: LearnerModel> Taken<M> {
+    /// The same moment once more; nothing if its tensors are not shared any longer, but read.
+    pub(crate) fn again(&self) -> Option<Self> {
+        let Contents::Shared(shared) = &self.contents else {
+            return None;
+        };
+        Some(Self {
+            state: self.state.clone(),
+            metrics: self.metrics.clone(),
+            contents: Contents::Shared(Box::new(Shared {
+                detached: shared.detached.clone(),
+                learner: shared.learner.clone(),
+            })),
+        })
+    }
 }
 
 impl<M: LearnerModel> Shared<M> {

@@ -132,11 +132,6 @@ impl Trigger {
         self.decide(is_due, true)
     }
 
-    /// A backup is wanted as soon as one can be taken after a batch.
-    pub(crate) fn demand(&mut self) {
-        self.is_overdue = true;
-    }
-
     /// A backup was taken at `now`, which held the training so long.
     pub(crate) fn saved(&mut self, now: Duration, held: Duration) {
         match &mut self.policy {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use burn::tensor::TensorReadError;
 use burn::train::logger::FileMetricLogger;
-use burn::train::metric::{Metric, MetricMetadata, MetricName, SerializedEntry};
+use burn::train::metric::{
+    Metric, MetricMetadata, MetricName, Numeric, NumericEntry, SerializedEntry,
+};
 use burn_backup_restore::{BackupExt as _, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Spread, Training};
 use test_fork::test;
@@ -131,6 +133,99 @@ fn on_several_devices_they_end_as_if_undisturbed() {
             ] {
                 assert_same(&training, SaveFreq::Steps(1), &[halt], &expected);
             }
+        }
+    }
+}
+
+/// What it comes to in an epoch is not the mean of its lines.
+#[derive(Clone, Default)]
+struct Last {
+    batches: usize,
+}
+
+impl Metric for Last {
+    type Input = ();
+
+    fn name(&self) -> MetricName {
+        Arc::new("Last".to_owned())
+    }
+
+    fn update(
+        &mut self,
+        _item: &(),
+        _metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        self.batches += 1;
+        self.compute()
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        let batches = self.batches as f64;
+        let line = NumericEntry::Value(batches).serialize();
+        Ok(SerializedEntry::new(batches.to_string(), line))
+    }
+
+    fn clear(&mut self) {
+        self.batches = 0;
+    }
+}
+
+impl Numeric for Last {
+    fn value(&self) -> Option<NumericEntry> {
+        Some(NumericEntry::Value(self.batches as f64))
+    }
+
+    fn running_value(&self) -> Option<NumericEntry> {
+        self.value()
+    }
+
+    fn final_value(&self) -> NumericEntry {
+        NumericEntry::Final(self.batches as f64)
+    }
+}
+
+/// Batches of 22 items, in batches of 4 on each device.
+fn batches_in_epoch(spread: Spread) -> usize {
+    let devices = spread.devices();
+    devices * 22_usize.div_ceil(devices).div_ceil(4)
+}
+
+#[test]
+fn a_stop_after_the_last_batch_of_an_epoch_leaves_its_metrics_whole() {
+    for spread in [
+        Spread::One,
+        Spread::Main(2),
+        Spread::Sharded(2),
+        Spread::Ddp(2),
+    ] {
+        let training = Training::spread(spread);
+        let logged = |halts: &[Halt]| {
+            let scratch = tempfile::tempdir().unwrap();
+            let dir = scratch.path().join("logs");
+            for halt in halts.iter().chain([&Halt::Never]) {
+                let backup = Training::backup(scratch.path().join("backup")).metric_logs(&dir);
+                let backup = training.spread_over_devices(backup);
+                let run = training.run_with(*halt, |builder| {
+                    let builder = builder.metric_train_numeric(Last::default());
+                    builder.backup_and_restore(backup)
+                });
+                assert!(run.error.is_none(), "{spread:?}: {:?}", run.error);
+                assert_eq!(run.interrupted.is_some(), *halt != Halt::Never);
+            }
+            logs(&dir)
+        };
+        let expected = logged(&[]);
+        assert!(expected.contains_key(Path::new("train/epoch-3/Last.log")));
+        // In the last batch of the first epoch, on the device that is the last to come to its end.
+        let last = batches_in_epoch(spread);
+        for halts in [
+            &[Halt::StopAfterLast(1)][..],
+            &[Halt::StopAfterLast(2)],
+            &[Halt::StopAfterLast(1), Halt::StopAfterLast(1)],
+            &[Halt::Stop(last)],
+            &[Halt::Stop(last), Halt::StopInValidation(2)],
+        ] {
+            assert_eq!(logged(halts), expected, "{spread:?}, {halts:?}");
         }
     }
 }

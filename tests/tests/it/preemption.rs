@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fs;
+use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Stdio;
@@ -10,15 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use burn::tensor::TensorReadError;
-use burn::train::metric::{
-    Metric, MetricMetadata, MetricName, Numeric, NumericEntry, SerializedEntry,
-};
 use burn_backup_restore::{
     AfterPreemption, BackupAndRestore, BackupError, FileWatcher, Notice, Preemption,
     PreemptionWatcher, SaveFreq,
 };
-use burn_backup_store::testing::FaultyFilesystem;
+use burn_backup_store::testing::{FaultyFilesystem, Operation};
 use burn_backup_tests::{Backend, Halt, Hooks, Run, Spread, Training};
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
@@ -29,7 +26,7 @@ use test_fork::test;
 use burn_backup_restore::BackupExt as _;
 
 use crate::process::{Said, command_line, run, run_well, shell, trainee};
-use crate::support::undisturbed;
+use crate::support::{Needy, undisturbed};
 
 const BACKEND: Backend = Backend::Flex;
 
@@ -301,53 +298,6 @@ fn a_second_kind_of_notice_ends_the_wait_of_the_first() {
     assert_ends_as(&expected, &dir, 0, Some(9));
 }
 
-/// A metric that can't say what it came to without a batch, as Burn's AUROC can't.
-#[derive(Clone, Default)]
-struct Needy {
-    batches: usize,
-}
-
-impl Metric for Needy {
-    type Input = ();
-
-    fn name(&self) -> MetricName {
-        Arc::new("Needy".to_owned())
-    }
-
-    fn update(
-        &mut self,
-        _item: &(),
-        _metadata: &MetricMetadata,
-    ) -> Result<SerializedEntry, TensorReadError> {
-        self.batches += 1;
-        Ok(SerializedEntry::not_available(None))
-    }
-
-    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
-        let batches = self.batches.to_string();
-        Ok(SerializedEntry::new(batches.clone(), batches))
-    }
-
-    fn clear(&mut self) {
-        self.batches = 0;
-    }
-}
-
-impl Numeric for Needy {
-    fn value(&self) -> Option<NumericEntry> {
-        None
-    }
-
-    fn running_value(&self) -> Option<NumericEntry> {
-        None
-    }
-
-    fn final_value(&self) -> NumericEntry {
-        assert!(self.batches > 0, "asked without a batch");
-        NumericEntry::Final(self.batches as f64)
-    }
-}
-
 #[test]
 fn wherever_the_notice_comes_no_metric_is_asked_what_it_came_to_without_a_batch() {
     for spread in [Spread::One, Spread::Main(2), Spread::Ddp(2)] {
@@ -499,6 +449,80 @@ fn with_accumulated_gradients_it_is_saved_as_of_the_last_optimizer_step() {
                 assert!(run.weights == expected.weights, "{at}, {grace:?}");
             }
         }
+    }
+}
+
+#[test]
+fn a_notice_between_optimizer_steps_has_the_last_one_saved_without_waiting_for_the_next() {
+    // An optimizer step after each three batches: the fourth is followed by the notice, and the fifth
+    // fails.
+    let training = Training {
+        accumulation: Some(3),
+        ..Training::new(BACKEND)
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    let backup = || {
+        let preemption = Preemption::signals().grace_period(Duration::from_secs(36_000));
+        let backup = Training::backup(scratch.path()).save_freq(SaveFreq::Never);
+        backup.save_before_preemption(preemption)
+    };
+    let first = backup();
+    let handle = first.handle();
+    let batches = AtomicUsize::new(0);
+    let run = training.run_with_learner(
+        Halt::Fail(5),
+        |training, hooks| {
+            training.learner(hooks.on_device(move |_| {
+                if batches.fetch_add(1, Ordering::Relaxed) + 1 == 4 {
+                    raise(SIGTERM).unwrap();
+                }
+            }))
+        },
+        |builder| builder.backup_and_restore(first),
+    );
+    assert!(run.error.is_some());
+    assert_eq!(handle.last_backup().map(|at| at.global_step), Some(3));
+    let run = training.run(backup(), Halt::Never);
+    assert!(run.weights == undisturbed(&training).weights);
+}
+
+#[test]
+fn a_last_backup_that_fails_is_taken_again_while_time_is_left() {
+    let training = Training::new(BACKEND);
+    for (failures, committed) in [(1, 1), (4, 1), (usize::MAX, 0)] {
+        let scratch = tempfile::tempdir().unwrap();
+        let syncs = AtomicUsize::new(0);
+        let filesystem = FaultyFilesystem::new(move |operation, path| {
+            let is_of_part = operation == Operation::SyncFile && path.ends_with("optimizer.bpk");
+            match is_of_part && syncs.fetch_add(1, Ordering::Relaxed) < failures {
+                true => Err(io::Error::new(io::ErrorKind::StorageFull, "no space left").into()),
+                false => Ok(()),
+            }
+        });
+        let preemption = Preemption::signals().grace_period(Duration::from_secs(4));
+        let backup = Training::backup(scratch.path())
+            .save_freq(SaveFreq::Never)
+            .filesystem(Arc::new(filesystem))
+            .save_before_preemption(preemption);
+        let handle = backup.handle();
+        let run = run_hooked(&training, backup, |hooks| {
+            hooks.on_train(|batch| {
+                if batch == 8 {
+                    raise(SIGTERM).unwrap();
+                    // Another one as long would leave no time, so the training is left with what is left.
+                    thread::sleep(Duration::from_secs(2));
+                }
+            })
+        });
+        let stats = handle.stats();
+        assert_eq!(stats.committed, committed, "{failures}");
+        assert_eq!(stats.failed, failures.min(5) as u64, "{failures}");
+        let reason = run.interrupted.unwrap().reason.unwrap();
+        let says = match committed {
+            0 => "could NOT be saved",
+            _ => "the training is saved at",
+        };
+        assert!(reason.contains(says), "{reason}");
     }
 }
 

@@ -301,9 +301,10 @@ impl<M: LearnerModel> Worker<M> {
                 Some(Ok(batch)) => (Vote::Train, Some(batch)),
             };
             self.lead(Training::look_out)?;
+            // A stop after the last batch does not interrupt the epoch.
             let vote = match self.plan.interrupter.should_stop() {
-                true => Vote::Leave,
-                false => vote,
+                true if vote != Vote::EndEpoch => Vote::Leave,
+                _ => vote,
             };
             if vote != Vote::Leave {
                 // Before anybody trains: the snapshot taken here shares running states with all.

@@ -277,7 +277,10 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
                 check(training, self.devices.devices());
             }
             if training.is_stopped() {
-                return false;
+                // A stop in the last batch does not interrupt the epoch. Only the loaders know.
+                let is_wish = training.components.interrupter.error().is_none();
+                let mut loaders = batches.iter_mut();
+                return is_wish && is_last && loaders.all(|loader| loader.next(|| {}).is_none());
             }
         }
     }

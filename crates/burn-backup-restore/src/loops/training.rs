@@ -106,7 +106,10 @@ impl<M: LearnerModel> Training<M> {
         if !std::mem::take(&mut self.is_in_split) {
             return;
         }
-        self.mark_stop();
+        // A stop that comes when all is trained interrupts nothing: what Burn logs now is of the epoch.
+        if !self.engine.is_split_done() {
+            self.mark_stop();
+        }
         self.tell_train(burn_api::split_ends(epoch));
     }
 

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// How many times the longest that a backup is expected to take is left for the last one.
 const SAFETY: u32 = 2;
 
+/// How often the last backup is tried.
+const TRIES: u32 = 5;
+
 /// What to do at a batch boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Advice {
@@ -57,6 +60,13 @@ impl Grace {
     /// No time is left any more.
     pub(super) fn end(&mut self) {
         self.period = Duration::ZERO;
+    }
+
+    /// Whether the last backup can be tried again so long after the notice, of which so many `tries` have
+    /// failed, and the last one `took` so long.
+    pub(super) fn allows_another_try(&self, noticed: Duration, tries: u32, took: Duration) -> bool {
+        let left = self.period.saturating_sub(noticed);
+        tries < TRIES && took < left
     }
 
     /// What to do now. It is taken that a [`Save`](Advice::Save) is followed.
@@ -138,6 +148,28 @@ mod tests {
         after_failure.backups.failed = 1;
         assert_eq!(grace.advise(after_failure), Advice::Save);
         assert_eq!(grace.advise(after_failure), Advice::GoOn);
+    }
+
+    #[test]
+    fn a_last_backup_that_has_failed_is_tried_again_while_time_is_left() {
+        let table = [
+            // Seconds of grace, those since the notice, tries, the seconds of the last one, again or not.
+            (30, 10, 1, 4, true),
+            (30, 25, 1, 4, true),
+            (30, 26, 1, 4, false),
+            (30, 31, 1, 0, false),
+            (30, 10, 4, 0, true),
+            (30, 10, 5, 0, false),
+            (0, 0, 1, 0, false),
+        ];
+        for (grace, noticed, tries, took, expected) in table {
+            let [grace, noticed, took] = [grace, noticed, took].map(Duration::from_secs);
+            let again = Grace::new(grace).allows_another_try(noticed, tries, took);
+            assert_eq!(again, expected, "{grace:?} {noticed:?} {tries} {took:?}");
+        }
+        let mut grace = Grace::new(Duration::from_secs(30));
+        grace.end();
+        assert!(!grace.allows_another_try(Duration::ZERO, 1, Duration::ZERO));
     }
 
     #[test]

@@ -78,6 +78,15 @@ impl Lookout {
         (noticed.grace.advise(outset), news)
     }
 
+    /// Whether the time before the kill allows to try the last backup again, of which so many `tries` have
+    /// failed, and the last one `took` so long.
+    pub(crate) fn allows_another_try(&self, tries: u32, took: Duration) -> bool {
+        self.noticed.as_ref().is_some_and(|noticed| {
+            let since = noticed.since.elapsed();
+            noticed.grace.allows_another_try(since, tries, took)
+        })
+    }
+
     /// The notice that has come, if one has.
     pub(crate) fn notice(&self) -> Option<&Notice> {
         self.noticed.as_ref().map(|noticed| &noticed.notice)
