@@ -151,6 +151,8 @@ pub struct Training {
     pub column_layout: bool,
     /// The item that can't be read, if any.
     pub broken_item: Option<usize>,
+    /// Whether that is so in the validation only.
+    pub is_broken_in_validation: bool,
     /// Burn's by default.
     pub loaders: Loaders,
     /// Workers of a loader; 0 by default. With several of Burn's, batches come in no certain order.
@@ -205,6 +207,10 @@ impl Run {
     }
 }
 
+/// The seeds of the shuffling.
+const TRAIN_SEED: u64 = 11;
+const VALID_SEED: u64 = 12;
+
 /// The backends' random generators belong to the process: one training at a time.
 static EXCLUSIVE: Mutex<()> = Mutex::new(());
 
@@ -223,6 +229,7 @@ impl Training {
             hidden: 8,
             column_layout: false,
             broken_item: None,
+            is_broken_in_validation: false,
             loaders: Loaders::Burns,
             workers: 0,
             draws: true,
@@ -303,9 +310,10 @@ impl Training {
         let calls = Calls::default();
         let keeper = Keeper::default();
         let loader = |seed| {
+            let is_broken = seed == VALID_SEED || !self.is_broken_in_validation;
             let data = Numbers {
                 items: self.items,
-                broken: self.broken_item,
+                broken: self.broken_item.filter(|_| is_broken),
             };
             let (size, workers) = (self.batch_size, self.workers);
             let loader = self.loaders.build(data, size, seed, workers, self.draws);
@@ -318,13 +326,13 @@ impl Training {
         let train = match halt {
             Halt::StopAfterLast(epoch) => {
                 let interrupter = interrupter.clone();
-                AtItsEnd::of(loader(11), epoch, move || {
+                AtItsEnd::of(loader(TRAIN_SEED), epoch, move || {
                     interrupter.stop(Some("the test stops it after the last batch"));
                 })
             }
-            _ => loader(11),
+            _ => loader(TRAIN_SEED),
         };
-        let mut training = SupervisedTraining::new(artifacts.path(), train, loader(12))
+        let mut training = SupervisedTraining::new(artifacts.path(), train, loader(VALID_SEED))
             .num_epochs(self.epochs)
             .with_interrupter(interrupter)
             .renderer(Box::new(RecordingRenderer::new(calls.clone())))

@@ -113,6 +113,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
             deciding_store,
             starting_epoch,
             is_in_split: false,
+            has_told_item: false,
             leader_items: None,
             is_over: false,
         };

@@ -10,7 +10,7 @@ use burn_backup_restore::{BackupError, BackupExt as _, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Hooks, Net, Run, Spread, Training};
 use test_fork::test;
 
-use crate::support::{assert_exact, contents, stop_early, undisturbed};
+use crate::support::{Needy, assert_exact, contents, stop_early, undisturbed};
 
 const SPREADS: [Spread; 6] = [
     Spread::Main(2),
@@ -319,6 +319,35 @@ fn an_item_that_cannot_be_read_ends_the_training_with_burns_error_on_several_dev
         let whole = Training::spread(devices);
         let run = whole.run(Training::backup(scratch.path()), Halt::Never);
         assert!(run.weights == undisturbed(&whole).weights, "{devices:?}");
+    }
+}
+
+#[test]
+fn wherever_an_item_cannot_be_read_no_metric_is_asked_what_it_came_to_without_a_batch() {
+    for spread in [Spread::One].into_iter().chain(SPREADS) {
+        for is_broken_in_validation in [false, true] {
+            // Each is in the first batch of one of the devices, or in a later one.
+            for item in 0..22 {
+                let training = Training {
+                    broken_item: Some(item),
+                    is_broken_in_validation,
+                    ..Training::spread(spread)
+                };
+                let scratch = tempfile::tempdir().unwrap();
+                let backup = training.spread_over_devices(Training::backup(scratch.path()));
+                let run = training.run_with(Halt::Never, |builder| {
+                    let builder = builder
+                        .metric_train_numeric(Needy::default())
+                        .metric_valid_numeric(Needy::default());
+                    builder.backup_and_restore(backup)
+                });
+                let error = run.error.unwrap().to_string();
+                assert!(
+                    error.starts_with("Dataset error"),
+                    "{spread:?}, {item}: {error}"
+                );
+            }
+        }
     }
 }
 

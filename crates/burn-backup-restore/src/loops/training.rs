@@ -33,6 +33,8 @@ pub(super) struct Training<M: LearnerModel> {
     pub starting_epoch: usize,
     /// Whether Burn has been told of training batches, and not of their end.
     pub is_in_split: bool,
+    /// Whether it was told of a batch since they began.
+    pub has_told_item: bool,
     /// How far the first worker's loader is after the step in progress, under DDP.
     pub leader_items: Option<Items>,
     /// Whether the engine knows how the training ends.
@@ -88,22 +90,22 @@ impl<M: LearnerModel> Training<M> {
         self.engine.look_out(&self.learner);
     }
 
-    /// Tells Burn that the training batches of an epoch begin, unless it knows. Not before it is certain
-    /// that there will be one, or none at all: some of Burn's metrics panic when they are asked what they
-    /// came to without one.
+    /// Tells Burn that the training batches of an epoch begin, unless it knows.
     pub(super) fn split_begins(&mut self, epoch: usize) {
         if std::mem::replace(&mut self.is_in_split, true) {
             return;
         }
+        self.has_told_item = false;
         let total_items = self.train_items;
         self.tell_train(burn_api::split_begins(epoch, total_items));
         log::info!("Executing training step for epoch {epoch}");
         self.engine.split_begins(&self.learner);
     }
 
-    /// Tells Burn that they have ended, if they had begun.
+    /// Tells Burn that they have ended, if they had begun. Not if the training ends before the first one:
+    /// some of Burn's metrics panic when they are asked what they came to without one.
     pub(super) fn split_ends(&mut self, epoch: usize) {
-        if !std::mem::take(&mut self.is_in_split) {
+        if !std::mem::take(&mut self.is_in_split) || self.ends_without(self.has_told_item) {
             return;
         }
         // A stop that comes when all is trained interrupts nothing: what Burn logs now is of the epoch.
@@ -124,6 +126,7 @@ impl<M: LearnerModel> Training<M> {
 
     /// Tells Burn what came of a training batch.
     pub(super) fn tell_item(&mut self, item: TrainingItem<Output<M>>) {
+        self.has_told_item = true;
         self.tell_train(LearnerEvent::ProcessedItem(item));
     }
 
@@ -132,6 +135,12 @@ impl<M: LearnerModel> Training<M> {
         if self.components.interrupter.should_stop() {
             self.engine.split_stops();
         }
+    }
+
+    /// Whether the training ends before the split at hand has had a batch. (A split that has none by
+    /// itself is Burn's to deal with.)
+    fn ends_without(&self, has_batch: bool) -> bool {
+        !has_batch && self.components.interrupter.should_stop()
     }
 
     fn tell_train(&mut self, event: LearnerEvent<Output<M>>) {
@@ -247,12 +256,16 @@ impl<M: LearnerModel> Training<M> {
         self.tell_valid(burn_api::split_begins(epoch, total_items));
         log::info!("Executing validation step for epoch {epoch}");
         self.engine.seed_validation(&self.main);
-        self.validate_batches();
+        let batches = self.validate_batches();
+        if self.ends_without(batches > 0) {
+            return;
+        }
         self.mark_stop();
         self.tell_valid(burn_api::split_ends(epoch));
     }
 
-    fn validate_batches(&mut self) {
+    /// Validates until the batches are used up, or a stop, and says how many there were.
+    fn validate_batches(&mut self) -> usize {
         let model = self.learner.model().valid();
         let loader = self.valid.clone();
         let mut iterator = loader.iter();
@@ -262,26 +275,27 @@ impl<M: LearnerModel> Training<M> {
                 Ok(batch) => batch,
                 Err(error) => {
                     self.components.interrupter.fail(error);
-                    return;
+                    return iteration;
                 }
             };
             let progress = iterator.progress();
-            iteration += 1;
             // A batch's draws before those of the next one.
             if self.engine.step_seeds().is_some()
                 && let Err(error) = self.main.flush()
             {
                 let error = burn_api::device_failed(0, error.to_string());
                 self.components.interrupter.fail(error);
-                return;
+                return iteration;
             }
 
             let output = InferenceStep::step(&model, batch);
+            iteration += 1;
             let item = TrainingItem::new(output, progress, Some(iteration), None);
             self.tell_valid(LearnerEvent::ProcessedItem(item));
             if self.is_stopped() {
-                return;
+                return iteration;
             }
         }
+        iteration
     }
 }
