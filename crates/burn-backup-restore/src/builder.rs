@@ -17,6 +17,7 @@ use crate::metric_logs::{MetricLogs, Writer};
 use crate::preemption::Preemption;
 use crate::snapshot::Snapshot;
 use crate::strategy::{BackupStrategy, Companions};
+use crate::threads::Threads;
 use crate::trigger::SaveFreq;
 
 /// Backs a training up while it runs, and continues it when the program is run again.
@@ -55,6 +56,7 @@ pub struct BackupAndRestore {
     dashboard: bool,
     #[cfg(feature = "testing")]
     pub(crate) ddp_on_host: Option<Vec<Device>>,
+    pub(crate) threads: Threads,
     pub(crate) handle: BackupHandle,
 }
 
@@ -93,6 +95,7 @@ impl BackupAndRestore {
             dashboard: true,
             #[cfg(feature = "testing")]
             ddp_on_host: None,
+            threads: Threads::default(),
         }
     }
 
@@ -292,6 +295,13 @@ impl BackupAndRestore {
     #[cfg(feature = "testing")]
     pub fn filesystem(mut self, filesystem: Arc<dyn Filesystem>) -> Self {
         self.handle.set_filesystem(filesystem);
+        self
+    }
+
+    /// Has no more than so many threads for devices: this is how tests run out of them.
+    #[cfg(feature = "testing")]
+    pub fn limit_threads(mut self, threads: usize) -> Self {
+        self.threads = Threads::limited_to(threads);
         self
     }
 

@@ -320,6 +320,13 @@ pub enum BackupError {
          memory"
     )]
     Thread(#[source] std::io::Error),
+
+    /// A thread for one of several devices can't be started.
+    #[error(
+        "cannot start a thread for each device of the training; nothing was trained, and the backup was \
+         not touched: check the limits on threads and memory, or train on fewer devices"
+    )]
+    DeviceThread(#[source] std::io::Error),
 }
 
 impl BackupError {

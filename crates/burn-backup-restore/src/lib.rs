@@ -52,6 +52,7 @@ mod seed;
 mod snapshot;
 mod state;
 mod strategy;
+mod threads;
 mod trigger;
 
 pub use builder::{BackupAndRestore, BackupExt, OnBackupError};

@@ -24,6 +24,7 @@ use burn::train::{
 use crate::burn_api;
 use crate::engine::Engine;
 use crate::history::Recall;
+use crate::threads::Threads;
 use training::Training;
 
 pub(crate) use ddp::Reduction;
@@ -56,13 +57,15 @@ impl Execution {
 /// The loop that Burn calls.
 pub(crate) struct Loop<M: LearnerModel> {
     execution: Execution,
+    threads: Threads,
     engine: RefCell<Option<Engine<M>>>,
 }
 
 impl<M: LearnerModel> Loop<M> {
-    pub(crate) fn new(execution: Execution, engine: Engine<M>) -> Self {
+    pub(crate) fn new(execution: Execution, engine: Engine<M>, threads: Threads) -> Self {
         Self {
             execution,
+            threads,
             engine: RefCell::new(Some(engine)),
         }
     }
@@ -125,11 +128,15 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
                 training
             }
             Execution::Multi(devices, optim) => {
-                let mut devices = multi::MultiDevice::start(devices.clone(), *optim);
-                rounds::train(&mut training, &mut devices, &loaders);
+                match multi::MultiDevice::start(devices.clone(), *optim, &self.threads) {
+                    Ok(mut devices) => rounds::train(&mut training, &mut devices, &loaders),
+                    Err(error) => training.cannot_start(error),
+                }
                 training
             }
-            Execution::Ddp(devices, reduction) => ddp::train(training, devices, reduction, loaders),
+            Execution::Ddp(devices, reduction) => {
+                ddp::train(training, devices, reduction, loaders, &self.threads)
+            }
         };
         let Training {
             learner,

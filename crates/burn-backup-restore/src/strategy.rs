@@ -187,7 +187,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         }
         // Burn announces the epoch after this one as the first.
         components.checkpoint = engine.state().position.epoch.checked_sub(1);
-        let training_loop = Loop::new(execution, engine);
+        let training_loop = Loop::new(execution, engine, self.settings.threads.clone());
         let result = training_loop.train(learner, train, valid, components);
         let Some(mut engine) = training_loop.into_engine() else {
             return result;

@@ -9,11 +9,11 @@
 mod agreement;
 mod reduction;
 
+use std::io;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use burn::tensor::Device;
@@ -29,6 +29,7 @@ use crate::background::panic_message;
 use crate::burn_api;
 use crate::fast_forward::{self, Batches, Rest, Resumption};
 use crate::seed::StepSeeds;
+use crate::threads::Threads;
 use agreement::{Agreement, Vote};
 use reduction::Reducer;
 
@@ -46,6 +47,7 @@ pub(super) fn train<M: LearnerModel>(
     devices: &[Device],
     reduction: &Reduction,
     loaders: Vec<TrainLoader<M>>,
+    threads: &Threads,
 ) -> Training<M> {
     // This initialises the parameters that are still lazy, too: once, for all workers.
     training.learner.fork(&training.main);
@@ -66,6 +68,31 @@ pub(super) fn train<M: LearnerModel>(
         },
     };
 
+    let (outbox, ends) = channel();
+    let starts: io::Result<Vec<_>> = (0..devices.len())
+        .map(|index| {
+            let (start, gate) = channel::<Worker<M>>();
+            let outbox = outbox.clone();
+            threads.start(format!("device-{index}"), move || {
+                let Ok(worker) = gate.recv() else {
+                    return;
+                };
+                worker.work();
+                // The training is left to itself only after a failure.
+                let _ = outbox.send(());
+            })?;
+            Ok(start)
+        })
+        .collect();
+    // Before any of them begins: it would wait for the one that is missing.
+    let starts = match starts {
+        Ok(starts) => starts,
+        Err(error) => {
+            training.cannot_start(error);
+            return training;
+        }
+    };
+
     let template = training.learner.clone();
     let plan = Plan {
         epochs: training.epochs(),
@@ -81,8 +108,8 @@ pub(super) fn train<M: LearnerModel>(
         turns: Turns::default(),
         reducer: Reducer::new(*reduction, devices.len()),
     });
-    let (outbox, ends) = channel();
-    for (index, (device, loader)) in devices.iter().zip(loaders).enumerate() {
+    let workers = devices.iter().zip(loaders).zip(starts);
+    for (index, ((device, loader), start)) in workers.enumerate() {
         let worker = Worker {
             index,
             device: device.clone(),
@@ -94,14 +121,10 @@ pub(super) fn train<M: LearnerModel>(
             plan: plan.clone(),
             turns_taken: 0,
         };
-        let outbox = outbox.clone();
-        thread::spawn(move || {
-            worker.work();
-            // The training is left to itself only after a failure.
-            let _ = outbox.send(());
-        });
+        // Each waits for it.
+        let _ = start.send(worker);
     }
-    drop(template);
+    drop((template, outbox));
     wait(&ends, devices.len(), &shared.agreement);
 
     #[expect(clippy::expect_used, reason = "it is taken nowhere else")]

@@ -2,6 +2,8 @@
 
 mod workers;
 
+use std::io;
+
 use burn::optim::GradientsAccumulator;
 use burn::tensor::Device;
 use burn::train::{Learner, LearnerModel, MultiDeviceOptim, TrainStep, TrainingError};
@@ -11,6 +13,7 @@ use super::rounds::{Computed, Devices, have_drawn, seed};
 use crate::fast_forward::Batches;
 use crate::seed::StepSeeds;
 use crate::snapshot::RunningStates;
+use crate::threads::Threads;
 use workers::Workers;
 
 /// The devices of a training on several.
@@ -24,13 +27,17 @@ pub(super) struct MultiDevice<M: LearnerModel> {
 
 impl<M: LearnerModel> MultiDevice<M> {
     /// Starts the workers.
-    pub(super) fn start(devices: Vec<Device>, optim: MultiDeviceOptim) -> Self {
-        Self {
-            workers: Workers::start(&devices),
+    pub(super) fn start(
+        devices: Vec<Device>,
+        optim: MultiDeviceOptim,
+        threads: &Threads,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            workers: Workers::start(&devices, threads, have_drawn)?,
             devices,
             optim,
             running_states: None,
-        }
+        })
     }
 
     /// Applies what the workers' last steps hold back for the running states: the mean of all

@@ -1,6 +1,7 @@
 //! A training and all that takes part in it: what each loop does before and after the batches of an
 //! epoch.
 
+use std::io;
 use std::sync::Arc;
 
 use burn::tensor::Device;
@@ -12,6 +13,7 @@ use burn::train::{
 
 use crate::burn_api::{self, Items};
 use crate::engine::{Engine, Outlook};
+use crate::error::BackupError;
 
 const LOG: &str = "burn_backup::restore";
 
@@ -77,6 +79,13 @@ impl<M: LearnerModel> Training<M> {
             }
         }
         false
+    }
+
+    /// A device has no thread to compute on: nothing is trained.
+    pub(super) fn cannot_start(&mut self, error: io::Error) {
+        let error = BackupError::DeviceThread(error);
+        let error = BackupError::into_training_error(Arc::new(error));
+        self.engine.refused(error);
     }
 
     /// Whether the training ends here, at a batch boundary.

@@ -5,20 +5,21 @@
 //! that sums of gradients and metrics don't depend on who was faster.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
 
 use burn::tensor::Device;
 use burn::train::{LearnerModel, TrainOutput, TrainStep, TrainingError};
 
 use crate::background::panic_message;
 use crate::burn_api;
-use crate::loops::rounds::{Computed, have_drawn};
+use crate::loops::rounds::Computed;
 use crate::loops::training::Output;
 use crate::loops::turns::Turns;
 use crate::seed::StepSeeds;
+use crate::threads::Threads;
 
 type Input<M> = <M as TrainStep>::Input;
 
@@ -53,7 +54,16 @@ struct Answer<M: LearnerModel> {
 }
 
 impl<M: LearnerModel> Workers<M> {
-    pub(super) fn start(devices: &[Device]) -> Self {
+    /// Starts them, which see to it by `have_drawn` that what a step draws is drawn.
+    ///
+    /// # Errors
+    ///
+    /// When no thread can be had for one of the devices. Those that were started end.
+    pub(super) fn start(
+        devices: &[Device],
+        threads: &Threads,
+        have_drawn: HaveDrawn,
+    ) -> io::Result<Self> {
         let turns = Arc::new(Turns::default());
         let (outbox, answers) = channel();
         let jobs = devices.iter().enumerate().map(|(index, device)| {
@@ -62,16 +72,19 @@ impl<M: LearnerModel> Workers<M> {
                 index,
                 device: device.clone(),
                 turns: turns.clone(),
+                have_drawn,
             };
             let outbox = outbox.clone();
-            thread::spawn(move || worker.work(&inbox, &outbox));
-            sender
+            threads.start(format!("device-{index}"), move || {
+                worker.work(&inbox, &outbox);
+            })?;
+            Ok(sender)
         });
-        Self {
-            jobs: jobs.collect(),
+        Ok(Self {
+            jobs: jobs.collect::<io::Result<_>>()?,
             answers,
             tickets: 0,
-        }
+        })
     }
 
     /// Has the device with each index compute on its batch, and waits for all of them.
@@ -84,11 +97,8 @@ impl<M: LearnerModel> Workers<M> {
         let mut awaited = BTreeSet::new();
         let mut failures = Vec::new();
         for (index, batch) in batches {
-            let draws = seeds.map(|seeds| {
-                let ticket = self.tickets;
-                self.tickets += 1;
-                Draws { seeds, ticket }
-            });
+            let ticket = self.tickets;
+            let draws = seeds.map(|seeds| Draws { seeds, ticket });
             let job = Job {
                 model: model.clone(),
                 batch,
@@ -96,6 +106,8 @@ impl<M: LearnerModel> Workers<M> {
             };
             match self.jobs.get(index).map(|jobs| jobs.send(job)) {
                 Some(Ok(())) => {
+                    // Only now: a turn that nobody takes would never end.
+                    self.tickets += u64::from(draws.is_some());
                     awaited.insert(index);
                 }
                 _ => failures.push((index, GONE.to_owned())),
@@ -123,18 +135,24 @@ impl<M: LearnerModel> Workers<M> {
     }
 }
 
+/// Sees to it that what was to be drawn on a device is drawn, as [`rounds`](crate::loops::rounds) has it.
+type HaveDrawn = fn(&Device, usize, Option<StepSeeds>) -> Result<(), TrainingError>;
+
 struct Worker {
     index: usize,
     device: Device,
     turns: Arc<Turns>,
+    have_drawn: HaveDrawn,
 }
 
 impl Worker {
     fn work<M: LearnerModel>(&self, inbox: &Receiver<Job<M>>, outbox: &Sender<Answer<M>>) {
         while let Ok(job) = inbox.recv() {
+            // All of it: an answer that does not come would be waited for without end.
+            let output = attempt(|| self.answer(job)).flatten();
             let answer = Answer {
                 device: self.index,
-                output: self.answer(job),
+                output,
             };
             if outbox.send(answer).is_err() {
                 return;
@@ -148,20 +166,16 @@ impl Worker {
             batch,
             draws,
         } = job;
-        let step = || {
-            let model = model.fork(&self.device);
-            if let Some(draws) = &draws {
-                self.device.seed(draws.seeds.step(self.index));
-            }
-            TrainStep::step(&model, batch)
-        };
         let Some(Draws { seeds, ticket }) = draws else {
-            return attempt(step);
+            return Ok(TrainStep::step(&model.fork(&self.device), batch));
         };
         // The fork as well: it brings running states to this device, which all workers share.
         let _turn = self.turns.wait(ticket);
-        let output = attempt(step)?;
-        have_drawn(&self.device, self.index, Some(seeds)).map_err(|error| error.to_string())?;
+        let model = model.fork(&self.device);
+        self.device.seed(seeds.step(self.index));
+        let output = TrainStep::step(&model, batch);
+        let drawn = (self.have_drawn)(&self.device, self.index, Some(seeds));
+        drawn.map_err(|error| error.to_string())?;
         Ok(output)
     }
 }
@@ -169,4 +183,110 @@ impl Worker {
 /// Does what may panic. A model's own panics end a training as its errors do, as in Burn.
 fn attempt<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| panic_message(panic.as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::module::{Module, Param};
+    use burn::optim::GradientsParams;
+    use burn::tensor::Tensor;
+    use burn::train::InferenceStep;
+
+    use super::*;
+
+    /// It gives back what it is given.
+    #[derive(Module, Debug)]
+    struct Echo {
+        nothing: Param<Tensor<1>>,
+    }
+
+    impl TrainStep for Echo {
+        type Input = usize;
+        type Output = usize;
+
+        fn step(&self, item: usize) -> TrainOutput<usize> {
+            let grads = GradientsParams::new();
+            TrainOutput { grads, item }
+        }
+    }
+
+    impl InferenceStep for Echo {
+        type Input = usize;
+        type Output = usize;
+
+        fn step(&self, item: usize) -> usize {
+            item
+        }
+    }
+
+    const SEEDS: Option<StepSeeds> = Some(StepSeeds {
+        run_seed: 1,
+        global_step: 0,
+        are_split: true,
+    });
+
+    fn device() -> Device {
+        Device::flex().autodiff()
+    }
+
+    fn model() -> Echo {
+        Echo {
+            nothing: Param::from_tensor(Tensor::zeros([1], &device())),
+        }
+    }
+
+    fn workers(have_drawn: HaveDrawn) -> Workers<Echo> {
+        let devices = vec![device(); 3];
+        Workers::start(&devices, &Threads::default(), have_drawn).unwrap()
+    }
+
+    /// What each of the devices has computed, or which have failed and why.
+    fn computed(
+        workers: &mut Workers<Echo>,
+        devices: &[usize],
+    ) -> Result<Vec<usize>, Vec<(usize, String)>> {
+        let batches = devices.iter().map(|index| (*index, *index)).collect();
+        match workers.compute(&model(), batches, SEEDS) {
+            Ok(computed) => Ok(computed.into_iter().map(|of| of.output.item).collect()),
+            Err(TrainingError::Workers(failures)) => {
+                let failures = failures.into_iter();
+                Err(failures.map(|of| (of.device_id, of.message)).collect())
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_call_to_a_device_fails_the_step_and_leaves_nobody_waiting() {
+        let mut workers = workers(|_, index, _| {
+            assert!(index != 1, "this panic is part of the test");
+            Ok(())
+        });
+        for _ in 0..2 {
+            let failures = computed(&mut workers, &[0, 1, 2]).unwrap_err();
+            assert_eq!(failures.len(), 1, "{failures:?}");
+            assert_eq!(failures[0].0, 1);
+            assert!(failures[0].1.contains("part of the test"), "{failures:?}");
+        }
+        assert_eq!(computed(&mut workers, &[0, 2]), Ok(vec![0, 2]));
+    }
+
+    #[test]
+    fn a_worker_that_cannot_be_reached_takes_no_turn_from_the_others() {
+        let mut workers = workers(|_, _, _| Ok(()));
+        workers.jobs[0] = channel().0;
+        for _ in 0..2 {
+            let failures = computed(&mut workers, &[0, 1, 2]).unwrap_err();
+            assert_eq!(failures, [(0, GONE.to_owned())]);
+        }
+        assert_eq!(computed(&mut workers, &[1, 2]), Ok(vec![1, 2]));
+    }
+
+    #[test]
+    fn where_a_thread_cannot_be_had_none_is_left() {
+        let devices = vec![device(); 3];
+        let threads = Threads::limited_to(2);
+        let started = Workers::<Echo>::start(&devices, &threads, |_, _, _| Ok(()));
+        assert_eq!(started.err().unwrap().kind(), io::ErrorKind::WouldBlock);
+    }
 }
