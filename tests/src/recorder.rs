@@ -36,6 +36,8 @@ impl Calls {
 pub struct RecordingRenderer {
     calls: Calls,
     resets: Option<Interrupter>,
+    /// Before which update of a training metric it panics, counted down to 0.
+    panics_in: Option<usize>,
 }
 
 impl RecordingRenderer {
@@ -44,7 +46,15 @@ impl RecordingRenderer {
         Self {
             calls,
             resets: None,
+            panics_in: None,
         }
+    }
+
+    /// Panics when it is to show a training metric for this time, counted from 1, as Burn's renderer for
+    /// terminals does when its user kills the training.
+    pub fn panicking_at(mut self, update: usize) -> Self {
+        self.panics_in = Some(update);
+        self
     }
 
     /// Resets `interrupter` at the training's end, as Burn's renderer for terminals does.
@@ -56,6 +66,10 @@ impl RecordingRenderer {
 
 impl MetricsRendererTraining for RecordingRenderer {
     fn update_train(&mut self, state: MetricState) {
+        if let Some(left) = &mut self.panics_in {
+            *left = left.saturating_sub(1);
+            assert!(*left > 0, "the test has the renderer panic");
+        }
         self.calls.add_metric("update_train", &state);
     }
 

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvError, SendError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -31,6 +32,8 @@ pub(crate) struct Desk {
     pub on_error: OnBackupError,
     pub interrupter: Interrupter,
     pub event_store: Arc<EventStoreClient>,
+    /// The training is over, or unwinds: nobody waits for much.
+    pub is_left: AtomicBool,
 }
 
 /// What the thread says of a snapshot, in this order.
@@ -238,6 +241,7 @@ impl<M: LearnerModel> Background<M> {
 
 impl<M: LearnerModel> Drop for Background<M> {
     fn drop(&mut self) {
+        self.desk.is_left.store(true, Ordering::Relaxed);
         if let Some(writer) = self.writer.take() {
             drop(writer.join());
         }
@@ -310,7 +314,8 @@ fn save<M: LearnerModel>(
     match metrics {
         Metrics::Known(history) => state.history = Arc::unwrap_or_clone(history),
         Metrics::Until(mark) => {
-            let has_failed = || desk.interrupter.error().is_some();
+            let has_failed =
+                || desk.interrupter.error().is_some() || desk.is_left.load(Ordering::Relaxed);
             let logged = mark.wait(has_failed);
             let logged = logged.ok_or(BackupError::MetricsMissing)?;
             state.history = Arc::unwrap_or_clone(logged.history);

@@ -10,12 +10,16 @@
 use std::io::IsTerminal as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::tensor::Device;
 use burn::train::metric::store::EventStoreClient;
-use burn::train::{Interrupter, Interruption, Learner, LearnerModel, TrainingError};
+use burn::train::{
+    EventProcessorTraining as _, Interrupter, Interruption, Learner, LearnerModel,
+    SupervisedTrainingEventProcessor as Processor, TrainingError,
+};
 use burn_backup_store::{Generation, OpenOptions, Store};
 use jiff::Timestamp;
 
@@ -182,6 +186,7 @@ impl<M: LearnerModel> Engine<M> {
             on_error: settings.on_error,
             interrupter: surroundings.interrupter.clone(),
             event_store: surroundings.event_store.clone(),
+            is_left: AtomicBool::new(false),
         };
         let background = Background::start(desk, frozen)?;
         if surroundings.has_fusion {
@@ -303,7 +308,7 @@ impl<M: LearnerModel> Engine<M> {
 
     /// A batch boundary: if there is a notice that the training is about to be ended from outside, it
     /// is saved, or stopped.
-    pub(crate) fn look_out(&mut self, learner: &Learner<M>) {
+    pub(crate) fn look_out(&mut self, learner: &Learner<M>, processor: &mut Processor<M>) {
         if self.lookout.is_none() || self.interrupter.should_stop() {
             return;
         }
@@ -311,8 +316,8 @@ impl<M: LearnerModel> Engine<M> {
             Advice::GoOn => {}
             // Gradients that are being accumulated can't be saved; the moment before them can.
             Advice::Save => match self.at_optimizer_step.as_ref().and_then(Taken::again) {
-                Some(held) => self.save_held(held),
-                None => self.save(learner),
+                Some(held) => self.save_held(held, processor),
+                None => self.save(learner, processor),
             },
             Advice::Leave => {
                 let notice = self.lookout.as_ref().and_then(Lookout::notice);
@@ -369,7 +374,13 @@ impl<M: LearnerModel> Engine<M> {
 
     /// One more batch is trained on each device, after which the loaders are this far. `has_stepped`
     /// says that the optimizer has used the gradients.
-    pub(crate) fn step_done(&mut self, learner: &Learner<M>, items: &[Items], has_stepped: bool) {
+    pub(crate) fn step_done(
+        &mut self,
+        learner: &Learner<M>,
+        processor: &mut Processor<M>,
+        items: &[Items],
+        has_stepped: bool,
+    ) {
         self.state.after_step(items, self.split);
         self.has_stepped_here |= has_stepped;
         // Running states hold their newest update back until they are asked for it, and a snapshot asks.
@@ -382,7 +393,7 @@ impl<M: LearnerModel> Engine<M> {
         let step = self.step_time();
         let now = self.launched.elapsed();
         if self.trigger.after_step(&position, has_stepped, step, now) {
-            self.save(learner);
+            self.save(learner, processor);
         }
         self.show_interval();
         if has_stepped && self.accumulates {
@@ -410,10 +421,15 @@ impl<M: LearnerModel> Engine<M> {
     }
 
     /// The epoch's validation is done, and so is what Burn does after it.
-    pub(crate) fn epoch_done(&mut self, learner: &Learner<M>, early_stopped: bool) {
+    pub(crate) fn epoch_done(
+        &mut self,
+        learner: &Learner<M>,
+        processor: &mut Processor<M>,
+        early_stopped: bool,
+    ) {
         self.state.after_epoch(early_stopped);
         if self.trigger.after_epoch(self.launched.elapsed()) {
-            self.save(learner);
+            self.save(learner, processor);
         }
     }
 
@@ -424,34 +440,33 @@ impl<M: LearnerModel> Engine<M> {
 
     /// The training stops before its end. If that is a user's wish, this moment is kept; if it is
     /// an error, the last good backup is what stays.
-    pub(crate) fn stopped(&mut self, learner: &Learner<M>) {
+    pub(crate) fn stopped(&mut self, learner: &Learner<M>, processor: &mut Processor<M>) {
         if !self.has_failed() {
             let snapshot = match self.at_optimizer_step.take() {
                 Some(snapshot) => snapshot,
                 None => self.snapshot(learner),
             };
             let moment = snapshot.state.moment();
-            self.keep_at_last(snapshot);
+            self.keep_at_last(snapshot, processor);
             if self.committed == Some(moment) {
                 self.handle.saved_when_stopped(moment.position);
             }
             self.bid_farewell(moment);
         }
-        self.settle();
+        self.settle(processor);
         self.note_ending();
     }
 
     /// Saves the moment of `snapshot`, at which the training is left. If that fails, it is tried again
     /// while the time before the kill allows.
-    fn keep_at_last(&mut self, snapshot: Taken<M>) {
+    fn keep_at_last(&mut self, snapshot: Taken<M>, processor: &mut Processor<M>) {
         let moment = snapshot.state.moment();
         let mut next = Some(snapshot);
         let mut tries = 0;
         while let Some(snapshot) = next.take() {
             let again = snapshot.again();
             let begun = Instant::now();
-            self.keep(snapshot);
-            self.settle();
+            self.keep(snapshot, processor);
             tries += 1;
             if self.committed != Some(moment) && self.can_try_again(tries, begun.elapsed()) {
                 log::warn!(target: LOG, "the last backup has failed, and is tried again");
@@ -491,12 +506,12 @@ impl<M: LearnerModel> Engine<M> {
     }
 
     /// The training has run to its end.
-    pub(crate) fn finished(&mut self, learner: &Learner<M>) {
+    pub(crate) fn finished(&mut self, learner: &Learner<M>, processor: &mut Processor<M>) {
         if self.trigger.at_end() && !self.has_failed() {
             let snapshot = self.snapshot(learner);
-            self.keep(snapshot);
+            self.keep(snapshot, processor);
         }
-        self.settle();
+        self.settle(processor);
         if !self.trigger.at_end() && !self.has_failed() {
             self.check_before_deletion(learner);
         }
@@ -636,9 +651,9 @@ impl<M: LearnerModel> Engine<M> {
     }
 
     /// Saves this moment, and counts how long that holds the training.
-    fn save(&mut self, learner: &Learner<M>) {
+    fn save(&mut self, learner: &Learner<M>, processor: &mut Processor<M>) {
         let started = Instant::now();
-        self.settle();
+        self.settle(processor);
         // The backup before may just have failed, and that may be what ends the training.
         if !self.has_failed() {
             let snapshot = self.snapshot(learner);
@@ -650,9 +665,9 @@ impl<M: LearnerModel> Engine<M> {
     }
 
     /// Saves the moment of a snapshot that was held, unless that is what was saved last.
-    fn save_held(&mut self, held: Taken<M>) {
+    fn save_held(&mut self, held: Taken<M>, processor: &mut Processor<M>) {
         let started = Instant::now();
-        self.settle();
+        self.settle(processor);
         if self.committed != Some(held.state.moment()) && !self.has_failed() {
             self.submit(held);
         }
@@ -686,12 +701,12 @@ impl<M: LearnerModel> Engine<M> {
     }
 
     /// Saves the moment of `snapshot`, unless that is what was saved last.
-    fn keep(&mut self, snapshot: Taken<M>) {
+    fn keep(&mut self, snapshot: Taken<M>, processor: &mut Processor<M>) {
         let started = Instant::now();
-        self.settle();
+        self.settle(processor);
         if self.committed != Some(snapshot.state.moment()) && !self.has_failed() {
             self.submit(snapshot);
-            self.settle();
+            self.settle(processor);
         }
         self.handle.held(started.elapsed());
     }
@@ -709,7 +724,16 @@ impl<M: LearnerModel> Engine<M> {
     }
 
     /// Waits until nothing is in flight.
-    fn settle(&mut self) {
+    fn settle(&mut self, processor: &mut Processor<M>) {
+        self.poll();
+        if let Some(logs) = &self.metric_logs
+            && self.background.in_flight_for().is_some()
+        {
+            // It waits for metrics. Where Burn's thread is gone that works them out, this panics as that
+            // thread has, as does whatever Burn is told of.
+            let flushed = logs.telling(|| processor.flush());
+            self.interrupter.fail_on_error(flushed);
+        }
         let outcome = self.background.settle();
         self.note(outcome);
     }

@@ -61,6 +61,8 @@ struct State {
     /// The epoch whose training was interrupted inside.
     interrupted: Option<usize>,
     marks: Vec<(u64, Weak<OnceLock<Logged>>)>,
+    /// No more calls will come.
+    is_abandoned: bool,
     /// Files that may not be on disk yet, and directories that are known to be.
     unsynced: BTreeSet<PathBuf>,
     synced_directories: BTreeSet<PathBuf>,
@@ -97,6 +99,21 @@ impl MetricLogs {
     /// Burn is about to be told of what makes it call the logger so often.
     pub(crate) fn told(&self, calls: u64) {
         self.shared.told.fetch_add(calls, Ordering::Relaxed);
+    }
+
+    /// Has `tell` tell Burn something. That panics once the thread is gone on which Burn works metrics out,
+    /// and then nothing more is logged.
+    pub(crate) fn telling<T>(&self, tell: impl FnOnce() -> T) -> T {
+        let unless_told = AbandonedWhenDropped(Some(self));
+        let told = tell();
+        unless_told.disarm();
+        told
+    }
+
+    /// Nothing more is logged: nobody is to wait for it.
+    pub(crate) fn abandon(&self) {
+        self.state().is_abandoned = true;
+        self.shared.heard.notify_all();
     }
 
     /// This moment.
@@ -188,7 +205,7 @@ impl MetricLogs {
             .map(Path::to_path_buf)
             .collect();
         for path in files {
-            if let Err(error) = sync(&path) {
+            if let Err(error) = sync_file(&path) {
                 log::warn!(
                     target: LOG,
                     "the metric log '{}' may not be on disk: {error}",
@@ -198,7 +215,7 @@ impl MetricLogs {
         }
         for directory in &directories {
             // Not on every system can a directory be opened, and then it need not be.
-            let _ = sync(directory);
+            let _ = File::open(directory).and_then(|directory| directory.sync_all());
         }
         self.state().synced_directories.extend(directories);
     }
@@ -245,6 +262,22 @@ impl MetricLogs {
     }
 }
 
+struct AbandonedWhenDropped<'l>(Option<&'l MetricLogs>);
+
+impl AbandonedWhenDropped<'_> {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for AbandonedWhenDropped<'_> {
+    fn drop(&mut self) {
+        if let Some(logs) = self.0 {
+            logs.abandon();
+        }
+    }
+}
+
 impl Mark {
     /// The logs that it is of.
     pub(crate) fn logs(&self) -> &MetricLogs {
@@ -259,6 +292,9 @@ impl Mark {
         loop {
             if let Some(logged) = self.reached.get() {
                 return Some(logged.clone());
+            }
+            if state.is_abandoned {
+                return None;
             }
             if state.heard != last.0 {
                 last = (state.heard, Instant::now());
@@ -289,12 +325,15 @@ fn cut(path: &Path, bytes: u64) -> io::Result<()> {
     file.set_len(bytes)
 }
 
-fn sync(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+/// Windows syncs only what is open for writing.
+fn sync_file(path: &Path) -> io::Result<()> {
+    File::options().write(true).open(path)?.sync_all()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use super::*;
 
     fn log_of(bytes: u64) -> OpenLog {
@@ -341,6 +380,33 @@ mod tests {
         let logs = logs();
         logs.told(1);
         assert!(logs.mark().wait(|| true).is_none());
+    }
+
+    #[test]
+    fn once_nothing_more_is_logged_nobody_waits_for_it() {
+        let logs = logs();
+        let reached = logs.mark();
+        logs.told(1);
+        let mark = logs.mark();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| mark.wait(|| false));
+            let told = catch_unwind(AssertUnwindSafe(|| {
+                logs.telling(|| panic!("this panic is part of the test"))
+            }));
+            assert!(told.is_err());
+            assert!(waiting.join().unwrap().is_none());
+        });
+        assert!(reached.wait(|| false).is_some(), "it was reached before");
+    }
+
+    #[test]
+    fn without_a_logger_nobody_waits_for_it() {
+        let logs = logs();
+        let writer = Writer::new(logs.clone());
+        logs.telling(|| logs.told(1));
+        assert!(!logs.state().is_abandoned);
+        drop(writer);
+        assert!(logs.mark().wait(|| false).is_none());
     }
 
     #[test]

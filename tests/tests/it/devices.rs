@@ -305,6 +305,36 @@ fn a_worker_that_hangs_does_not_keep_a_training_from_ending_when_another_one_fai
 }
 
 #[test]
+fn where_a_device_can_have_no_thread_nothing_is_trained_and_the_backup_stays() {
+    for spread in [
+        Spread::Main(2),
+        Spread::Sharded(3),
+        Spread::Ddp(2),
+        Spread::Ddp(3),
+    ] {
+        let training = Training::spread(spread);
+        let scratch = tempfile::tempdir().unwrap();
+        let backup = || Training::backup(scratch.path()).save_freq(1);
+        for threads in 0..spread.devices() {
+            let run = training.run(backup().limit_threads(threads), Halt::Never);
+            let error = run.backup_error();
+            assert!(matches!(error, BackupError::DeviceThread(_)), "{error}");
+            assert!(run.losses.is_empty(), "{spread:?}, {threads}");
+        }
+        let stopped = training.run(backup(), Halt::Stop(2));
+        assert!(stopped.interrupted.is_some());
+        let before = contents(scratch.path());
+        let run = training.run(backup().limit_threads(1), Halt::Never);
+        assert!(matches!(run.backup_error(), BackupError::DeviceThread(_)));
+        assert_eq!(contents(scratch.path()), before, "{spread:?}");
+        // The directory is not held any longer.
+        let run = training.run(backup(), Halt::Never);
+        assert!(run.error.is_none(), "{:?}", run.error);
+        assert!(run.weights == undisturbed(&training).weights, "{spread:?}");
+    }
+}
+
+#[test]
 fn an_item_that_cannot_be_read_ends_the_training_with_burns_error_on_several_devices() {
     for devices in SPREADS {
         let broken = Training {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,12 +12,12 @@ use burn::train::metric::{
     Metric, MetricMetadata, MetricName, Numeric, NumericEntry, SerializedEntry,
 };
 use burn_backup_restore::{BackupExt as _, SaveFreq};
-use burn_backup_tests::{Backend, Halt, Spread, Training};
+use burn_backup_tests::{Backend, Halt, RecordingRenderer, Spread, Training};
 use test_fork::test;
 
 use crate::log_lines;
 use crate::process::{run, run_well, trainee};
-use crate::support::contents;
+use crate::support::{contents, undisturbed};
 
 /// The logs in `dir`, by their paths in it.
 fn logs(dir: &Path) -> BTreeMap<PathBuf, String> {
@@ -226,6 +227,75 @@ fn a_stop_after_the_last_batch_of_an_epoch_leaves_its_metrics_whole() {
             &[Halt::Stop(last), Halt::StopInValidation(2)],
         ] {
             assert_eq!(logged(halts), expected, "{spread:?}, {halts:?}");
+        }
+    }
+}
+
+/// A metric that panics in its update with that number, counted from 1.
+#[derive(Clone)]
+struct Panicking {
+    at: usize,
+    updates: usize,
+}
+
+impl Metric for Panicking {
+    type Input = ();
+
+    fn name(&self) -> MetricName {
+        Arc::new("Panicking".to_owned())
+    }
+
+    fn update(
+        &mut self,
+        _item: &(),
+        _metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        self.updates += 1;
+        assert!(self.updates < self.at, "the test has the metric panic");
+        Ok(SerializedEntry::not_available(None))
+    }
+
+    fn clear(&mut self) {}
+}
+
+/// Were it not given up at once what a backup waits for, each of these would take ten minutes.
+#[test]
+fn after_a_panic_in_a_metric_or_a_renderer_no_backup_waits_for_what_is_not_logged_any_more() {
+    let expected = undisturbed(&Training::new(Backend::Flex));
+    for spread in [Spread::One, Spread::Ddp(1)] {
+        let training = Training {
+            spread,
+            ..Training::new(Backend::Flex)
+        };
+        for frequency in [1, 3] {
+            for at in (1..=12).chain([18]) {
+                for is_metric in [true, false] {
+                    let scratch = tempfile::tempdir().unwrap();
+                    let backup = || {
+                        let backup = Training::backup(scratch.path().join("backup"));
+                        let backup = backup.save_freq(SaveFreq::Steps(frequency));
+                        let backup = backup.metric_logs(scratch.path().join("logs"));
+                        training.spread_over_devices(backup)
+                    };
+                    let run = catch_unwind(AssertUnwindSafe(|| {
+                        training.run_with(Halt::Never, |builder| {
+                            let builder = match is_metric {
+                                true => builder.metric_train(Panicking { at, updates: 0 }),
+                                false => {
+                                    let renderer = RecordingRenderer::default().panicking_at(at);
+                                    builder.renderer(Box::new(renderer))
+                                }
+                            };
+                            builder.backup_and_restore(backup())
+                        })
+                    }));
+                    assert!(run.is_err(), "{spread:?}, {at}");
+                    let run = training
+                        .run_with(Halt::Never, |builder| builder.backup_and_restore(backup()));
+                    assert!(run.error.is_none(), "{spread:?}, {at}: {:?}", run.error);
+                    assert!(run.weights == expected.weights, "{spread:?}, {at}");
+                }
+            }
         }
     }
 }

@@ -391,9 +391,10 @@ impl<M: LearnerModel> Worker<M> {
         if self.index + 1 == workers
             && let Some(items) = training.leader_items.take()
         {
+            let processor = &mut training.components.event_processor;
             training
                 .engine
-                .step_done(&training.learner, &[items], item.has_stepped);
+                .step_done(&training.learner, processor, &[items], item.has_stepped);
         }
         Ok(())
     }

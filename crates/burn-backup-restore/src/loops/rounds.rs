@@ -270,9 +270,10 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
                 ));
             }
             let items: Vec<_> = batches.iter().map(Batches::items).collect();
+            let processor = &mut training.components.event_processor;
             training
                 .engine
-                .step_done(&training.learner, &items, has_stepped);
+                .step_done(&training.learner, processor, &items, has_stepped);
             if training.engine.take_failure() {
                 check(training, self.devices.devices());
             }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use burn::tensor::Device;
 use burn::train::metric::store::{Aggregate, EventStoreClient, Split};
 use burn::train::{
-    EventProcessorTraining as _, InferenceStep, Learner, LearnerEvent, LearnerModel, TrainStep,
-    TrainingComponents, TrainingItem, ValidLoader,
+    EventProcessorTraining as _, InferenceStep, Learner, LearnerEvent, LearnerModel,
+    SupervisedTrainingEventProcessor, TrainStep, TrainingComponents, TrainingItem, ValidLoader,
 };
 
 use crate::burn_api::{self, Items};
@@ -96,7 +96,8 @@ impl<M: LearnerModel> Training<M> {
 
     /// Looks whether there is a notice that the training is about to be ended from outside.
     pub(super) fn look_out(&mut self) {
-        self.engine.look_out(&self.learner);
+        let processor = &mut self.components.event_processor;
+        self.engine.look_out(&self.learner, processor);
     }
 
     /// Tells Burn that the training batches of an epoch begin, unless it knows.
@@ -154,14 +155,26 @@ impl<M: LearnerModel> Training<M> {
 
     fn tell_train(&mut self, event: LearnerEvent<Output<M>>) {
         self.count(&event);
-        let told = self.components.event_processor.process_train(event);
+        let told = self.telling(|processor| processor.process_train(event));
         self.components.interrupter.fail_on_error(told);
     }
 
     fn tell_valid(&mut self, event: LearnerEvent<<M as InferenceStep>::Output>) {
         self.count(&event);
-        let told = self.components.event_processor.process_valid(event);
+        let told = self.telling(|processor| processor.process_valid(event));
         self.components.interrupter.fail_on_error(told);
+    }
+
+    /// Has `tell` tell Burn something.
+    fn telling<T>(
+        &mut self,
+        tell: impl FnOnce(&mut SupervisedTrainingEventProcessor<M>) -> T,
+    ) -> T {
+        let processor = &mut self.components.event_processor;
+        match self.engine.metric_logs() {
+            Some(logs) => logs.telling(|| tell(processor)),
+            None => tell(processor),
+        }
     }
 
     fn count<T>(&self, event: &LearnerEvent<T>) {
@@ -196,12 +209,12 @@ impl<M: LearnerModel> Training<M> {
 
         self.validate(epoch);
         self.tell_train(LearnerEvent::EndEpoch(epoch));
-        let components = &mut self.components;
+        let components = &self.components;
         if components.checkpointer.is_some() || components.early_stopping.is_some() {
-            let flushed = components.event_processor.flush();
-            components.interrupter.fail_on_error(flushed);
+            let flushed = self.telling(|processor| processor.flush());
+            self.components.interrupter.fail_on_error(flushed);
         }
-        if components.interrupter.should_stop() {
+        if self.components.interrupter.should_stop() {
             return Next::Stop;
         }
 
@@ -212,7 +225,9 @@ impl<M: LearnerModel> Training<M> {
             let num_epochs = components.num_epochs;
             self.engine.warn_if_unprotected(num_epochs, Some(steps));
         }
-        self.engine.epoch_done(&self.learner, stops_early);
+        let processor = &mut self.components.event_processor;
+        self.engine
+            .epoch_done(&self.learner, processor, stops_early);
         match stops_early {
             true => Next::End,
             false => Next::Epoch,
@@ -253,10 +268,10 @@ impl<M: LearnerModel> Training<M> {
     /// The loop is over. `has_finished` says that it came to the training's end.
     pub(super) fn ends(&mut self, has_finished: bool) {
         self.is_over = true;
-        if has_finished {
-            self.engine.finished(&self.learner);
-        } else {
-            self.engine.stopped(&self.learner);
+        let processor = &mut self.components.event_processor;
+        match has_finished {
+            true => self.engine.finished(&self.learner, processor),
+            false => self.engine.stopped(&self.learner, processor),
         }
     }
 

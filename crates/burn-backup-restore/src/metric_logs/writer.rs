@@ -97,6 +97,13 @@ impl Writer {
     }
 }
 
+impl Drop for Writer {
+    /// With the thread that Burn calls it on, if that panics.
+    fn drop(&mut self) {
+        self.logs.abandon();
+    }
+}
+
 impl OpenFile {
     fn write(&mut self, line: &str, logs: &MetricLogs) {
         let Some(file) = &mut self.file else {
