@@ -726,7 +726,7 @@ impl<M: LearnerModel> Engine<M> {
     /// Waits until nothing is in flight.
     fn settle(&mut self, processor: &mut Processor<M>) {
         self.poll();
-        if let Some(logs) = &self.metric_logs
+        if let Some(logs) = self.metric_logs.as_ref().filter(|logs| !logs.is_abandoned())
             && self.background.in_flight_for().is_some()
         {
             // It waits for metrics. Where Burn's thread is gone that works them out, this panics as that

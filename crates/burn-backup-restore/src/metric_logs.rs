@@ -116,6 +116,11 @@ impl MetricLogs {
         self.shared.heard.notify_all();
     }
 
+    /// Whether nothing more is logged.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.state().is_abandoned
+    }
+
     /// This moment.
     pub(crate) fn mark(&self) -> Mark {
         let reached = Arc::new(OnceLock::new());
