@@ -15,7 +15,10 @@ use burn::optim::OptimizerRecord;
 use burn::store::RecordError;
 use burn::tensor::{Bytes, DType, Device};
 use burn::train::train::WorkerFailure;
-use burn::train::{LearnerEvent, TrainingError};
+use burn::train::{
+    EventProcessorTraining as _, Interrupter, LearnerEvent, LearnerModel,
+    SupervisedTrainingEventProcessor, TrainingError,
+};
 use burn_backend::Backend as _;
 use burn_dispatch::Dispatch;
 use burn_pack::{Reader, Scalar};
@@ -66,6 +69,22 @@ pub(crate) fn split_begins<T>(epoch_number: usize, total_items: usize) -> Learne
 /// The event that a split of an epoch has ended.
 pub(crate) fn split_ends<T>(epoch: usize) -> LearnerEvent<T> {
     LearnerEvent::EndSplit(epoch)
+}
+
+/// Waits until Burn has worked out what it was told of, and notes its errors.
+///
+/// Burn's own `flush` waits without end for an answer where the thread dies that is to give it: the
+/// question stays in the queue. Here it is only told things, which panics once the thread is gone. It
+/// takes the first one when it is done with all before, and not before that is there room for the second.
+pub(crate) fn drain<M: LearnerModel>(
+    processor: &mut SupervisedTrainingEventProcessor<M>,
+    interrupter: &Interrupter,
+) {
+    for _ in 0..2 {
+        // Of the validation, it does nothing then.
+        let told = processor.process_valid(LearnerEvent::EndEpoch(0));
+        interrupter.fail_on_error(told);
+    }
 }
 
 /// How often Burn calls each metric logger because of an event.

@@ -17,7 +17,7 @@ use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::tensor::Device;
 use burn::train::metric::store::EventStoreClient;
 use burn::train::{
-    EventProcessorTraining as _, Interrupter, Interruption, Learner, LearnerModel,
+    Interrupter, Interruption, Learner, LearnerModel,
     SupervisedTrainingEventProcessor as Processor, TrainingError,
 };
 use burn_backup_store::{Generation, OpenOptions, Store};
@@ -25,7 +25,7 @@ use jiff::Timestamp;
 
 use crate::background::{Background, Desk, Outcome, attempt, panic_message};
 use crate::builder::BackupAndRestore;
-use crate::burn_api::{BURN_VERSION, Items, RecordReader};
+use crate::burn_api::{self, BURN_VERSION, Items, RecordReader};
 use crate::burnpack::PerTensor;
 use crate::encode::{self, Frozen};
 use crate::error::{BackupError, with_causes};
@@ -726,13 +726,15 @@ impl<M: LearnerModel> Engine<M> {
     /// Waits until nothing is in flight.
     fn settle(&mut self, processor: &mut Processor<M>) {
         self.poll();
-        if let Some(logs) = self.metric_logs.as_ref().filter(|logs| !logs.is_abandoned())
+        if let Some(logs) = self
+            .metric_logs
+            .as_ref()
+            .filter(|logs| !logs.is_abandoned())
             && self.background.in_flight_for().is_some()
         {
             // It waits for metrics. Where Burn's thread is gone that works them out, this panics as that
             // thread has, as does whatever Burn is told of.
-            let flushed = logs.telling(|| processor.flush());
-            self.interrupter.fail_on_error(flushed);
+            logs.telling(|| burn_api::drain::<M>(processor, &self.interrupter));
         }
         let outcome = self.background.settle();
         self.note(outcome);

@@ -125,6 +125,21 @@ fn with_fewer_batches_on_one_device_it_ends_as_if_undisturbed() {
     }
 }
 
+/// Where an error ends a split before its first batch, Burn tells of its end, in which some metrics
+/// panic.
+fn without_empty_splits(calls: &[String]) -> Vec<String> {
+    let mut kept: Vec<String> = Vec::new();
+    for call in calls {
+        let is_empty = kept
+            .last()
+            .is_some_and(|last| last.starts_with("start_split"));
+        if !(is_empty && call == "end_split") {
+            kept.push(call.clone());
+        }
+    }
+    kept
+}
+
 /// Runs the training with Burn's own strategy for the devices, and with ours.
 #[track_caller]
 fn assert_parity(
@@ -178,6 +193,7 @@ fn assert_parity(
             false => !call.starts_with("update_"),
         });
         let calls: Vec<_> = calls.cloned().collect();
+        let calls = without_empty_splits(&calls);
         let mut losses = run.losses.clone();
         losses.sort();
         (calls, is_certain.then_some(losses))
@@ -308,7 +324,7 @@ fn a_worker_that_hangs_does_not_keep_a_training_from_ending_when_another_one_fai
 fn where_a_device_can_have_no_thread_nothing_is_trained_and_the_backup_stays() {
     for spread in [
         Spread::Main(2),
-        Spread::Sharded(3),
+        Spread::Sharded(2),
         Spread::Ddp(2),
         Spread::Ddp(3),
     ] {

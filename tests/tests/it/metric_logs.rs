@@ -222,7 +222,8 @@ fn a_stop_after_the_last_batch_of_an_epoch_leaves_its_metrics_whole() {
         for halts in [
             &[Halt::StopAfterLast(1)][..],
             &[Halt::StopAfterLast(2)],
-            &[Halt::StopAfterLast(1), Halt::StopAfterLast(1)],
+            // The next process asks for the first epoch's iterator once more.
+            &[Halt::StopAfterLast(1), Halt::StopAfterLast(2)],
             &[Halt::Stop(last)],
             &[Halt::Stop(last), Halt::StopInValidation(2)],
         ] {

@@ -211,8 +211,8 @@ impl<M: LearnerModel> Training<M> {
         self.tell_train(LearnerEvent::EndEpoch(epoch));
         let components = &self.components;
         if components.checkpointer.is_some() || components.early_stopping.is_some() {
-            let flushed = self.telling(|processor| processor.flush());
-            self.components.interrupter.fail_on_error(flushed);
+            let interrupter = self.components.interrupter.clone();
+            self.telling(|processor| burn_api::drain::<M>(processor, &interrupter));
         }
         if self.components.interrupter.should_stop() {
             return Next::Stop;

@@ -194,29 +194,29 @@ mod tests {
 
     use super::*;
 
-    /// It gives back what it is given.
+    /// It computes nothing.
     #[derive(Module, Debug)]
-    struct Echo {
+    struct Idle {
         nothing: Param<Tensor<1>>,
     }
 
-    impl TrainStep for Echo {
-        type Input = usize;
-        type Output = usize;
+    impl TrainStep for Idle {
+        type Input = ();
+        type Output = ();
 
-        fn step(&self, item: usize) -> TrainOutput<usize> {
-            let grads = GradientsParams::new();
-            TrainOutput { grads, item }
+        fn step(&self, _item: ()) -> TrainOutput<()> {
+            TrainOutput {
+                grads: GradientsParams::new(),
+                item: (),
+            }
         }
     }
 
-    impl InferenceStep for Echo {
-        type Input = usize;
-        type Output = usize;
+    impl InferenceStep for Idle {
+        type Input = ();
+        type Output = ();
 
-        fn step(&self, item: usize) -> usize {
-            item
-        }
+        fn step(&self, _item: ()) {}
     }
 
     const SEEDS: Option<StepSeeds> = Some(StepSeeds {
@@ -229,25 +229,25 @@ mod tests {
         Device::flex().autodiff()
     }
 
-    fn model() -> Echo {
-        Echo {
+    fn model() -> Idle {
+        Idle {
             nothing: Param::from_tensor(Tensor::zeros([1], &device())),
         }
     }
 
-    fn workers(have_drawn: HaveDrawn) -> Workers<Echo> {
+    fn workers(have_drawn: HaveDrawn) -> Workers<Idle> {
         let devices = vec![device(); 3];
         Workers::start(&devices, &Threads::default(), have_drawn).unwrap()
     }
 
-    /// What each of the devices has computed, or which have failed and why.
+    /// Which devices have computed, or which have failed and why.
     fn computed(
-        workers: &mut Workers<Echo>,
+        workers: &mut Workers<Idle>,
         devices: &[usize],
     ) -> Result<Vec<usize>, Vec<(usize, String)>> {
-        let batches = devices.iter().map(|index| (*index, *index)).collect();
+        let batches = devices.iter().map(|index| (*index, ())).collect();
         match workers.compute(&model(), batches, SEEDS) {
-            Ok(computed) => Ok(computed.into_iter().map(|of| of.output.item).collect()),
+            Ok(computed) => Ok(computed.into_iter().map(|of| of.device).collect()),
             Err(TrainingError::Workers(failures)) => {
                 let failures = failures.into_iter();
                 Err(failures.map(|of| (of.device_id, of.message)).collect())
@@ -286,7 +286,7 @@ mod tests {
     fn where_a_thread_cannot_be_had_none_is_left() {
         let devices = vec![device(); 3];
         let threads = Threads::limited_to(2);
-        let started = Workers::<Echo>::start(&devices, &threads, |_, _, _| Ok(()));
+        let started = Workers::<Idle>::start(&devices, &threads, |_, _, _| Ok(()));
         assert_eq!(started.err().unwrap().kind(), io::ErrorKind::WouldBlock);
     }
 }
