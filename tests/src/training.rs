@@ -309,54 +309,19 @@ impl Training {
         let artifacts = tempfile::tempdir().unwrap();
         let calls = Calls::default();
         let keeper = Keeper::default();
-        let loader = |seed| {
-            let is_broken = seed == VALID_SEED || !self.is_broken_in_validation;
-            let data = Numbers {
-                items: self.items,
-                broken: self.broken_item.filter(|_| is_broken),
-            };
-            let (size, workers) = (self.batch_size, self.workers);
-            let loader = self.loaders.build(data, size, seed, workers, self.draws);
-            match self.silent_loader {
-                true => Arc::new(Silent(loader)),
-                false => loader,
-            }
-        };
-
-        let train = match halt {
-            Halt::StopAfterLast(epoch) => {
-                let interrupter = interrupter.clone();
-                AtItsEnd::of(loader(TRAIN_SEED), epoch, move || {
-                    interrupter.stop(Some("the test stops it after the last batch"));
-                })
-            }
-            _ => loader(TRAIN_SEED),
-        };
-        let mut training = SupervisedTraining::new(artifacts.path(), train, loader(VALID_SEED))
-            .num_epochs(self.epochs)
-            .with_interrupter(interrupter)
-            .renderer(Box::new(RecordingRenderer::new(calls.clone())))
-            .with_application_logger(None);
+        let mut training = self
+            .builder(artifacts.path(), interrupter, halt)
+            .renderer(Box::new(RecordingRenderer::new(calls.clone())));
         if self.checkpoints {
             training = training
                 .with_checkpointing_strategy(EachEpoch)
                 .with_custom_checkpointers(keeper.clone(), keeper.clone(), keeper.clone());
-        }
-        if self.reads {
-            training = training.metrics((
-                AccuracyMetric::new(),
-                LossMetric::new(),
-                LearningRateMetric::new(),
-            ));
         }
         training = if self.summary {
             training.summary()
         } else {
             training.with_metric_logger(InMemoryMetricLogger::new())
         };
-        if let Some(accumulation) = self.accumulation {
-            training = training.grads_accumulation(accumulation);
-        }
         let learner = make(self, hooks.clone());
         let LearningResult {
             model,
@@ -379,6 +344,52 @@ impl Training {
             calls: calls.list(),
             interrupted,
             error,
+        }
+    }
+
+    /// Burn's builder for it, with its data and its metrics, and Burn's own renderer.
+    pub fn builder(
+        &self,
+        artifacts: &Path,
+        interrupter: Interrupter,
+        halt: Halt,
+    ) -> SupervisedTraining<Net> {
+        let loader = |seed| {
+            let is_broken = seed == VALID_SEED || !self.is_broken_in_validation;
+            let data = Numbers {
+                items: self.items,
+                broken: self.broken_item.filter(|_| is_broken),
+            };
+            let (size, workers) = (self.batch_size, self.workers);
+            let loader = self.loaders.build(data, size, seed, workers, self.draws);
+            match self.silent_loader {
+                true => Arc::new(Silent(loader)),
+                false => loader,
+            }
+        };
+        let train = match halt {
+            Halt::StopAfterLast(epoch) => {
+                let interrupter = interrupter.clone();
+                AtItsEnd::of(loader(TRAIN_SEED), epoch, move || {
+                    interrupter.stop(Some("the test stops it after the last batch"));
+                })
+            }
+            _ => loader(TRAIN_SEED),
+        };
+        let mut training = SupervisedTraining::new(artifacts, train, loader(VALID_SEED))
+            .num_epochs(self.epochs)
+            .with_interrupter(interrupter)
+            .with_application_logger(None);
+        if self.reads {
+            training = training.metrics((
+                AccuracyMetric::new(),
+                LossMetric::new(),
+                LearningRateMetric::new(),
+            ));
+        }
+        match self.accumulation {
+            Some(accumulation) => training.grads_accumulation(accumulation),
+            None => training,
         }
     }
 

@@ -1,3 +1,4 @@
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -79,6 +80,11 @@ impl Bench {
 
     /// Says on the terminal what is being measured.
     pub fn announce(&self, measurement: &str, state: &State) {
-        eprintln!("{measurement}: {}", state.name);
+        self.tell(measurement, state.name);
+    }
+
+    /// The same of something else than a state. A measurement doesn't fail for want of it.
+    pub fn tell(&self, measurement: &str, what: &str) {
+        let _ = writeln!(io::stderr(), "{measurement}: {what}");
     }
 }

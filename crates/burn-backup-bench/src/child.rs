@@ -1,6 +1,7 @@
 //! Measurements that need a process of their own: this program calls itself.
 
 use std::ffi::OsStr;
+use std::io::{self, Write as _};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -63,6 +64,5 @@ impl Child {
 
 /// Answers the process that has started this one.
 pub fn answer(answer: &impl Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string(answer)?);
-    Ok(())
+    writeln!(io::stdout(), "{}", serde_json::to_string(answer)?).context("nobody hears the answer")
 }

@@ -162,7 +162,7 @@ fn loads(bench: &Bench) -> [Load; 4] {
 
 fn measure_epochs(bench: &Bench, load: Load, workers: usize) -> Result<Row> {
     let state = format!("{}, {}", load.name, in_words(workers));
-    eprintln!("{NAME}: {state}");
+    bench.tell(NAME, &state);
     let (ours, burns) = (load.ours(workers), load.burns(workers));
     let rounds = if bench.is_quick() { 2 } else { 10 };
     let turn = |_| anyhow::Ok((load.epoch(&ours)?, load.epoch(&burns)?));
@@ -185,7 +185,7 @@ fn measure_skips(bench: &Bench) -> Result<Vec<Row>> {
         items,
         batch_size: 32,
     };
-    eprintln!("{NAME}: skips");
+    bench.tell(NAME, "skips");
     let turn = |skip| {
         let (ours, burns) = (load.ours(SKIPPING_WORKERS), load.burns(SKIPPING_WORKERS));
         anyhow::Ok((time_skip(&ours, skip)?, time_skip(&burns, skip)?))

@@ -45,6 +45,7 @@ mod training;
 mod variant;
 
 use std::fs;
+use std::io::{self, Write as _};
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
@@ -90,15 +91,15 @@ fn measure_all(options: &Options) -> Result<()> {
     for measurement in options.measurements() {
         rows.extend(measure(&bench, measurement)?);
     }
-    print!("{}", table::render(&rows));
-
+    let table = table::render(&rows);
     let report = Report {
         machine: Machine::here(&dir_given),
         is_quick: options.quick,
         rows,
     };
     let json = serde_json::to_string_pretty(&report)?;
-    fs::write(&options.json, json).with_context(|| format!("cannot write {:?}", options.json))
+    fs::write(&options.json, json).with_context(|| format!("cannot write {:?}", options.json))?;
+    write!(io::stdout(), "{table}").context("cannot print the table")
 }
 
 fn measure(bench: &Bench, measurement: Measurement) -> Result<Vec<Row>> {

@@ -16,7 +16,7 @@ use crate::history::{Chronicle, Continued};
 use crate::metric_logs::{MetricLogs, Writer};
 use crate::preemption::Preemption;
 use crate::snapshot::Snapshot;
-use crate::strategy::{BackupStrategy, Companions};
+use crate::strategy::{BackupStrategy, Registered};
 use crate::threads::Threads;
 use crate::trigger::SaveFreq;
 
@@ -274,8 +274,8 @@ impl BackupAndRestore {
         self
     }
 
-    /// Whether the training's dashboard shows a text metric "Backup": the last committed position, its
-    /// age, and any failure since; true by default. Burn's file logger does not write it down, as it does
+    /// Whether the training's dashboard shows a text metric "Backup": the last committed position, when
+    /// it was saved (a time of day, UTC), and any failure since; true by default. Burn's file logger does not write it down, as it does
     /// not with anything that is "N/A"; loggers of others may.
     pub fn dashboard(mut self, dashboard: bool) -> Self {
         self.dashboard = dashboard;
@@ -347,15 +347,15 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
             self = self.with_checkpointing_strategy(continued);
         }
         if backup.dashboard {
-            let metric = BackupMetric::new(backup.handle());
-            self = self.metric_train(metric.clone()).metric_valid(metric);
+            // Beside it, what it said during the last validation would stay for a whole epoch.
+            self = self.metric_train(BackupMetric::new(backup.handle()));
         }
-        let companions = Companions {
+        let registered = Registered {
             chronicle,
             metric_logs,
             has_checkpointing_strategy,
         };
-        let strategy = Arc::new(BackupStrategy::new(backup, companions));
+        let strategy = Arc::new(BackupStrategy::new(backup, registered));
         self.with_training_strategy(TrainingStrategy::Custom(strategy))
     }
 }

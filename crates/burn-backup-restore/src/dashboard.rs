@@ -7,7 +7,7 @@ use burn::train::metric::{Metric, MetricMetadata, MetricName, SerializedEntry};
 
 use crate::handle::BackupHandle;
 
-/// The text metric "Backup": the last committed position, how old it is, and any failure since.
+/// The text metric "Backup": the last committed position, when it was saved, and any failure since.
 ///
 /// It is shown, and not logged: its lines would say nothing of the training.
 #[derive(Clone)]
@@ -34,7 +34,7 @@ impl Metric for BackupMetric {
     }
 
     fn description(&self) -> Option<String> {
-        Some("Where the training would be taken up if it ended now".to_owned())
+        Some("Where the training would be resumed if it ended now".to_owned())
     }
 
     fn update(

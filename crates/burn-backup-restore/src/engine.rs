@@ -21,7 +21,6 @@ use burn::train::{
     SupervisedTrainingEventProcessor as Processor, TrainingError,
 };
 use burn_backup_store::{Generation, OpenOptions, Store};
-use jiff::Timestamp;
 
 use crate::background::{Background, Desk, Outcome, attempt, panic_message};
 use crate::builder::BackupAndRestore;
@@ -34,8 +33,10 @@ use crate::fit::{self, Fit};
 use crate::handle::{BackupHandle, whole_seconds};
 use crate::history::Chronicle;
 use crate::metric_logs::{Mark, MetricLogs};
+use crate::position::Position;
 use crate::preemption::{Advice, Backups, Lookout};
 use crate::restore::{Restored, restore};
+use crate::say::say;
 use crate::seed::{self, Purpose, StepSeeds};
 use crate::snapshot::{Contents, Metrics, ReadRecords, RunningStates, Shared, Snapshot, Taken};
 use crate::state::{Moment, Phase, TrainingState};
@@ -73,7 +74,7 @@ pub(crate) enum Outlook {
     Unfinished,
     /// Nothing.
     Complete,
-    /// Less than nothing: it is to end earlier than where it is already.
+    /// `num_epochs` is smaller than the epoch that the training is in.
     Beyond,
 }
 
@@ -84,6 +85,14 @@ pub(crate) struct Ending {
     pub error: Option<Arc<TrainingError>>,
     /// Whether the training was left because of a notice.
     pub is_preempted: bool,
+    /// Whether it ended before its first batch, because the loaders can't be brought to where they were.
+    pub is_refused: bool,
+    /// Where it is, if that is beyond its end, and how many epochs it is to have.
+    pub beyond: Option<(Position, usize)>,
+    /// Where it was saved when it was stopped, or was complete.
+    pub saved_at: Option<Position>,
+    /// What became of a training that was stopped, in words.
+    pub saved: Option<String>,
 }
 
 /// Backs up and restores one training.
@@ -450,8 +459,9 @@ impl<M: LearnerModel> Engine<M> {
             self.keep_at_last(snapshot, processor);
             if self.committed == Some(moment) {
                 self.handle.saved_when_stopped(moment.position);
+                self.ending.saved_at = Some(moment.position);
             }
-            self.bid_farewell(moment);
+            self.report_stop(moment);
         }
         self.settle(processor);
         self.note_ending();
@@ -483,24 +493,29 @@ impl<M: LearnerModel> Engine<M> {
         !is_hopeless && lookout.is_some_and(|lookout| lookout.allows_another_try(tries, took))
     }
 
-    /// Says what has become of the training that a notice has ended, which was to be saved as it was at
-    /// that `moment`.
-    fn bid_farewell(&self, moment: Moment) {
-        let notice = self.lookout.as_ref().and_then(Lookout::notice);
-        let (Some(notice), true) = (notice, self.is_preempted && !self.has_failed()) else {
+    /// Says what became of the training that was stopped, and was to be saved as it was at that `moment`.
+    fn report_stop(&mut self, moment: Moment) {
+        if self.has_failed() {
             return;
-        };
+        }
         let position = moment.position;
-        let message = match self.committed {
+        let saved = match self.committed {
             Some(committed) if committed == moment => {
-                format!("{notice}; the training is saved at {position}")
+                format!("the training is saved at {position}")
             }
             Some(committed) => format!(
-                "{notice}; the training could NOT be saved at {position}, the last backup is of {}",
+                "the training could NOT be saved at {position}, the last backup is of {}",
                 committed.position,
             ),
-            None => format!("{notice}; the training could NOT be saved at {position}"),
+            None => format!("the training could NOT be saved at {position}"),
         };
+        self.ending.saved = Some(saved.clone());
+        let notice = self.lookout.as_ref().and_then(Lookout::notice);
+        let (Some(notice), true) = (notice, self.is_preempted) else {
+            log::info!(target: LOG, "stopped; {saved}");
+            return;
+        };
+        let message = format!("{notice}; {saved}");
         log::warn!(target: "burn_backup::preemption", "{message}");
         self.interrupter.stop(Some(&message));
     }
@@ -515,13 +530,27 @@ impl<M: LearnerModel> Engine<M> {
         if !self.trigger.at_end() && !self.has_failed() {
             self.check_before_deletion(learner);
         }
+        if let Some(committed) = self.committed
+            && committed == self.state.moment()
+        {
+            let position = committed.position;
+            self.ending.saved_at = Some(position);
+            self.ending.saved = Some(format!("the training is complete, and saved at {position}"));
+        }
         self.has_ended = true;
+        self.note_ending();
+    }
+
+    /// There is nothing to train, for the training is beyond its end: it was to have more epochs before.
+    pub(crate) fn beyond(&mut self, num_epochs: usize) {
+        self.ending.beyond = Some((self.state.position, num_epochs));
         self.note_ending();
     }
 
     /// Neither: the loaders can't be brought to where they were.
     pub(crate) fn refused(&mut self, error: TrainingError) {
         self.interrupter.fail(error);
+        self.ending.is_refused = true;
         self.note_ending();
     }
 
@@ -591,11 +620,9 @@ impl<M: LearnerModel> Engine<M> {
     }
 
     fn note_ending(&mut self) {
-        self.ending = Ending {
-            interrupted: self.interrupter.interruption(),
-            error: self.interrupter.error(),
-            is_preempted: self.is_preempted,
-        };
+        self.ending.interrupted = self.interrupter.interruption();
+        self.ending.error = self.interrupter.error();
+        self.ending.is_preempted = self.is_preempted;
     }
 
     fn has_failed(&self) -> bool {
@@ -788,17 +815,15 @@ fn restore_newest<M: LearnerModel>(
     }
     // The next snapshot looks at the model itself.
     state.model.clear();
-    let age = Duration::try_from(Timestamp::now().duration_since(created)).unwrap_or_default();
-    settings.handle.restored(state.position, age);
-    let age = whole_seconds(age);
+    let age = whole_seconds(settings.handle.restored(state.position, created));
     let line = format!(
         "restored from backup {id} at {}, {age} old, {bytes} bytes",
         state.position,
     );
     log::info!(target: LOG, "{line}");
-    // On a terminal Burn's dashboard has the screen, and shows it.
-    if !std::io::stdout().is_terminal() {
-        eprintln!("{line}");
+    // Where Burn's dashboard has the screen, it shows it.
+    if !(std::io::stdout().is_terminal() && std::io::stderr().is_terminal()) {
+        say(&line);
     }
     Ok(restored)
 }

@@ -17,9 +17,10 @@ const NAMED_DIFFERENCES: usize = 3;
 
 /// Why a training could not be backed up or restored.
 ///
-/// Each message says what was being done and to what, what became of the backup, and what to do.
-/// When it ends a training, it is in [`LearningResult::error`](burn::train::LearningResult), from
-/// where [`BackupError::find`] takes it.
+/// Each message says what was being done and to what, what became of the backup, and what to do, and ends
+/// with the cause: Burn and most programs show nothing but the message. The cause is in
+/// [`source`](std::error::Error::source) as well. When it ends a training, it is in
+/// [`LearningResult::error`](burn::train::LearningResult), from where [`BackupError::find`] takes it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupError {
@@ -59,7 +60,8 @@ pub enum BackupError {
     /// The handlers of signals can't be installed.
     #[error(
         "cannot listen to the signals of save_before_preemption; nothing was changed: check that this \
-         system has them"
+         system has them{}",
+        caused_by(Some(.0))
     )]
     Signals(#[source] std::io::Error),
 
@@ -87,15 +89,15 @@ pub enum BackupError {
     },
 
     /// The backup directory can't be used, or a save failed.
-    #[error(transparent)]
+    #[error("{}", with_causes(.0))]
     Store(#[from] StoreError),
 
     /// The manifest's state document is whole, but not one of this crate.
     #[error(
         "the backup in '{}' was not made by burn-backup-restore, lacks a part, or says what can't be; \
-         it was not touched: give this training a directory of its own, or delete the directory to \
-         start anew",
-        path.display()
+         it was not touched: give this training a directory of its own, or delete the \
+         directory, when no training uses it, to start anew{}",
+        path.display(), caused_by(source.as_ref())
     )]
     ForeignBackup {
         /// The backup directory.
@@ -107,7 +109,8 @@ pub enum BackupError {
     /// The backup is of another model.
     #[error(
         "the backup in '{}' is of another model: {}; the backup was not touched: run the program \
-         that made it, or delete the directory to start anew",
+         that made it, or delete the directory, when no \
+         training uses it, to start anew",
         path.display(), name_differences(differences)
     )]
     ModelMismatch {
@@ -121,7 +124,8 @@ pub enum BackupError {
     #[error(
         "the backup in '{}' was made with another optimizer: {lost} of its {total} state entries \
          have no place in this one, the first is '{first}'; the backup was not touched: use the \
-         optimizer that made it, or delete the directory to start anew",
+         optimizer that made it, or delete the directory, when no \
+         training uses it, to start anew",
         path.display()
     )]
     OptimizerMismatch {
@@ -140,7 +144,8 @@ pub enum BackupError {
         "Burn loads the optimizer's state on its default device, where '{entry}' becomes {loaded} \
          and is {saved} in the backup in '{}'; the backup was not touched: give the default device \
          the type of the one that is trained on, or make that one the default with the environment \
-         variable BURN_DEVICE, or delete the directory to start anew",
+         variable BURN_DEVICE, or delete the directory, when no \
+         training uses it, to start anew",
         path.display()
     )]
     OptimizerConverted {
@@ -203,7 +208,8 @@ pub enum BackupError {
         "Burn panicked while the backup in '{}' was restored: {message}; the backup was not touched. \
          Burn loads the optimizer's state on its default device first: if the program is built with \
          several backends and the default one has no device here, name the one to use in the \
-         environment variable BURN_DEVICE; or delete the directory to start anew",
+         environment variable BURN_DEVICE; or delete the directory, when no \
+         training uses it, to start anew",
         path.display()
     )]
     RestorePanicked {
@@ -217,7 +223,8 @@ pub enum BackupError {
     #[error(
         "the backup in '{}' was made with another learning-rate scheduler: its entry '{first}' has \
          no place in this one; the backup was not touched: use the scheduler that made it, or \
-         delete the directory to start anew",
+         delete the directory, when no \
+         training uses it, to start anew",
         path.display()
     )]
     SchedulerMismatch {
@@ -231,7 +238,8 @@ pub enum BackupError {
     #[error(
         "the training data is not what it was when the backup in '{}' was made: {what} was \
          {recorded}, and is {found} now; the backup was not touched: use the same data, batch size \
-         and loader, or delete the directory to start anew",
+         and loader, or delete the directory, when no \
+         training uses it, to start anew",
         path.display()
     )]
     DataMismatch {
@@ -250,7 +258,8 @@ pub enum BackupError {
         "the backup in '{}' is of {position}, with the epoch's data split among {recorded} device(s), \
          and the training is to go on with {found}, each of which would see other items; the backup was \
          not touched: go on with {recorded} until the epoch's end, where another number of devices can \
-         take over, or delete the directory to start anew",
+         take over, or delete the directory, when no \
+         training uses it, to start anew",
         path.display()
     )]
     DevicesMismatch {
@@ -267,7 +276,8 @@ pub enum BackupError {
     /// A record can't be encoded, or can't be decoded although its bytes are those that were saved.
     #[error(
         "cannot {operation} the {part} record; the backups that are there were not touched: check \
-         that the program uses the Burn that this crate was built with"
+         that the program uses the Burn that this crate was built with{}",
+        caused_by(Some(source))
     )]
     Record {
         /// What was being done.
@@ -300,7 +310,8 @@ pub enum BackupError {
     /// The state of the training can't be written as JSON.
     #[error(
         "cannot write down the training's state; the backups that are there were not touched, and \
-         the next due one is tried"
+         the next due one is tried{}",
+        caused_by(Some(.0))
     )]
     State(#[source] serde_json::Error),
 
@@ -317,7 +328,8 @@ pub enum BackupError {
     /// A thread that writes backups, or watches for a preemption, can't be started.
     #[error(
         "cannot start a thread for the backups; nothing was changed: check the limits on threads and \
-         memory"
+         memory{}",
+        caused_by(Some(.0))
     )]
     Thread(#[source] std::io::Error),
 
@@ -353,7 +365,9 @@ impl BackupError {
         }
     }
 
-    /// Dresses the error up for Burn.
+    /// The error as one of Burn's, which has no variant for others. This one keeps it whole, so that
+    /// [`find`](Self::find) finds it, but writes "Checkpoint error: I/O Error:" in front of it. No other is
+    /// better: one takes nothing but a text, the others say that the dataset or a worker has failed.
     pub(crate) fn into_training_error(error: Arc<Self>) -> TrainingError {
         TrainingError::Checkpoint(CheckpointerError::IOError(std::io::Error::other(Reported(
             error,
@@ -361,13 +375,13 @@ impl BackupError {
     }
 }
 
-/// An error with its causes on one line: Burn shows its errors without their sources.
+/// An error that the handle shares with Burn.
 #[derive(Debug)]
 struct Reported(Arc<BackupError>);
 
 impl fmt::Display for Reported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", with_causes(self.0.as_ref()))
+        self.0.fmt(f)
     }
 }
 
@@ -377,15 +391,27 @@ impl std::error::Error for Reported {
     }
 }
 
-/// The error and everything that caused it.
+/// The error and everything that caused it, on one line. A cause that the message has already is not
+/// said again.
 pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(&format!(" (cause: {error})"));
+        let said = error.to_string();
+        if !text.contains(&said) {
+            text.push_str(&format!(" (cause: {said})"));
+        }
         cause = error.source();
     }
     text
+}
+
+/// The end of a message about what `cause` led to.
+fn caused_by<E: std::error::Error + 'static>(cause: Option<&E>) -> String {
+    match cause {
+        Some(cause) => format!(" (cause: {})", with_causes(cause)),
+        None => String::new(),
+    }
 }
 
 fn name_differences(differences: &[ParamDifference]) -> String {
@@ -402,4 +428,70 @@ fn name_differences(differences: &[ParamDifference]) -> String {
         ));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::io;
+
+    use super::*;
+
+    fn refused() -> io::Error {
+        io::Error::other("permission refused")
+    }
+
+    fn json() -> serde_json::Error {
+        serde_json::from_str::<u8>("no number").unwrap_err()
+    }
+
+    fn with_a_cause() -> Vec<BackupError> {
+        vec![
+            BackupError::Signals(refused()),
+            BackupError::Thread(refused()),
+            BackupError::State(json()),
+            BackupError::ForeignBackup {
+                path: PathBuf::new(),
+                source: Some(json()),
+            },
+            BackupError::Record {
+                operation: "encode",
+                part: "model",
+                source: RecordError::Io("a tensor is gone".to_owned()),
+            },
+        ]
+    }
+
+    #[test]
+    fn a_message_ends_with_the_cause_once() {
+        for error in with_a_cause() {
+            let cause = error.source().unwrap().to_string();
+            let text = error.to_string();
+            assert!(text.ends_with(&format!(" (cause: {cause})")), "{text}");
+            assert_eq!(with_causes(&error), text, "it is not said twice");
+        }
+    }
+
+    #[test]
+    fn burns_error_says_what_ours_says_and_has_it_whole() {
+        for error in with_a_cause() {
+            let text = error.to_string();
+            let burns = BackupError::into_training_error(Arc::new(error));
+            assert!(burns.to_string().contains(&text), "{burns}");
+            assert_eq!(BackupError::find(&burns).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn who_is_told_to_delete_the_directory_is_told_when() {
+        let error = BackupError::ForeignBackup {
+            path: PathBuf::new(),
+            source: None,
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains("delete the directory, when no training uses it, to"),
+            "{text}"
+        );
+    }
 }

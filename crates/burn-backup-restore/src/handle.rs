@@ -1,12 +1,13 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use burn_backup_store::{Committed, Filesystem, OpenOptions, Store};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::error::BackupError;
+use crate::outcome::Outcome;
 use crate::position::Position;
 use crate::preemption::Notice;
 
@@ -49,8 +50,9 @@ pub struct BackupStats {
 
 #[derive(Default)]
 struct Facts {
-    restored_from: Option<(Position, Duration)>,
-    last_backup: Option<(Position, Instant)>,
+    restored_from: Option<Restored>,
+    /// And when it was committed.
+    last_backup: Option<(Position, Timestamp)>,
     last_error: Option<Arc<BackupError>>,
     /// How many backups have failed since the last one that was committed.
     failures: u64,
@@ -59,7 +61,17 @@ struct Facts {
     /// Whether a backup was refused because the model held NaN, and none was committed since.
     is_poisoned: bool,
     interval: Option<u64>,
+    outcome: Option<Outcome>,
     stats: BackupStats,
+}
+
+/// The backup that was restored.
+#[derive(Clone, Copy)]
+struct Restored {
+    position: Position,
+    created: Timestamp,
+    /// Then.
+    age: Duration,
 }
 
 impl fmt::Debug for BackupHandle {
@@ -90,12 +102,12 @@ impl BackupHandle {
 
     /// Where this process took the training up; `None` if it began it, or has not been launched.
     pub fn restored_from(&self) -> Option<Position> {
-        self.facts().restored_from.map(|(position, _)| position)
+        self.facts().restored_from.map(|from| from.position)
     }
 
     /// How old the backup was when it was restored, by the clock of the machine.
     pub fn restored_age(&self) -> Option<Duration> {
-        self.facts().restored_from.map(|(_, age)| age)
+        self.facts().restored_from.map(|from| from.age)
     }
 
     /// The position of the last backup that this process committed.
@@ -114,6 +126,21 @@ impl BackupHandle {
     /// saved there.
     pub fn stopped_at(&self) -> Option<Position> {
         self.facts().stopped_at
+    }
+
+    /// How the training ended; `None` until `launch` has returned.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use burn_backup_restore::{BackupHandle, Outcome};
+    ///
+    /// fn may_publish(handle: &BackupHandle) -> bool {
+    ///     handle.outcome() == Some(Outcome::Finished)
+    /// }
+    /// ```
+    pub fn outcome(&self) -> Option<Outcome> {
+        self.facts().outcome
     }
 
     /// The last failure of a backup. Later successes don't clear it.
@@ -149,8 +176,24 @@ impl BackupHandle {
         Ok(())
     }
 
-    pub(crate) fn restored(&self, position: Position, age: Duration) {
-        self.facts().restored_from = Some((position, age));
+    pub(crate) fn restored(&self, position: Position, created: Timestamp) -> Duration {
+        let age = Timestamp::now().duration_since(created);
+        let age = Duration::try_from(age).unwrap_or_default();
+        self.facts().restored_from = Some(Restored {
+            position,
+            created,
+            age,
+        });
+        age
+    }
+
+    pub(crate) fn ended(&self, outcome: Outcome) {
+        self.facts().outcome = Some(outcome);
+    }
+
+    /// The newest backup that this process knows of.
+    pub(crate) fn newest(&self) -> Option<Position> {
+        self.last_backup().or_else(|| self.restored_from())
     }
 
     pub(crate) fn held(&self, held: Duration) {
@@ -173,7 +216,7 @@ impl BackupHandle {
         persist: Duration,
     ) -> u64 {
         let mut facts = self.facts();
-        facts.last_backup = Some((position, Instant::now()));
+        facts.last_backup = Some((position, Timestamp::now()));
         let failures = std::mem::take(&mut facts.failures);
         facts.is_poisoned = false;
         let stats = &mut facts.stats;
@@ -211,16 +254,16 @@ impl BackupHandle {
         self.facts().stopped_at = Some(position);
     }
 
-    /// One line on where the training would be taken up.
+    /// One line on where the training would be resumed. It may be shown long after it is written, so it
+    /// names times and no ages.
     pub(crate) fn summary(&self) -> String {
         let facts = self.facts();
+        let now = Timestamp::now();
         let mut summary = match (facts.last_backup, facts.restored_from) {
-            (Some((position, at)), _) => {
-                format!("{position}, {} ago", whole_seconds(at.elapsed()))
-            }
-            (None, Some((position, age))) => format!(
-                "none yet; restored from {position}, {} old then",
-                whole_seconds(age)
+            (Some((position, at)), _) => saved_at(position, at, now),
+            (None, Some(from)) => format!(
+                "none yet; restored from {}",
+                saved_at(from.position, from.created, now)
             ),
             (None, None) => "none yet".to_owned(),
         };
@@ -244,8 +287,44 @@ impl BackupHandle {
     }
 }
 
+/// `epoch 3, batch 120, saved at 14:02:11Z`, with the date if that was not today.
+fn saved_at(position: Position, at: Timestamp, now: Timestamp) -> String {
+    let Position {
+        epoch,
+        step_in_epoch,
+        ..
+    } = position;
+    let day = |time: Timestamp| time.strftime("%F").to_string();
+    let time = match day(at) == day(now) {
+        true => at.strftime("%TZ"),
+        false => at.strftime("%F %TZ"),
+    };
+    format!("epoch {epoch}, batch {step_in_epoch}, saved at {time}")
+}
+
 /// `1h 2m 3s`.
 pub(crate) fn whole_seconds(duration: Duration) -> String {
     let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     format!("{:#}", SignedDuration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_of_another_day_is_shown_with_its_date() {
+        let at: Timestamp = "2026-02-03T14:02:11.7Z".parse().unwrap();
+        let position = Position {
+            epoch: 3,
+            step_in_epoch: 120,
+            global_step: 1120,
+        };
+        let today = at + SignedDuration::from_hours(9);
+        let shown = "epoch 3, batch 120, saved at 14:02:11Z";
+        assert_eq!(saved_at(position, at, today), shown);
+        let tomorrow = at + SignedDuration::from_hours(10);
+        let shown = "epoch 3, batch 120, saved at 2026-02-03 14:02:11Z";
+        assert_eq!(saved_at(position, at, tomorrow), shown);
+    }
 }

@@ -14,15 +14,19 @@ use crate::builder::{BackupAndRestore, taken};
 use crate::burn_api;
 use crate::engine::{Ending, Engine, Surroundings};
 use crate::error::BackupError;
+use crate::handle::BackupHandle;
 use crate::history::Chronicle;
 use crate::loops::{Execution, Loop, Reduction};
 use crate::metric_logs::MetricLogs;
+use crate::outcome::Outcome;
 use crate::preemption::{AfterPreemption, Lookout};
+use crate::report::{self, OnPanic, report};
+use crate::say::say;
 
 const LOG: &str = "burn_backup::restore";
 
 /// What is registered with Burn besides the strategy, and has a part of its own in the training.
-pub(crate) struct Companions {
+pub(crate) struct Registered {
     pub chronicle: Chronicle,
     /// Written to by a metric logger.
     pub metric_logs: Option<MetricLogs>,
@@ -33,7 +37,7 @@ pub(crate) struct Companions {
 /// The training strategy that [`BackupExt`](crate::BackupExt) registers.
 pub(crate) struct BackupStrategy {
     settings: BackupAndRestore,
-    companions: Companions,
+    registered: Registered,
     is_used: AtomicBool,
 }
 
@@ -50,15 +54,15 @@ impl Drop for BackupStrategy {
         );
         log::error!(target: LOG, "{message}");
         // Before the launch nobody may be listening to logs yet: Burn starts its log file there.
-        eprintln!("error: {message}");
+        say(&format!("error: {message}"));
     }
 }
 
 impl BackupStrategy {
-    pub(crate) fn new(settings: BackupAndRestore, companions: Companions) -> Self {
+    pub(crate) fn new(settings: BackupAndRestore, registered: Registered) -> Self {
         Self {
             settings,
-            companions,
+            registered,
             is_used: AtomicBool::new(false),
         }
     }
@@ -111,7 +115,7 @@ impl BackupStrategy {
     /// Says what a training that was restored inside an epoch does not go on with.
     fn say_what_does_not_continue<M: LearnerModel>(&self, engine: &Engine<M>) {
         let is_in_epoch = engine.state().position.step_in_epoch > 0;
-        if is_in_epoch && self.companions.metric_logs.is_none() {
+        if is_in_epoch && self.registered.metric_logs.is_none() {
             log::warn!(
                 target: LOG,
                 "what Burn's own metric log has of the epoch that was interrupted is written over, and \
@@ -150,15 +154,15 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         // Before the restore: a notice that comes during it counts.
         let (lookout, after) = match self.look_out() {
             Ok(lookout) => lookout,
-            Err(error) => return refuse(&learner, components, error),
+            Err(error) => return refuse(&learner, components, error, &self.settings.handle),
         };
         let execution = self.settings.validate();
         let execution = execution.and_then(|()| self.execution(&learner));
         let execution = match execution.and_then(|execution| computable(execution, &learner)) {
             Ok(execution) => execution,
-            Err(error) => return refuse(&learner, components, error),
+            Err(error) => return refuse(&learner, components, error, &self.settings.handle),
         };
-        if self.companions.has_checkpointing_strategy && components.checkpointer.is_none() {
+        if self.registered.has_checkpointing_strategy && components.checkpointer.is_none() {
             log::warn!(
                 target: LOG,
                 "the strategy given to BackupAndRestore::checkpointing_strategy is never asked, because the \
@@ -173,13 +177,13 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
             grad_accumulation: components.grad_accumulation.unwrap_or(1),
             split: execution.split(),
             has_fusion: execution.devices().iter().any(burn_api::has_fusion),
-            chronicle: self.companions.chronicle.clone(),
-            metric_logs: self.companions.metric_logs.clone(),
+            chronicle: self.registered.chronicle.clone(),
+            metric_logs: self.registered.metric_logs.clone(),
             lookout,
         };
         let engine = match Engine::open(&self.settings, &mut learner, surroundings) {
             Ok(engine) => engine,
-            Err(error) => return refuse(&learner, components, error),
+            Err(error) => return refuse(&learner, components, error, &self.settings.handle),
         };
 
         if engine.is_restored() {
@@ -187,21 +191,27 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         }
         // Burn announces the epoch after this one as the first.
         components.checkpoint = engine.state().position.epoch.checked_sub(1);
+        let handle = &self.settings.handle;
+        let on_panic = OnPanic(handle.clone());
         let training_loop = Loop::new(execution, engine, self.settings.threads.clone());
         let result = training_loop.train(learner, train, valid, components);
+        drop(on_panic);
         let Some(mut engine) = training_loop.into_engine() else {
             return result;
         };
         let ending = engine.take_ending();
-        let is_preempted = ending.is_preempted;
-        let result = with_ending(result, ending);
+        let mut result = with_ending(result, &ending);
         engine.conclude(result.error.is_none() && result.interrupted.is_none());
+        let outcome = outcome(&result, &ending);
+        handle.ended(outcome);
+        let line = report::line(outcome, &result, ending.saved.as_deref(), handle);
         match after {
-            AfterPreemption::Exit(code) if is_preempted && result.error.is_none() => {
-                exit(result, code)
+            AfterPreemption::Exit(code) if ending.is_preempted && result.error.is_none() => {
+                exit(result, line.unwrap_or_default(), code)
             }
-            _ => result,
+            _ => report(&mut result, line.as_deref()),
         }
+        result
     }
 
     /// Burn calls [`train`](Self::train), which has the loop's own strategy fit.
@@ -217,14 +227,12 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
     }
 }
 
-/// Ends the process with `code`.
-fn exit<M>(result: LearningResult<M>, code: i32) -> ! {
-    let reason = result.interrupted.and_then(|stop| stop.reason);
-    // The terminal's renderer gives the screen back.
-    drop(result.renderer);
-    let reason = reason.unwrap_or_default();
-    log::warn!(target: LOG, "{reason}; the process exits with {code}");
-    eprintln!("{reason}; the process exits with {code}");
+/// Ends the process with `code`, whatever its user has just told the dashboard.
+fn exit<M>(mut result: LearningResult<M>, line: String, code: i32) -> ! {
+    let _ = report::give_terminal_back(&mut result);
+    let line = format!("{line}; the process exits with {code}");
+    log::warn!(target: LOG, "{line}");
+    say(&line);
     log::logger().flush();
     std::process::exit(code)
 }
@@ -258,13 +266,29 @@ fn computable<M: LearnerModel>(
 
 /// The result with what the loop ended on. Burn reads it from the interrupter after the renderer
 /// has been told, and the one for terminals resets the interrupter then.
-fn with_ending<M>(mut result: LearningResult<M>, ending: Ending) -> LearningResult<M> {
-    result.error = result.error.or(ending.error);
+fn with_ending<M>(mut result: LearningResult<M>, ending: &Ending) -> LearningResult<M> {
+    result.error = result.error.or_else(|| ending.error.clone());
     result.interrupted = match result.error {
         Some(_) => None,
-        None => result.interrupted.or(ending.interrupted),
+        None => result.interrupted.or_else(|| ending.interrupted.clone()),
     };
     result
+}
+
+fn outcome<M>(result: &LearningResult<M>, ending: &Ending) -> Outcome {
+    if result.error.is_some() {
+        return match ending.is_refused {
+            true => Outcome::Refused,
+            false => Outcome::Failed,
+        };
+    }
+    match (ending.beyond, &result.interrupted) {
+        (Some((at, num_epochs)), _) => Outcome::Beyond { at, num_epochs },
+        (None, Some(_)) => Outcome::Stopped {
+            saved: ending.saved_at,
+        },
+        (None, None) => Outcome::Finished,
+    }
 }
 
 /// Ends the training before it starts.
@@ -272,15 +296,16 @@ fn refuse<M: LearnerModel>(
     learner: &Learner<M>,
     components: TrainingComponents<M>,
     error: BackupError,
+    handle: &BackupHandle,
 ) -> LearningResult<M> {
     let interrupter = components.interrupter;
     let mut processor = components.event_processor;
     interrupter.fail(BackupError::into_training_error(Arc::new(error)));
     let ending = Ending {
         error: interrupter.error(),
+        is_refused: true,
         ..Ending::default()
     };
-    // The terminal's renderer gives the screen back at the training's end.
     interrupter.fail_on_error(processor.process_train(LearnerEvent::End(None)));
     interrupter.fail_on_error(processor.flush());
     let result = LearningResult {
@@ -289,5 +314,10 @@ fn refuse<M: LearnerModel>(
         interrupted: None,
         error: None,
     };
-    with_ending(result, ending)
+    let mut result = with_ending(result, &ending);
+    let outcome = outcome(&result, &ending);
+    handle.ended(outcome);
+    let line = report::line(outcome, &result, None, handle);
+    report(&mut result, line.as_deref());
+    result
 }

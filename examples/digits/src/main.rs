@@ -8,6 +8,7 @@ mod digest;
 mod model;
 mod renderer;
 
+use std::io::{self, Write as _};
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -15,7 +16,7 @@ use burn::grad_clipping::GradientClippingConfig;
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::optim::AdamConfig;
 use burn::train::metric::{AccuracyMetric, LossMetric};
-use burn::train::{Learner, SupervisedTraining};
+use burn::train::{Learner, LearningResult, SupervisedTraining};
 use burn_backup_restore::{BackupAndRestore, BackupExt as _, Preemption};
 use clap::Parser as _;
 
@@ -54,7 +55,12 @@ fn main() -> anyhow::Result<()> {
 
     let (train, valid) = data::loaders(SEED);
     let launched = Instant::now();
-    let result = SupervisedTraining::new(&arguments.artifact_dir, train, valid)
+    let LearningResult {
+        model,
+        renderer,
+        interrupted,
+        error,
+    } = SupervisedTraining::new(&arguments.artifact_dir, train, valid)
         .metrics((AccuracyMetric::new(), LossMetric::new()))
         .num_epochs(arguments.epochs)
         .renderer(Box::new(renderer::EpochLines::default()))
@@ -62,36 +68,40 @@ fn main() -> anyhow::Result<()> {
         .backup_and_restore(backup)
         .launch(learner);
 
-    if let Some(error) = result.error {
-        anyhow::bail!("the training ended with an error: {error}");
-    }
-    if let Some(interruption) = result.interrupted {
+    // A renderer may hold the terminal: with Burn's dashboard, what is printed before is lost.
+    drop(renderer);
+    // What it was is on the standard error.
+    anyhow::ensure!(error.is_none(), "the training ended with an error");
+    let mut output = io::stdout().lock();
+    if let Some(interruption) = interrupted {
         let reason = interruption.reason.unwrap_or_default();
         let saved = handle.stopped_at();
         anyhow::ensure!(saved.is_some(), "the training was interrupted: {reason}");
-        println!("interrupted: {reason}");
-        println!("run it again to go on from there");
+        writeln!(output, "interrupted: {reason}")?;
+        writeln!(output, "run it again to go on from there")?;
         return Ok(());
     }
     let took = launched.elapsed();
     let stats = handle.stats();
-    println!(
+    writeln!(
+        output,
         "{} backups of {} bytes in all; the training was held {:.1?} by them in all, {:.1?} at \
          worst",
         stats.committed, stats.bytes, stats.held_total, stats.held_worst
-    );
+    )?;
     // Known with a share only.
     if let Some(interval) = handle.interval() {
         let cost = stats.held_total + stats.slowed_total;
-        println!(
+        writeln!(
+            output,
             "backups: {}, every {interval} batches, {:.1} % of the time, which was {took:.1?}",
             stats.committed,
             100.0 * cost.div_duration_f64(took),
-        );
+        )?;
     }
-    let accuracy = model::accuracy(&result.model, &device)?;
-    println!("accuracy on the validation set: {:.1} %", 100.0 * accuracy);
-    println!("digest of the weights: {}", digest::of(&result.model));
+    let accuracy = 100.0 * model::accuracy(&model, &device)?;
+    writeln!(output, "accuracy on the validation set: {accuracy:.1} %")?;
+    writeln!(output, "digest of the weights: {}", digest::of(&model))?;
     Ok(())
 }
 

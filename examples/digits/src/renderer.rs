@@ -1,6 +1,7 @@
 //! One line for each epoch.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write as _};
 
 use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
 use burn::train::metric::{MetricDefinition, MetricId};
@@ -48,7 +49,9 @@ impl TrainingProgressLogger for EpochLines {
             .iter()
             .map(|(name, value)| format!("{name}: {value}"))
             .collect();
-        println!(
+        // The training goes on if nobody reads it any more.
+        let _ = writeln!(
+            io::stdout(),
             "epoch {epoch} of {}, validation: {}",
             self.total_epochs,
             metrics.join("; ")

@@ -1,13 +1,17 @@
 //! The process that trains: it has the data, the loop and the backups, and the server's devices
 //! have the tensors.
 
+use std::io::{self, IsTerminal as _, Write as _};
+
 use anyhow::Context as _;
 use burn::lr_scheduler::constant::ConstantLr;
 use burn::optim::AdamConfig;
 use burn::remote::RemoteHost;
 use burn::tensor::Device;
 use burn::train::metric::{AccuracyMetric, LossMetric};
-use burn::train::{ExecutionStrategy, Learner, MultiDeviceOptim, SupervisedTraining};
+use burn::train::{
+    ExecutionStrategy, Learner, LearningResult, MultiDeviceOptim, SupervisedTraining,
+};
 use burn_backup_restore::{BackupAndRestore, BackupExt as _};
 
 use crate::arguments::TrainArguments;
@@ -21,7 +25,10 @@ const SEED: u64 = 42;
 /// Trains to the end, from the newest backup on if there is one.
 pub fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
     let log = env_logger::Env::default().default_filter_or("warn,burn_backup::restore=info");
-    env_logger::Builder::from_env(log).init();
+    // On a terminal Burn's dashboard has the screen: lines of a log would be drawn over it.
+    if !io::stdout().is_terminal() {
+        env_logger::Builder::from_env(log).init();
+    }
 
     let wanted = usize::from(arguments.devices);
     anyhow::ensure!(
@@ -45,19 +52,29 @@ pub fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
     let learner = Learner::new(model, AdamConfig::new().init(), ConstantLr::new(3e-3));
 
     let (train, valid) = data::loaders(SEED);
-    let result = SupervisedTraining::new(&arguments.artifact_dir, train, valid)
+    let LearningResult {
+        model,
+        renderer,
+        interrupted,
+        error,
+    } = SupervisedTraining::new(&arguments.artifact_dir, train, valid)
         .metrics((AccuracyMetric::new(), LossMetric::new()))
         .num_epochs(arguments.epochs)
         .with_application_logger(None)
         .backup_and_restore(backup)
         .launch(learner);
 
-    if let Some(error) = result.error {
-        anyhow::bail!("the training ended with an error: {error}");
+    // Burn's dashboard holds the terminal until it is dropped: what is printed before is lost.
+    drop(renderer);
+    // Which error it was, or where a stopped training was saved, is on the standard error.
+    anyhow::ensure!(error.is_none(), "the training ended with an error");
+    if interrupted.is_some() {
+        return Ok(());
     }
-    let accuracy = model::accuracy(&result.model, main)?;
-    println!("accuracy on the validation set: {:.1} %", 100.0 * accuracy);
-    println!("digest of the weights: {}", digest::of(&result.model)?);
+    let accuracy = 100.0 * model::accuracy(&model, main)?;
+    let mut output = io::stdout().lock();
+    writeln!(output, "accuracy on the validation set: {accuracy:.1} %")?;
+    writeln!(output, "digest of the weights: {}", digest::of(&model)?)?;
     Ok(())
 }
 

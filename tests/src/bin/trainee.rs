@@ -32,7 +32,12 @@
 //! (`restored`), the backups that were `committed` and that `failed`, the `error` that ended it, what
 //! has `interrupted` it and the number of batches after which it was saved then (`stopped-at`), the `notice` that came, the
 //! `weights`, and what the user's own checkpointers got last (`records`).
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test fails by panicking"
+)]
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};

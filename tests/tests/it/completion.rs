@@ -2,7 +2,7 @@
 
 use burn::train::SupervisedTraining;
 use burn::train::checkpoint::FileCheckpointer;
-use burn_backup_restore::{BackupAndRestore, BackupExt as _, SaveFreq};
+use burn_backup_restore::{BackupAndRestore, BackupExt as _, Outcome, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Net, Training};
 use test_fork::test;
 
@@ -28,6 +28,7 @@ fn a_complete_training_is_returned_at_once() {
             assert!(second.weights == first.weights);
             assert_eq!(handle.restored_from().map(|at| at.epoch), Some(4));
             assert_eq!(handle.stats().committed, 0, "nothing new to save");
+            assert_eq!(handle.outcome(), Some(Outcome::Finished));
 
             let third = training.run(Training::backup(scratch.path()), Halt::Never);
             assert!(third.weights == first.weights);
@@ -58,21 +59,63 @@ fn a_complete_training_goes_on_with_more_epochs() {
 fn a_backup_beyond_the_last_epoch_is_returned_and_stays() {
     let scratch = tempfile::tempdir().unwrap();
     let training = Training::new(Backend::Flex);
-    training.run(Training::backup(scratch.path()), Halt::Stop(14));
+    let backup = Training::backup(scratch.path());
+    let handle = backup.handle();
+    training.run(backup, Halt::Stop(14));
+    let at = handle.stopped_at().unwrap();
     let before = contents(scratch.path());
     for epochs in [1, 2] {
         let shorter = Training {
             epochs,
             ..training.clone()
         };
-        let run = shorter.run(Training::backup(scratch.path()), Halt::Never);
-        assert!(run.error.is_none());
+        let backup = Training::backup(scratch.path());
+        let handle = backup.handle();
+        let run = shorter.run(backup, Halt::Never);
+        assert!(run.error.is_none() && run.interrupted.is_none());
         assert_eq!(run.losses.len(), 0, "nothing is trained");
         assert_eq!(run.steps, 14);
+        let beyond = Outcome::Beyond {
+            at,
+            num_epochs: epochs,
+        };
+        assert_eq!(handle.outcome(), Some(beyond));
+        assert_eq!(handle.stopped_at(), None, "nobody has stopped it");
         assert!(contents(scratch.path()) == before);
     }
     let run = training.run(Training::backup(scratch.path()), Halt::Never);
     assert!(run.weights == undisturbed(&training).weights);
+}
+
+#[test]
+fn the_handle_says_how_a_training_has_ended() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    let training = Training::new(Backend::Flex);
+    let ends = |training: &Training, halt| {
+        let backup = Training::backup(&dir);
+        let handle = backup.handle();
+        assert_eq!(handle.outcome(), None, "it was not launched");
+        training.run(backup, halt);
+        (handle.outcome().unwrap(), handle)
+    };
+    let (outcome, handle) = ends(&training, Halt::Stop(7));
+    let saved = handle.stopped_at();
+    assert!(saved.is_some());
+    assert_eq!(outcome, Outcome::Stopped { saved });
+    assert_eq!(ends(&training, Halt::Fail(2)).0, Outcome::Failed);
+    let other_data = Training {
+        batch_size: 5,
+        ..training.clone()
+    };
+    assert_eq!(ends(&other_data, Halt::Never).0, Outcome::Refused);
+    let wider = Training {
+        hidden: 9,
+        ..training.clone()
+    };
+    assert_eq!(ends(&wider, Halt::Never).0, Outcome::Refused);
+    assert_eq!(ends(&training, Halt::Never).0, Outcome::Finished);
+    assert!(!dir.exists());
 }
 
 #[test]

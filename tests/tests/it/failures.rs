@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use burn_backup_restore::{
-    BackupAndRestore, BackupError, BackupExt as _, BackupHandle, OnBackupError, Position,
+    BackupAndRestore, BackupError, BackupExt as _, BackupHandle, OnBackupError, Outcome, Position,
     StoreError,
 };
 use burn_backup_store::testing::{Failure, FaultyFilesystem, Operation};
@@ -61,6 +61,8 @@ fn a_failed_backup_is_counted_and_the_next_due_one_succeeds() {
         ),
         "{error}"
     );
+    let text = error.to_string();
+    assert!(text.ends_with("(cause: no space left)"), "{text}");
 }
 
 #[test]
@@ -385,6 +387,8 @@ fn a_backup_that_cannot_be_deleted_at_the_end_stays_and_shows() {
 fn a_stop_that_comes_after_the_last_batch_keeps_the_backup() {
     let scratch = tempfile::tempdir().unwrap();
     let training = Training::new(Backend::Flex);
+    let backup = Training::backup(scratch.path());
+    let handle = backup.handle();
     let run = training.run_with(Halt::Never, |builder| {
         let interrupter = builder.interrupter();
         // The commit of the third epoch, which is the last.
@@ -394,10 +398,11 @@ fn a_stop_that_comes_after_the_last_batch_keeps_the_backup() {
             }
             Ok(())
         });
-        builder
-            .backup_and_restore(Training::backup(scratch.path()).filesystem(Arc::new(filesystem)))
+        builder.backup_and_restore(backup.filesystem(Arc::new(filesystem)))
     });
     assert!(run.interrupted.is_some());
+    let saved = handle.last_backup();
+    assert_eq!(handle.outcome(), Some(Outcome::Stopped { saved }));
     assert_eq!(generations(scratch.path()), ["00000003"]);
     let again = training.run(Training::backup(scratch.path()), Halt::Never);
     assert_eq!(again.losses.len(), 0, "it was complete");

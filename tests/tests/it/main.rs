@@ -12,6 +12,8 @@ mod burn_parity;
 mod completion;
 mod crash;
 mod cuda;
+#[cfg(unix)]
+mod dashboard;
 mod devices;
 mod disk;
 mod edited;
@@ -37,5 +39,6 @@ mod preemption;
 mod process;
 mod race;
 mod remote;
+mod standard_error;
 mod support;
 mod taken_over;

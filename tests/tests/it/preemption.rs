@@ -16,7 +16,7 @@ use burn_backup_restore::{
     PreemptionWatcher, SaveFreq,
 };
 use burn_backup_store::testing::{FaultyFilesystem, Operation};
-use burn_backup_tests::{Backend, Halt, Hooks, Run, Spread, Training};
+use burn_backup_tests::{Backend, Halt, Hooks, Run, Spread, Training, report};
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use signal_hook::consts::SIGTERM;
@@ -189,7 +189,9 @@ fn signals_at_random_moments_lose_nothing_and_hang_nothing() {
             interruptions += 1;
         }
     }
-    println!("{interruptions} interruptions, {killed} outside of the training");
+    report(&format!(
+        "{interruptions} interruptions, {killed} outside of the training"
+    ));
 }
 
 #[test]

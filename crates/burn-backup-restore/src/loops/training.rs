@@ -69,13 +69,8 @@ impl<M: LearnerModel> Training<M> {
             }
             Outlook::Complete => self.ends(true),
             Outlook::Beyond => {
-                log::warn!(
-                    target: LOG,
-                    "the backup is of {}, and the training is to have {} epochs: the model is \
-                     returned as it is, and the backup stays",
-                    self.engine.state().position, num_epochs,
-                );
-                self.ends(false);
+                self.is_over = true;
+                self.engine.beyond(num_epochs);
             }
         }
         false

@@ -1,0 +1,107 @@
+//! A training as a user's program runs it: with Burn's own renderer, which is its dashboard where the
+//! standard output is a terminal.
+//!
+//! `dashboard BACKUP_DIR EPOCHS [WHAT@AT]..`: what it is told to do, and in which of its training
+//! batches, counted from 1:
+//!
+//! - `stop`: to be stopped by its user; `fail`: by an error; `panic`: by a panic.
+//! - `signals`: to take SIGTERM as a notice of a preemption; `term`: to send itself that signal;
+//!   `exit`: to exit with that code then.
+//! - `never`: to take no backups on its own.
+//! - `keep`: to keep the backup at its end.
+//! - `drop`: to drop the renderer before it prints.
+//! - `hold`: to go on with the renderer after the training, and to wait until it is killed.
+//!
+//! After the training it prints `the program goes on`. It keeps the result until it ends.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![expect(clippy::print_stdout, reason = "as programs of users do")]
+
+use std::path::Path;
+
+use burn::train::logger::InMemoryMetricLogger;
+use burn::train::{Interrupter, TrainingError};
+use burn_backup_restore::{
+    AfterPreemption, BackupAndRestore, BackupExt as _, Preemption, SaveFreq,
+};
+use burn_backup_tests::{Backend, Halt, Hooks, Training};
+use signal_hook::consts::SIGTERM;
+use signal_hook::low_level::raise;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [backup_dir, epochs, told @ ..] = arguments.as_slice() else {
+        panic!("usage: dashboard BACKUP_DIR EPOCHS [WHAT@AT]..");
+    };
+    let told: Vec<(String, usize)> = told
+        .iter()
+        .map(|told| told.split_once('@').unwrap())
+        .map(|(what, at)| (what.to_owned(), at.parse().unwrap()))
+        .collect();
+    let told_of = |which: &str| {
+        let mut told = told.iter();
+        told.find(|(what, _)| what == which).map(|(_, at)| *at)
+    };
+
+    let mut backup = BackupAndRestore::new(backup_dir)
+        .seed(5)
+        .delete_checkpoint(told_of("keep").is_none());
+    if told_of("never").is_some() {
+        backup = backup.save_freq(SaveFreq::Never);
+    }
+    if told_of("signals").is_some() {
+        let preemption = match told_of("exit") {
+            Some(code) => {
+                Preemption::signals().after(AfterPreemption::Exit(code.try_into().unwrap()))
+            }
+            None => Preemption::signals(),
+        };
+        backup = backup.save_before_preemption(preemption);
+    }
+    let drops = told_of("drop").is_some();
+    let holds = told_of("hold").is_some();
+    let interrupter = Interrupter::new();
+    let stopped = interrupter.clone();
+    let hooks = Hooks::default().on_train(move |at| {
+        for (what, when) in &told {
+            if *when == at {
+                obey(what, &stopped);
+            }
+        }
+    });
+    let training = Training {
+        epochs: epochs.parse().unwrap(),
+        ..Training::new(Backend::Flex)
+    };
+    let artifacts = Path::new(backup_dir).with_file_name("artifacts");
+    let learner = training.learner(hooks);
+    let mut result = training
+        .builder(&artifacts, interrupter, Halt::Never)
+        .with_metric_logger(InMemoryMetricLogger::new())
+        .backup_and_restore(backup)
+        .launch(learner);
+    if holds {
+        let event = "Evaluated".to_owned();
+        result.renderer.log_event_evaluation(event);
+        loop {
+            std::thread::park();
+        }
+    }
+    // A program that never looks at the renderer holds it to its end.
+    let held = (!drops).then_some(result.renderer);
+    println!("the program goes on");
+    drop(held);
+}
+
+fn obey(what: &str, interrupter: &Interrupter) {
+    match what {
+        "stop" => interrupter.stop(Some("its user stops it")),
+        "fail" => interrupter.fail(TrainingError::Workers(Vec::new())),
+        "panic" => panic!("the model panics"),
+        "term" => raise(SIGTERM).unwrap(),
+        _ => {}
+    }
+}
