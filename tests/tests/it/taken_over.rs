@@ -1,7 +1,7 @@
 //! The backup directory goes away while a training runs, and perhaps another training takes its place.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn_backup_restore::{BackupAndRestore, BackupExt as _, BackupHandle};
@@ -135,9 +135,11 @@ fn a_relative_path_names_the_place_that_it_named_when_it_was_given() {
     for (dir, halt) in [("backup", Halt::Stop(9)), ("backup", Halt::Never)] {
         std::env::set_current_dir(scratch.path()).unwrap();
         let backup = Training::backup(dir).save_freq(1);
-        let there = elsewhere.clone();
+        // Before the launch, and in the second batch.
+        std::env::set_current_dir(&elsewhere).unwrap();
+        let root = PathBuf::from("/");
         let (run, handle) = run_doing(backup, halt, 2, move || {
-            std::env::set_current_dir(&there).unwrap();
+            std::env::set_current_dir(&root).unwrap();
         });
         assert!(run.error.is_none(), "{:?}", run.error);
         assert_eq!(handle.stats().failed, 0);
