@@ -4,7 +4,8 @@ use std::io::Write as _;
 /// Shows a figure on the standard error of the process that runs the tests, even if the test passes.
 ///
 /// A test with `test_fork::test` runs in a process of its own, whose standard error is captured. On
-/// Linux the figure goes to the parent's instead; elsewhere it is shown only if the test fails.
+/// Linux the figure goes to the parent's instead, which should be a terminal or a pipe: in a file, the
+/// parent writes over it. Elsewhere it is shown only if the test fails.
 pub fn report(figure: &str) {
     match parents_standard_error() {
         // A test doesn't fail because a figure can't be shown.
