@@ -510,7 +510,7 @@ fn a_last_backup_that_fails_is_taken_again_while_time_is_left() {
                 false => Ok(()),
             }
         });
-        let preemption = Preemption::signals().grace_period(Duration::from_secs(4));
+        let preemption = Preemption::signals().grace_period(Duration::from_secs(10));
         let backup = Training::backup(scratch.path())
             .save_freq(SaveFreq::Never)
             .filesystem(Arc::new(filesystem))
@@ -520,8 +520,9 @@ fn a_last_backup_that_fails_is_taken_again_while_time_is_left() {
             hooks.on_train(|batch| {
                 if batch == 8 {
                     raise(SIGTERM).unwrap();
-                    // Another one as long would leave no time, so the training is left with what is left.
-                    thread::sleep(Duration::from_secs(2));
+                    // A long batch. Another one as long would leave no time, so the training is left
+                    // here, with five seconds for tries that take milliseconds.
+                    thread::sleep(Duration::from_secs(5));
                 }
             })
         });
