@@ -336,7 +336,8 @@ pub enum BackupError {
     /// A thread for one of several devices can't be started.
     #[error(
         "cannot start a thread for each device of the training; nothing was trained, and the backup was \
-         not touched: check the limits on threads and memory, or train on fewer devices"
+         not touched: check the limits on threads and memory, or train on fewer devices{}",
+        caused_by(Some(.0))
     )]
     DeviceThread(#[source] std::io::Error),
 }
