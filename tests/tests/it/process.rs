@@ -15,7 +15,7 @@ pub fn trainee(backend: Backend, backup_dir: &Path, frequency: usize, told: &[&s
 
 /// The same on a backend, or a server, that is called so.
 pub fn trainee_on(backend: &str, backup_dir: &Path, frequency: usize, told: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_trainee"));
+    let mut command = with_default_signals(env!("CARGO_BIN_EXE_trainee"));
     command
         .arg(backend)
         .arg(backup_dir)
@@ -25,6 +25,21 @@ pub fn trainee_on(backend: &str, backup_dir: &Path, frequency: usize, told: &[&s
         // What it leaves behind when it is killed goes with the test.
         command.env("TMPDIR", scratch);
     }
+    command
+}
+
+/// A process that doesn't ignore SIGINT. A shell has what it starts in the background ignore it, tests
+/// too, and each process hands that down.
+fn with_default_signals(program: &str) -> Command {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // The lowest bit is that of signal 1.
+    if ignored.is_none_or(|mask| mask & 0b10 == 0) {
+        return Command::new(program);
+    }
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(program);
     command
 }
 
