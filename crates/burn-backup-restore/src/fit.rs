@@ -14,10 +14,13 @@ use burn::store::RecordError;
 use burn::tensor::{Bytes, DType, Device, Tensor};
 use burn::train::{Learner, LearnerModel};
 
+use crate::background::panic_message;
 use crate::burn_api::{Outline, RecordReader, optimizer_probe};
 use crate::burnpack::Container;
 use crate::encode;
 use crate::error::BackupError;
+
+const LOG: &str = "burn_backup::restore";
 
 /// What a learner would not load as it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,9 +101,25 @@ impl Fit {
         let (optimizer, scheduler) = reader.read(learner).map_err(&failed)?;
         let entries = optimizer.scalars.len() + optimizer.tensors.len();
         if self.checked.is_none_or(|checked| checked < entries) {
-            let misfit = misfit(learner, &optimizer, scheduler.clone(), reader);
-            if let Some(misfit) = misfit.map_err(&failed)? {
-                return Err(misfit.into_refusal());
+            let check = || misfit(learner, &optimizer, scheduler.clone(), reader);
+            match catch_unwind(AssertUnwindSafe(check)) {
+                Ok(misfit) => {
+                    if let Some(misfit) = misfit.map_err(&failed)? {
+                        return Err(misfit.into_refusal());
+                    }
+                }
+                // A restart can still use the backup once the default device is there.
+                Err(panic) => {
+                    let message = panic_message(panic.as_ref());
+                    log::error!(
+                        target: LOG,
+                        "a restart would be refused: Burn panics when it loads the optimizer's state on its \
+                         default device: {message}. If the program is built with several backends and the \
+                         default one has no device here, name the one to use in the environment variable \
+                         BURN_DEVICE. Backups are taken all the same",
+                    );
+                    reader.reset();
+                }
             }
             self.checked = Some(entries);
         }

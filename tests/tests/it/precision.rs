@@ -24,6 +24,8 @@ use burn_backup_restore::{BackupAndRestore, BackupError, BackupExt as _, BackupH
 use burn_backup_tests::{Record, RecordingRenderer, model_records};
 use test_fork::test;
 
+use crate::log_lines;
+
 /// Two layers, each of a type of its own.
 #[derive(Module, Debug)]
 struct Net {
@@ -279,49 +281,53 @@ fn in_64_bits_on_a_device_with_that_default_it_resumes_exactly() {
     assert_exact([DType::F64; 2], adam);
 }
 
-/// Keeps a number that it does not load again.
+/// Keeps a number that it does not load again: it is lost, or that panics.
 #[derive(Clone)]
-struct Forgetful;
+struct Forgetful<const PANICS: bool>;
 
 #[derive(Clone)]
-struct Forgotten(i64);
+struct Forgotten<const PANICS: bool>(i64);
 
-impl RecordState for Forgotten {
+impl<const PANICS: bool> RecordState for Forgotten<PANICS> {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         out.push_scalar(prefix, "steps", self.0.into());
     }
 
     fn state_unflatten(_prefix: &str, _src: &mut StateSource, _device: &Device) -> Option<Self> {
+        assert!(!PANICS, "the test has it panic");
         None
     }
 }
 
-impl Optimizer for Forgetful {
-    type State<const D: usize> = Forgotten;
+impl<const PANICS: bool> Optimizer for Forgetful<PANICS> {
+    type State<const D: usize> = Forgotten<PANICS>;
 
     fn step<const D: usize>(
         &self,
         lr: LearningRate,
         tensor: Tensor<D>,
         grad: Tensor<D>,
-        state: Option<Forgotten>,
-    ) -> (Tensor<D>, Option<Forgotten>) {
+        state: Option<Forgotten<PANICS>>,
+    ) -> (Tensor<D>, Option<Forgotten<PANICS>>) {
         let steps = state.map_or(0, |state| state.0) + 1;
         (tensor - grad.mul_scalar(lr), Some(Forgotten(steps)))
     }
 
-    fn to_device<const D: usize>(state: Forgotten, _device: &Device) -> Forgotten {
+    fn to_device<const D: usize>(state: Forgotten<PANICS>, _device: &Device) -> Forgotten<PANICS> {
         state
     }
+}
+
+fn with_forgetful<const PANICS: bool>() -> ModuleOptimizer {
+    let bias = ParamGroup::from_predicate("second.bias");
+    adam().with_group(bias, Forgetful::<PANICS>, None)
 }
 
 #[test]
 fn a_state_that_an_optimizer_does_not_load_again_is_refused_at_the_first_backup() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
-    let optimizer =
-        || adam().with_group(ParamGroup::from_predicate("second.bias"), Forgetful, None);
-    let run = run(&dir, [DType::F32; 2], optimizer, Some(3));
+    let run = run(&dir, [DType::F32; 2], with_forgetful::<false>, Some(3));
     let stats = run.handle.stats();
     assert_eq!((stats.committed, stats.failed >= 3), (0, true), "{stats:?}");
     let error = run.handle.last_error().unwrap();
@@ -329,4 +335,23 @@ fn a_state_that_an_optimizer_does_not_load_again_is_refused_at_the_first_backup(
         matches!(&*error, BackupError::NotLoadable { entry } if entry.contains("second.bias")),
         "{error}"
     );
+}
+
+#[test]
+fn where_loading_the_state_panics_backups_are_taken_and_it_is_said_once_that_a_restart_would_be_refused()
+ {
+    log_lines::listen();
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    let stopped = run(&dir, [DType::F32; 2], with_forgetful::<true>, Some(3));
+    let stats = stopped.handle.stats();
+    assert_eq!((stats.committed, stats.failed), (4, 0), "{stats:?}");
+    let errors = log_lines::logged(log::Level::Error);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(errors[0].contains("a restart would be refused") && errors[0].contains("BURN_DEVICE"));
+    let refused = run(&dir, [DType::F32; 2], with_forgetful::<true>, None);
+    assert!(matches!(
+        refused.error(),
+        BackupError::RestorePanicked { .. }
+    ));
 }

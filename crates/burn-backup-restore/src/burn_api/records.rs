@@ -76,6 +76,11 @@ impl<M: LearnerModel> RecordReader<M> {
         }
     }
 
+    /// Forgets what is still on its way after a panic.
+    pub(crate) fn reset(&mut self) {
+        self.handover = None;
+    }
+
     /// Reads the optimizer's and the scheduler's records from the device.
     pub(crate) fn read(&mut self, learner: &Learner<M>) -> Result<(Container, Bytes), RecordError> {
         let (optimizer, scheduler) = self.take(learner)?;
