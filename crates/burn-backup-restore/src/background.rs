@@ -80,12 +80,12 @@ struct Writer<M: LearnerModel> {
 type Job<M> = (Taken<M>, Instant);
 
 impl<M: LearnerModel> Writer<M> {
-    fn start(desk: Arc<Desk>, frozen: Frozen) -> Result<Self, BackupError> {
+    fn start(desk: Arc<Desk>, frozen: Frozen, fit: Fit) -> Result<Self, BackupError> {
         let (snapshots, inbox) = channel();
         let (outbox, reports) = channel();
         let thread = std::thread::Builder::new()
             .name("backup".to_owned())
-            .spawn(move || work(&desk, frozen, &inbox, &outbox))
+            .spawn(move || work(&desk, frozen, fit, &inbox, &outbox))
             .map_err(BackupError::Thread)?;
         Ok(Self {
             snapshots,
@@ -103,10 +103,10 @@ impl<M: LearnerModel> Writer<M> {
 }
 
 impl<M: LearnerModel> Background<M> {
-    pub(crate) fn start(desk: Desk, frozen: Frozen) -> Result<Self, BackupError> {
+    pub(crate) fn start(desk: Desk, frozen: Frozen, fit: Fit) -> Result<Self, BackupError> {
         let desk = Arc::new(desk);
         Ok(Self {
-            writer: Some(Writer::start(desk.clone(), frozen)?),
+            writer: Some(Writer::start(desk.clone(), frozen, fit)?),
             desk,
             in_flight: None,
             begun: Instant::now(),
@@ -130,7 +130,7 @@ impl<M: LearnerModel> Background<M> {
             }
             self.bury();
         }
-        match Writer::start(self.desk.clone(), Frozen::default()) {
+        match Writer::start(self.desk.clone(), Frozen::default(), Fit::default()) {
             Ok(writer) => {
                 // It waits for this one first.
                 let _ = writer.snapshots.send(job);
@@ -251,13 +251,14 @@ impl<M: LearnerModel> Drop for Background<M> {
 fn work<M: LearnerModel>(
     desk: &Desk,
     frozen: Frozen,
+    fit: Fit,
     inbox: &Receiver<Job<M>>,
     outbox: &Sender<Report>,
 ) {
     let new_reader = || RecordReader::new(desk.event_store.clone());
     let mut encoder = Encoder {
         reader: new_reader(),
-        fit: Fit::default(),
+        fit,
         frozen,
         skip_nan: desk.skip_nan,
     };

@@ -175,10 +175,15 @@ impl<M: LearnerModel> Engine<M> {
                         BURN_VERSION,
                     ),
                     frozen: Frozen::default(),
+                    fit: Fit::default(),
                 }
             }
         };
-        let Restored { mut state, frozen } = restored;
+        let Restored {
+            mut state,
+            frozen,
+            fit,
+        } = restored;
         let history = std::mem::take(&mut state.history);
         let logs = std::mem::take(&mut state.logs);
         if is_restored {
@@ -197,7 +202,7 @@ impl<M: LearnerModel> Engine<M> {
             event_store: surroundings.event_store.clone(),
             is_left: AtomicBool::new(false),
         };
-        let background = Background::start(desk, frozen)?;
+        let background = Background::start(desk, frozen, fit.clone())?;
         if surroundings.has_fusion {
             log::info!(
                 target: LOG,
@@ -207,7 +212,7 @@ impl<M: LearnerModel> Engine<M> {
         }
         let is_blocking = settings.snapshot == Snapshot::Blocking || surroundings.has_fusion;
         let new_reader = || RecordReader::new(surroundings.event_store.clone());
-        let blocking = is_blocking.then(|| (new_reader(), Fit::default()));
+        let blocking = is_blocking.then(|| (new_reader(), fit));
         Ok(Self {
             store,
             background,

@@ -78,13 +78,20 @@ pub(crate) fn misfit<M: LearnerModel>(
 }
 
 /// Which states are known to fit.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Fit {
     /// The number of entries of the largest optimizer state that was checked.
     checked: Option<usize>,
 }
 
 impl Fit {
+    /// That of a training whose restore has just checked an optimizer state with so many entries.
+    pub(crate) fn checked(entries: usize) -> Self {
+        Self {
+            checked: Some(entries),
+        }
+    }
+
     /// Reads the records of the optimizer and the scheduler, and checks that a restart can load them,
     /// unless a state with as many entries was checked before: a parameter that is trained for the first
     /// time adds some.

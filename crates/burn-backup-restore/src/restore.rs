@@ -13,13 +13,14 @@ use crate::burnpack::{Container, aligned};
 use crate::encode::{FROZEN, Frozen, MODEL, OPTIMIZER, SCHEDULER};
 use crate::error::BackupError;
 use crate::fingerprint;
-use crate::fit;
+use crate::fit::{self, Fit};
 use crate::state::TrainingState;
 
 /// What a generation says besides what is in the learner now.
 pub(crate) struct Restored {
     pub state: TrainingState,
     pub frozen: Frozen,
+    pub fit: Fit,
 }
 
 /// Loads `generation` into `learner`, after checking that it fits: Burn panics on a model that
@@ -52,6 +53,7 @@ pub(crate) fn restore<M: LearnerModel>(
     if let Some(misfit) = misfit.map_err(failed(OPTIMIZER))? {
         return Err(misfit.into_mismatch(backup_dir));
     }
+    let fit = Fit::checked(optimizer.scalars.len() + optimizer.tensors.len());
     learner.load_optim(optimizer_record(optimizer).map_err(failed(OPTIMIZER))?);
     let frozen = match frozen {
         Some(bytes) => {
@@ -60,7 +62,7 @@ pub(crate) fn restore<M: LearnerModel>(
         }
         None => Frozen::default(),
     };
-    Ok(Restored { state, frozen })
+    Ok(Restored { state, frozen, fit })
 }
 
 fn load_model<M: LearnerModel>(
