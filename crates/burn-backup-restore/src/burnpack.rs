@@ -120,9 +120,24 @@ impl Container {
         if too_large.is_some() {
             return Ok(too_large);
         }
+        if self.metadata_bound() <= MAX_METADATA_SIZE as usize {
+            return Ok(None);
+        }
         let what = "the size of the tensors' names and shapes in bytes".to_owned();
         let encoded = self.plan()?.metadata_len;
         Ok(exceeds(what, encoded, MAX_METADATA_SIZE as usize))
+    }
+
+    /// No less than the length of the metadata, which is long to encode and seldom near its limit.
+    fn metadata_bound(&self) -> usize {
+        /// More than the fields of an entry take beside its name and its shape.
+        const ENTRY: usize = 512;
+        let tensors = self.tensors.iter();
+        let tensors = tensors.map(|tensor| ENTRY + tensor.name.len() + 9 * tensor.shape.num_dims());
+        let scalars = self.scalars.keys().map(|name| ENTRY + name.len());
+        let metadata = self.metadata.iter();
+        let metadata = metadata.map(|(id, path)| ENTRY + id.len() + path.len());
+        tensors.chain(scalars).chain(metadata).sum()
     }
 
     /// Gives `sink` the bytes of the file, from its start to its end. Each tensor is read when its
