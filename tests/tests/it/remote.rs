@@ -91,21 +91,21 @@ fn interrupted_on_remote_devices_it_ends_as_if_undisturbed() {
 
 #[test]
 fn a_killed_client_resumes_exactly_in_another_process() {
-    let server = Server::start();
+    let mut server = Server::start();
     for (spread, name) in SPREADS.into_iter().zip(["one", "main", "sharded"]) {
-        let backend = format!("{name}={}", server.address);
+        let on = |server: &Server| format!("{name}={}", server.address);
         let expected = undisturbed(&server.training(spread));
         for at in [2, 8] {
             let scratch = tempfile::tempdir().unwrap();
             let dir = scratch.path().join("backup");
-            let (status, _) = run(&mut trainee_on(
-                &backend,
-                &dir,
-                1,
-                &[&format!("abort@{at}")],
-            ));
+            let abort = format!("abort@{at}");
+            let (status, _) = run(&mut trainee_on(&on(&server), &dir, 1, &[&abort]));
             assert!(!status.success());
-            let said = run_well(&mut trainee_on(&backend, &dir, 1, &[]));
+            if spread.devices() > 1 {
+                // Burn 0.22.1 may give the next client's transfers between devices to the dead one.
+                server = Server::start();
+            }
+            let said = run_well(&mut trainee_on(&on(&server), &dir, 1, &[]));
             assert_eq!(said.error, "");
             // The backup after the step before the last was awaited by the one after that.
             let step = (at - 1) / spread.devices();
