@@ -143,3 +143,29 @@ fn create_dirs(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {
         created => created.map_err(failed("create")),
     }
 }
+
+/// Refuses a directory in which `generations` is somebody else's.
+pub(crate) fn refuse_foreign_generations(
+    fs: &dyn Filesystem,
+    layout: &Layout,
+) -> Result<(), StoreError> {
+    let dir = layout.generations();
+    match fs.kind(&dir) {
+        Ok(None | Some(EntryKind::Dir)) => Ok(()),
+        Ok(Some(_)) => Err(StoreError::Foreign { path: dir }),
+        Err(error) => Err(StoreError::io("look at", &dir, UNCHANGED)(error)),
+    }
+}
+
+/// Makes `generations`, if it is not there.
+pub(crate) fn create_generations(fs: &dyn Filesystem, layout: &Layout) -> Result<(), StoreError> {
+    refuse_foreign_generations(fs, layout)?;
+    let dir = layout.generations();
+    let failed = |operation| StoreError::io(operation, &dir, UNCHANGED);
+    if fs.kind(&dir).map_err(failed("look at"))?.is_some() {
+        return Ok(());
+    }
+    fs.create_dir(&dir)
+        .and_then(|()| fs.sync_dir(layout.root()))
+        .map_err(failed("create"))
+}

@@ -5,10 +5,10 @@ use jiff::Timestamp;
 use crate::error::{MAYBE_COMMITTED, NOT_COMMITTED, StoreError};
 use crate::layout::{GenerationId, MANIFEST_FILE};
 use crate::manifest::{FORMAT_VERSION, Manifest};
-use crate::persist::{self, Staging};
-use crate::seal;
+use crate::persist::Staging;
 use crate::sync::{self, Sync};
 use crate::verify::MAX_MANIFEST_BYTES;
+use crate::{files, seal};
 
 const LOG: &str = "burn_backup::commit";
 
@@ -92,7 +92,7 @@ impl Staging<'_> {
             });
         }
         let on_write = StoreError::io("write", &path, NOT_COMMITTED);
-        let file = persist::create_and_write(fs, &path, &bytes).map_err(on_write)?;
+        let file = files::create_and_write(fs, &path, &bytes).map_err(on_write)?;
         self.unsynced.push((path, file));
         self.sync()?;
 

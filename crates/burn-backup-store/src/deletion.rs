@@ -6,7 +6,7 @@ use crate::error::{StoreError, TAKEN_AWAY};
 use crate::knowledge::Known;
 use crate::possession::IfGone;
 use crate::store::Store;
-use crate::{discover, persist, remove, sweep, verify};
+use crate::{discover, files, remove, sweep, verify};
 
 const LOG: &str = "burn_backup::prune";
 
@@ -53,7 +53,7 @@ impl Store {
             return Err(error);
         }
         remove::file(dir, &layout.identity())?;
-        dir.remove_lock(&layout.staging("lock", persist::draw()?))?;
+        dir.remove_lock(&layout.staging("lock", files::draw()?))?;
         fs.sync_dir(root).map_err(failed("sync", root))?;
         if fs.list(root).map_err(failed("list", root))?.is_empty() {
             // A mount point or a link can't be removed like this, and needn't be.

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::directory::Directory;
 use crate::error::StoreError;
 use crate::verify::{self, MAX_MANIFEST_BYTES, Small};
-use crate::{discover, identity, seal};
+use crate::{discover, identity_file, seal};
 
 /// Which generations are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) enum Which {
 /// whoever needs it will say so.
 pub(crate) fn refuse_newer(dir: &Directory, which: Which) -> Result<(), StoreError> {
     let (fs, layout) = (dir.fs(), &dir.layout);
-    if let Err(error @ StoreError::NewerFormat { .. }) = identity::look(fs, layout) {
+    if let Err(error @ StoreError::NewerFormat { .. }) = identity_file::look(fs, layout) {
         return Err(error);
     }
     for id in discover::generations(fs, layout).unwrap_or_default() {

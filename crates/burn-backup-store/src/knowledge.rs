@@ -5,7 +5,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::layout::GenerationId;
 use crate::manifest::PartEntry;
-use crate::persist::Latest;
 
 /// What is known of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +15,13 @@ pub(crate) enum Known {
     Damaged,
     /// It is another training's, or of a newer format.
     Theirs,
+}
+
+/// The parts of the generation that was verified or committed last.
+#[derive(Debug, Clone)]
+pub(crate) struct Latest {
+    pub id: GenerationId,
+    pub parts: Vec<PartEntry>,
 }
 
 #[derive(Default)]

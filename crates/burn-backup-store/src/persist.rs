@@ -6,20 +6,19 @@ mod link;
 
 use std::collections::HashSet;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{NOT_COMMITTED, StoreError};
-use crate::fs::{Filesystem, WriteFile};
+use crate::fs::WriteFile;
 use crate::layout::{self, GenerationId};
 use crate::manifest::{MAX_PARTS, PartEntry};
+use crate::possession::IfGone;
 use crate::store::Store;
-use crate::{remove, seal};
+use crate::{discover, files, remove, seal};
 use background::{Background, Piece};
-
-pub(crate) use link::Latest;
 
 /// Hashing and writing follow each other this closely, while the bytes are in the processor's cache.
 const PIECE_BYTES: usize = 4 * 1024 * 1024;
@@ -43,9 +42,35 @@ pub struct Staging<'s> {
     pub(crate) unsynced: Vec<(PathBuf, Box<dyn WriteFile>)>,
 }
 
+impl Store {
+    /// Begins a generation. If the directory is gone and nobody else has begun at its path, it is made
+    /// again first, which a warning in the log says.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if its staging directory can't be created, [`StoreError::Gone`] if the
+    /// directory can't be made again, [`StoreError::TakenOver`] if somebody else uses the path, and
+    /// [`StoreError::NumbersUsedUp`].
+    pub fn stage(&self) -> Result<Staging<'_>, StoreError> {
+        self.stage_unexplained()
+            .map_err(|error| self.explain(error))
+    }
+
+    fn stage_unexplained(&self) -> Result<Staging<'_>, StoreError> {
+        self.possess(IfGone::Make)?;
+        let (fs, layout) = (self.dir.fs(), &self.dir.layout);
+        let greatest = discover::greatest_number(fs, layout, &self.identity)?;
+        let next = self.knowledge.last(greatest).next();
+        let next = next.ok_or_else(|| StoreError::NumbersUsedUp {
+            path: layout.generations(),
+        })?;
+        Staging::create(self, next)
+    }
+}
+
 impl<'s> Staging<'s> {
-    pub(crate) fn create(store: &'s Store, id: GenerationId) -> Result<Self, StoreError> {
-        let dir = store.dir.layout.staging(&id.to_string(), draw()?);
+    fn create(store: &'s Store, id: GenerationId) -> Result<Self, StoreError> {
+        let dir = store.dir.layout.staging(&id.to_string(), files::draw()?);
         let created = store.dir.fs().create_dir(&dir);
         created.map_err(StoreError::io("create", &dir, NOT_COMMITTED))?;
         Ok(Self {
@@ -270,31 +295,4 @@ impl PartWriter<'_, '_> {
 
 fn gone() -> io::Error {
     io::Error::other("an earlier write failed")
-}
-
-/// Writes and syncs a small file that does not exist yet.
-pub(crate) fn write_file(fs: &dyn Filesystem, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    create_and_write(fs, path, bytes)?.sync()
-}
-
-/// Writes a small file that does not exist yet and is still to be synced.
-pub(crate) fn create_and_write(
-    fs: &dyn Filesystem,
-    path: &Path,
-    bytes: &[u8],
-) -> io::Result<Box<dyn WriteFile>> {
-    let mut file = fs.create_file(path)?;
-    file.write_all(bytes)?;
-    Ok(file)
-}
-
-/// Draws a number from the operating system's generator.
-pub(crate) fn draw() -> Result<u64, StoreError> {
-    getrandom::u64().map_err(|error| {
-        StoreError::io(
-            "draw a random number from",
-            Path::new("the system"),
-            NOT_COMMITTED,
-        )(io::Error::other(error))
-    })
 }

@@ -3,7 +3,7 @@
 
 use crate::error::StoreError;
 use crate::fs::HeldLock;
-use crate::identity::{self, Found};
+use crate::identity_file::{self, Found};
 use crate::store::Store;
 use crate::{claim, discover};
 
@@ -82,9 +82,9 @@ impl Store {
         if let Present::Theirs(by) = present {
             return Err(self.taken_over(by));
         }
-        let made = crate::store::create_generations(fs, layout).and_then(|()| match present {
+        let made = claim::create_generations(fs, layout).and_then(|()| match present {
             Present::Own => Ok(()),
-            _ => identity::write(fs, layout, &self.identity),
+            _ => identity_file::write(fs, layout, &self.identity),
         });
         made.map_err(|error| match error {
             StoreError::Io { source, .. } => self.dir.gone(Some(source)),
@@ -112,7 +112,7 @@ impl Store {
     fn present(&self) -> Present {
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let generations = discover::generations(fs, layout);
-        match identity::look(fs, layout) {
+        match identity_file::look(fs, layout) {
             Ok(Found::Whole(found)) if found.run_id != self.identity.run_id => {
                 Present::Theirs(format!("the training with the run id {}", found.run_id))
             }

@@ -6,7 +6,7 @@ use crate::directory::Directory;
 use crate::error::{Damage, StoreError, UNCHANGED};
 use crate::fs::EntryKind;
 use crate::layout::{GenerationId, IDENTITY_FILE, Quarantined, REASON_FILE};
-use crate::{discover, persist, remove};
+use crate::{discover, files, remove};
 
 const LOG: &str = "burn_backup::verify";
 
@@ -118,7 +118,7 @@ fn free_place(dir: &Directory, what: Quarantined) -> Result<PathBuf, StoreError>
 /// The reason is in the log already: failing to write it must not keep a good generation back.
 fn give_reason(dir: &Directory, to: &Path, reason: &str) {
     let path = to.join(REASON_FILE);
-    let written = persist::write_file(dir.fs(), &path, format!("{reason}\n").as_bytes());
+    let written = files::write_file(dir.fs(), &path, format!("{reason}\n").as_bytes());
     if let Err(error) = written.and_then(|()| dir.fs().sync_dir(to)) {
         log::warn!(target: LOG, "cannot write '{}': {error}", path.display());
     }

@@ -9,9 +9,9 @@ use std::path::Path;
 
 use crate::directory::Directory;
 use crate::error::{NOT_REMOVED, StoreError, TAKEN_AWAY};
+use crate::files;
 use crate::fs::{EntryKind, Filesystem};
 use crate::layout::{self, GenerationId, MANIFEST_FILE};
-use crate::persist;
 
 const LOG: &str = "burn_backup::prune";
 
@@ -21,7 +21,7 @@ pub(crate) fn retire(dir: &Directory, place: &Path) -> Result<(), StoreError> {
     if dir.fs().kind(place).map_err(failed("look at"))? != Some(EntryKind::Dir) {
         return Ok(());
     }
-    let away = dir.layout.retired(place, persist::draw()?);
+    let away = dir.layout.retired(place, files::draw()?);
     match dir.rename(place, &away, failed("take away")) {
         // A directory of an image (overlayfs), or of another project's quota.
         Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::CrossesDevices => {
@@ -38,7 +38,7 @@ pub(crate) fn file(dir: &Directory, place: &Path) -> Result<(), StoreError> {
     if dir.fs().kind(place).map_err(failed("look at"))?.is_none() {
         return Ok(());
     }
-    let away = dir.layout.retired(place, persist::draw()?);
+    let away = dir.layout.retired(place, files::draw()?);
     dir.rename(place, &away, failed("take away"))?;
     finish(dir, &away)
 }

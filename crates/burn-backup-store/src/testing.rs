@@ -41,6 +41,7 @@
 
 mod edit;
 mod faulty;
+mod image;
 mod memory;
 mod power_cut;
 mod threads;
@@ -51,7 +52,8 @@ use serde_json::{Map, Value};
 
 pub use edit::{THEIRS, below, edit, edit_each};
 pub use faulty::{Failure, Fault, FaultyFilesystem, Operation};
-pub use memory::{Image, MemoryFilesystem, Node};
+pub use image::{Image, Node};
+pub use memory::MemoryFilesystem;
 pub use threads::Threads;
 
 /// Shows a figure on the standard error, of a passing test too.

@@ -6,18 +6,9 @@ use std::path::Path;
 
 use crate::error::StoreError;
 use crate::fs::{EntryKind, Filesystem};
-use crate::layout::GenerationId;
-use crate::manifest::PartEntry;
 use crate::persist::{PartDigest, Staging};
 
 const LOG: &str = "burn_backup::persist";
-
-/// The parts of the generation that was verified or committed last.
-#[derive(Debug, Clone)]
-pub(crate) struct Latest {
-    pub id: GenerationId,
-    pub parts: Vec<PartEntry>,
-}
 
 impl Staging<'_> {
     /// Adds the part `name` without writing it, if the generation that was last read or committed

@@ -4,76 +4,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::fs::{Entry, EntryKind, Filesystem, HeldLock, LockAttempt, ReadFile, WriteFile};
+use crate::testing::image::{Body, Change, Image, Inode, Node, ROOT, apply, image_of};
 use crate::testing::power_cut;
-
-/// What is on a disk: everything below its root, by path.
-pub type Image = BTreeMap<PathBuf, Node>;
-
-/// A file, a directory, or something else.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Node {
-    /// A regular file and its contents.
-    File(Vec<u8>),
-    /// A directory.
-    Dir,
-    /// Something that is neither, such as a symbolic link.
-    Other,
-}
-
-/// Names a file or directory through all renames.
-pub(super) type Inode = usize;
-
-pub(super) const ROOT: Inode = 0;
-
-/// One change to the disk, in the order in which they were asked for.
-#[derive(Debug, Clone)]
-pub(super) enum Change {
-    /// A new file or directory appears in a directory.
-    Create {
-        dir: Inode,
-        name: String,
-        inode: Inode,
-        is_dir: bool,
-    },
-    /// A file gets one more name.
-    Link {
-        dir: Inode,
-        name: String,
-        inode: Inode,
-    },
-    /// A name goes from a directory.
-    Remove { dir: Inode, name: String },
-    /// A name goes from one directory and appears in another, in one step.
-    Rename {
-        from: (Inode, String),
-        to: (Inode, String),
-        inode: Inode,
-    },
-    /// A file has these contents now.
-    Write { file: Inode, contents: Vec<u8> },
-    /// A file's contents are durable now.
-    SyncFile { file: Inode },
-    /// A directory's names are durable now.
-    SyncDir { dir: Inode },
-}
-
-/// What an inode is.
-#[derive(Debug, Clone)]
-pub(super) enum Body {
-    File(Vec<u8>),
-    Dir(BTreeMap<String, Inode>),
-    Other,
-}
-
-impl Body {
-    pub(super) fn new(is_dir: bool) -> Self {
-        if is_dir {
-            Self::Dir(BTreeMap::new())
-        } else {
-            Self::File(Vec::new())
-        }
-    }
-}
 
 #[derive(Default)]
 struct Disk {
@@ -145,26 +77,6 @@ impl MemoryFilesystem {
     fn disk(&self) -> MutexGuard<'_, Disk> {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The tree below the root.
-pub(super) fn image_of(bodies: &[Body]) -> Image {
-    let mut image = Image::new();
-    let mut open = vec![(PathBuf::new(), ROOT)];
-    while let Some((path, inode)) = open.pop() {
-        let node = match bodies.get(inode) {
-            Some(Body::File(contents)) => Node::File(contents.clone()),
-            Some(Body::Dir(names)) => {
-                open.extend(names.iter().map(|(name, inode)| (path.join(name), *inode)));
-                Node::Dir
-            }
-            Some(Body::Other) | None => Node::Other,
-        };
-        if inode != ROOT {
-            image.insert(path, node);
-        }
-    }
-    image
 }
 
 fn names(path: &Path) -> impl Iterator<Item = String> {
@@ -259,35 +171,6 @@ impl Disk {
         }
         self.make(Change::Remove { dir, name });
         Ok(())
-    }
-}
-
-/// Makes a change, as far as its directories and files are there.
-pub(super) fn apply(bodies: &mut [Body], change: &Change) {
-    let mut link = |dir: Inode, name: &String, inode: Option<Inode>| {
-        if let Some(Body::Dir(names)) = bodies.get_mut(dir) {
-            match inode {
-                Some(inode) => names.insert(name.clone(), inode),
-                None => names.remove(name),
-            };
-        }
-    };
-    match change {
-        Change::Create {
-            dir, name, inode, ..
-        }
-        | Change::Link { dir, name, inode } => link(*dir, name, Some(*inode)),
-        Change::Remove { dir, name } => link(*dir, name, None),
-        Change::Rename { from, to, inode } => {
-            link(from.0, &from.1, None);
-            link(to.0, &to.1, Some(*inode));
-        }
-        Change::Write { file, contents } => {
-            if let Some(body) = bodies.get_mut(*file) {
-                *body = Body::File(contents.clone());
-            }
-        }
-        Change::SyncFile { .. } | Change::SyncDir { .. } => {}
     }
 }
 

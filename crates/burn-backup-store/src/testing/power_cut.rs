@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::testing::memory::{Body, Change, Image, Inode, ROOT, apply, image_of};
+use crate::testing::image::{Body, Change, Image, Inode, ROOT, apply, image_of};
 
 /// The images that `changes` to a disk with `origin` on it can leave; see
 /// [`MemoryFilesystem::power_cuts`](crate::testing::MemoryFilesystem::power_cuts).

@@ -1,0 +1,65 @@
+//! `burn-backup.json`: the file that says what a backup directory is, and whose.
+
+use crate::error::{NOT_COMMITTED, StoreError, UNCHANGED};
+use crate::files;
+use crate::fs::Filesystem;
+use crate::identity::Identity;
+use crate::layout::Layout;
+use crate::seal;
+use crate::verify::{self, Small};
+
+const MAX_IDENTITY_BYTES: u64 = 64 * 1024;
+
+/// What stands where the identity is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    Whole(Identity),
+    Damaged,
+    Nothing,
+}
+
+/// Reads `burn-backup.json`. What looks damaged, or can't be read, is read once more.
+pub(crate) fn look(fs: &dyn Filesystem, layout: &Layout) -> Result<Found, StoreError> {
+    match look_once(fs, layout) {
+        Ok(Found::Damaged) | Err(StoreError::Io { .. }) => look_once(fs, layout),
+        found => found,
+    }
+}
+
+fn look_once(fs: &dyn Filesystem, layout: &Layout) -> Result<Found, StoreError> {
+    let path = layout.identity();
+    let read = verify::read_small(fs, &path, MAX_IDENTITY_BYTES);
+    let bytes = match read.map_err(StoreError::io("read", &path, UNCHANGED))? {
+        Small::Whole(bytes) => bytes,
+        Small::Missing => return Ok(Found::Nothing),
+        Small::NotAFile => return Err(StoreError::Foreign { path }),
+        Small::TooLong => return Ok(Found::Damaged),
+    };
+    let identity = seal::unseal(&bytes)
+        .ok()
+        .map(|text| verify::parse_versioned::<Identity>(text, &path))
+        .transpose()?
+        .and_then(Result::ok);
+    Ok(identity.map_or(Found::Damaged, Found::Whole))
+}
+
+/// Writes it, in place of one that is there.
+pub(crate) fn write(
+    fs: &dyn Filesystem,
+    layout: &Layout,
+    identity: &Identity,
+) -> Result<(), StoreError> {
+    let bytes = seal::seal(identity).map_err(StoreError::State)?;
+    let path = layout.identity();
+    let staged = layout.staging("identity", files::draw()?);
+    let failed = |operation, at| StoreError::io(operation, at, NOT_COMMITTED);
+
+    files::write_file(fs, &staged, &bytes).map_err(failed("write", &staged))?;
+    if fs.kind(&path).map_err(failed("look at", &path))?.is_some() {
+        fs.remove_file(&path).map_err(failed("replace", &path))?;
+    }
+    fs.rename(&staged, &path)
+        .map_err(failed("rename into place", &path))?;
+    fs.sync_dir(layout.root())
+        .map_err(failed("sync", layout.root()))
+}
