@@ -4,10 +4,18 @@
 //! ```text
 //! shuffle    which order of the items belongs to a seed
 //! recipe     how a batch comes to be
+//! context    which batch a thread is making: the epoch, and seeds for what is drawn
+//! entry      an epoch that is entered in between
+//! findings   what a loader can tell of its dataset that keeps a training from being exact
+//! sampler    a dataset of random samples, which follow from the epoch
 //! workers    threads that make batches ahead, and hand them over in their order
 //! ```
 
+mod context;
+mod entry;
+mod findings;
 mod recipe;
+mod sampler;
 mod shuffle;
 mod workers;
 
@@ -22,27 +30,36 @@ use burn::tensor::Device;
 
 use crate::burn_api::{self, Items};
 use crate::seed;
+use context::BatchId;
 use recipe::{Failure, Order, Recipe};
 use shuffle::Shuffled;
 use workers::{Ahead, Make, Workers};
 
+pub use context::{draw_seed, epoch};
+pub use sampler::SamplerDataset;
+
+pub(crate) use entry::enter;
+pub(crate) use findings::{BurnsSampler, take_finding};
+
 #[cfg(test)]
 pub(crate) use workers::WINDOW_PER_THREAD;
 
-/// Builds a data loader that can be taken up anywhere: with the options of Burn's
-/// [`DataLoaderBuilder`](burn::data::dataloader::DataLoaderBuilder), and in its place.
+/// Builds a data loader that resumes at any batch. It has the methods of Burn's
+/// [`DataLoaderBuilder`](burn::data::dataloader::DataLoaderBuilder): a changed import is enough.
 ///
-/// - The batches, and their order, are the same whatever the number of workers. So an interrupted
-///   training may go on with another number of them.
+/// - The batches, and their order, are the same whatever the number of workers. An interrupted
+///   training may continue with another number of them.
 /// - The shuffle depends on the seed and the epoch only, and is the same in every version of this
 ///   crate. The epoch is the number of iterators that were asked for before; `to_device` and `slice`
 ///   give loaders that count from their own first one.
 /// - Batches are skipped without loading them: `iter().nth(n)` takes as long for each n.
-/// - Workers load at most 16 batches each in advance, for each iterator in use; where batches are skipped that
-///   were loaded already, up to twice as many for a moment. They start when the first batch is asked for,
-///   and end with the loader.
+/// - Workers load at most 16 batches each in advance, for each iterator in use. After a skip over
+///   loaded batches there can be twice as many for a moment. Workers start when the first batch is
+///   asked for, and end with the loader.
 /// - An error of the dataset, or a panic in the dataset or the batcher, comes as an error in the
 ///   place of its batch, and is the last that the iterator gives.
+///
+/// Datasets and batchers that draw random numbers: see [`SamplerDataset`] and [`draw_seed`].
 ///
 /// # Example
 ///
@@ -50,7 +67,7 @@ pub(crate) use workers::WINDOW_PER_THREAD;
 /// use burn::data::dataloader::batcher::Batcher;
 /// use burn::data::dataset::InMemDataset;
 /// use burn::tensor::{Device, Tensor};
-/// use burn_backup_restore::ResumableDataLoaderBuilder;
+/// use burn_backup_restore::data::DataLoaderBuilder;
 ///
 /// struct Rows;
 ///
@@ -61,7 +78,7 @@ pub(crate) use workers::WINDOW_PER_THREAD;
 /// }
 ///
 /// let items = (0..100).map(|n| n as f32).collect();
-/// let loader = ResumableDataLoaderBuilder::new(Rows)
+/// let loader = DataLoaderBuilder::new(Rows)
 ///     .batch_size(8)
 ///     .shuffle(42)
 ///     .num_workers(2)
@@ -73,7 +90,7 @@ pub(crate) use workers::WINDOW_PER_THREAD;
 /// assert_eq!(last.dims(), [4]);
 /// # Ok::<(), burn::data::dataset::DatasetError>(())
 /// ```
-pub struct ResumableDataLoaderBuilder<I, O> {
+pub struct DataLoaderBuilder<I, O> {
     batcher: Arc<dyn Batcher<I, O>>,
     batch_size: usize,
     shuffle: Option<u64>,
@@ -82,7 +99,7 @@ pub struct ResumableDataLoaderBuilder<I, O> {
     device: Option<Device>,
 }
 
-impl<I, O> ResumableDataLoaderBuilder<I, O>
+impl<I, O> DataLoaderBuilder<I, O>
 where
     I: Send + 'static,
     O: Send + 'static,
@@ -124,7 +141,7 @@ where
     }
 
     /// Says whether the batcher draws random numbers from the device's generator, for augmentation,
-    /// say. False by default.
+    /// say. False by default. Not needed for what it draws with [`draw_seed`].
     ///
     /// With workers, such numbers would be drawn at any time and on any thread, between those of the
     /// training, whose draws (dropout, noise) would be others each time as well. With `true`, workers
@@ -156,9 +173,11 @@ where
             recipe,
             batch_size: self.batch_size,
             shuffle: self.shuffle,
+            draw_seed: self.shuffle.unwrap_or_default(),
             num_workers: self.num_workers,
             batcher_draws: self.batcher_draws,
             part: 0..usize::MAX,
+            has_burns_sampler: findings::has_burns_sampler::<D>(),
         }))
     }
 }
@@ -168,10 +187,14 @@ struct Plan<I, O> {
     recipe: Recipe<I, O>,
     batch_size: usize,
     shuffle: Option<u64>,
+    /// Where the seeds of [`draw_seed`] come from.
+    draw_seed: u64,
     num_workers: usize,
     batcher_draws: bool,
     /// The items that are this loader's, as far as there are so many.
     part: Range<usize>,
+    /// Whether the dataset is seen to have Burn's sampler.
+    has_burns_sampler: bool,
 }
 
 impl<I, O> Clone for Plan<I, O> {
@@ -222,15 +245,26 @@ where
     O: Send + 'static,
 {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<O> + 'a> {
+        if self.plan.has_burns_sampler {
+            findings::note(self.plan.num_workers);
+        }
         let items = self.items();
+        let (number, entered) = match entry::take() {
+            None => (self.epochs.fetch_add(1, Ordering::Relaxed), 0),
+            Some(entry) => {
+                self.epochs.store(entry.epoch + 1, Ordering::Relaxed);
+                (entry.epoch, entry.items.min(items.len()))
+            }
+        };
         let end = match self.plan.batch_size {
             // The error that says so.
             0 => 1,
-            size => items.len().div_ceil(size),
+            size => (items.len() - entered).div_ceil(size),
         };
         Box::new(Epoch {
             loader: self,
-            number: self.epochs.fetch_add(1, Ordering::Relaxed),
+            number,
+            entered,
             items,
             next: 0,
             end,
@@ -252,6 +286,7 @@ where
         let mut plan = self.plan.clone();
         let part = &self.plan.part;
         plan.shuffle = plan.shuffle.map(|seed| seed::of_slice(seed, start, end));
+        plan.draw_seed = seed::of_slice(plan.draw_seed, start, end);
         plan.part = part.start.saturating_add(start)..part.start.saturating_add(end).min(part.end);
         Arc::new(Self::new(plan))
     }
@@ -261,6 +296,8 @@ where
 struct Epoch<'l, I, O> {
     loader: &'l Loader<I, O>,
     number: u64,
+    /// How many of its items come before its batches.
+    entered: usize,
     items: Range<usize>,
     /// The batch that comes next.
     next: usize,
@@ -299,7 +336,16 @@ where
         };
         match made? {
             Made::Batch(batch) => Ok(batch),
-            Made::Items(items) => plan.recipe.batch(items),
+            Made::Items(items) => plan.recipe.batch(self.batch_id(index), items),
+        }
+    }
+
+    fn batch_id(&self, batch: usize) -> BatchId {
+        BatchId {
+            draw_seed: self.loader.plan.draw_seed,
+            epoch: self.number,
+            // The batches before have the numbers below.
+            batch: self.entered + batch,
         }
     }
 
@@ -322,16 +368,22 @@ where
             Shuffled::new(self.items.len(), seed)
         });
         let order = Order {
+            entered: self.entered,
             items: self.items.clone(),
             batch_size: plan.batch_size,
             shuffled,
         };
         let (recipe, batcher_draws) = (plan.recipe.clone(), plan.batcher_draws);
-        Arc::new(move |index| {
-            let items = recipe.load(order.indices(index))?;
+        let first = self.batch_id(0);
+        Arc::new(move |batch| {
+            let id = BatchId {
+                batch: first.batch + batch,
+                ..first
+            };
+            let items = recipe.load(id, order.indices(batch))?;
             match batcher_draws {
                 true => Ok(Made::Items(items)),
-                false => recipe.batch(items).map(Made::Batch),
+                false => recipe.batch(id, items).map(Made::Batch),
             }
         })
     }
@@ -376,7 +428,8 @@ where
 {
     fn progress(&self) -> Progress {
         let total = self.items.len();
-        let processed = self.next.saturating_mul(self.loader.plan.batch_size);
+        let batches = self.next.saturating_mul(self.loader.plan.batch_size);
+        let processed = self.entered.saturating_add(batches);
         burn_api::progress_of(Items {
             processed: processed.min(total),
             total,

@@ -18,6 +18,18 @@ pub(crate) enum Purpose {
     Shuffle = 4,
     /// The orders of the items in a part of the data.
     Slice = 5,
+    /// A sampled item.
+    Sample = 6,
+    /// The order of an epoch that is sampled without replacement.
+    SampleOrder = 7,
+    /// The items of such an epoch that come once more than the others.
+    SampleRest = 8,
+    /// The samples of a sampler that was given no seed.
+    UnseededSampler = 9,
+    /// What is drawn while the items of a batch are loaded.
+    DrawForItems = 10,
+    /// What a batcher draws.
+    DrawForBatch = 11,
 }
 
 /// Where the seeds of a batch, and of the step on it, come from.
@@ -42,6 +54,14 @@ impl StepSeeds {
     /// For the step of the device with this index, where several have one at the same time.
     pub(crate) fn step(self, device: usize) -> u64 {
         self.derive(Purpose::Step, device)
+    }
+
+    /// Those for the batch after so many trained ones.
+    pub(crate) fn after(self, global_step: u64) -> Self {
+        Self {
+            global_step,
+            ..self
+        }
     }
 
     /// Those for the batch after it.
@@ -77,6 +97,29 @@ pub(crate) fn of_slice(seed: u64, start: usize, end: usize) -> u64 {
     hash([seed, Purpose::Slice as u64, start as u64, end as u64])
 }
 
+/// The seed for the item at `index` of an epoch that is sampled with replacement.
+pub(crate) fn of_sample(seed: u64, epoch: u64, index: usize) -> u64 {
+    hash([seed, Purpose::Sample as u64, epoch, index as u64])
+}
+
+/// The seeds for an epoch that is sampled without replacement: of the order, and of the items that
+/// come once more than the others.
+pub(crate) fn of_sampled_epoch(seed: u64, epoch: u64) -> (u64, u64) {
+    let derive = |purpose| hash([seed, purpose as u64, epoch]);
+    (derive(Purpose::SampleOrder), derive(Purpose::SampleRest))
+}
+
+/// The seed of a sampler that was given none and takes `size` samples of `len` items without
+/// replacement.
+pub(crate) fn of_unseeded_sampler(len: usize, size: usize) -> u64 {
+    hash([Purpose::UnseededSampler as u64, len as u64, size as u64])
+}
+
+/// The seed for one draw while a batch is made. Draws are counted from 0 for each purpose.
+pub(crate) fn of_draw(seed: u64, purpose: Purpose, epoch: u64, batch: usize, draw: u64) -> u64 {
+    hash([seed, purpose as u64, epoch, batch as u64, draw])
+}
+
 fn hash<const WORDS: usize>(words: [u64; WORDS]) -> u64 {
     xxh3_64(words.map(u64::to_le_bytes).as_flattened())
 }
@@ -110,5 +153,19 @@ mod tests {
         assert_eq!(derive(42, Purpose::Validate, 7), 9_724_605_749_844_270_690);
         assert_eq!(of_shuffle(42, 7), 2_637_090_613_119_939_028);
         assert_eq!(of_slice(42, 7, 9), 17_817_578_976_933_981_504);
+        assert_eq!(of_sample(42, 7, 9), 2_376_478_833_032_530_650);
+        assert_eq!(
+            of_sampled_epoch(42, 7),
+            (14_556_904_370_742_493_798, 14_051_309_038_025_696_249)
+        );
+        assert_eq!(of_unseeded_sampler(7, 9), 3_965_653_864_699_864_499);
+        assert_eq!(
+            of_draw(42, Purpose::DrawForItems, 7, 9, 3),
+            2_620_177_204_604_857_529
+        );
+        assert_eq!(
+            of_draw(42, Purpose::DrawForBatch, 7, 9, 3),
+            7_990_191_011_490_343_524
+        );
     }
 }

@@ -8,8 +8,10 @@ use burn::data::dataloader::batcher::Batcher;
 use burn::data::dataset::{Dataset, DatasetError};
 use burn::tensor::Device;
 
+use super::context::BatchId;
 use super::shuffle::Shuffled;
-use crate::background::panic_message;
+use crate::panics::panic_message;
+use crate::seed::Purpose;
 
 /// What batches are made of, and by what.
 pub(super) struct Recipe<I, O> {
@@ -29,11 +31,11 @@ impl<I, O> Clone for Recipe<I, O> {
 }
 
 impl<I, O> Recipe<I, O> {
-    /// Loads the items with these indices.
-    pub(super) fn load(&self, indices: Vec<usize>) -> Result<Vec<I>, DatasetError> {
+    /// Loads the items of a batch, those with these indices.
+    pub(super) fn load(&self, of: BatchId, indices: Vec<usize>) -> Result<Vec<I>, DatasetError> {
         let asked = indices.len();
         attempt("dataset", || {
-            let items = self.dataset.get_many(indices)?;
+            let items = of.make(Purpose::DrawForItems, || self.dataset.get_many(indices))?;
             match items.len() {
                 given if given == asked => Ok(items),
                 given => Err(DatasetError::new(Failure::ItemCount { asked, given })),
@@ -42,8 +44,12 @@ impl<I, O> Recipe<I, O> {
     }
 
     /// Puts a batch together.
-    pub(super) fn batch(&self, items: Vec<I>) -> Result<O, DatasetError> {
-        attempt("batcher", || self.batcher.batch(items, &self.device))
+    pub(super) fn batch(&self, of: BatchId, items: Vec<I>) -> Result<O, DatasetError> {
+        attempt("batcher", || {
+            of.make(Purpose::DrawForBatch, || {
+                self.batcher.batch(items, &self.device)
+            })
+        })
     }
 }
 
@@ -59,6 +65,8 @@ fn attempt<T>(whose: &'static str, work: impl FnOnce() -> T) -> Result<T, Datase
 
 /// Which items are in which batch of an epoch.
 pub(super) struct Order {
+    /// How many items come before the first batch.
+    pub entered: usize,
     /// The items' indices in the dataset.
     pub items: Range<usize>,
     pub batch_size: usize,
@@ -69,7 +77,8 @@ pub(super) struct Order {
 impl Order {
     /// The indices of the items in a batch.
     pub(super) fn indices(&self, batch: usize) -> Vec<usize> {
-        let start = batch.saturating_mul(self.batch_size).min(self.items.len());
+        let start = batch.saturating_mul(self.batch_size);
+        let start = start.saturating_add(self.entered).min(self.items.len());
         let end = start.saturating_add(self.batch_size).min(self.items.len());
         let mut places = match &self.shuffled {
             Some(shuffled) => shuffled.get(start..end),
@@ -86,7 +95,8 @@ impl Order {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Failure {
     #[error(
-        "a batch size of 0 makes no batches; give ResumableDataLoaderBuilder::batch_size 1 or more"
+        "a batch size of 0 makes no batches; give \
+         burn_backup_restore::data::DataLoaderBuilder::batch_size of 1 or more"
     )]
     BatchSize,
 

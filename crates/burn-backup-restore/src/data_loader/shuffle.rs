@@ -1,5 +1,5 @@
-//! The shuffle. An interrupted training may be taken up by a later version of this crate: what is
-//! here never changes, and depends on no crate whose numbers might.
+//! The shuffle, and other random numbers for the data. A later version of this crate may resume a
+//! training: what is here never changes, and depends on no crate whose numbers might.
 
 /// How many numbers are shuffled as a whole: so many that they fit into a processor's cache.
 const FEW: usize = 1 << 16;
@@ -8,10 +8,10 @@ const HEAPS: usize = 256;
 
 /// xoshiro256++ of David Blackman and Sebastiano Vigna, its state filled by their SplitMix64.
 #[derive(Clone)]
-struct Generator([u64; 4]);
+pub(super) struct Generator([u64; 4]);
 
 impl Generator {
-    fn seeded(seed: u64) -> Self {
+    pub(super) fn seeded(seed: u64) -> Self {
         let mut state = seed;
         Self([(); 4].map(|()| {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -35,7 +35,7 @@ impl Generator {
     }
 
     /// A number below `bound`, which is above 0, each as likely as any other: Daniel Lemire's method.
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         let split = |product: u128| ((product >> 64) as u64, product as u64);
         let (mut drawn, mut rest) = split(u128::from(self.next()) * u128::from(bound));
         if rest < bound {
@@ -66,6 +66,30 @@ impl Generator {
     }
 }
 
+/// `count` different numbers below `len`, which is `count` or more. Each choice is as likely as any
+/// other, but not each order: Robert Floyd's method.
+pub(super) fn choose(count: usize, len: usize, seed: u64) -> Vec<usize> {
+    let mut generator = Generator::seeded(seed);
+    let mut is_chosen = vec![false; len];
+    let mut choose = |number: usize| match is_chosen.get_mut(number) {
+        Some(is_chosen) => !std::mem::replace(is_chosen, true),
+        None => false,
+    };
+    let candidates = len.saturating_sub(count)..len;
+    candidates
+        .map(|last| {
+            let drawn = generator.below(last as u64 + 1) as usize;
+            match choose(drawn) {
+                true => drawn,
+                false => {
+                    choose(last);
+                    last
+                }
+            }
+        })
+        .collect()
+}
+
 /// The numbers from 0 on, in another order.
 pub(super) enum Shuffled {
     /// Those that fit take half of the memory.
@@ -79,6 +103,14 @@ impl Shuffled {
         match u32::try_from(len) {
             Ok(_) => Self::Few(shuffled(len, seed, |number| number as u32)),
             Err(_) => Self::Many(shuffled(len, seed, |number| number as u64)),
+        }
+    }
+
+    /// The number that stands in this place.
+    pub(super) fn at(&self, place: usize) -> Option<usize> {
+        match self {
+            Self::Few(numbers) => numbers.get(place).map(|number| *number as usize),
+            Self::Many(numbers) => numbers.get(place).map(|number| *number as usize),
         }
     }
 
@@ -191,10 +223,43 @@ mod tests {
     }
 
     #[test]
+    fn a_choice_does_not_change_between_versions() {
+        assert_eq!(choose(4, 10, 42), [5, 2, 8, 7]);
+    }
+
+    #[test]
+    fn a_choice_has_no_number_twice_and_each_is_as_likely() {
+        const CHOICES: usize = 20_000;
+        let mut counts = std::collections::BTreeMap::new();
+        for seed in 0..CHOICES as u64 {
+            let mut chosen = choose(2, 5, seed);
+            chosen.sort_unstable();
+            *counts.entry(chosen).or_insert(0_usize) += 1;
+        }
+        assert!(counts.keys().all(|chosen| chosen[0] < chosen[1]));
+        assert_eq!(counts.len(), 10);
+        // Six standard deviations.
+        assert!(
+            counts
+                .values()
+                .all(|count| count.abs_diff(CHOICES / 10) < 255),
+            "{counts:?}"
+        );
+        for (count, len) in [(0, 0), (0, 7), (7, 7), (99, 100)] {
+            let chosen: std::collections::BTreeSet<_> = choose(count, len, 1).into_iter().collect();
+            assert_eq!(chosen.len(), count);
+            assert!(chosen.into_iter().all(|number| number < len));
+        }
+    }
+
+    #[test]
     fn a_shuffle_has_each_number_once() {
         for len in [0, 1, 2, 3, 100, 1000, FEW, FEW + 1, FEW + 13] {
             for seed in 0..10 {
                 let mut numbers = numbers(len, seed);
+                let shuffled = Shuffled::new(len, seed);
+                assert!((0..len).all(|place| shuffled.at(place) == Some(numbers[place])));
+                assert_eq!(shuffled.at(len), None);
                 numbers.sort_unstable();
                 assert!(numbers.into_iter().eq(0..len), "{len}, {seed}");
             }

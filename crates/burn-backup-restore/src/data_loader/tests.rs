@@ -5,6 +5,10 @@ use std::thread::{self, ThreadId};
 
 use super::*;
 
+mod context;
+mod imports;
+mod sampler;
+
 const ALL_WORKERS: [usize; 5] = [0, 1, 2, 4, 7];
 
 /// The numbers from 0 on, and what happens when they are loaded.
@@ -54,8 +58,8 @@ impl Batcher<usize, Vec<usize>> for Listing {
     }
 }
 
-fn builder() -> ResumableDataLoaderBuilder<usize, Vec<usize>> {
-    ResumableDataLoaderBuilder::new(Listing).set_device(Device::flex())
+fn builder() -> DataLoaderBuilder<usize, Vec<usize>> {
+    DataLoaderBuilder::new(Listing).set_device(Device::flex())
 }
 
 fn epoch<O>(loader: &Arc<dyn DataLoader<O>>) -> Vec<O> {
@@ -258,7 +262,7 @@ fn workers_run_ahead_as_far_as_their_window_and_no_further() {
             most: Arc::default(),
         };
         let (now, most) = (alive.now.clone(), alive.most.clone());
-        let builder = ResumableDataLoaderBuilder::new(alive).num_workers(workers);
+        let builder = DataLoaderBuilder::new(alive).num_workers(workers);
         let loader = builder.set_device(Device::flex()).build(numbers(10_000));
         let mut iterator = loader.iter();
         for _ in 0..20 {
@@ -335,7 +339,7 @@ fn a_panic_is_an_error_in_its_place() {
                 assert!(index != 80, "the test's dataset panics");
                 Ok(())
             };
-            let builder = ResumableDataLoaderBuilder::new(Panicking).set_device(Device::flex());
+            let builder = DataLoaderBuilder::new(Panicking).set_device(Device::flex());
             let builder = builder
                 .batch_size(4)
                 .num_workers(workers)
@@ -377,7 +381,7 @@ fn what_makes_no_sense_is_an_error_that_says_what_to_do() {
         let mut iterator = loader.iter();
         errors.push((
             iterator.next().unwrap().unwrap_err(),
-            "batch_size 1 or more",
+            "batch_size of 1 or more",
         ));
         assert!(iterator.next().is_none());
 
@@ -457,7 +461,7 @@ fn a_batcher_that_draws_is_called_on_the_thread_that_asks_in_the_order_of_the_ba
         }
     }
     for workers in [0, 2, 3, 7] {
-        let builder = ResumableDataLoaderBuilder::new(Where(Mutex::new(0)));
+        let builder = DataLoaderBuilder::new(Where(Mutex::new(0)));
         let builder = builder.set_device(Device::flex()).num_workers(workers);
         let builder = builder.batcher_draws(true);
         let loader = match workers {
@@ -480,7 +484,7 @@ fn batches_are_made_on_the_device_that_the_loader_was_moved_to() {
         }
     }
     let (plain, other) = (Device::flex(), Device::flex().autodiff());
-    let builder = ResumableDataLoaderBuilder::new(OnDevice).set_device(plain.clone());
+    let builder = DataLoaderBuilder::new(OnDevice).set_device(plain.clone());
     let loader = builder.build(numbers(4));
     assert!(epoch(&loader).iter().all(|device| *device == plain));
     let moved = loader.to_device(&other).slice(0, 2);
