@@ -1,7 +1,5 @@
 //! The thread that writes backups: encode, persist, commit, prune.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvError, SendError, Sender, TryRecvError, channel};
@@ -18,6 +16,7 @@ use crate::encode::{Encoder, Frozen};
 use crate::error::{BackupError, with_causes};
 use crate::fit::Fit;
 use crate::handle::BackupHandle;
+use crate::panics::{attempt, panic_message};
 use crate::snapshot::{Metrics, Taken};
 use crate::state::Moment;
 
@@ -348,20 +347,4 @@ fn report(desk: &Desk, error: Arc<BackupError>) {
         desk.interrupter
             .fail(BackupError::into_training_error(error));
     }
-}
-
-/// Does what Burn, or a device, may panic in. A panic is an error like any other.
-pub(crate) fn attempt<T>(work: impl FnOnce() -> Result<T, BackupError>) -> Result<T, BackupError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        Err(BackupError::Panicked {
-            message: panic_message(panic.as_ref()),
-        })
-    })
-}
-
-/// What a panic says.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
 }

@@ -1,23 +1,33 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use burn::module::Module;
 #[cfg(feature = "testing")]
 use burn::tensor::Device;
-use burn::train::checkpoint::CheckpointingStrategy;
+use burn::train::checkpoint::{
+    CheckpointingStrategy, ComposedCheckpointingStrategy, KeepLastNCheckpoints,
+    MetricCheckpointingStrategy,
+};
+use burn::train::metric::LossMetric;
+use burn::train::metric::store::{Aggregate, Direction, Split};
 use burn::train::{ExecutionStrategy, LearnerModel, SupervisedTraining, TrainingStrategy};
 #[cfg(feature = "testing")]
 use burn_backup_store::Filesystem;
 use burn_backup_store::RealFilesystem;
 
+use crate::change::{Change, Changes};
 use crate::dashboard::BackupMetric;
 use crate::error::BackupError;
+use crate::fast_forward::FastForward;
 use crate::handle::BackupHandle;
 use crate::history::{Chronicle, Continued};
 use crate::metric_logs::{MetricLogs, Writer};
 use crate::preemption::Preemption;
+use crate::restore;
 use crate::snapshot::Snapshot;
 use crate::strategy::{BackupStrategy, Registered};
 use crate::threads::Threads;
+use crate::trained;
 use crate::trigger::SaveFreq;
 
 /// Backs a training up while it runs, and continues it when the program is run again.
@@ -51,7 +61,14 @@ pub struct BackupAndRestore {
     pub(crate) gradient_checkpointing: bool,
     /// Taken at the launch.
     pub(crate) preemption: Mutex<Option<Preemption>>,
+    pub(crate) changes: Changes,
+    pub(crate) label: Option<String>,
+    /// The directory of the backup whose weights a new training begins with.
+    pub(crate) warm_start: Option<PathBuf>,
+    pub(crate) allow_short_epochs: bool,
+    pub(crate) fast_forward: FastForward,
     metric_logs: Option<PathBuf>,
+    has_artifacts: bool,
     checkpointing: Mutex<Option<Box<dyn CheckpointingStrategy>>>,
     dashboard: bool,
     #[cfg(feature = "testing")]
@@ -90,7 +107,13 @@ impl BackupAndRestore {
             execution: None,
             gradient_checkpointing: false,
             preemption: Mutex::default(),
+            changes: Changes::default(),
+            label: None,
+            warm_start: None,
+            allow_short_epochs: false,
+            fast_forward: FastForward::default(),
             metric_logs: None,
+            has_artifacts: false,
             checkpointing: Mutex::default(),
             dashboard: true,
             #[cfg(feature = "testing")]
@@ -136,7 +159,9 @@ impl BackupAndRestore {
     }
 
     /// Gives the seed that all random numbers of the steps are derived from. By default it is
-    /// drawn when the training first starts, and kept in the backup directory.
+    /// drawn from the device's own generator when the training first starts, and kept in the backup
+    /// directory: a program that seeds its device (`device.seed(42)`) gives the same result each time.
+    /// Each start draws it once, so that the generator is left the same.
     pub fn seed(mut self, run_seed: u64) -> Self {
         self.run_seed = Some(run_seed);
         self
@@ -152,6 +177,96 @@ impl BackupAndRestore {
     pub fn reseed_steps(mut self, reseed: bool) -> Self {
         self.reseed_steps = reseed;
         self
+    }
+
+    /// Lets a restart pass that finds this changed. Can be given several times.
+    ///
+    /// A change that is found is logged with what follows from it. One that is not there changes nothing.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_backup_restore::{BackupAndRestore, Change};
+    ///
+    /// let backup = BackupAndRestore::new("backup")
+    ///     .allow(Change::Schedule)
+    ///     .allow(Change::BatchSize);
+    /// ```
+    pub fn allow(mut self, change: Change) -> Self {
+        self.changes.allow(change);
+        self
+    }
+
+    /// A fingerprint of the program's own, such as a fold, a version of the data or a configuration. A
+    /// restart with another one is refused, unless [`Change::Label`] is allowed.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_backup_restore::BackupAndRestore;
+    ///
+    /// let fold = 3;
+    /// let backup = BackupAndRestore::new(format!("backup/{fold}")).label(format!("fold {fold}, data v2"));
+    /// ```
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Begins a new training with the weights of the newest backup in `backup_dir`, which is another
+    /// training's. Optimizer, scheduler and position begin anew. Once this training has a backup of its
+    /// own, that is what a restart continues.
+    ///
+    /// A model that differs is refused with the parameters that do, as at a restart. No training may be
+    /// using `backup_dir` meanwhile; it is left as it is.
+    pub fn warm_start(mut self, backup_dir: impl Into<PathBuf>) -> Self {
+        self.warm_start = Some(absolute(backup_dir.into()));
+        self
+    }
+
+    /// Takes the end of an epoch for what it is, also if its loader has given fewer items than it promised.
+    ///
+    /// By default that is an error: a worker of Burn's loader that panics looks just like it, and the rest
+    /// of the epoch would be left out in silence. A loader that leaves out its last batch if that is not
+    /// full is known by its first epoch and needs no such call.
+    pub fn allow_short_epochs(mut self) -> Self {
+        self.allow_short_epochs = true;
+        self
+    }
+
+    /// How the loaders are brought to where they were when a training is restored:
+    /// [`FastForward::Skip`] by default.
+    pub fn fast_forward(mut self, fast_forward: FastForward) -> Self {
+        self.fast_forward = fast_forward;
+        self
+    }
+
+    /// Has `model` train the parameters that were trained when the newest backup was made, and freezes the
+    /// others; gives it as it is if there is no backup. For programs that freeze or unfreeze layers while
+    /// they train: Burn's records don't hold `set_require_grad`. Call it before the learner is made.
+    ///
+    /// # Errors
+    ///
+    /// [`BackupError::Store`] if the backup can't be read, or another training uses it, and
+    /// [`BackupError::ForeignBackup`].
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use burn::module::Module;
+    /// use burn_backup_restore::{BackupAndRestore, BackupError};
+    ///
+    /// fn prepare<M: Module>(model: M) -> Result<(M, BackupAndRestore), BackupError> {
+    ///     let backup = BackupAndRestore::new("backup");
+    ///     let model = backup.restore_trained(model)?;
+    ///     Ok((model, backup))
+    /// }
+    /// ```
+    pub fn restore_trained<M: Module>(&self, model: M) -> Result<M, BackupError> {
+        match restore::untrained(&self.backup_dir, self.handle.filesystem())? {
+            Some(untrained) => Ok(trained::apply(&untrained, model)),
+            None => Ok(model),
+        }
     }
 
     /// Whether a backup is refused if a parameter or running statistic of floating point holds NaN;
@@ -239,6 +354,27 @@ impl BackupAndRestore {
     pub fn metric_logs(mut self, directory: impl Into<PathBuf>) -> Self {
         self.metric_logs = Some(absolute(directory.into()));
         self
+    }
+
+    /// Keeps everything that Burn writes into the training's artifact directory as it would be without an
+    /// interruption. Give the directory that the training was made with:
+    ///
+    /// - metric logs: as [`metric_logs`](Self::metric_logs), and what past epochs came to is written again
+    ///   where the program has wiped the directory at its start;
+    /// - checkpoints: as [`checkpointing_strategy`](Self::checkpointing_strategy), with Burn's default
+    ///   strategy unless another one is given here;
+    /// - the summary at the end, which then covers all epochs.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_backup_restore::BackupAndRestore;
+    ///
+    /// let backup = BackupAndRestore::new("backup").artifacts("artifacts");
+    /// ```
+    pub fn artifacts(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.has_artifacts = true;
+        self.metric_logs(directory)
     }
 
     /// Which of Burn's checkpoints are kept: this takes the place of Burn's
@@ -342,7 +478,11 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
         }
         let checkpointing = taken(&backup.checkpointing);
         let has_checkpointing_strategy = checkpointing.is_some();
-        if let Some(strategy) = checkpointing {
+        if backup.has_artifacts {
+            self = self.summary();
+        }
+        let default = || backup.has_artifacts.then(default_checkpointing);
+        if let Some(strategy) = checkpointing.or_else(default) {
             let continued = Continued::new(strategy, chronicle.clone());
             self = self.with_checkpointing_strategy(continued);
         }
@@ -358,6 +498,21 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
         let strategy = Arc::new(BackupStrategy::new(backup, registered));
         self.with_training_strategy(TrainingStrategy::Custom(strategy))
     }
+}
+
+/// The strategy of a training that was given none, as in Burn's `SupervisedTraining::new`.
+fn default_checkpointing() -> Box<dyn CheckpointingStrategy> {
+    let best = MetricCheckpointingStrategy::new(
+        &LossMetric::new(),
+        Aggregate::Mean,
+        Direction::Lowest,
+        Split::Valid,
+    );
+    let strategy = ComposedCheckpointingStrategy::builder()
+        .add(KeepLastNCheckpoints::new(2))
+        .add(best)
+        .build();
+    Box::new(strategy)
 }
 
 /// The place that a path names now: the program may change its working directory later. What can't be

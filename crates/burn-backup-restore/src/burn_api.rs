@@ -7,21 +7,25 @@ mod records;
 mod unpack;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use burn::data::dataloader::split::split_dataloader;
-use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
+use burn::data::dataloader::{
+    BatchDataLoader, DataLoader, DataLoaderIterator, MultiThreadDataLoader, Progress,
+};
 use burn::optim::OptimizerRecord;
 use burn::store::RecordError;
-use burn::tensor::{Bytes, DType, Device};
+use burn::tensor::{Bytes, DType, Device, Distribution, Tensor};
 use burn::train::train::WorkerFailure;
 use burn::train::{
     EventProcessorTraining as _, Interrupter, LearnerEvent, LearnerModel,
     SupervisedTrainingEventProcessor, TrainingError,
 };
-use burn_backend::Backend as _;
+use burn_backend::{Backend as _, Device as _};
 use burn_dispatch::Dispatch;
 use burn_pack::{Reader, Scalar};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::burnpack::Container;
 
@@ -133,6 +137,63 @@ pub(crate) fn is_remote(device: &Device) -> bool {
 /// Whether the device computes with Burn's fusion: the name of its backend tells.
 pub(crate) fn has_fusion(device: &Device) -> bool {
     Dispatch::name(device.as_dispatch()).contains("fusion<")
+}
+
+/// The device's name, without whether it computes gradients.
+pub(crate) fn device_name(device: &Device) -> String {
+    let name = format!("{:?}", device.clone().inner());
+    let name = name
+        .strip_prefix("Device<")
+        .and_then(|name| name.strip_suffix('>'));
+    name.unwrap_or("a device").to_owned()
+}
+
+/// How many devices of this one's kind there are, if that can be found out.
+pub(crate) fn devices_like(device: &Device) -> Option<usize> {
+    if is_remote(device) {
+        return None;
+    }
+    let count = || Dispatch::device_count(device.as_dispatch().to_id().type_id);
+    // It may ask a driver.
+    catch_unwind(AssertUnwindSafe(count)).ok()
+}
+
+/// A number from the generator of `device`; nothing if the device can't draw.
+pub(crate) fn draw_seed(device: &Device) -> Option<u64> {
+    let device = device.clone().inner();
+    let draw = || {
+        // Numbers of half precision hold 11 bits each.
+        let numbers = Tensor::<1>::random([16], Distribution::Uniform(0.0, 1.0), &device);
+        xxh3_64(numbers.into_data().as_bytes())
+    };
+    catch_unwind(AssertUnwindSafe(draw)).ok()
+}
+
+/// What a loader is, as far as can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LoaderKind {
+    /// Burn's without workers.
+    Single,
+    /// Burn's with workers.
+    Workers,
+    /// Another one, or one of Burn's inside another one.
+    Other,
+}
+
+/// Tells Burn's loaders apart from others. A trait object keeps its type to itself, but not its size, which
+/// is the same whatever items and batches are.
+pub(crate) fn loader_kind<O>(loader: &dyn DataLoader<O>) -> LoaderKind {
+    fn layout<T>() -> (usize, usize) {
+        (size_of::<T>(), align_of::<T>())
+    }
+    let found = (size_of_val(loader), align_of_val(loader));
+    if found == layout::<MultiThreadDataLoader<(), ()>>() {
+        LoaderKind::Workers
+    } else if found == layout::<BatchDataLoader<(), ()>>() {
+        LoaderKind::Single
+    } else {
+        LoaderKind::Other
+    }
 }
 
 /// Burn's error for a device, with this index, that failed.

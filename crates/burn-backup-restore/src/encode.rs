@@ -64,6 +64,7 @@ impl<M: LearnerModel> Encoder<M> {
                 let model = within_limits(MODEL, model.into())?.tensors;
                 let optimizer = within_limits(OPTIMIZER, optimizer)?;
                 state.model = fingerprint::of_tensors(&model);
+                state.untrained = Some(sorted(&without_gradient));
                 let mut parts = ModelParts {
                     frozen: &mut self.frozen,
                     skip_nan: self.skip_nan,
@@ -86,6 +87,7 @@ impl<M: LearnerModel> Encoder<M> {
         let tensors = within_limits(MODEL, model::tensors(&model).into())?.tensors;
         drop(model);
         state.model = fingerprint::of_tensors(&tensors);
+        state.untrained = Some(sorted(&without_gradient));
         let Self {
             reader,
             fit,
@@ -136,6 +138,12 @@ impl<M: LearnerModel> Encoder<M> {
             }
         })
     }
+}
+
+fn sorted(paths: &HashSet<String>) -> Vec<String> {
+    let mut sorted: Vec<_> = paths.iter().cloned().collect();
+    sorted.sort_unstable();
+    sorted
 }
 
 /// The records of the optimizer and the scheduler.

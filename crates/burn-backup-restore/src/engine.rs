@@ -7,8 +7,8 @@
 //!      -> finished | stopped -> conclude
 //! ```
 
-use std::io::IsTerminal as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -22,27 +22,36 @@ use burn::train::{
 };
 use burn_backup_store::{Generation, OpenOptions, Store};
 
-use crate::background::{Background, Desk, Outcome, attempt, panic_message};
+use crate::background::{Background, Desk, Outcome};
 use crate::builder::BackupAndRestore;
 use crate::burn_api::{self, BURN_VERSION, Items, RecordReader};
 use crate::burnpack::PerTensor;
+use crate::change::{Change, Changes};
+use crate::configuration::{Configuration, Schedule};
+use crate::data_loader::BurnsSampler;
 use crate::encode::{self, Frozen};
 use crate::error::{BackupError, with_causes};
-use crate::fast_forward::Resumption;
+use crate::fast_forward::{FastForward, Resumption, WholeEpoch};
 use crate::fit::{self, Fit};
 use crate::handle::{BackupHandle, whole_seconds};
 use crate::history::Chronicle;
 use crate::metric_logs::{Mark, MetricLogs};
+use crate::panics::{attempt, panic_message};
 use crate::position::Position;
 use crate::preemption::{Advice, Backups, Lookout};
-use crate::restore::{Restored, restore};
-use crate::say::say;
+use crate::restore::{Expected, Restored, load_weights, restore};
+use crate::say::{announce, warn};
 use crate::seed::{self, Purpose, StepSeeds};
 use crate::snapshot::{Contents, Metrics, ReadRecords, RunningStates, Shared, Snapshot, Taken};
-use crate::state::{Moment, Phase, TrainingState};
+use crate::state::{DataProgress, Entered, Moment, Phase, TrainingState};
 use crate::trigger::{StepTime, Trigger};
 
 const LOG: &str = "burn_backup::restore";
+/// Said of Burn's sampler.
+const BURNS_SAMPLER: &str = "not exact after a restart: the training dataset has Burn's \
+     SamplerDataset, whose samples follow from how often it was asked; use \
+     burn_backup_restore::data::SamplerDataset instead, or FastForward::Replay and no workers";
+
 const TRIGGER_LOG: &str = "burn_backup::trigger";
 
 /// Where the engine reports to, and what it reads from, in the training at hand.
@@ -53,6 +62,8 @@ pub(crate) struct Surroundings {
     pub event_store: Arc<EventStoreClient>,
     /// The epoch that a training without a backup begins with.
     pub first_epoch: usize,
+    /// How many epochs the training is to have.
+    pub num_epochs: usize,
     /// After how many batches the optimizer steps.
     pub grad_accumulation: usize,
     /// Among how many devices the data is split; `None` if it is not.
@@ -65,6 +76,10 @@ pub(crate) struct Surroundings {
     pub metric_logs: Option<MetricLogs>,
     /// Looks out for notices of a preemption, if that is asked for.
     pub lookout: Option<Lookout>,
+    /// The device that the model is trained on, or the first of several.
+    pub main: Device,
+    /// The run seed of a training that has none yet.
+    pub drawn_seed: Option<u64>,
 }
 
 /// What is left of a training.
@@ -110,6 +125,11 @@ pub(crate) struct Engine<M: LearnerModel> {
     state: TrainingState,
     /// Among how many devices the data is split now.
     split: Option<usize>,
+    changes: Changes,
+    allow_short_epochs: bool,
+    fast_forward: FastForward,
+    num_epochs: usize,
+    has_warned_of_sampler: bool,
     is_restored: bool,
     has_stepped_here: bool,
     committed: Option<Moment>,
@@ -141,9 +161,18 @@ impl<M: LearnerModel> Engine<M> {
         learner: &mut Learner<M>,
         surroundings: Surroundings,
     ) -> Result<Self, BackupError> {
+        let may_change_seed = settings.changes.allows(Change::Seed);
         let options = OpenOptions::default()
             .filesystem(settings.handle.filesystem())
-            .run_seed(settings.run_seed);
+            .run_seed(settings.run_seed)
+            .drawn_seed(surroundings.drawn_seed)
+            // Whether it may differ is decided here.
+            .keep_seed(true);
+        let configuration = Configuration {
+            accumulation: surroundings.grad_accumulation,
+            schedule: Schedule::of(learner),
+            label: settings.label.clone(),
+        };
         let store = Arc::new(Store::open(&settings.backup_dir, options)?);
         let newest = store.newest_cut(&PerTensor(encode::OPTIMIZER))?;
         let state_bytes = match &newest {
@@ -157,7 +186,7 @@ impl<M: LearnerModel> Engine<M> {
             Some(generation) => {
                 // Burn's loading of records has panics of its own that nothing can rule out.
                 catch_unwind(AssertUnwindSafe(|| {
-                    restore_newest(settings, learner, &surroundings, generation)
+                    restore_newest(settings, learner, &surroundings, &configuration, generation)
                 }))
                 .unwrap_or_else(|panic| {
                     Err(BackupError::RestorePanicked {
@@ -168,14 +197,22 @@ impl<M: LearnerModel> Engine<M> {
             }
             None => {
                 check_fresh(learner, &surroundings)?;
+                if let Some(from) = &settings.warm_start {
+                    warm_start(learner, from, settings)?;
+                }
+                let fresh = TrainingState::fresh(
+                    surroundings.first_epoch,
+                    settings.reseed_steps,
+                    BURN_VERSION,
+                );
                 Restored {
-                    state: TrainingState::fresh(
-                        surroundings.first_epoch,
-                        settings.reseed_steps,
-                        BURN_VERSION,
-                    ),
+                    state: TrainingState {
+                        configuration: Some(configuration),
+                        ..fresh
+                    },
                     frozen: Frozen::default(),
                     fit: Fit::default(),
+                    changed: Vec::new(),
                 }
             }
         };
@@ -183,7 +220,27 @@ impl<M: LearnerModel> Engine<M> {
             mut state,
             frozen,
             fit,
+            ..
         } = restored;
+        let recorded_seed = state.run_seed.unwrap_or(store.identity().run_seed);
+        if let Some(asked) = settings.run_seed
+            && asked != recorded_seed
+        {
+            if !may_change_seed {
+                return Err(BackupError::ConfigurationMismatch {
+                    path: settings.backup_dir.clone(),
+                    what: "the run seed".to_owned(),
+                    recorded: recorded_seed.to_string(),
+                    found: asked.to_string(),
+                    change: Change::Seed,
+                });
+            }
+            say_changed(&[Change::Seed]);
+            state.run_seed = Some(asked);
+        }
+        if settings.changes.allows(Change::Data) || settings.changes.allows(Change::BatchSize) {
+            state.forget_epoch_items();
+        }
         let history = std::mem::take(&mut state.history);
         let logs = std::mem::take(&mut state.logs);
         if is_restored {
@@ -225,6 +282,11 @@ impl<M: LearnerModel> Engine<M> {
             committed: is_restored.then(|| state.moment()),
             state,
             split: surroundings.split,
+            changes: settings.changes.clone(),
+            allow_short_epochs: settings.allow_short_epochs,
+            fast_forward: settings.fast_forward,
+            num_epochs: surroundings.num_epochs,
+            has_warned_of_sampler: false,
             is_restored,
             has_stepped_here: false,
             at_optimizer_step: None,
@@ -284,6 +346,105 @@ impl<M: LearnerModel> Engine<M> {
         }
     }
 
+    /// How many items in the whole epochs before a loader gave, where `index` is that of its device, or
+    /// nothing for the validation's.
+    fn whole_epoch(&mut self, index: Option<usize>) -> Option<&mut Option<usize>> {
+        match index {
+            Some(index) => self
+                .state
+                .all_data()
+                .nth(index)
+                .map(|data| &mut data.epoch_items),
+            None => Some(&mut self.state.valid_items),
+        }
+    }
+
+    /// Checks that a loader has given all that it promised before its epoch ended. `index` is that of its
+    /// device, or nothing for the validation's.
+    pub(crate) fn check_whole(
+        &mut self,
+        index: Option<usize>,
+        epoch: WholeEpoch,
+    ) -> Result<(), TrainingError> {
+        let is_allowed = self.allow_short_epochs;
+        let split = match index {
+            Some(_) => "training",
+            None => "validation",
+        };
+        // Under DDP nothing is recorded of the other devices' loaders.
+        let mut unrecorded = None;
+        let recorded = self.whole_epoch(index).unwrap_or(&mut unrecorded);
+        match epoch.check(*recorded) {
+            Some(_) if is_allowed => Ok(()),
+            Some(promised) => {
+                let given = epoch.items.processed;
+                let error = BackupError::ShortEpoch {
+                    split,
+                    given,
+                    promised,
+                };
+                Err(BackupError::into_training_error(Arc::new(error)))
+            }
+            None => {
+                recorded.get_or_insert(epoch.items.processed);
+                Ok(())
+            }
+        }
+    }
+
+    /// The seed that all random numbers of the steps are derived from.
+    fn run_seed(&self) -> u64 {
+        self.state
+            .run_seed
+            .unwrap_or(self.store.identity().run_seed)
+    }
+
+    /// Whether everything that was loaded before is to be loaded once more.
+    pub(crate) fn replays(&self) -> bool {
+        self.fast_forward == FastForward::Replay
+    }
+
+    /// The epoch in progress goes on in batches, or with data, that are changed on purpose.
+    pub(crate) fn enters(&mut self, at: Entered, change: Option<Change>) {
+        let Entered { items, batches } = at;
+        if let Some(change) = change {
+            announce(&format!(
+                "{change} is allowed and there: the epoch goes on after its first {items} items, which were \
+                 trained in {batches} batches",
+            ));
+        }
+        self.state.data.entered = Some(at);
+    }
+
+    /// The epoch in progress begins anew, because batches or data are changed on purpose.
+    pub(crate) fn begins_epoch_anew(&mut self, change: Change) {
+        let Position {
+            epoch,
+            step_in_epoch,
+            ..
+        } = self.state.position;
+        announce(&format!(
+            "{change} is allowed and there: epoch {epoch} begins anew, because its loader can't go on in \
+             between; what its first {step_in_epoch} batches held is trained twice",
+        ));
+        self.state.begin_epoch_anew();
+    }
+
+    /// Warns of a dataset that a restart can't bring to where it was.
+    pub(crate) fn warn_of_sampler(&mut self, found: Option<BurnsSampler>) {
+        let is_exact = |found: BurnsSampler| self.replays() && !found.has_workers;
+        let is_first = !self.is_restored && !self.has_warned_of_sampler;
+        if is_first && found.is_some_and(|found| !is_exact(found)) {
+            self.has_warned_of_sampler = true;
+            warn(&self.handle, BURNS_SAMPLER);
+        }
+    }
+
+    /// Early stopping had ended the training, and does so no longer.
+    pub(crate) fn goes_on_after_early_stop(&mut self) {
+        self.state.early_stopped = false;
+    }
+
     /// What is left to do in a training of `num_epochs` epochs.
     pub(crate) fn outlook(&self, num_epochs: usize) -> Outlook {
         let position = self.state.position;
@@ -298,13 +459,19 @@ impl<M: LearnerModel> Engine<M> {
 
     /// Where to take the training up, whose loader has `train_items` in an epoch.
     pub(crate) fn resumption(&self, train_items: usize) -> Result<Resumption, TrainingError> {
-        Resumption::new(&self.state, self.split, train_items, self.store.path())
+        Resumption::new(
+            &self.state,
+            self.split,
+            &self.changes,
+            train_items,
+            self.store.path(),
+        )
     }
 
     /// The seeds for the next batch, if steps are seeded.
     pub(crate) fn step_seeds(&self) -> Option<StepSeeds> {
         self.state.reseed_steps.then(|| StepSeeds {
-            run_seed: self.store.identity().run_seed,
+            run_seed: self.run_seed(),
             global_step: self.state.position.global_step,
             are_split: self.split.is_some(),
         })
@@ -363,9 +530,13 @@ impl<M: LearnerModel> Engine<M> {
 
     /// Seeds `device` for a validation.
     pub(crate) fn seed_validation(&self, device: &Device) {
+        self.seed_validation_after(device, self.state.position.global_step);
+    }
+
+    /// Seeds `device` for the validation after so many trained batches.
+    pub(crate) fn seed_validation_after(&self, device: &Device, global_step: u64) {
         if self.state.reseed_steps {
-            let run_seed = self.store.identity().run_seed;
-            let global_step = self.state.position.global_step;
+            let run_seed = self.run_seed();
             device.seed(seed::derive(run_seed, Purpose::Validate, global_step));
         }
     }
@@ -396,7 +567,9 @@ impl<M: LearnerModel> Engine<M> {
         has_stepped: bool,
     ) {
         self.state.after_step(items, self.split);
+        self.handle.advanced(self.progress());
         self.has_stepped_here |= has_stepped;
+        self.state.optimizer_steps += u64::from(has_stepped);
         // Running states hold their newest update back until they are asked for it, and a snapshot asks.
         // A model may read them as they are: that must not depend on how often backups are taken.
         if self.running_states == Some(RunningStates::Possible) {
@@ -414,6 +587,18 @@ impl<M: LearnerModel> Engine<M> {
             self.at_optimizer_step = Some(self.snapshot(learner));
         }
         self.step_began = Instant::now();
+    }
+
+    /// Which share of all epochs is trained.
+    fn progress(&self) -> f64 {
+        let DataProgress {
+            items_processed,
+            items_total,
+            ..
+        } = self.state.data;
+        let epochs = self.state.position.epoch.saturating_sub(1) as f64;
+        let part = items_processed as f64 / items_total.max(1) as f64;
+        (epochs + part.min(1.0)) / self.num_epochs.max(1) as f64
     }
 
     /// Whether all batches of the epoch are trained.
@@ -802,12 +987,25 @@ fn restore_newest<M: LearnerModel>(
     settings: &BackupAndRestore,
     learner: &mut Learner<M>,
     surroundings: &Surroundings,
+    configuration: &Configuration,
     generation: Generation,
 ) -> Result<Restored, BackupError> {
     let (id, created) = (generation.id(), generation.manifest().created);
     let bytes = generation.manifest().bytes();
     let mut reader = RecordReader::new(surroundings.event_store.clone());
-    let mut restored = restore(learner, generation, &mut reader, &settings.backup_dir)?;
+    let expected = Expected {
+        configuration,
+        changes: &settings.changes,
+        main: &surroundings.main,
+    };
+    let mut restored = restore(
+        learner,
+        generation,
+        &mut reader,
+        expected,
+        &settings.backup_dir,
+    )?;
+    say_changed(&restored.changed);
     let state = &mut restored.state;
     if state.reseed_steps != settings.reseed_steps {
         log::warn!(
@@ -821,14 +1019,49 @@ fn restore_newest<M: LearnerModel>(
     // The next snapshot looks at the model itself.
     state.model.clear();
     let age = whole_seconds(settings.handle.restored(state.position, created));
-    let line = format!(
+    settings.handle.began(format!(
         "restored from backup {id} at {}, {age} old, {bytes} bytes",
         state.position,
-    );
-    log::info!(target: LOG, "{line}");
-    // Where Burn's dashboard has the screen, it shows it.
-    if !(std::io::stdout().is_terminal() && std::io::stderr().is_terminal()) {
-        say(&line);
-    }
+    ));
     Ok(restored)
+}
+
+/// Says what follows from changes that were allowed.
+fn say_changed(changed: &[Change]) {
+    for change in changed {
+        let follows = match change {
+            Change::Schedule => "the program's own goes on from the current optimizer step",
+            Change::Optimizer => "the weights are kept, and the optimizer begins without a state",
+            Change::Accumulation => {
+                "the optimizer steps after another number of batches from here on"
+            }
+            Change::Seed => "random numbers are drawn from the new one from here on",
+            Change::Label => "the backup is this training's from here on",
+            Change::TrainedParameters => "those that the program has trained are, from here on",
+            Change::BurnVersion => "what this one computes may differ in the last digits",
+            Change::BatchSize | Change::Data => "the epoch goes on with what is there now",
+        };
+        announce(&format!("{change} is allowed and there: {follows}"));
+    }
+}
+
+/// Loads the weights of another training's newest backup.
+fn warm_start<M: LearnerModel>(
+    learner: &mut Learner<M>,
+    from: &Path,
+    settings: &BackupAndRestore,
+) -> Result<(), BackupError> {
+    let none = || BackupError::NoWarmStart {
+        path: from.to_path_buf(),
+    };
+    let fs = settings.handle.filesystem();
+    if !Store::is_present(from, fs.as_ref())? {
+        return Err(none());
+    }
+    let store = Store::open(from, OpenOptions::default().filesystem(fs))?;
+    let generation = store.newest()?.ok_or_else(none)?;
+    let id = generation.id();
+    load_weights(learner, generation, from)?;
+    log::info!(target: LOG, "the weights of backup {id} in '{}' are loaded", from.display());
+    Ok(())
 }

@@ -8,6 +8,7 @@ use burn::train::TrainingError;
 use burn::train::checkpoint::CheckpointerError;
 use burn_backup_store::StoreError;
 
+use crate::change::Change;
 use crate::fingerprint::ParamDifference;
 use crate::position::Position;
 use crate::trigger::SaveFreq;
@@ -74,6 +75,14 @@ pub enum BackupError {
         /// The strategy's name.
         strategy: &'static str,
     },
+
+    /// Loaders can't be replayed under DDP, where each worker has its own.
+    #[error(
+        "fast_forward(FastForward::Replay) can't be used with DistributedDataParallel, whose workers load side \
+         by side; nothing was changed: use datasets and batchers without a state of their own, or another \
+         execution strategy"
+    )]
+    ReplayUnderDdp,
 
     /// The model was made with another gradient-checkpointing strategy than the training is to have.
     #[error(
@@ -238,8 +247,8 @@ pub enum BackupError {
     #[error(
         "the training data is not what it was when the backup in '{}' was made: {what} was \
          {recorded}, and is {found} now; the backup was not touched: use the same data, batch size \
-         and loader, or delete the directory, when no \
-         training uses it, to start anew",
+         and loader, or allow the change with BackupAndRestore::allow({change}), or delete the directory, \
+         when no training uses it, to start anew",
         path.display()
     )]
     DataMismatch {
@@ -251,6 +260,72 @@ pub enum BackupError {
         recorded: usize,
         /// What the loader says now.
         found: usize,
+        /// What would allow it.
+        change: Change,
+    },
+
+    /// The training is configured otherwise than it was when the backup was made.
+    #[error(
+        "the training is not configured as it was when the backup in '{}' was made: {what} was {recorded}, \
+         and is {found} now; the backup was not touched: configure it as before, or allow the change with \
+         BackupAndRestore::allow({change}), or delete the directory, when no training uses it, to start anew",
+        path.display()
+    )]
+    ConfigurationMismatch {
+        /// The backup directory.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+        /// What the backup says.
+        recorded: String,
+        /// What the program says.
+        found: String,
+        /// What would allow it.
+        change: Change,
+    },
+
+    /// The program trains other parameters than were trained when the backup was made. Burn's records don't
+    /// say which ones are trained (`set_require_grad`), and this crate has no way to tell the learner.
+    #[error(
+        "the backup in '{}' is of a model of which other parameters were trained: {}; the backup was not \
+         touched: give the model to BackupAndRestore::restore_trained before the learner is made, or allow \
+         the change with BackupAndRestore::allow(Change::TrainedParameters)",
+        path.display(), name_trained(trained_before, frozen_before)
+    )]
+    TrainedMismatch {
+        /// The backup directory.
+        path: PathBuf,
+        /// The paths of parameters that were trained, and are frozen now.
+        trained_before: Vec<String>,
+        /// The paths of parameters that were frozen, and are trained now.
+        frozen_before: Vec<String>,
+    },
+
+    /// An epoch ended before its loader gave all that it promised.
+    #[error(
+        "the {split} loader has ended its epoch after {given} of {promised} items: a worker of Burn's loader \
+         that panics (in the dataset, or the batcher) looks like this; the last backup stays: look for the \
+         panic above, or, if the loader leaves items out on purpose, say so with \
+         BackupAndRestore::allow_short_epochs"
+    )]
+    ShortEpoch {
+        /// `training` or `validation`.
+        split: &'static str,
+        /// How many items the loader gave.
+        given: usize,
+        /// How many it promised, or gave in the first epoch.
+        promised: usize,
+    },
+
+    /// The backup whose weights were to begin with can't be used.
+    #[error(
+        "warm_start('{}') has no backup to take weights from; nothing was changed: give the directory of a \
+         backup, which a training keeps with delete_checkpoint(false)",
+        path.display()
+    )]
+    NoWarmStart {
+        /// The directory.
+        path: PathBuf,
     },
 
     /// The data is split among another number of devices, in the middle of an epoch.
@@ -413,6 +488,35 @@ fn caused_by<E: std::error::Error + 'static>(cause: Option<&E>) -> String {
         Some(cause) => format!(" (cause: {})", with_causes(cause)),
         None => String::new(),
     }
+}
+
+fn name_trained(trained_before: &[String], frozen_before: &[String]) -> String {
+    let list = |paths: &[String]| {
+        let named: Vec<_> = paths
+            .iter()
+            .take(NAMED_DIFFERENCES)
+            .map(|path| format!("'{path}'"))
+            .collect();
+        let more = match paths.len().saturating_sub(NAMED_DIFFERENCES) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        named.join(", ") + &more
+    };
+    let mut said = Vec::new();
+    if !trained_before.is_empty() {
+        said.push(format!(
+            "{} were trained and are frozen now",
+            list(trained_before)
+        ));
+    }
+    if !frozen_before.is_empty() {
+        said.push(format!(
+            "{} were frozen and are trained now",
+            list(frozen_before)
+        ));
+    }
+    said.join(", ")
 }
 
 fn name_differences(differences: &[ParamDifference]) -> String {

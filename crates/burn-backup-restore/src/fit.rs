@@ -14,11 +14,11 @@ use burn::store::RecordError;
 use burn::tensor::{Bytes, DType, Device, Tensor};
 use burn::train::{Learner, LearnerModel};
 
-use crate::background::panic_message;
 use crate::burn_api::{Outline, RecordReader, optimizer_probe};
 use crate::burnpack::Container;
 use crate::encode;
 use crate::error::BackupError;
+use crate::panics::panic_message;
 
 const LOG: &str = "burn_backup::restore";
 

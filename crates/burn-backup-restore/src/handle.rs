@@ -1,7 +1,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use burn_backup_store::{Committed, Filesystem, OpenOptions, Store};
 use jiff::{SignedDuration, Timestamp};
@@ -10,6 +10,9 @@ use crate::error::BackupError;
 use crate::outcome::Outcome;
 use crate::position::Position;
 use crate::preemption::Notice;
+
+/// After how long an estimate says something. Burn's own waits as long.
+const MIN_MEASURED: Duration = Duration::from_secs(10);
 
 /// Answers questions about a training's backups, while and after it runs. Cloning is cheap.
 #[derive(Clone)]
@@ -62,7 +65,20 @@ struct Facts {
     is_poisoned: bool,
     interval: Option<u64>,
     outcome: Option<Outcome>,
+    /// The share of all epochs that is trained: when this was first told, and now.
+    progress: Option<(Progress, Progress)>,
+    /// How the training began, in words.
+    beginning: Option<String>,
+    /// What its user must know, and was not shown yet.
+    notes: Vec<String>,
     stats: BackupStats,
+}
+
+/// How far a training is, as a share of all epochs.
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    share: f64,
+    at: Instant,
 }
 
 /// The backup that was restored.
@@ -72,6 +88,20 @@ struct Restored {
     created: Timestamp,
     /// Then.
     age: Duration,
+}
+
+impl Facts {
+    /// How long the rest of the training takes, going by this process; nothing while that is not known.
+    fn time_left(&self) -> Option<Duration> {
+        let (first, now) = self.progress?;
+        let trained = now.share - first.share;
+        let took = now.at.duration_since(first.at);
+        if trained <= 0.0 || took < MIN_MEASURED {
+            return None;
+        }
+        let left = took.as_secs_f64() * (1.0 - now.share) / trained;
+        Duration::try_from_secs_f64(left).ok()
+    }
 }
 
 impl fmt::Debug for BackupHandle {
@@ -187,6 +217,37 @@ impl BackupHandle {
         age
     }
 
+    /// The training has come so far, as a share of all epochs.
+    pub(crate) fn advanced(&self, share: f64) {
+        let now = Progress {
+            share,
+            at: Instant::now(),
+        };
+        let mut facts = self.facts();
+        let first = facts.progress.map_or(now, |(first, _)| first);
+        facts.progress = Some((first, now));
+    }
+
+    pub(crate) fn began(&self, beginning: String) {
+        self.facts().beginning = Some(beginning);
+    }
+
+    /// How the training began, in words.
+    pub(crate) fn beginning(&self) -> String {
+        let beginning = self.facts().beginning.clone();
+        beginning.unwrap_or_else(|| "a new training".to_owned())
+    }
+
+    /// Keeps what the training's user must know, for when the terminal is free.
+    pub(crate) fn note(&self, note: String) {
+        self.facts().notes.push(note);
+    }
+
+    /// What its user must know, and was not shown yet.
+    pub(crate) fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut self.facts().notes)
+    }
+
     pub(crate) fn ended(&self, outcome: Outcome) {
         self.facts().outcome = Some(outcome);
     }
@@ -267,8 +328,16 @@ impl BackupHandle {
             ),
             (None, None) => "none yet".to_owned(),
         };
+        if let (Some(_), Some(left)) = (facts.restored_from, facts.time_left()) {
+            // Burn's estimate takes the epochs before the restart for trained since.
+            summary.push_str(&format!("; about {} left in truth", whole_seconds(left)));
+        }
         if let (true, Some(error)) = (facts.failures > 0, &facts.last_error) {
             summary.push_str(&format!("; the last one FAILED: {error}"));
+        }
+        if !facts.notes.is_empty() {
+            summary.push_str("; NOTE: ");
+            summary.push_str(&facts.notes.join("; "));
         }
         if let Some(notice) = &facts.notice {
             summary.push_str(&format!("; {notice}"));

@@ -23,6 +23,16 @@ pub(crate) struct History {
     values: BTreeMap<(String, String), BTreeMap<usize, Text>>,
 }
 
+/// What a metric came to in an epoch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Past<'h> {
+    pub metric: &'h str,
+    /// As Burn calls it: `train` or `valid`.
+    pub split: &'h str,
+    pub epoch: usize,
+    pub value: f64,
+}
+
 /// The values of one metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Series {
@@ -63,6 +73,21 @@ impl History {
     fn value(&self, metric: &str, split: &Split, epoch: usize) -> Option<f64> {
         let series = self.values.get(&(metric.to_owned(), split.to_string()))?;
         series.get(&epoch).map(|value| value.0)
+    }
+
+    /// All values of the epochs up to this one.
+    pub(crate) fn up_to(&self, epoch: usize) -> impl Iterator<Item = Past<'_>> {
+        self.values
+            .iter()
+            .flat_map(move |((metric, split), values)| {
+                let past = values.range(..=epoch);
+                past.map(move |(epoch, value)| Past {
+                    metric,
+                    split,
+                    epoch: *epoch,
+                    value: value.0,
+                })
+            })
     }
 
     fn record(&mut self, metric: &str, split: &Split, epoch: usize, value: f64) {

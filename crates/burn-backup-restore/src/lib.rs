@@ -28,11 +28,15 @@
 //! # }
 //! ```
 
+mod announcement;
 mod background;
 mod builder;
 mod burn_api;
 mod burnpack;
+mod change;
+mod configuration;
 mod dashboard;
+pub mod data;
 mod data_loader;
 mod encode;
 mod engine;
@@ -46,6 +50,7 @@ mod loops;
 mod metric_logs;
 mod no_renderer;
 mod outcome;
+mod panics;
 mod poison;
 mod position;
 mod preemption;
@@ -57,11 +62,14 @@ mod snapshot;
 mod state;
 mod strategy;
 mod threads;
+mod trained;
 mod trigger;
 
 pub use builder::{BackupAndRestore, BackupExt, OnBackupError};
-pub use data_loader::ResumableDataLoaderBuilder;
+pub use change::Change;
+pub use data::DataLoaderBuilder as ResumableDataLoaderBuilder;
 pub use error::BackupError;
+pub use fast_forward::FastForward;
 pub use fingerprint::ParamDifference;
 pub use handle::{BackupHandle, BackupStats};
 pub use outcome::Outcome;

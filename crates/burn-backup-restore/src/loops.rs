@@ -46,6 +46,11 @@ impl Execution {
         }
     }
 
+    /// The device that validates, and on which backups are restored.
+    pub(crate) fn main(&self) -> Device {
+        self.devices().first().cloned().unwrap_or_default()
+    }
+
     pub(crate) fn devices(&self) -> &[Device] {
         match self {
             Self::Single(device) => std::slice::from_ref(device),

@@ -154,10 +154,31 @@ impl MetricLogs {
                 );
             }
         }
+        self.write_past_again(position.epoch);
         let mut state = self.state();
         state.open.clone_from(&carried);
         state.interrupted = (position.step_in_epoch > 0).then_some(position.epoch);
         state.carried = carried;
+    }
+
+    /// Writes again what the epochs up to this one came to, where a program has wiped the directory at its
+    /// start: Burn's summary reads the files. Of the epoch in progress, that is its training, once that has
+    /// ended.
+    fn write_past_again(&self, epoch: usize) {
+        for past in self.shared.chronicle.history().up_to(epoch) {
+            let log = OpenLog::of(past.metric, past.split, past.epoch);
+            let path = self.path(&log);
+            if !log.is_of_this_directory() || path.exists() {
+                continue;
+            }
+            let line = NumericEntry::Final(past.value).serialize();
+            match writer::append(&path, &line) {
+                Ok(_) => {
+                    self.state().unsynced.insert(path);
+                }
+                Err(error) => writer::failed(&path, &error),
+            }
+        }
     }
 
     /// Ends the logs of the epoch's training, of which no batch is left to be trained: Burn hears nothing

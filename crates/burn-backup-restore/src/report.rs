@@ -18,13 +18,16 @@ use crate::say::say;
 ///
 /// Burn's dashboard leaves the terminal when it is dropped, and the result holds it, in most programs
 /// until `main` returns: what is printed before is lost. A finished training keeps its renderer, which an
-/// evaluation may go on with.
-pub(crate) fn report<M>(result: &mut LearningResult<M>, line: Option<&str>) {
+/// evaluation may go on with. `notes` were not said before, because the dashboard had the terminal.
+pub(crate) fn report<M>(result: &mut LearningResult<M>, line: Option<&str>, notes: &[String]) {
     let Some(line) = line else { return };
     let given_back = match io::stdout().is_terminal() {
         true => give_terminal_back(result),
         false => Ok(()),
     };
+    for note in notes {
+        say(&format!("warning: {note}"));
+    }
     say(line);
     if let Err(kill) = given_back {
         resume_unwind(kill);

@@ -1,26 +1,40 @@
 //! From a verified generation to a learner that is where it was.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use burn::lr_scheduler::LrSchedulerRecord;
 use burn::store::{ModuleRecord, RecordError};
-use burn::tensor::Bytes;
+use burn::tensor::{Bytes, Device};
 use burn::train::{Learner, LearnerModel};
-use burn_backup_store::Generation;
+use burn_backup_store::{Filesystem, Generation, OpenOptions, Store};
 
-use crate::burn_api::{Outline, RecordReader, optimizer_record};
+use crate::burn_api::{BURN_VERSION, Outline, RecordReader, optimizer_record};
 use crate::burnpack::{Container, aligned};
+use crate::change::{Change, Changes};
+use crate::configuration::Configuration;
 use crate::encode::{FROZEN, Frozen, MODEL, OPTIMIZER, SCHEDULER};
 use crate::error::BackupError;
 use crate::fingerprint;
-use crate::fit::{self, Fit};
+use crate::fit::{self, Fit, Misfit};
 use crate::state::TrainingState;
+use crate::trained;
 
 /// What a generation says besides what is in the learner now.
 pub(crate) struct Restored {
     pub state: TrainingState,
     pub frozen: Frozen,
     pub fit: Fit,
+    /// What is changed on purpose.
+    pub changed: Vec<Change>,
+}
+
+/// What the program expects of a backup.
+pub(crate) struct Expected<'a> {
+    pub configuration: &'a Configuration,
+    pub changes: &'a Changes,
+    /// The device that the model is trained on, or the first of them.
+    pub main: &'a Device,
 }
 
 /// Loads `generation` into `learner`, after checking that it fits: Burn panics on a model that
@@ -29,12 +43,37 @@ pub(crate) fn restore<M: LearnerModel>(
     learner: &mut Learner<M>,
     mut generation: Generation,
     reader: &mut RecordReader<M>,
+    expected: Expected<'_>,
     backup_dir: &Path,
 ) -> Result<Restored, BackupError> {
-    let state: TrainingState = serde_json::from_value(generation.manifest().state.clone())
+    let Expected {
+        configuration,
+        changes,
+        main,
+    } = expected;
+    let mut state: TrainingState = serde_json::from_value(generation.manifest().state.clone())
         .map_err(|source| foreign(backup_dir, Some(source)))?;
     if !state.is_possible() {
         return Err(foreign(backup_dir, None));
+    }
+    // A backup of an earlier version does not say.
+    state.optimizer_steps = state.optimizer_steps();
+    let mut changed = match &state.configuration {
+        Some(recorded) => configuration.check(recorded, changes, backup_dir)?,
+        None => Vec::new(),
+    };
+    if state.burn != BURN_VERSION {
+        if !changes.allows(Change::BurnVersion) {
+            return Err(BackupError::ConfigurationMismatch {
+                path: backup_dir.to_path_buf(),
+                what: "the version of Burn".to_owned(),
+                recorded: state.burn,
+                found: BURN_VERSION.to_owned(),
+                change: Change::BurnVersion,
+            });
+        }
+        changed.push(Change::BurnVersion);
+        BURN_VERSION.clone_into(&mut state.burn);
     }
     let mut taken = |name| {
         let bytes = generation.take_part(name)?;
@@ -47,14 +86,55 @@ pub(crate) fn restore<M: LearnerModel>(
     let optimizer = optimizer.ok_or_else(|| foreign(backup_dir, None))?;
 
     load_model(learner, &state, model, frozen.clone(), backup_dir)?;
+    if let Some(untrained) = &state.untrained {
+        // As it will be trained.
+        let trained = trained::check(untrained, &learner.model().fork(main), backup_dir);
+        match trained {
+            Err(BackupError::TrainedMismatch { .. })
+                if changes.allows(Change::TrainedParameters) =>
+            {
+                changed.push(Change::TrainedParameters);
+            }
+            trained => trained?,
+        }
+    }
+
+    let fresh = learner.clone();
     load_scheduler(learner, scheduler.clone())?;
     let optimizer = Container::of_pieces(optimizer).map_err(failed(OPTIMIZER))?;
     let misfit = fit::misfit(learner, &optimizer, scheduler, reader);
-    if let Some(misfit) = misfit.map_err(failed(OPTIMIZER))? {
-        return Err(misfit.into_mismatch(backup_dir));
+    let misfit = misfit.map_err(failed(OPTIMIZER))?;
+    let keeps_optimizer = match misfit {
+        None => true,
+        Some(Misfit::SchedulerLost { .. }) if changes.allows(Change::Schedule) => {
+            changed.push(Change::Schedule);
+            true
+        }
+        Some(Misfit::OptimizerLost { .. } | Misfit::OptimizerConverted { .. })
+            if changes.allows(Change::Optimizer) =>
+        {
+            changed.push(Change::Optimizer);
+            false
+        }
+        Some(misfit) => return Err(misfit.into_mismatch(backup_dir)),
+    };
+    if changed.contains(&Change::Schedule) {
+        // The program's own, where it would be now.
+        *learner = fresh;
+        for _ in 0..state.optimizer_steps() {
+            learner.lr_step();
+        }
+        state.learning_rate = Some(learner.lr_current().base()).filter(|rate| rate.is_finite());
     }
-    let fit = Fit::checked(optimizer.scalars.len() + optimizer.tensors.len());
-    learner.load_optim(optimizer_record(optimizer).map_err(failed(OPTIMIZER))?);
+    let fit = match keeps_optimizer {
+        true => {
+            let fit = Fit::checked(optimizer.scalars.len() + optimizer.tensors.len());
+            learner.load_optim(optimizer_record(optimizer).map_err(failed(OPTIMIZER))?);
+            fit
+        }
+        false => Fit::default(),
+    };
+    state.configuration = Some(configuration.clone());
     let frozen = match frozen {
         Some(bytes) => {
             let outline = Outline::of(bytes).map_err(failed(FROZEN))?;
@@ -62,7 +142,44 @@ pub(crate) fn restore<M: LearnerModel>(
         }
         None => Frozen::default(),
     };
-    Ok(Restored { state, frozen, fit })
+    Ok(Restored {
+        state,
+        frozen,
+        fit,
+        changed,
+    })
+}
+
+/// Loads the weights of `generation`, which may be another training's, into `learner`.
+pub(crate) fn load_weights<M: LearnerModel>(
+    learner: &mut Learner<M>,
+    mut generation: Generation,
+    backup_dir: &Path,
+) -> Result<(), BackupError> {
+    let state: TrainingState = serde_json::from_value(generation.manifest().state.clone())
+        .map_err(|source| foreign(backup_dir, Some(source)))?;
+    let mut taken = |name| Some(aligned(generation.take_part(name)?).shared());
+    let frozen = taken(FROZEN);
+    let model = taken(MODEL).ok_or_else(|| foreign(backup_dir, None))?;
+    load_model(learner, &state, model, frozen, backup_dir)
+}
+
+/// The paths of the parameters that were not trained when the newest backup in `backup_dir` was made; `None`
+/// if there is no backup, or it does not say.
+pub(crate) fn untrained(
+    backup_dir: &Path,
+    filesystem: Arc<dyn Filesystem>,
+) -> Result<Option<Vec<String>>, BackupError> {
+    if !Store::is_present(backup_dir, filesystem.as_ref())? {
+        return Ok(None);
+    }
+    let store = Store::open(backup_dir, OpenOptions::default().filesystem(filesystem))?;
+    let Some(generation) = store.newest()? else {
+        return Ok(None);
+    };
+    let state: TrainingState = serde_json::from_value(generation.manifest().state.clone())
+        .map_err(|source| foreign(backup_dir, Some(source)))?;
+    Ok(state.untrained)
 }
 
 fn load_model<M: LearnerModel>(

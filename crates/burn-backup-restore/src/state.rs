@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 use crate::burn_api::Items;
+use crate::configuration::Configuration;
 use crate::fingerprint::ParamSpec;
 use crate::history::History;
 use crate::metric_logs::OpenLog;
@@ -25,10 +26,28 @@ pub(crate) enum Phase {
 pub(crate) struct DataProgress {
     /// Items in an epoch.
     pub items_total: usize,
-    /// Items in the first batch of the epoch begun last.
+    /// Items in the first batch of the epoch begun last; 0 if that is not known.
     pub first_batch_items: usize,
     /// Items of the epoch in progress after its `step_in_epoch` batches.
     pub items_processed: usize,
+    /// Items in the largest batch of the epoch begun last; 0 if that is not known.
+    #[serde(default)]
+    pub largest_batch: usize,
+    /// How many items the first whole epoch gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch_items: Option<usize>,
+    /// Where the epoch in progress was entered with another batch size or data, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entered: Option<Entered>,
+}
+
+/// Where an epoch was entered whose batches are no longer what they were at its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entered {
+    /// After how many items.
+    pub items: usize,
+    /// After how many batches.
+    pub batches: usize,
 }
 
 /// Everything that a restored training needs to know besides its records.
@@ -53,6 +72,21 @@ pub(crate) struct TrainingState {
     pub learning_rate: Option<f64>,
     /// Whether the device is seeded before each step.
     pub reseed_steps: bool,
+    /// What random numbers are derived from, if that is no longer the run seed of the directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_seed: Option<u64>,
+    /// How often the optimizer has stepped; 0 after a batch if that is not known.
+    #[serde(default)]
+    pub optimizer_steps: u64,
+    /// What the training was configured with; `None` if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<Configuration>,
+    /// The paths of the parameters that are not trained; `None` if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untrained: Option<Vec<String>>,
+    /// How many items the first whole validation gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_items: Option<usize>,
     /// What the metrics came to in each epoch so far.
     #[serde(default, skip_serializing_if = "History::is_empty")]
     pub history: History,
@@ -78,6 +112,11 @@ impl TrainingState {
             other_data: Vec::new(),
             learning_rate: Some(0.0),
             reseed_steps,
+            run_seed: None,
+            optimizer_steps: 0,
+            configuration: None,
+            untrained: None,
+            valid_items: None,
             history: History::default(),
             logs: Vec::new(),
             burn: burn.to_owned(),
@@ -88,7 +127,9 @@ impl TrainingState {
     /// Whether a training can be there at all.
     pub(crate) fn is_possible(&self) -> bool {
         let position = self.position;
-        self.first_epoch <= position.epoch && position.step_in_epoch as u64 <= position.global_step
+        self.first_epoch <= position.epoch
+            && position.step_in_epoch as u64 <= position.global_step
+            && self.optimizer_steps <= position.global_step
     }
 
     /// What the loader of the device with this index said of its progress, if that is known.
@@ -115,16 +156,26 @@ impl TrainingState {
     /// loaders say this of their progress.
     pub(crate) fn after_step(&mut self, items: &[Items], split: Option<usize>) {
         self.position = self.position.after_step();
+        if self.split != split {
+            // Each device has another part of the data from here on.
+            self.forget_epoch_items();
+        }
         self.split = split;
         let others = items.len().saturating_sub(1);
         self.other_data.resize(others, DataProgress::default());
-        let recorded = std::iter::once(&mut self.data).chain(&mut self.other_data);
-        for (data, items) in recorded.zip(items) {
+        let is_first = self.position.step_in_epoch == 1;
+        for (data, items) in self.all_data().zip(items) {
+            let batch = match is_first {
+                true => items.processed,
+                false => items.processed.saturating_sub(data.items_processed),
+            };
+            if is_first {
+                data.first_batch_items = batch;
+                data.largest_batch = 0;
+            }
+            data.largest_batch = data.largest_batch.max(batch);
             data.items_total = items.total;
             data.items_processed = items.processed;
-            if self.position.step_in_epoch == 1 {
-                data.first_batch_items = items.processed;
-            }
         }
     }
 
@@ -133,9 +184,44 @@ impl TrainingState {
         self.position = self.position.after_epoch();
         self.phase = Phase::Train;
         self.early_stopped = early_stopped;
-        self.data.items_processed = 0;
-        for data in &mut self.other_data {
+        for data in self.all_data() {
             data.items_processed = 0;
+            if data.entered.take().is_some() {
+                // Its first batches were of another size than those that follow.
+                data.first_batch_items = 0;
+                data.largest_batch = 0;
+            }
+        }
+    }
+
+    /// What the loaders of all devices said, in the order of the devices.
+    pub(crate) fn all_data(&mut self) -> impl Iterator<Item = &mut DataProgress> {
+        std::iter::once(&mut self.data).chain(&mut self.other_data)
+    }
+
+    /// The epoch in progress begins anew. Its batches count among all that are trained.
+    pub(crate) fn begin_epoch_anew(&mut self) {
+        self.position.step_in_epoch = 0;
+        self.phase = Phase::Train;
+        for data in self.all_data() {
+            *data = DataProgress::default();
+        }
+    }
+
+    /// How many items a whole epoch gives is to be learned anew.
+    pub(crate) fn forget_epoch_items(&mut self) {
+        self.valid_items = None;
+        for data in self.all_data() {
+            data.epoch_items = None;
+        }
+    }
+
+    /// How often the optimizer has stepped, as far as that is known.
+    pub(crate) fn optimizer_steps(&self) -> u64 {
+        let accumulation = self.configuration.as_ref().map_or(1, |of| of.accumulation);
+        match self.optimizer_steps {
+            0 => self.position.global_step / accumulation.max(1) as u64,
+            steps => steps,
         }
     }
 

@@ -10,10 +10,12 @@ use burn::train::{
     TrainingComponents, ValidLoader,
 };
 
+use crate::announcement;
 use crate::builder::{BackupAndRestore, taken};
 use crate::burn_api;
 use crate::engine::{Ending, Engine, Surroundings};
 use crate::error::BackupError;
+use crate::fast_forward::FastForward;
 use crate::handle::BackupHandle;
 use crate::history::Chronicle;
 use crate::loops::{Execution, Loop, Reduction};
@@ -21,7 +23,7 @@ use crate::metric_logs::MetricLogs;
 use crate::outcome::Outcome;
 use crate::preemption::{AfterPreemption, Lookout};
 use crate::report::{self, OnPanic, report};
-use crate::say::say;
+use crate::say::{self, say};
 
 const LOG: &str = "burn_backup::restore";
 
@@ -102,6 +104,15 @@ impl BackupStrategy {
         })
     }
 
+    /// A run seed from the generator of the device, which the program may have seeded. It is drawn at each
+    /// start, so that the generator is left the same.
+    fn draw_seed(&self, execution: &Execution) -> Option<u64> {
+        let is_needed = self.settings.reseed_steps && self.settings.run_seed.is_none();
+        is_needed
+            .then(|| burn_api::draw_seed(&execution.main()))
+            .flatten()
+    }
+
     /// Begins to look out for notices, and says what follows them.
     fn look_out(&self) -> Result<(Option<Lookout>, AfterPreemption), BackupError> {
         let Some(preemption) = taken(&self.settings.preemption) else {
@@ -119,7 +130,7 @@ impl BackupStrategy {
             log::warn!(
                 target: LOG,
                 "what Burn's own metric log has of the epoch that was interrupted is written over, and \
-                 its training metrics will be of the rest of it only; BackupAndRestore::metric_logs \
+                 its training metrics will be of the rest of it only; BackupAndRestore::artifacts \
                  continues them",
             );
         }
@@ -158,13 +169,18 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         };
         let execution = self.settings.validate();
         let execution = execution.and_then(|()| self.execution(&learner));
-        let execution = match execution.and_then(|execution| computable(execution, &learner)) {
+        let replays = self.settings.fast_forward == FastForward::Replay;
+        let execution = execution.and_then(|execution| match execution {
+            Execution::Ddp(..) if replays => Err(BackupError::ReplayUnderDdp),
+            execution => computable(execution, &learner),
+        });
+        let execution = match execution {
             Ok(execution) => execution,
             Err(error) => return refuse(&learner, components, error, &self.settings.handle),
         };
         if self.registered.has_checkpointing_strategy && components.checkpointer.is_none() {
-            log::warn!(
-                target: LOG,
+            say::warn(
+                &self.settings.handle,
                 "the strategy given to BackupAndRestore::checkpointing_strategy is never asked, because the \
                  training writes no checkpoints of Burn's: call with_default_checkpointers() or \
                  with_custom_checkpointers(..) on the training as well",
@@ -174,18 +190,28 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
             interrupter: components.interrupter.clone(),
             event_store: components.event_store.clone(),
             first_epoch: components.checkpoint.unwrap_or(0) + 1,
+            num_epochs: components.num_epochs,
             grad_accumulation: components.grad_accumulation.unwrap_or(1),
             split: execution.split(),
             has_fusion: execution.devices().iter().any(burn_api::has_fusion),
             chronicle: self.registered.chronicle.clone(),
             metric_logs: self.registered.metric_logs.clone(),
             lookout,
+            main: execution.main(),
+            drawn_seed: self.draw_seed(&execution),
         };
         let engine = match Engine::open(&self.settings, &mut learner, surroundings) {
             Ok(engine) => engine,
             Err(error) => return refuse(&learner, components, error, &self.settings.handle),
         };
 
+        say::announce(&announcement::line(&self.settings, &execution));
+        announcement::warn_of_workers::<M>(
+            &self.settings.handle,
+            &train,
+            &valid,
+            engine.is_restored(),
+        );
         if engine.is_restored() {
             self.say_what_does_not_continue(&engine);
         }
@@ -205,11 +231,12 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         let outcome = outcome(&result, &ending);
         handle.ended(outcome);
         let line = report::line(outcome, &result, ending.saved.as_deref(), handle);
+        let notes = handle.take_notes();
         match after {
             AfterPreemption::Exit(code) if ending.is_preempted && result.error.is_none() => {
                 exit(result, line.unwrap_or_default(), code)
             }
-            _ => report(&mut result, line.as_deref()),
+            _ => report(&mut result, line.as_deref(), &notes),
         }
         result
     }
@@ -318,6 +345,6 @@ fn refuse<M: LearnerModel>(
     let outcome = outcome(&result, &ending);
     handle.ended(outcome);
     let line = report::line(outcome, &result, None, handle);
-    report(&mut result, line.as_deref());
+    report(&mut result, line.as_deref(), &handle.take_notes());
     result
 }

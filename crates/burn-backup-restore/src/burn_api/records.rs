@@ -18,8 +18,8 @@ use burn::train::metric::store::EventStoreClient;
 use burn::train::{Learner, LearnerModel, LearningCheckpointer};
 
 use super::unpack::Names;
-use crate::background::panic_message;
 use crate::burnpack::Container;
+use crate::panics::panic_message;
 
 /// Takes the records of the optimizer and the scheduler out of a learner.
 ///

@@ -25,9 +25,11 @@ use super::gradients::Gradients;
 use super::rounds::{have_drawn, seed};
 use super::training::{Next, Training};
 use super::turns::Turns;
-use crate::background::panic_message;
 use crate::burn_api;
-use crate::fast_forward::{self, Batches, Rest, Resumption};
+use crate::change::Change;
+use crate::data_loader;
+use crate::fast_forward::{self, Batches, Rest, Resumption, WholeEpoch};
+use crate::panics::panic_message;
 use crate::seed::StepSeeds;
 use crate::threads::Threads;
 use agreement::{Agreement, Vote};
@@ -107,6 +109,7 @@ pub(super) fn train<M: LearnerModel>(
         agreement: Agreement::of(devices.len()),
         turns: Turns::default(),
         reducer: Reducer::new(*reduction, devices.len()),
+        anew: Mutex::default(),
     });
     let workers = devices.iter().zip(loaders).zip(starts);
     for (index, ((device, loader), start)) in workers.enumerate() {
@@ -173,12 +176,18 @@ struct Shared<M: LearnerModel> {
     agreement: Agreement,
     turns: Turns,
     reducer: Reducer,
+    /// The change on purpose because of which the epoch in progress begins anew.
+    anew: Mutex<Option<Change>>,
 }
 
 impl<M: LearnerModel> Shared<M> {
     /// After a panic in the middle of something the training ends, and no backup is taken of it.
     fn training(&self) -> MutexGuard<'_, Option<Training<M>>> {
         self.training.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn anew(&self) -> MutexGuard<'_, Option<Change>> {
+        self.anew.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -264,13 +273,40 @@ impl<M: LearnerModel> Worker<M> {
             Ok(Rest::Batches { rest, skipped }) if rest.has_more() => {
                 (Vote::Train, Rest::Batches { rest, skipped })
             }
-            Ok(Rest::Batches { .. } | Rest::Validation) => (Vote::EndEpoch, Rest::Validation),
+            // Where the last batches are missing, it looks as if they were trained.
+            Ok(Rest::Batches { rest, .. }) => {
+                let whole = WholeEpoch {
+                    items: rest.items(),
+                    first_batch: resumption.first_batch(),
+                    loader: burn_api::loader_kind(loader.as_ref()),
+                };
+                match self.check_whole(whole) {
+                    Ok(true) => (Vote::EndEpoch, Rest::Validation),
+                    Ok(false) | Err(Left) => (Vote::Leave, Rest::Validation),
+                }
+            }
+            Ok(Rest::Validation) => (Vote::EndEpoch, Rest::Validation),
+            // Of several loaders none goes on in between.
+            Ok(Rest::Entered { .. }) => {
+                *self.shared.anew() = Some(Change::BatchSize);
+                (Vote::Train, Rest::WholeEpoch)
+            }
+            Ok(Rest::Anew(change)) => {
+                *self.shared.anew() = Some(change);
+                (Vote::Train, Rest::WholeEpoch)
+            }
             Err(error) => {
                 self.plan.interrupter.fail(error);
                 (Vote::Leave, Rest::Validation)
             }
         };
-        match self.shared.agreement.agree(vote) {
+        let agreed = self.shared.agreement.agree(vote);
+        let anew = *self.shared.anew();
+        if let (Some(change), true) = (anew, agreed != Vote::Leave) {
+            let begun = self.lead(|training| training.engine.begins_epoch_anew(change));
+            return begun.ok().map(|()| Rest::WholeEpoch);
+        }
+        match agreed {
             Vote::Train | Vote::TrainLast => Some(rest),
             Vote::EndEpoch => Some(Rest::Validation),
             Vote::Leave => None,
@@ -285,10 +321,13 @@ impl<M: LearnerModel> Worker<M> {
         rest: Rest<'l, <M as TrainStep>::Input>,
     ) -> Result<(), Left> {
         let (mut batches, trained) = match rest {
-            Rest::WholeEpoch => (Batches::of(loader), 0),
+            Rest::WholeEpoch | Rest::Anew(_) => (Batches::of(loader), 0),
             Rest::Batches { rest, skipped } => (rest, skipped),
+            Rest::Entered { rest, at, .. } => (rest, at.batches),
             Rest::Validation => return self.lead(Training::has_trained_all),
         };
+        let found = data_loader::take_finding();
+        self.lead(|training| training.engine.warn_of_sampler(found))?;
         let is_done = self.train_batches(epoch, &mut batches, trained)?;
         self.lead(|training| {
             if is_done {
@@ -308,6 +347,9 @@ impl<M: LearnerModel> Worker<M> {
         let accumulation = self.plan.accumulation;
         let mut gradients = Gradients::of_one_device(accumulation);
         let mut accumulated = 0;
+        let kind = burn_api::loader_kind(self.loader.as_ref());
+        let resumption = self.plan.resumption.as_ref().filter(|_| trained > 0);
+        let mut first_batch = resumption.and_then(Resumption::first_batch);
         loop {
             let next = self.in_turn(|worker| {
                 let next = batches.next(|| seed(&worker.device, worker.index, worker.seeds));
@@ -315,7 +357,17 @@ impl<M: LearnerModel> Worker<M> {
                 next.map(|batch| drawn.and(batch.map_err(TrainingError::from)))
             });
             let (vote, batch) = match next {
-                None => (Vote::EndEpoch, None),
+                None => {
+                    let whole = WholeEpoch {
+                        items: batches.items(),
+                        first_batch,
+                        loader: kind,
+                    };
+                    match self.check_whole(whole)? {
+                        true => (Vote::EndEpoch, None),
+                        false => (Vote::Leave, None),
+                    }
+                }
                 Some(Err(error)) => {
                     self.plan.interrupter.fail(error);
                     (Vote::Leave, None)
@@ -323,6 +375,7 @@ impl<M: LearnerModel> Worker<M> {
                 Some(Ok(batch)) if batches.items().are_all() => (Vote::TrainLast, Some(batch)),
                 Some(Ok(batch)) => (Vote::Train, Some(batch)),
             };
+            first_batch.get_or_insert(batches.items().processed);
             self.lead(Training::look_out)?;
             // A stop after the last batch does not interrupt the epoch.
             let vote = match self.plan.interrupter.should_stop() {
@@ -364,6 +417,20 @@ impl<M: LearnerModel> Worker<M> {
             self.in_turn(|worker| worker.tell(item, batches))?;
             self.seeds = self.seeds.map(StepSeeds::next);
         }
+    }
+
+    /// Whether this worker's loader has given what it promised.
+    fn check_whole(&self, epoch: WholeEpoch) -> Result<bool, Left> {
+        let mut training = self.shared.training();
+        let training = training.as_mut().ok_or(Left)?;
+        let checked = training.engine.check_whole(Some(self.index), epoch);
+        Ok(match checked {
+            Ok(()) => true,
+            Err(error) => {
+                self.plan.interrupter.fail(error);
+                false
+            }
+        })
     }
 
     /// Tells Burn, and the engine if this is the first worker, of a batch.

@@ -11,10 +11,12 @@ use burn::train::{
 
 use super::gradients::Gradients;
 use super::training::{Next, Output, Training};
-use crate::background::panic_message;
-use crate::burn_api::{self, Items};
+use crate::burn_api::{self, Items, LoaderKind};
+use crate::data_loader;
 use crate::fast_forward::{self, Batches, Rest};
+use crate::panics::panic_message;
 use crate::seed::StepSeeds;
+use crate::state::Phase;
 
 /// How the devices of a training compute one round.
 pub(super) trait Devices<M: LearnerModel> {
@@ -74,7 +76,7 @@ fn train_epochs<M: LearnerModel>(
     if !training.has_work() {
         return;
     }
-    let mut rest = match take_up(training, devices.devices(), loaders) {
+    let mut rest = match take_up(&mut *training, devices.devices(), loaders) {
         Ok(rest) => rest,
         Err(error) => return training.engine.refused(error),
     };
@@ -113,20 +115,48 @@ enum EpochRest<'l, O> {
 
 /// Brings the loaders to where a restored training was.
 fn take_up<'l, M: LearnerModel>(
-    training: &Training<M>,
+    training: &mut Training<M>,
     devices: &[Device],
     loaders: &'l [TrainLoader<M>],
 ) -> Result<EpochRest<'l, <M as TrainStep>::Input>, TrainingError> {
-    let engine = &training.engine;
+    let engine = &mut training.engine;
     if !engine.is_restored() {
         return Ok(EpochRest::All);
     }
     let resumption = engine.resumption(training.train_items)?;
-    fast_forward::valid_loader(&training.valid, engine.state());
     let seeds = engine.step_seeds();
+    if engine.replays() {
+        let seed_step = |index: usize, step| match devices.get(index) {
+            Some(device) => {
+                let seeds = seeds.map(|seeds| seeds.after(step));
+                have_drawn(device, index, seeds)?;
+                seed(device, index, seeds);
+                Ok(())
+            }
+            None => Ok(()),
+        };
+        let seed_validation = |step| engine.seed_validation_after(&training.main, step);
+        let rest = fast_forward::replay(
+            loaders,
+            &training.valid,
+            &resumption,
+            seed_step,
+            seed_validation,
+        )?;
+        return Ok(match engine.state().phase {
+            Phase::Validate => EpochRest::Validation,
+            Phase::Train if engine.state().position.step_in_epoch == 0 => EpochRest::All,
+            Phase::Train => EpochRest::Batches {
+                trained: engine.state().position.step_in_epoch * rest.len(),
+                batches: rest,
+            },
+        });
+    }
+    fast_forward::valid_loader(&training.valid, engine.state());
     let mut batches = Vec::with_capacity(loaders.len());
     let mut trained = 0;
     let mut is_whole = false;
+    let mut anew = None;
     // Each loader, whatever comes of the first: all of them are to be where they were.
     for (index, (loader, device)) in loaders.iter().zip(devices).enumerate() {
         let seed = || seed(device, index, seeds);
@@ -139,13 +169,32 @@ fn take_up<'l, M: LearnerModel>(
                 trained += skipped;
             }
             Rest::Validation => {}
+            Rest::Entered { rest, at, change } => {
+                trained += engine.state().position.step_in_epoch;
+                engine.enters(at, change);
+                batches.push(rest);
+            }
+            Rest::Anew(change) => anew = Some(change),
         }
     }
-    match batches.iter().any(Batches::has_more) {
-        true => Ok(EpochRest::Batches { batches, trained }),
-        false if is_whole => Ok(EpochRest::All),
-        false => Ok(EpochRest::Validation),
+    if let Some(change) = anew {
+        engine.begins_epoch_anew(change);
+        return Ok(EpochRest::All);
     }
+    if batches.iter().any(Batches::has_more) {
+        return Ok(EpochRest::Batches { batches, trained });
+    }
+    if is_whole {
+        return Ok(EpochRest::All);
+    }
+    // Where the last batches are missing, it looks as if they were trained.
+    training.have_ended(&batches, &kinds::<M>(loaders), |_| true)?;
+    Ok(EpochRest::Validation)
+}
+
+fn kinds<M: LearnerModel>(loaders: &[TrainLoader<M>]) -> Vec<LoaderKind> {
+    let kind = |loader: &TrainLoader<M>| burn_api::loader_kind(loader.as_ref());
+    loaders.iter().map(kind).collect()
 }
 
 /// Seeds `device`, the one with this index, for its next batch, before that is fetched: the batcher
@@ -213,7 +262,10 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
             let all = loaders.iter().map(Batches::of);
             (all.collect(), 0)
         });
-        if self.train_rounds(&mut batches, trained) {
+        self.training
+            .engine
+            .warn_of_sampler(data_loader::take_finding());
+        if self.train_rounds(&mut batches, &kinds::<M>(loaders), trained) {
             self.training.engine.split_done();
         }
         self.training.split_ends(self.number);
@@ -224,6 +276,7 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
     fn train_rounds(
         &mut self,
         batches: &mut [Batches<'_, <M as TrainStep>::Input>],
+        kinds: &[LoaderKind],
         mut iteration: usize,
     ) -> bool {
         let accumulation = self.training.components.grad_accumulation;
@@ -233,13 +286,21 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
             let training = &mut *self.training;
             let seeds = training.engine.step_seeds();
             let round = match self.devices.round(&training.learner, batches, seeds) {
-                Ok(round) if round.is_empty() => return true,
                 Ok(round) => round,
                 Err(error) => {
                     training.components.interrupter.fail(error);
                     return false;
                 }
             };
+            // Before the others are trained: no backup is to have an epoch that one of them lacks a part of.
+            let has_ended = |index| !round.iter().any(|computed| computed.device == index);
+            if let Err(error) = training.have_ended(batches, kinds, has_ended) {
+                training.components.interrupter.fail(error);
+                return false;
+            }
+            if round.is_empty() {
+                return true;
+            }
             let progress = progress(&round, batches);
             let mut outputs = Vec::with_capacity(round.len());
             for Computed { device, output } in round {

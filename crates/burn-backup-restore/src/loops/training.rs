@@ -8,12 +8,15 @@ use burn::tensor::Device;
 use burn::train::metric::store::{Aggregate, EventStoreClient, Split};
 use burn::train::{
     EventProcessorTraining as _, InferenceStep, Learner, LearnerEvent, LearnerModel,
-    SupervisedTrainingEventProcessor, TrainStep, TrainingComponents, TrainingItem, ValidLoader,
+    SupervisedTrainingEventProcessor, TrainStep, TrainingComponents, TrainingError, TrainingItem,
+    ValidLoader,
 };
 
-use crate::burn_api::{self, Items};
+use crate::burn_api::{self, Items, LoaderKind};
 use crate::engine::{Engine, Outlook};
 use crate::error::BackupError;
+use crate::fast_forward::{Batches, WholeEpoch};
+use crate::say::announce;
 
 const LOG: &str = "burn_backup::restore";
 
@@ -178,17 +181,60 @@ impl<M: LearnerModel> Training<M> {
         }
     }
 
-    /// Has early stopping know what it knew: it makes its decisions of the past once more.
+    /// Checks that an epoch may end here for the loaders of which `has_ended` says so: they have given what
+    /// they promised.
+    pub(super) fn have_ended<O>(
+        &mut self,
+        batches: &[Batches<'_, O>],
+        kinds: &[LoaderKind],
+        has_ended: impl Fn(usize) -> bool,
+    ) -> Result<(), TrainingError> {
+        let loaders = batches.iter().zip(kinds).enumerate();
+        for (index, (batches, loader)) in loaders.filter(|(index, _)| has_ended(*index)) {
+            let recorded = self.engine.state().recorded(index);
+            let epoch = WholeEpoch {
+                items: batches.items(),
+                first_batch: recorded.map(|data| data.first_batch_items),
+                loader: *loader,
+            };
+            self.engine.check_whole(Some(index), epoch)?;
+        }
+        Ok(())
+    }
+
+    /// Has early stopping know what it knew: it makes its decisions of the past once more. If it had ended
+    /// the training, that decision is made anew as well.
     pub(super) fn catch_up(&mut self) {
+        let had_stopped = self.engine.state().early_stopped;
         let chronicle = self.engine.chronicle().clone();
-        let (Some(strategy), Some(store)) =
-            (&mut self.components.early_stopping, &self.deciding_store)
-        else {
-            return;
+        let stops = match (&mut self.components.early_stopping, &self.deciding_store) {
+            (Some(strategy), Some(store)) => {
+                let mut stops = false;
+                for epoch in chronicle.past() {
+                    chronicle.stand_at(epoch);
+                    stops = strategy.should_stop(epoch, store);
+                }
+                stops
+            }
+            (Some(_), None) => had_stopped,
+            (None, _) => false,
         };
-        for epoch in chronicle.past() {
-            chronicle.stand_at(epoch);
-            strategy.should_stop(epoch, store);
+        if !had_stopped {
+            return;
+        }
+        let last = chronicle.past().end().to_string();
+        match stops {
+            true => announce(&format!(
+                "early stopping had ended the training after epoch {last}, and does so again: nothing is \
+                 trained; give it more patience, or leave it out, to go on",
+            )),
+            false => {
+                announce(&format!(
+                    "early stopping had ended the training after epoch {last}, and does not as it is set now: \
+                     the training goes on",
+                ));
+                self.engine.goes_on_after_early_stop();
+            }
         }
     }
 
@@ -251,7 +297,8 @@ impl<M: LearnerModel> Training<M> {
                 log::warn!(
                     target: LOG,
                     "what Burn's checkpointing strategy knew of the epochs before is lost, and it may keep \
-                     checkpoints that it would have deleted; give the strategy to \
+                     checkpoints that it would have deleted; continue Burn's default with \
+                     BackupAndRestore::artifacts, or give the strategy to \
                      BackupAndRestore::checkpointing_strategy instead",
                 );
             }
@@ -285,6 +332,8 @@ impl<M: LearnerModel> Training<M> {
 
     /// Validates until the batches are used up, or a stop, and says how many there were.
     fn validate_batches(&mut self) -> usize {
+        let kind = burn_api::loader_kind(self.valid.as_ref());
+        let mut first_batch = None;
         let model = self.learner.model().valid();
         let loader = self.valid.clone();
         let mut iterator = loader.iter();
@@ -298,6 +347,7 @@ impl<M: LearnerModel> Training<M> {
                 }
             };
             let progress = iterator.progress();
+            first_batch.get_or_insert(progress.items_processed);
             // A batch's draws before those of the next one.
             if self.engine.step_seeds().is_some()
                 && let Err(error) = self.main.flush()
@@ -314,6 +364,14 @@ impl<M: LearnerModel> Training<M> {
             if self.is_stopped() {
                 return iteration;
             }
+        }
+        let epoch = WholeEpoch {
+            items: burn_api::items(iterator.as_ref()),
+            first_batch,
+            loader: kind,
+        };
+        if let Err(error) = self.engine.check_whole(None, epoch) {
+            self.components.interrupter.fail(error);
         }
         iteration
     }

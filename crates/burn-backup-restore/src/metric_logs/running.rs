@@ -29,9 +29,14 @@ pub(crate) struct OpenLog {
 
 impl OpenLog {
     pub(super) fn new(metric: &str, split: &Split, epoch: usize) -> Self {
+        Self::of(metric, &split.to_string(), epoch)
+    }
+
+    /// The log of a split that Burn calls so.
+    pub(super) fn of(metric: &str, split: &str, epoch: usize) -> Self {
         Self {
             metric: metric.to_owned(),
-            split: split.to_string(),
+            split: split.to_owned(),
             epoch,
             bytes: 0,
             sum: Text(0.0),

@@ -14,8 +14,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel}
 use std::time::Duration;
 
 use super::Notice;
-use crate::background::panic_message;
 use crate::error::with_causes;
+use crate::panics::panic_message;
 
 const LOG: &str = "burn_backup::preemption";
 

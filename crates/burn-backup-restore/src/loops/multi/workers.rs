@@ -13,11 +13,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use burn::tensor::Device;
 use burn::train::{LearnerModel, TrainOutput, TrainStep, TrainingError};
 
-use crate::background::panic_message;
 use crate::burn_api;
 use crate::loops::rounds::Computed;
 use crate::loops::training::Output;
 use crate::loops::turns::Turns;
+use crate::panics::panic_message;
 use crate::seed::StepSeeds;
 use crate::threads::Threads;
 

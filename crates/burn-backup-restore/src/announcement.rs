@@ -1,0 +1,140 @@
+//! What a training's user is told at its start: one line on the backups, and what keeps the training from
+//! being exact.
+
+use burn::train::{LearnerModel, TrainLoader, ValidLoader};
+
+use crate::builder::BackupAndRestore;
+use crate::burn_api::{self, LoaderKind};
+use crate::handle::BackupHandle;
+use crate::loops::Execution;
+use crate::say::warn;
+use crate::trigger::SaveFreq;
+
+const LOG: &str = "burn_backup::restore";
+
+/// The line on a training that begins, or goes on.
+pub(crate) fn line(settings: &BackupAndRestore, execution: &Execution) -> String {
+    format!(
+        "backups in '{}', {}, {}; {}; {}",
+        settings.backup_dir.display(),
+        frequency(settings.frequency),
+        kept(settings.keep_last),
+        devices(settings, execution),
+        settings.handle.beginning(),
+    )
+}
+
+/// Warns of loaders whose order no restart can make again.
+pub(crate) fn warn_of_workers<M: LearnerModel>(
+    handle: &BackupHandle,
+    train: &TrainLoader<M>,
+    valid: &ValidLoader<M>,
+    is_restored: bool,
+) {
+    if burn_api::loader_kind(valid.as_ref()) == LoaderKind::Workers {
+        log::info!(target: LOG, "{VALIDATION_WORKERS}");
+    }
+    match burn_api::loader_kind(train.as_ref()) {
+        // Said once where the user looks.
+        LoaderKind::Workers if is_restored => log::warn!(target: LOG, "{WORKERS}"),
+        LoaderKind::Workers => warn(handle, WORKERS),
+        _ => log::info!(target: LOG, "{CONDITION}"),
+    }
+}
+
+/// Said where it can't be known.
+const CONDITION: &str = "a resumed training is exact if what its datasets and batchers give follows from the \
+     index of an item: Burn's SamplerDataset, or augmentation with a generator of its own, need \
+     burn_backup_restore::data::SamplerDataset, data::draw_seed, or FastForward::Replay";
+
+/// Said of Burn's loader with workers.
+const WORKERS: &str = "not exact after a restart: the training loader is Burn's with workers; several give their \
+     batches in another order each time, and one draws its random numbers beside the training's; import \
+     burn_backup_restore::data::DataLoaderBuilder instead of burn::data::dataloader::DataLoaderBuilder, it has \
+     the same methods";
+
+/// Said of the same loader in the validation.
+const VALIDATION_WORKERS: &str = "the validation loader is Burn's with workers: the last digits of what is \
+     measured may differ each time";
+
+fn frequency(frequency: SaveFreq) -> String {
+    match frequency {
+        SaveFreq::Epoch => "after each epoch".to_owned(),
+        SaveFreq::Steps(1) => "after each batch".to_owned(),
+        SaveFreq::Steps(steps) => format!("every {steps} batches"),
+        SaveFreq::Every(interval) => format!("every {interval:?}"),
+        SaveFreq::Auto { max_overhead } => {
+            format!(
+                "as often as {} % of the time pays for",
+                max_overhead * 100.0
+            )
+        }
+        SaveFreq::Never => "when the training is stopped".to_owned(),
+    }
+}
+
+fn kept(backups: usize) -> String {
+    match backups {
+        1 => "the newest is kept".to_owned(),
+        usize::MAX => "all are kept".to_owned(),
+        several => format!("the newest {several} are kept"),
+    }
+}
+
+/// Which devices train. Burn's builder hides a strategy that was set before, so where none was given to this
+/// crate, the line says how.
+fn devices(settings: &BackupAndRestore, execution: &Execution) -> String {
+    let names: Vec<_> = execution
+        .devices()
+        .iter()
+        .map(burn_api::device_name)
+        .collect();
+    let used = match names.as_slice() {
+        [only] => format!("trains on {only}"),
+        several => format!(
+            "trains on {} devices: {}",
+            several.len(),
+            several.join(", ")
+        ),
+    };
+    if settings.execution.is_some() || names.len() > 1 {
+        return used;
+    }
+    let more = match burn_api::devices_like(&execution.main()) {
+        Some(there) if there > 1 => format!(" of {there}"),
+        _ => String::new(),
+    };
+    format!(
+        "{used}{more} (a training strategy set before is not used: give it to BackupAndRestore::execution)"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use burn::tensor::Device;
+    use burn::train::ExecutionStrategy;
+
+    use super::*;
+
+    #[test]
+    fn the_line_names_directory_frequency_generations_and_devices() {
+        let on_flex = Execution::Single(Device::flex().autodiff());
+        let backup = BackupAndRestore::new("/backups/a").save_freq(3);
+        assert_eq!(
+            line(&backup, &on_flex),
+            "backups in '/backups/a', every 3 batches, the newest is kept; trains on Flex(Cpu) (a training \
+             strategy set before is not used: give it to BackupAndRestore::execution); a new training"
+        );
+        let backup = BackupAndRestore::new("/backups/a")
+            .save_freq(Duration::from_secs(90))
+            .keep_last(2)
+            .execution(ExecutionStrategy::single(Device::flex()));
+        backup.handle().began("restored from a test".to_owned());
+        assert_eq!(
+            line(&backup, &on_flex),
+            "backups in '/backups/a', every 90s, the newest 2 are kept; trains on Flex(Cpu); restored from a test"
+        );
+    }
+}

@@ -1,0 +1,171 @@
+//! What a training was configured with besides its model: compared at a restart.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::module::{ModuleVisitor, Param, ParamId};
+use burn::tensor::Tensor;
+use burn::train::{Learner, LearnerModel};
+use serde::{Deserialize, Serialize};
+
+use crate::change::{Change, Changes};
+use crate::error::BackupError;
+use crate::history::Text;
+
+/// The last optimizer step whose learning rate is compared.
+const LAST_RATE: u64 = 1 << 14;
+
+/// By how much two learning rates may differ, as a share of the larger one, and be the same: the last
+/// digits of a power or a cosine depend on the machine.
+const TOLERANCE: f64 = 1e-9;
+
+/// What a training was configured with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Configuration {
+    /// After how many batches the optimizer steps.
+    pub accumulation: usize,
+    pub schedule: Schedule,
+    /// The program's own fingerprint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+/// The learning rates of a scheduler that has not stepped yet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Schedule {
+    /// By the number of the optimizer step, counted from 1: the base group's rate, then those that
+    /// parameters have besides.
+    rates: BTreeMap<u64, Vec<Text>>,
+}
+
+impl Schedule {
+    /// The schedule of a learner whose scheduler is as the program made it.
+    pub(crate) fn of<M: LearnerModel>(learner: &Learner<M>) -> Self {
+        let mut probe = learner.clone();
+        let mut parameters = Parameters::default();
+        learner.model().visit(&mut parameters);
+        let mut rates = BTreeMap::new();
+        let step_on = || {
+            for step in 1..=LAST_RATE {
+                probe.lr_step();
+                if step < 4 || step.is_power_of_two() {
+                    rates.insert(step, parameters.rates(&probe.lr_current()));
+                }
+            }
+        };
+        // A scheduler of the program's own may not go beyond the training's end.
+        let _ = catch_unwind(AssertUnwindSafe(step_on));
+        Self { rates }
+    }
+
+    /// The first step at which both schedules name rates, and other ones.
+    fn first_difference(&self, other: &Self) -> Option<(u64, String, String)> {
+        self.rates.iter().find_map(|(step, rates)| {
+            let others = other.rates.get(step)?;
+            let are_alike = rates.len() == others.len()
+                && rates
+                    .iter()
+                    .zip(others)
+                    .all(|(one, other)| is_same(one.0, other.0));
+            (!are_alike).then(|| (*step, list(rates), list(others)))
+        })
+    }
+}
+
+impl Configuration {
+    /// Checks that a training configured like this may continue one that was configured as `recorded`.
+    /// Gives the changes that are there and allowed.
+    pub(crate) fn check(
+        &self,
+        recorded: &Self,
+        changes: &Changes,
+        backup_dir: &Path,
+    ) -> Result<Vec<Change>, BackupError> {
+        let schedule = recorded.schedule.first_difference(&self.schedule);
+        let schedule = schedule.map(|(step, recorded, found)| {
+            let what = format!("the learning rate of optimizer step {step}");
+            (Change::Schedule, what, recorded, found)
+        });
+        let accumulation = (recorded.accumulation != self.accumulation).then(|| {
+            let what = "grads_accumulation".to_owned();
+            let (recorded, found) = (recorded.accumulation, self.accumulation);
+            (
+                Change::Accumulation,
+                what,
+                recorded.to_string(),
+                found.to_string(),
+            )
+        });
+        let label = (recorded.label != self.label).then(|| {
+            let name = |label: &Option<String>| match label {
+                Some(label) => format!("\"{label}\""),
+                None => "not given".to_owned(),
+            };
+            let (recorded, found) = (name(&recorded.label), name(&self.label));
+            (Change::Label, "the label".to_owned(), recorded, found)
+        });
+
+        let mut allowed = Vec::new();
+        for (change, what, recorded, found) in [label, accumulation, schedule].into_iter().flatten()
+        {
+            if !changes.allows(change) {
+                return Err(BackupError::ConfigurationMismatch {
+                    path: backup_dir.to_path_buf(),
+                    what,
+                    recorded,
+                    found,
+                    change,
+                });
+            }
+            allowed.push(change);
+        }
+        Ok(allowed)
+    }
+}
+
+fn is_same(one: f64, other: f64) -> bool {
+    let allowed = TOLERANCE * one.abs().max(other.abs());
+    one.to_bits() == other.to_bits() || (one - other).abs() <= allowed
+}
+
+fn list(rates: &[Text]) -> String {
+    let rates: Vec<_> = rates.iter().map(|rate| rate.0.to_string()).collect();
+    rates.join(", ")
+}
+
+/// The parameters of a model, each of which may have a rate of its own.
+#[derive(Default)]
+struct Parameters {
+    path: Vec<String>,
+    found: Vec<(ParamId, String)>,
+}
+
+impl Parameters {
+    /// The base group's rate, then those that parameters have besides, each once.
+    fn rates(&self, rate: &ModuleLearningRate) -> Vec<Text> {
+        let mut rates = vec![Text(rate.base())];
+        for (id, path) in &self.found {
+            let rate = Text(rate.lr_from_param(*id, Some(path)));
+            if !rates.contains(&rate) {
+                rates.push(rate);
+            }
+        }
+        rates
+    }
+}
+
+impl ModuleVisitor for Parameters {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.found.push((param.id, self.path.join(".")));
+    }
+
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+}
