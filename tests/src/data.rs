@@ -1,11 +1,14 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use burn::data::dataloader::batcher::Batcher;
 use burn::data::dataloader::{DataLoader, DataLoaderBuilder, DataLoaderIterator, Progress};
+use burn::data::dataset::transform::{SamplerDataset, SamplerDatasetOptions};
 use burn::data::dataset::{Dataset, DatasetError};
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
-use burn_backup_restore::ResumableDataLoaderBuilder;
+use burn_backup_restore::{ResumableDataLoaderBuilder, data};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 
 use crate::model::{Batch, CLASSES, FEATURES};
 
@@ -16,6 +19,14 @@ pub enum Loaders {
     Burns,
     /// Ours, which can be taken up anywhere.
     Resumable,
+    /// Burn's, of random samples by Burn's sampler with a seed.
+    BurnsWithBurnsSampler,
+    /// Burn's, with a batcher whose noise comes from a generator of its own.
+    BurnsWithOwnGenerator,
+    /// Ours, of random samples by our sampler with a seed.
+    ResumableWithSampler,
+    /// Ours, of random samples by Burn's sampler with a seed.
+    ResumableWithBurnsSampler,
 }
 
 impl Loaders {
@@ -29,19 +40,47 @@ impl Loaders {
         workers: usize,
         draws: bool,
     ) -> Arc<dyn DataLoader<Batch>> {
-        let batcher = NoisyBatcher { draws };
-        match self {
-            Self::Burns => DataLoaderBuilder::new(batcher)
+        let noise = match (self, draws) {
+            (Self::BurnsWithOwnGenerator, _) => {
+                Noise::Own(Box::new(Mutex::new(StdRng::seed_from_u64(seed))))
+            }
+            (_, true) => Noise::OfDevice,
+            (_, false) => Noise::None,
+        };
+        let batcher = NumbersBatcher { noise };
+        let samples = || {
+            SamplerDatasetOptions::default()
+                .with_fixed_size(data.items)
+                .with_seed(seed)
+        };
+        let burns = |batcher: NumbersBatcher| {
+            DataLoaderBuilder::new(batcher)
                 .batch_size(batch_size)
                 .shuffle(seed)
                 .num_workers(workers)
-                .build(data),
-            Self::Resumable => ResumableDataLoaderBuilder::new(batcher)
+        };
+        let ours = |batcher: NumbersBatcher| {
+            ResumableDataLoaderBuilder::new(batcher)
                 .batch_size(batch_size)
                 .shuffle(seed)
                 .num_workers(workers)
                 .batcher_draws(draws)
-                .build(data),
+        };
+        match self {
+            Self::Burns | Self::BurnsWithOwnGenerator => burns(batcher).build(data),
+            Self::BurnsWithBurnsSampler => {
+                let samples = samples();
+                burns(batcher).build(SamplerDataset::new(data, samples))
+            }
+            Self::Resumable => ours(batcher).build(data),
+            Self::ResumableWithSampler => {
+                let samples = samples();
+                ours(batcher).build(data::SamplerDataset::new(data, samples))
+            }
+            Self::ResumableWithBurnsSampler => {
+                let samples = samples();
+                ours(batcher).build(SamplerDataset::new(data, samples))
+            }
         }
     }
 }
@@ -69,11 +108,24 @@ impl Dataset<usize> for Numbers {
     }
 }
 
-struct NoisyBatcher {
-    draws: bool,
+/// Makes batches of numbers.
+#[derive(Default)]
+pub struct NumbersBatcher {
+    noise: Noise,
 }
 
-impl Batcher<usize, Batch> for NoisyBatcher {
+/// Where the noise comes from that is added to a batch.
+#[derive(Default)]
+enum Noise {
+    #[default]
+    None,
+    /// The device's generator.
+    OfDevice,
+    /// A generator of the batcher.
+    Own(Box<Mutex<StdRng>>),
+}
+
+impl Batcher<usize, Batch> for NumbersBatcher {
     fn batch(&self, items: Vec<usize>, device: &Device) -> Batch {
         let rows = items.len();
         let inputs: Vec<f32> = items
@@ -82,17 +134,42 @@ impl Batcher<usize, Batch> for NoisyBatcher {
             .collect();
         let classes: Vec<i64> = items.iter().map(|item| (item % CLASSES) as i64).collect();
         let inputs = Tensor::from_data(TensorData::new(inputs, [rows, FEATURES]), device);
-        let inputs = match self.draws {
-            true => {
+        let inputs = match &self.noise {
+            Noise::None => inputs,
+            Noise::OfDevice => {
                 let noise = Distribution::Normal(0.0, 0.1);
                 inputs + Tensor::random([rows, FEATURES], noise, device)
             }
-            false => inputs,
+            Noise::Own(generator) => {
+                let noise = generator.lock().unwrap().random_range(-0.1..0.1_f32);
+                inputs.add_scalar(noise)
+            }
         };
         Batch {
             inputs,
             classes: Tensor::from_data(TensorData::new(classes, [rows]), device),
         }
+    }
+}
+
+impl Batch {
+    /// The numbers in it, of which there are no more than 33, if it is without noise.
+    pub fn numbers(&self) -> Vec<usize> {
+        let firsts = self.inputs.clone().slice([0..self.classes.dims()[0], 0..1]);
+        let firsts: Vec<f32> = firsts.into_data().convert::<f32>().try_to_vec().unwrap();
+        let classes: Vec<i64> = self
+            .classes
+            .to_data()
+            .convert::<i64>()
+            .try_to_vec()
+            .unwrap();
+        let numbers = firsts.iter().zip(classes).map(|(first, class)| {
+            let eleventh = (first * 11.0).round() as usize;
+            let is_meant =
+                |number: &usize| number * 7 % 11 == eleventh && (number % CLASSES) as i64 == class;
+            (0..33).find(is_meant).unwrap()
+        });
+        numbers.collect()
     }
 }
 

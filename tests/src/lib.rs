@@ -17,14 +17,15 @@ struct Guide;
 
 mod data;
 mod model;
+pub mod programs;
 mod recorder;
 mod records;
 mod report;
 mod training;
 
-pub use data::Loaders;
-pub use model::{Hooks, Net, Tuning};
+pub use data::{Loaders, Numbers, NumbersBatcher};
+pub use model::{Batch, Hooks, Net, Tuning, Turn};
 pub use recorder::{Calls, RecordingRenderer};
 pub use records::{Record, Records, model_records, named};
 pub use report::report;
-pub use training::{Backend, Halt, Run, Spread, Training};
+pub use training::{Backend, Data, Halt, Run, Spread, Training};

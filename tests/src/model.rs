@@ -17,7 +17,9 @@ pub const CLASSES: usize = 3;
 /// Inputs of shape `[batch, 6]` and classes of shape `[batch]`.
 #[derive(Debug, Clone)]
 pub struct Batch {
+    /// What the network is given.
     pub inputs: Tensor<2>,
+    /// What it is to say.
     pub classes: Tensor<1, Int>,
 }
 
@@ -39,6 +41,15 @@ impl Tuning {
         is_frozen: true,
         is_still: false,
     };
+}
+
+/// When a training begins, or ceases, to train a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// After so many optimizer steps.
+    pub after: usize,
+    /// Whether the layer is trained from then on.
+    pub trains: bool,
 }
 
 /// What a fine-tuning leaves alone.
@@ -97,6 +108,8 @@ pub struct Net {
     #[module(skip)]
     tuning: Option<Tuning>,
     #[module(skip)]
+    turn: Option<Turn>,
+    #[module(skip)]
     hooks: Hooks,
 }
 
@@ -128,8 +141,26 @@ impl Net {
             skips_reading: false,
             reads_statistics: false,
             tuning,
+            turn: None,
             hooks,
         }
+    }
+
+    /// The same network, whose input layer begins or ceases to be trained, and is not or is until then.
+    pub fn turning(mut self, turn: Turn) -> Self {
+        self.train_input(!turn.trains);
+        Self {
+            turn: Some(turn),
+            ..self
+        }
+    }
+
+    fn train_input(&mut self, is_trained: bool) {
+        let input = self.input.clone();
+        self.input = Linear {
+            weight: input.weight.set_require_grad(is_trained),
+            bias: input.bias.map(|bias| bias.set_require_grad(is_trained)),
+        };
     }
 
     /// The same network, without the batch normalisation in its steps.
@@ -169,6 +200,11 @@ impl Net {
         self.steps.val().try_into_scalar::<f32>().unwrap() as usize
     }
 
+    /// What watches it.
+    pub fn hooks(&self) -> Hooks {
+        self.hooks.clone()
+    }
+
     /// The network after one more optimizer step.
     fn counted(mut self) -> Self {
         if self.tuning.is_some_and(|tuning| tuning.is_still) {
@@ -179,6 +215,11 @@ impl Net {
             None => steps.add_scalar(1),
             Some(value) => steps.zeros_like().add_scalar(value),
         });
+        if let Some(turn) = self.turn
+            && self.steps() == turn.after
+        {
+            self.train_input(turn.trains);
+        }
         if self.backbone.is_some()
             && self.steps().is_multiple_of(STEPS_PER_MILESTONE)
             && let Some(backbone) = &mut self.backbone
@@ -218,6 +259,7 @@ impl TrainStep for Net {
 
     fn step(&self, batch: Batch) -> TrainOutput<ClassificationOutput> {
         self.hooks.computes_on(&batch.inputs.device());
+        self.hooks.takes(&batch);
         let output = self.classify(batch);
         self.hooks.trained(match self.skips_reading {
             true => Vec::new(),
@@ -257,6 +299,7 @@ impl InferenceStep for Net {
 
 type OnBatch = Box<dyn FnMut(usize) + Send>;
 type OnDevice = Arc<dyn Fn(&Device) + Send + Sync>;
+type OnInput = Arc<dyn Fn(&Batch) + Send + Sync>;
 
 /// How often the optimizer has stepped here, and in which of its steps the counter is NaN.
 struct Poison {
@@ -273,6 +316,7 @@ struct Seen {
     on_train: Option<OnBatch>,
     on_valid: Option<OnBatch>,
     on_device: Option<OnDevice>,
+    on_input: Option<OnInput>,
 }
 
 /// Watches a training from inside its steps, on the training thread.
@@ -309,6 +353,13 @@ impl Hooks {
         self
     }
 
+    /// Calls `on_input` in each training step, with its batch; on several devices at the same time, if
+    /// they compute so.
+    pub fn on_input(self, on_input: impl Fn(&Batch) + Send + Sync + 'static) -> Self {
+        self.seen().on_input = Some(Arc::new(on_input));
+        self
+    }
+
     /// Has the model's counter be NaN after the optimizer steps in `poisoned`, counted from 1 in
     /// this process, and right again after those that follow, if the training began here.
     pub fn poisoned(self, poisoned: RangeInclusive<usize>) -> Self {
@@ -341,6 +392,13 @@ impl Hooks {
         let on_device = self.seen().on_device.clone();
         if let Some(on_device) = on_device {
             on_device(device);
+        }
+    }
+
+    fn takes(&self, batch: &Batch) {
+        let on_input = self.seen().on_input.clone();
+        if let Some(on_input) = on_input {
+            on_input(batch);
         }
     }
 

@@ -2,6 +2,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use burn::data::dataloader::DataLoader;
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::nn::LinearLayout;
 use burn::optim::{AdamConfig, ModuleOptimizer};
@@ -17,7 +18,7 @@ use burn::train::{
 use burn_backup_restore::{BackupAndRestore, BackupError, BackupExt as _};
 
 use crate::data::{AtItsEnd, Loaders, Numbers, Silent};
-use crate::model::{Hooks, Net, Tuning};
+use crate::model::{Batch, Hooks, Net, Tuning};
 use crate::recorder::{Calls, RecordingRenderer};
 use crate::records::{EachEpoch, Keeper, Record, Records, model_records};
 
@@ -180,6 +181,14 @@ pub struct Training {
     pub weights_seed: u64,
 }
 
+/// What a training reads.
+pub struct Data {
+    /// The loader of its batches.
+    pub train: Arc<dyn DataLoader<Batch>>,
+    /// The loader of the validation.
+    pub valid: Arc<dyn DataLoader<Batch>>,
+}
+
 /// What came of a run.
 pub struct Run {
     /// Parameters and running statistics at the end; nothing if they can't be read after an error.
@@ -300,6 +309,17 @@ impl Training {
         make: impl FnOnce(&Self, Hooks) -> Learner<Net>,
         configure: impl FnOnce(SupervisedTraining<Net>) -> SupervisedTraining<Net>,
     ) -> Run {
+        self.run_on(self.data(), halt, make, configure)
+    }
+
+    /// The same on other `data`.
+    pub fn run_on(
+        &self,
+        data: Data,
+        halt: Halt,
+        make: impl FnOnce(&Self, Hooks) -> Learner<Net>,
+        configure: impl FnOnce(SupervisedTraining<Net>) -> SupervisedTraining<Net>,
+    ) -> Run {
         let _exclusive = Self::exclusive();
         let interrupter = Interrupter::new();
         let mut hooks = halting(halt, interrupter.clone());
@@ -310,7 +330,7 @@ impl Training {
         let calls = Calls::default();
         let keeper = Keeper::default();
         let mut training = self
-            .builder(artifacts.path(), interrupter, halt)
+            .builder_on(data, artifacts.path(), interrupter, halt)
             .renderer(Box::new(RecordingRenderer::new(calls.clone())));
         if self.checkpoints {
             training = training
@@ -354,6 +374,10 @@ impl Training {
         interrupter: Interrupter,
         halt: Halt,
     ) -> SupervisedTraining<Net> {
+        self.builder_on(self.data(), artifacts, interrupter, halt)
+    }
+
+    fn data(&self) -> Data {
         let loader = |seed| {
             let is_broken = seed == VALID_SEED || !self.is_broken_in_validation;
             let data = Numbers {
@@ -367,16 +391,29 @@ impl Training {
                 false => loader,
             }
         };
+        Data {
+            train: loader(TRAIN_SEED),
+            valid: loader(VALID_SEED),
+        }
+    }
+
+    fn builder_on(
+        &self,
+        data: Data,
+        artifacts: &Path,
+        interrupter: Interrupter,
+        halt: Halt,
+    ) -> SupervisedTraining<Net> {
         let train = match halt {
             Halt::StopAfterLast(epoch) => {
                 let interrupter = interrupter.clone();
-                AtItsEnd::of(loader(TRAIN_SEED), epoch, move || {
+                AtItsEnd::of(data.train, epoch, move || {
                     interrupter.stop(Some("the test stops it after the last batch"));
                 })
             }
-            _ => loader(TRAIN_SEED),
+            _ => data.train,
         };
-        let mut training = SupervisedTraining::new(artifacts, train, loader(VALID_SEED))
+        let mut training = SupervisedTraining::new(artifacts, train, data.valid)
             .num_epochs(self.epochs)
             .with_interrupter(interrupter)
             .with_application_logger(None);
@@ -434,9 +471,9 @@ impl Training {
         }
     }
 
-    /// The learning-rate schedule, over the first three epochs.
+    /// The learning-rate schedule, over three epochs of the default number of batches.
     pub fn schedule(&self) -> burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler {
-        CosineAnnealingLrSchedulerConfig::new(1e-2, 3 * self.batches().max(1))
+        CosineAnnealingLrSchedulerConfig::new(1e-2, 18)
             .init()
             .unwrap()
     }

@@ -9,6 +9,7 @@
 //!   `exit`: to exit with that code then.
 //! - `never`: to take no backups on its own.
 //! - `keep`: to keep the backup at its end.
+//! - `workers`: to load with so many workers of Burn's.
 //! - `drop`: to drop the renderer before it prints.
 //! - `hold`: to go on with the renderer after the training, and to wait until it is killed.
 //!
@@ -61,6 +62,7 @@ fn main() {
         };
         backup = backup.save_before_preemption(preemption);
     }
+    let workers = told_of("workers").unwrap_or(0);
     let drops = told_of("drop").is_some();
     let holds = told_of("hold").is_some();
     let interrupter = Interrupter::new();
@@ -74,6 +76,7 @@ fn main() {
     });
     let training = Training {
         epochs: epochs.parse().unwrap(),
+        workers,
         ..Training::new(Backend::Flex)
     };
     let artifacts = Path::new(backup_dir).with_file_name("artifacts");

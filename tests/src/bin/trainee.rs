@@ -24,6 +24,8 @@
 //! - `never`: to take no backups on its own.
 //! - `logs`: to write metric logs, into `logs` beside the backup.
 //! - `keep`: to keep the backup at its end; `keep-all`: to keep all generations.
+//! - `workers`: to load with so many workers; `ours`: with our loader; `burns-sampler`: with our loader of
+//!   Burn's sampler.
 //! - `replaced`: to set another training strategy after the backups.
 //! - `fill`: to fill the disk that `BACKUP_DIR` is on; `free`: to free it again.
 //! - `wait`: to say `waiting`, and wait for a line on the standard input.
@@ -55,7 +57,7 @@ use burn::train::{Interrupter, TrainingStrategy};
 use burn_backup_restore::{AfterPreemption, BackupExt as _, Preemption, SaveFreq};
 use burn_backup_store::Filesystem;
 use burn_backup_store::testing::FaultyFilesystem;
-use burn_backup_tests::{Backend, Halt, Hooks, Spread, Training};
+use burn_backup_tests::{Backend, Halt, Hooks, Loaders, Spread, Training};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::low_level::raise;
 use tokio::runtime::{self, Runtime};
@@ -72,7 +74,7 @@ fn main() {
         eprintln!("usage: trainee BACKEND BACKUP_DIR FREQUENCY [WHAT@AT]..");
         std::process::exit(2);
     };
-    let training = training_on(backend);
+    let mut training = training_on(backend);
     let told: Vec<(String, usize)> = told
         .iter()
         .map(|told| told.split_once('@').unwrap())
@@ -84,6 +86,13 @@ fn main() {
             .map(|(_, at)| *at)
     };
 
+    training.workers = told_of("workers").unwrap_or(0);
+    if told_of("ours").is_some() {
+        training.loaders = Loaders::Resumable;
+    }
+    if told_of("burns-sampler").is_some() {
+        training.loaders = Loaders::ResumableWithBurnsSampler;
+    }
     let frequency = match (told_of("never"), frequency.parse().unwrap()) {
         (Some(_), _) => SaveFreq::Never,
         (None, 0) => SaveFreq::Epoch,

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use burn::lr_scheduler::constant::ConstantLr;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::lr_scheduler::{LrScheduler, LrSchedulerRecord};
 use burn::optim::{AdamConfig, SgdConfig};
@@ -203,6 +202,22 @@ fn a_backup_of_another_optimizer_is_refused() {
     });
 }
 
+/// A scheduler with the same rates, and no state.
+#[derive(Clone)]
+struct Forgetful(ModuleLrScheduler);
+
+impl LrScheduler for Forgetful {
+    fn step(&mut self) -> f64 {
+        self.0.step().base()
+    }
+
+    fn to_record(&self) -> LrSchedulerRecord {
+        LrSchedulerRecord::new()
+    }
+
+    fn load_record(&mut self, _record: LrSchedulerRecord) {}
+}
+
 #[test]
 fn a_backup_of_another_scheduler_is_refused() {
     let says = ["another learning-rate scheduler", "current_iter"];
@@ -212,7 +227,8 @@ fn a_backup_of_another_scheduler_is_refused() {
             Halt::Never,
             |training, hooks| {
                 let adam = AdamConfig::new().init();
-                Learner::new(training.model(hooks), adam, ConstantLr::new(1e-3))
+                let schedule = ModuleLrScheduler::new(Forgetful(training.schedule()));
+                Learner::new(training.model(hooks), adam, schedule)
             },
             |builder| builder.backup_and_restore(backup),
         )
@@ -221,11 +237,11 @@ fn a_backup_of_another_scheduler_is_refused() {
 
 /// A scheduler that panics when it is to load a record, as Burn does at some.
 #[derive(Clone)]
-struct Panicking;
+struct Panicking(ModuleLrScheduler);
 
 impl LrScheduler for Panicking {
     fn step(&mut self) -> f64 {
-        1e-3
+        self.0.step().base()
     }
 
     fn to_record(&self) -> LrSchedulerRecord {
@@ -244,7 +260,7 @@ fn a_panic_while_restoring_is_an_error() {
             Halt::Never,
             |training, hooks| {
                 let adam = AdamConfig::new().init();
-                let schedule = ModuleLrScheduler::new(Panicking);
+                let schedule = ModuleLrScheduler::new(Panicking(training.schedule()));
                 Learner::new(training.model(hooks), adam, schedule)
             },
             |builder| builder.backup_and_restore(backup),
@@ -311,7 +327,7 @@ fn a_backup_made_with_another_seed_is_refused() {
     with_backup(&training, scratch.path(), 7);
     let before = contents(scratch.path());
     let run = training.run(Training::backup(scratch.path()).seed(6), Halt::Never);
-    assert_refused(&run, &["run seed 5", "asks for 6", "to start anew"]);
+    assert_refused(&run, &["run seed was 5", "is 6 now", "to start anew"]);
     assert!(contents(scratch.path()) == before);
 }
 

@@ -15,7 +15,7 @@ fn train(backend: Backend, dir: &Path, frequency: usize, told: &str) -> ExitStat
 }
 
 #[track_caller]
-fn assert_aborted(status: ExitStatus) {
+pub fn assert_aborted(status: ExitStatus) {
     #[cfg(unix)]
     {
         use std::os::unix::process::ExitStatusExt as _;

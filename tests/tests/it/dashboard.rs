@@ -251,3 +251,17 @@ fn a_backup_beyond_the_last_epoch_is_seen_on_the_screen_that_stays() {
     );
     left.shows("the program goes on");
 }
+
+#[test]
+fn a_warning_is_seen_on_the_dashboard_and_again_on_the_screen_that_stays() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    let mut terminal = Terminal::start(&dir, ENDLESS, &["workers@2"]);
+    terminal.wait_for("NOTE: not exact after a restart");
+    terminal.press('q');
+    terminal.wait_for("Stop the training.");
+    terminal.press('s');
+    let left = terminal.end();
+    left.shows("warning: not exact after a restart: the training loader is Burn's with workers");
+    left.shows("the program goes on");
+}

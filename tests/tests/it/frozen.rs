@@ -9,7 +9,7 @@ use burn::module::{Module as _, ModuleMapper, Param};
 use burn::store::ModuleRecord;
 use burn::tensor::Tensor;
 use burn_backup_restore::{
-    BackupAndRestore, BackupError, BackupStats, Position, SaveFreq, Snapshot,
+    BackupAndRestore, BackupError, BackupStats, Change, Position, SaveFreq, Snapshot,
 };
 use burn_backup_store::testing::{Failure, FaultyFilesystem, Operation};
 use burn_backup_tests::{Backend, Halt, Hooks, Run, Training, Tuning, model_records, report};
@@ -468,10 +468,17 @@ fn what_is_unfrozen_or_frozen_between_two_runs_is_saved_all_the_same() {
         let run = |halts: &[Halt]| -> Run {
             let scratch = tempfile::tempdir().unwrap();
             first.run(each_batch(scratch.path()), Halt::Stop(3));
+            let refused = then.run(each_batch(scratch.path()), Halt::Never);
+            let error = refused.backup_error();
+            assert!(
+                matches!(error, BackupError::TrainedMismatch { .. }),
+                "{error}"
+            );
+            let allowed = || each_batch(scratch.path()).allow(Change::TrainedParameters);
             for halt in halts {
-                then.run(each_batch(scratch.path()), *halt);
+                then.run(allowed(), *halt);
             }
-            then.run(each_batch(scratch.path()), Halt::Never)
+            then.run(allowed(), Halt::Never)
         };
         let expected = run(&[]);
         assert_eq!((expected.losses.len(), expected.steps), (3, 6));

@@ -154,7 +154,7 @@ fn other_data_is_refused() {
                 batch_size: 0,
                 ..training(2)
             },
-            "batch_size 1 or more",
+            "batch_size of 1 or more",
         ),
     ] {
         let run = other.run(backup(), Halt::Never);

@@ -5,10 +5,13 @@
     reason = "a test fails by panicking"
 )]
 
+mod announced;
+mod artifacts;
 mod backends;
 mod bad_input;
 mod blocking;
 mod burn_parity;
+mod changes;
 mod completion;
 mod crash;
 mod cuda;
@@ -37,8 +40,12 @@ mod precision;
 #[cfg(unix)]
 mod preemption;
 mod process;
+mod programs;
 mod race;
 mod remote;
+mod replay;
 mod standard_error;
 mod support;
 mod taken_over;
+mod trained;
+mod whole_epochs;
