@@ -396,4 +396,30 @@ mod tests {
         let shown = "epoch 3, batch 120, saved at 2026-02-03 14:02:11Z";
         assert_eq!(saved_at(position, at, tomorrow), shown);
     }
+
+    #[test]
+    fn the_time_left_goes_by_what_this_process_has_trained() {
+        let now = Instant::now();
+        let facts = |first: f64, share: f64, took: u64| Facts {
+            progress: Some((
+                Progress {
+                    share: first,
+                    at: now,
+                },
+                Progress {
+                    share,
+                    at: now + Duration::from_secs(took),
+                },
+            )),
+            ..Facts::default()
+        };
+        // A tenth took 100 seconds, and a tenth is left. Burn would take nine tenths for trained since.
+        let left = facts(0.8, 0.9, 100).time_left().unwrap();
+        assert_eq!(left.as_secs_f64().round(), 100.0);
+        assert_eq!(facts(0.0, 1.0, 100).time_left(), Some(Duration::ZERO));
+        // Too early to say, and nothing trained.
+        assert_eq!(facts(0.0, 0.1, 9).time_left(), None);
+        assert_eq!(facts(0.5, 0.5, 100).time_left(), None);
+        assert_eq!(Facts::default().time_left(), None);
+    }
 }

@@ -11,7 +11,7 @@ use crate::knowledge::Knowledge;
 /// While it is open, somebody may remove the directory or move it away. The store looks before each
 /// step that changes something: it makes the directory again, at the next [`stage`](Self::stage), if
 /// nobody else has begun at the path, and leaves it alone if somebody has
-/// ([`StoreError::TakenOver`]).
+/// ([`StoreError::TakenOver`](crate::StoreError::TakenOver)).
 pub struct Store {
     pub(crate) dir: Directory,
     pub(crate) identity: Identity,

@@ -10,7 +10,9 @@ use burn::lr_scheduler::{LrScheduler, LrSchedulerRecord};
 use burn::optim::SgdConfig;
 use burn::train::Learner;
 use burn_backup_restore::{BackupAndRestore, BackupError, BackupExt as _, Change, Outcome};
+use burn_backup_store::testing::seal;
 use burn_backup_tests::{Backend, Halt, Hooks, Loaders, Run, Training};
+use serde_json::{Deserializer, Map, Value};
 use tempfile::TempDir;
 use test_fork::test;
 
@@ -553,4 +555,30 @@ fn a_schedule_that_panics_beyond_its_end_is_compared_up_to_there() {
     let run = with_schedule(&training, Training::backup(scratch.path()), listed());
     assert!(run.error.is_none(), "{:?}", run.error);
     assert_eq!(run.losses.len(), 18);
+}
+
+#[test]
+fn a_backup_of_another_version_of_burn_is_refused_and_can_be_allowed() {
+    let training = Training::new(Backend::Flex);
+    let scratch = stopped_after(&training, 8);
+    let manifest = scratch.path().join("generations/00000001/manifest.json");
+    let sealed = std::fs::read_to_string(&manifest).unwrap();
+    // The seal stands on the last line.
+    let mut document: Map<String, Value> = Deserializer::from_str(&sealed)
+        .into_iter()
+        .next()
+        .unwrap()
+        .unwrap();
+    document["state"]["burn"] = "0.21".into();
+    std::fs::write(&manifest, seal(&document).unwrap()).unwrap();
+
+    let backup = || Training::backup(scratch.path());
+    assert_refused(
+        &scratch,
+        Change::BurnVersion,
+        &["the version of Burn was 0.21, and is 0.22 now"],
+        || training.run(backup(), Halt::Never),
+    );
+    let run = training.run(backup().allow(Change::BurnVersion), Halt::Never);
+    assert!(run.weights == undisturbed(&training).weights);
 }
