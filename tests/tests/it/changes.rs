@@ -16,7 +16,7 @@ use serde_json::{Deserializer, Map, Value};
 use tempfile::TempDir;
 use test_fork::test;
 
-use crate::support::{contents, stop_early, undisturbed};
+use crate::support::{contents, generations, stop_early, undisturbed};
 
 /// A backup taken after so many batches.
 fn stopped_after(training: &Training, batches: usize) -> TempDir {
@@ -561,7 +561,9 @@ fn a_schedule_that_panics_beyond_its_end_is_compared_up_to_there() {
 fn a_backup_of_another_version_of_burn_is_refused_and_can_be_allowed() {
     let training = Training::new(Backend::Flex);
     let scratch = stopped_after(&training, 8);
-    let manifest = scratch.path().join("generations/00000001/manifest.json");
+    let generation = generations(scratch.path()).pop().unwrap();
+    let manifest = scratch.path().join("generations").join(generation);
+    let manifest = manifest.join("manifest.json");
     let sealed = std::fs::read_to_string(&manifest).unwrap();
     // The seal stands on the last line.
     let mut document: Map<String, Value> = Deserializer::from_str(&sealed)
