@@ -121,6 +121,8 @@ pub enum Halt {
     StopAfterLast(usize),
     /// The user stops it during a validation batch.
     StopInValidation(usize),
+    /// An error stops it during a validation batch.
+    FailInValidation(usize),
     /// The process aborts during a validation batch.
     AbortInValidation(usize),
     /// The training batch panics.
@@ -502,6 +504,11 @@ fn halting(halt: Halt, interrupter: Interrupter) -> Hooks {
         Halt::StopInValidation(at) => hooks.on_valid(move |batch| {
             if batch == at {
                 interrupter.stop(Some("the test stops it in its validation"));
+            }
+        }),
+        Halt::FailInValidation(at) => hooks.on_valid(move |batch| {
+            if batch == at {
+                interrupter.fail(TrainingError::Workers(Vec::new()));
             }
         }),
         Halt::AbortInValidation(at) => hooks.on_valid(move |batch| {

@@ -21,7 +21,7 @@ fn training(loaders: Loaders, spread: Spread) -> Training {
 
 #[test]
 fn interrupted_anywhere_it_ends_as_if_undisturbed_when_it_is_loaded_again() {
-    use Halt::{Fail, Stop, StopInValidation};
+    use Halt::{Fail, FailInValidation, Stop, StopInValidation};
 
     for loaders in WITH_STATE {
         for spread in [Spread::One, Spread::Main(2), Spread::Sharded(2)] {
@@ -41,6 +41,8 @@ fn interrupted_anywhere_it_ends_as_if_undisturbed_when_it_is_loaded_again() {
             }
             for batch in [1, 6, 7, 18] {
                 exact(SaveFreq::Steps(1), &[StopInValidation(batch)]);
+                // The last backup is of the epoch's last batch.
+                exact(SaveFreq::Steps(1), &[FailInValidation(batch)]);
             }
             let twice = [Stop(2 * devices), Stop(2 * devices)];
             exact(SaveFreq::Epoch, &twice);

@@ -61,12 +61,14 @@ pub(crate) fn replay<'l, O, V>(
         return Ok(Vec::new());
     }
     let mut batches: Vec<_> = loaders.iter().map(Batches::of).collect();
-    match state.phase {
-        Phase::Train => rounds(&mut batches, state.position.step_in_epoch)?,
-        Phase::Validate => {
-            rounds(&mut batches, usize::MAX)?;
-            return Ok(Vec::new());
-        }
-    };
-    Ok(batches)
+    if state.phase == Phase::Validate {
+        rounds(&mut batches, usize::MAX)?;
+        return Ok(Vec::new());
+    }
+    let step = rounds(&mut batches, state.position.step_in_epoch)?;
+    let peeked = batches.into_iter().enumerate().map(|(device, batches)| {
+        seed_step(device, step)?;
+        Batches::peeked(batches.iterator)
+    });
+    peeked.collect()
 }

@@ -143,14 +143,19 @@ fn take_up<'l, M: LearnerModel>(
             seed_step,
             seed_validation,
         )?;
-        return Ok(match engine.state().phase {
-            Phase::Validate => EpochRest::Validation,
-            Phase::Train if engine.state().position.step_in_epoch == 0 => EpochRest::All,
-            Phase::Train => EpochRest::Batches {
-                trained: engine.state().position.step_in_epoch * rest.len(),
+        let steps = engine.state().position.step_in_epoch;
+        return match engine.state().phase {
+            Phase::Validate => Ok(EpochRest::Validation),
+            Phase::Train if steps == 0 => Ok(EpochRest::All),
+            Phase::Train if rest.iter().any(Batches::has_more) => Ok(EpochRest::Batches {
+                trained: steps * rest.len(),
                 batches: rest,
-            },
-        });
+            }),
+            Phase::Train => {
+                training.have_ended(&rest, &kinds::<M>(loaders), |_| true)?;
+                Ok(EpochRest::Validation)
+            }
+        };
     }
     fast_forward::valid_loader(&training.valid, engine.state());
     let mut batches = Vec::with_capacity(loaders.len());
