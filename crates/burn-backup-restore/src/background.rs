@@ -10,13 +10,13 @@ use burn::train::metric::store::EventStoreClient;
 use burn::train::{Interrupter, LearnerModel};
 use burn_backup_store::{Committed, Store};
 
-use crate::builder::OnBackupError;
 use crate::burn_api::RecordReader;
 use crate::encode::{Encoder, Frozen};
 use crate::error::{BackupError, with_causes};
 use crate::fit::Fit;
 use crate::handle::BackupHandle;
 use crate::panics::{attempt, panic_message};
+use crate::settings::OnBackupError;
 use crate::snapshot::{Metrics, Taken};
 use crate::state::Moment;
 

@@ -1,7 +1,6 @@
 //! From a snapshot to the parts of a generation: Burn's own records in the burnpack format.
 
 mod frozen;
-pub(crate) mod model;
 
 use std::collections::{HashMap, HashSet};
 use std::panic::resume_unwind;
@@ -9,7 +8,6 @@ use std::sync::mpsc::{RecvError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 
-use burn::store::RecordError;
 use burn::tensor::Bytes;
 use burn::train::{Learner, LearnerModel};
 use burn_backup_store::{PartDigest, Staging, StoreError};
@@ -21,18 +19,13 @@ use crate::burnpack::{Chunk, Container, Excess};
 use crate::error::BackupError;
 use crate::fingerprint;
 use crate::fit::Fit;
+use crate::model;
+use crate::part::{FROZEN, MODEL, OPTIMIZER, SCHEDULER, failed};
 use crate::poison;
 use crate::snapshot::{Contents, ReadRecords, Shared};
 use crate::state::TrainingState;
 
 pub(crate) use frozen::Frozen;
-
-/// The names of a backup's parts; also what messages call the records.
-pub(crate) const MODEL: &str = "model";
-/// Those of the model's tensors that training leaves alone, if that is worth a part.
-pub(crate) const FROZEN: &str = "frozen";
-pub(crate) const OPTIMIZER: &str = "optimizer";
-pub(crate) const SCHEDULER: &str = "scheduler";
 
 /// Makes the parts of backups.
 pub(crate) struct Encoder<M: LearnerModel> {
@@ -269,13 +262,5 @@ fn refuse_nan(chunk: &Chunk) -> Result<(), BackupError> {
             })
         }
         _ => Ok(()),
-    }
-}
-
-pub(crate) fn failed(part: &'static str) -> impl Fn(RecordError) -> BackupError {
-    move |source| BackupError::Record {
-        operation: "encode",
-        part,
-        source,
     }
 }

@@ -23,7 +23,6 @@ use burn::train::{
 use burn_backup_store::{Generation, OpenOptions, Store};
 
 use crate::background::{Background, Desk, Outcome};
-use crate::builder::BackupAndRestore;
 use crate::burn_api::{self, BURN_VERSION, Items, RecordReader};
 use crate::burnpack::PerTensor;
 use crate::change::{Change, Changes};
@@ -31,7 +30,7 @@ use crate::configuration::{Configuration, Schedule};
 use crate::data_loader::BurnsSampler;
 use crate::encode::{self, Frozen};
 use crate::error::{BackupError, with_causes};
-use crate::fast_forward::{FastForward, Resumption, WholeEpoch};
+use crate::fast_forward::{Resumption, WholeEpoch};
 use crate::fit::{self, Fit};
 use crate::handle::{BackupHandle, whole_seconds};
 use crate::history::Chronicle;
@@ -42,9 +41,11 @@ use crate::preemption::{Advice, Backups, Lookout};
 use crate::restore::{Expected, Restored, load_weights, restore};
 use crate::say::{announce, warn};
 use crate::seed::{self, Purpose, StepSeeds};
-use crate::snapshot::{Contents, Metrics, ReadRecords, RunningStates, Shared, Snapshot, Taken};
+use crate::settings::{BackupAndRestore, FastForward, Snapshot};
+use crate::snapshot::{Contents, Metrics, ReadRecords, RunningStates, Shared, Taken};
 use crate::state::{DataProgress, Entered, Moment, Phase, TrainingState};
 use crate::trigger::{StepTime, Trigger};
+use crate::{model, part};
 
 const LOG: &str = "burn_backup::restore";
 /// Said of Burn's sampler.
@@ -174,7 +175,7 @@ impl<M: LearnerModel> Engine<M> {
             label: settings.label.clone(),
         };
         let store = Arc::new(Store::open(&settings.backup_dir, options)?);
-        let newest = store.newest_cut(&PerTensor(encode::OPTIMIZER))?;
+        let newest = store.newest_cut(&PerTensor(part::OPTIMIZER))?;
         let state_bytes = match &newest {
             Some(generation) => generation.manifest().bytes(),
             // Numbers of 32 bits, and twice as many that the optimizer keeps.
@@ -974,8 +975,8 @@ fn check_fresh<M: LearnerModel>(
     learner: &Learner<M>,
     surroundings: &Surroundings,
 ) -> Result<(), BackupError> {
-    let model = encode::model::outline(&learner.model());
-    encode::within_limits(encode::MODEL, model.into())?;
+    let model = model::outline(&learner.model());
+    encode::within_limits(part::MODEL, model.into())?;
     let mut reader = RecordReader::new(surroundings.event_store.clone());
     match fit::misfit_ahead(learner, &mut reader) {
         Some(misfit) => Err(misfit.into_refusal()),

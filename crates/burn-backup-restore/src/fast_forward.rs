@@ -28,22 +28,6 @@ pub(crate) use replay::replay;
 
 const LOG: &str = "burn_backup::fast_forward";
 
-/// How loaders are brought to where they were when a training is restored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum FastForward {
-    /// Loaders are asked for as many iterators as before, and the trained batches of the epoch in
-    /// progress are skipped. This is exact if what a dataset and a batcher give follows from the index
-    /// of an item, and from the epoch in a [`data::SamplerDataset`](crate::data::SamplerDataset).
-    #[default]
-    Skip,
-    /// Everything that was loaded before is loaded once more, in the same order, and thrown away:
-    /// training and validation batches of all epochs. For datasets and batchers with a state of their own,
-    /// such as Burn's `SamplerDataset` with a seed, or a generator for augmentation. It takes as long
-    /// as loading took, and needs a loader without workers of Burn's. Not for DDP.
-    Replay,
-}
-
 /// Where a training is taken up.
 #[derive(Debug, Clone)]
 pub(crate) struct Resumption {
@@ -56,7 +40,7 @@ pub(crate) struct Resumption {
 
 impl Resumption {
     /// Checks that a training, whose data is `split` among so many devices, can be taken up at
-    /// `state` (see [`Execution::split`](crate::loops::Execution::split)). Among another number of
+    /// `state` (see [`Execution::split`](crate::execution::Execution::split)). Among another number of
     /// devices each sees other items: that works at an epoch's start.
     pub(crate) fn new(
         state: &TrainingState,

@@ -16,9 +16,9 @@ use burn::train::{Learner, LearnerModel};
 
 use crate::burn_api::{Outline, RecordReader, optimizer_probe};
 use crate::burnpack::Container;
-use crate::encode;
 use crate::error::BackupError;
 use crate::panics::panic_message;
+use crate::part;
 
 const LOG: &str = "burn_backup::restore";
 
@@ -104,7 +104,7 @@ impl Fit {
         learner: &Learner<M>,
         reader: &mut RecordReader<M>,
     ) -> Result<(Container, Bytes), BackupError> {
-        let failed = encode::failed(encode::OPTIMIZER);
+        let failed = part::failed(part::OPTIMIZER);
         let (optimizer, scheduler) = reader.read(learner).map_err(&failed)?;
         let entries = optimizer.scalars.len() + optimizer.tensors.len();
         if self.checked.is_none_or(|checked| checked < entries) {

@@ -28,48 +28,44 @@
 //! # }
 //! ```
 
-mod announcement;
 mod background;
-mod builder;
 mod burn_api;
 mod burnpack;
 mod change;
 mod configuration;
-mod dashboard;
 pub mod data;
 mod data_loader;
 mod encode;
 mod engine;
 mod error;
+mod execution;
 mod fast_forward;
 mod fingerprint;
 mod fit;
 mod handle;
 mod history;
-mod loops;
 mod metric_logs;
-mod no_renderer;
+mod model;
 mod outcome;
 mod panics;
+mod part;
 mod poison;
 mod position;
 mod preemption;
-mod report;
 mod restore;
 mod say;
 mod seed;
+mod settings;
 mod snapshot;
 mod state;
-mod strategy;
+mod supervised;
 mod threads;
 mod trained;
 mod trigger;
 
-pub use builder::{BackupAndRestore, BackupExt, OnBackupError};
 pub use change::Change;
 pub use data::DataLoaderBuilder as ResumableDataLoaderBuilder;
 pub use error::BackupError;
-pub use fast_forward::FastForward;
 pub use fingerprint::ParamDifference;
 pub use handle::{BackupHandle, BackupStats};
 pub use outcome::Outcome;
@@ -77,7 +73,8 @@ pub use position::Position;
 pub use preemption::{AfterPreemption, FileWatcher, Notice, Preemption, PreemptionWatcher};
 #[cfg(feature = "cloud")]
 pub use preemption::{AzureWatcher, Ec2SpotWatcher, GceWatcher};
-pub use snapshot::Snapshot;
+pub use settings::{BackupAndRestore, FastForward, OnBackupError, Snapshot};
+pub use supervised::BackupExt;
 pub use trigger::SaveFreq;
 
 pub use burn_backup_store::StoreError;

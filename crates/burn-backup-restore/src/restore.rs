@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::lr_scheduler::LrSchedulerRecord;
+use burn::module::Module;
 use burn::store::{ModuleRecord, RecordError};
 use burn::tensor::{Bytes, Device};
 use burn::train::{Learner, LearnerModel};
@@ -13,10 +14,12 @@ use crate::burn_api::{BURN_VERSION, Outline, RecordReader, optimizer_record};
 use crate::burnpack::{Container, aligned};
 use crate::change::{Change, Changes};
 use crate::configuration::Configuration;
-use crate::encode::{FROZEN, Frozen, MODEL, OPTIMIZER, SCHEDULER};
+use crate::encode::Frozen;
 use crate::error::BackupError;
 use crate::fingerprint;
 use crate::fit::{self, Fit, Misfit};
+use crate::part::{FROZEN, MODEL, OPTIMIZER, SCHEDULER};
+use crate::settings::BackupAndRestore;
 use crate::state::TrainingState;
 use crate::trained;
 
@@ -164,9 +167,39 @@ pub(crate) fn load_weights<M: LearnerModel>(
     load_model(learner, &state, model, frozen, backup_dir)
 }
 
+impl BackupAndRestore {
+    /// Has `model` train the parameters that were trained when the newest backup was made, and freezes the
+    /// others; gives it as it is if there is no backup. For programs that freeze or unfreeze layers while
+    /// they train: Burn's records don't hold `set_require_grad`. Call it before the learner is made.
+    ///
+    /// # Errors
+    ///
+    /// [`BackupError::Store`] if the backup can't be read, or another training uses it, and
+    /// [`BackupError::ForeignBackup`].
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use burn::module::Module;
+    /// use burn_backup_restore::{BackupAndRestore, BackupError};
+    ///
+    /// fn prepare<M: Module>(model: M) -> Result<(M, BackupAndRestore), BackupError> {
+    ///     let backup = BackupAndRestore::new("backup");
+    ///     let model = backup.restore_trained(model)?;
+    ///     Ok((model, backup))
+    /// }
+    /// ```
+    pub fn restore_trained<M: Module>(&self, model: M) -> Result<M, BackupError> {
+        match untrained(&self.backup_dir, self.handle.filesystem())? {
+            Some(untrained) => Ok(trained::apply(&untrained, model)),
+            None => Ok(model),
+        }
+    }
+}
+
 /// The paths of the parameters that were not trained when the newest backup in `backup_dir` was made; `None`
 /// if there is no backup, or it does not say.
-pub(crate) fn untrained(
+fn untrained(
     backup_dir: &Path,
     filesystem: Arc<dyn Filesystem>,
 ) -> Result<Option<Vec<String>>, BackupError> {

@@ -10,31 +10,12 @@ use burn_pack::Tensor;
 
 use crate::burn_api::{RecordReader, read_now};
 use crate::burnpack::Container;
-use crate::encode::{self, model};
 use crate::error::BackupError;
 use crate::fit::Fit;
 use crate::history::History;
 use crate::metric_logs::Mark;
 use crate::state::TrainingState;
-
-/// How the training is held still for a backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Snapshot {
-    /// The backup shares the training's tensors, which takes microseconds whatever the model's
-    /// size, and reads them in the background. While it does, the training's next steps need memory
-    /// of their own: up to the size of the state (model and optimizer) on the device, and that of
-    /// the optimizer's state on the host.
-    ///
-    /// Not on devices with Burn's fusion: there, tensors that are read on another thread while the
-    /// training goes on can be lost, or changed meanwhile (Burn's issues 3990 and 4347), so it
-    /// is the same as [`Blocking`](Self::Blocking).
-    #[default]
-    Shared,
-    /// The training waits until its state is read into the host's memory, which then holds the
-    /// state once until it is written. For devices that have no memory to spare.
-    Blocking,
-}
+use crate::{model, part};
 
 /// A training at one moment.
 pub(crate) struct Taken<M: LearnerModel> {
@@ -140,7 +121,7 @@ impl ReadRecords {
         let model = model::tensors(&model).into_iter().map(into_memory);
         let model: Result<_, _> = model.collect();
         Ok(Self {
-            model: model.map_err(encode::failed(encode::MODEL))?,
+            model: model.map_err(part::failed(part::MODEL))?,
             without_gradient: model::without_gradient(&learner.model()),
             optimizer,
             scheduler,

@@ -6,8 +6,8 @@ use std::path::Path;
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::Tensor;
 
-use crate::encode::model;
 use crate::error::BackupError;
+use crate::model;
 
 /// Checks that `model` trains the parameters that were trained when the backup was made. `recorded` are
 /// the paths of those that were not.

@@ -45,6 +45,7 @@ mod race;
 mod remote;
 mod replay;
 mod standard_error;
+mod structure;
 mod support;
 mod taken_over;
 mod trained;

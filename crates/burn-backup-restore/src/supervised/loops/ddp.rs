@@ -28,14 +28,13 @@ use super::turns::Turns;
 use crate::burn_api;
 use crate::change::Change;
 use crate::data_loader;
+use crate::execution::Reduction;
 use crate::fast_forward::{self, Batches, Rest, Resumption, WholeEpoch};
 use crate::panics::panic_message;
 use crate::seed::StepSeeds;
 use crate::threads::Threads;
 use agreement::{Agreement, Vote};
 use reduction::Reducer;
-
-pub(crate) use reduction::Reduction;
 
 const LOG: &str = "burn_backup::restore";
 

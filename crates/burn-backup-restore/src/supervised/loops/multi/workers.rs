@@ -14,11 +14,11 @@ use burn::tensor::Device;
 use burn::train::{LearnerModel, TrainOutput, TrainStep, TrainingError};
 
 use crate::burn_api;
-use crate::loops::rounds::Computed;
-use crate::loops::training::Output;
-use crate::loops::turns::Turns;
 use crate::panics::panic_message;
 use crate::seed::StepSeeds;
+use crate::supervised::loops::rounds::Computed;
+use crate::supervised::loops::training::Output;
+use crate::supervised::loops::turns::Turns;
 use crate::threads::Threads;
 
 type Input<M> = <M as TrainStep>::Input;
@@ -135,7 +135,7 @@ impl<M: LearnerModel> Workers<M> {
     }
 }
 
-/// Sees to it that what was to be drawn on a device is drawn, as [`rounds`](crate::loops::rounds) has it.
+/// Sees to it that what was to be drawn on a device is drawn, as [`rounds`](crate::supervised::loops::rounds) has it.
 type HaveDrawn = fn(&Device, usize, Option<StepSeeds>) -> Result<(), TrainingError>;
 
 struct Worker {

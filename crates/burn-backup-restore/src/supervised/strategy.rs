@@ -10,20 +10,21 @@ use burn::train::{
     TrainingComponents, ValidLoader,
 };
 
-use crate::announcement;
-use crate::builder::{BackupAndRestore, taken};
 use crate::burn_api;
 use crate::engine::{Ending, Engine, Surroundings};
 use crate::error::BackupError;
-use crate::fast_forward::FastForward;
+use crate::execution::{Execution, Reduction};
 use crate::handle::BackupHandle;
 use crate::history::Chronicle;
-use crate::loops::{Execution, Loop, Reduction};
 use crate::metric_logs::MetricLogs;
 use crate::outcome::Outcome;
 use crate::preemption::{AfterPreemption, Lookout};
-use crate::report::{self, OnPanic, report};
 use crate::say::{self, say};
+use crate::settings::FastForward;
+use crate::settings::{BackupAndRestore, taken};
+use crate::supervised::announcement;
+use crate::supervised::loops::Loop;
+use crate::supervised::report::{self, OnPanic, report};
 
 const LOG: &str = "burn_backup::restore";
 

@@ -1,33 +1,21 @@
+//! What a program asks for: plain data, with its methods.
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::module::Module;
 #[cfg(feature = "testing")]
 use burn::tensor::Device;
-use burn::train::checkpoint::{
-    CheckpointingStrategy, ComposedCheckpointingStrategy, KeepLastNCheckpoints,
-    MetricCheckpointingStrategy,
-};
-use burn::train::metric::LossMetric;
-use burn::train::metric::store::{Aggregate, Direction, Split};
-use burn::train::{ExecutionStrategy, LearnerModel, SupervisedTraining, TrainingStrategy};
+use burn::train::ExecutionStrategy;
+use burn::train::checkpoint::CheckpointingStrategy;
 #[cfg(feature = "testing")]
 use burn_backup_store::Filesystem;
 use burn_backup_store::RealFilesystem;
 
 use crate::change::{Change, Changes};
-use crate::dashboard::BackupMetric;
 use crate::error::BackupError;
-use crate::fast_forward::FastForward;
 use crate::handle::BackupHandle;
-use crate::history::{Chronicle, Continued};
-use crate::metric_logs::{MetricLogs, Writer};
 use crate::preemption::Preemption;
-use crate::restore;
-use crate::snapshot::Snapshot;
-use crate::strategy::{BackupStrategy, Registered};
 use crate::threads::Threads;
-use crate::trained;
 use crate::trigger::SaveFreq;
 
 /// Backs a training up while it runs, and continues it when the program is run again.
@@ -67,14 +55,49 @@ pub struct BackupAndRestore {
     pub(crate) warm_start: Option<PathBuf>,
     pub(crate) allow_short_epochs: bool,
     pub(crate) fast_forward: FastForward,
-    metric_logs: Option<PathBuf>,
-    has_artifacts: bool,
-    checkpointing: Mutex<Option<Box<dyn CheckpointingStrategy>>>,
-    dashboard: bool,
+    pub(crate) metric_logs: Option<PathBuf>,
+    pub(crate) has_artifacts: bool,
+    pub(crate) checkpointing: Mutex<Option<Box<dyn CheckpointingStrategy>>>,
+    pub(crate) dashboard: bool,
     #[cfg(feature = "testing")]
     pub(crate) ddp_on_host: Option<Vec<Device>>,
     pub(crate) threads: Threads,
     pub(crate) handle: BackupHandle,
+}
+
+/// How the training is held still for a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Snapshot {
+    /// The backup shares the training's tensors, which takes microseconds whatever the model's
+    /// size, and reads them in the background. While it does, the training's next steps need memory
+    /// of their own: up to the size of the state (model and optimizer) on the device, and that of
+    /// the optimizer's state on the host.
+    ///
+    /// Not on devices with Burn's fusion: there, tensors that are read on another thread while the
+    /// training goes on can be lost, or changed meanwhile (Burn's issues 3990 and 4347), so it
+    /// is the same as [`Blocking`](Self::Blocking).
+    #[default]
+    Shared,
+    /// The training waits until its state is read into the host's memory, which then holds the
+    /// state once until it is written. For devices that have no memory to spare.
+    Blocking,
+}
+
+/// How loaders are brought to where they were when a training is restored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum FastForward {
+    /// Loaders are asked for as many iterators as before, and the trained batches of the epoch in
+    /// progress are skipped. This is exact if what a dataset and a batcher give follows from the index
+    /// of an item, and from the epoch in a [`data::SamplerDataset`](crate::data::SamplerDataset).
+    #[default]
+    Skip,
+    /// Everything that was loaded before is loaded once more, in the same order, and thrown away:
+    /// training and validation batches of all epochs. For datasets and batchers with a state of their own,
+    /// such as Burn's `SamplerDataset` with a seed, or a generator for augmentation. It takes as long
+    /// as loading took, and needs a loader without workers of Burn's. Not for DDP.
+    Replay,
 }
 
 /// What a failed backup does to the training.
@@ -239,34 +262,6 @@ impl BackupAndRestore {
     pub fn fast_forward(mut self, fast_forward: FastForward) -> Self {
         self.fast_forward = fast_forward;
         self
-    }
-
-    /// Has `model` train the parameters that were trained when the newest backup was made, and freezes the
-    /// others; gives it as it is if there is no backup. For programs that freeze or unfreeze layers while
-    /// they train: Burn's records don't hold `set_require_grad`. Call it before the learner is made.
-    ///
-    /// # Errors
-    ///
-    /// [`BackupError::Store`] if the backup can't be read, or another training uses it, and
-    /// [`BackupError::ForeignBackup`].
-    ///
-    /// # Example
-    ///
-    /// ```no_run
-    /// use burn::module::Module;
-    /// use burn_backup_restore::{BackupAndRestore, BackupError};
-    ///
-    /// fn prepare<M: Module>(model: M) -> Result<(M, BackupAndRestore), BackupError> {
-    ///     let backup = BackupAndRestore::new("backup");
-    ///     let model = backup.restore_trained(model)?;
-    ///     Ok((model, backup))
-    /// }
-    /// ```
-    pub fn restore_trained<M: Module>(&self, model: M) -> Result<M, BackupError> {
-        match restore::untrained(&self.backup_dir, self.handle.filesystem())? {
-            Some(untrained) => Ok(trained::apply(&untrained, model)),
-            None => Ok(model),
-        }
     }
 
     /// Whether a backup is refused if a parameter or running statistic of floating point holds NaN;
@@ -458,61 +453,6 @@ impl BackupAndRestore {
         }
         Ok(())
     }
-}
-
-/// Adds the one line to Burn's [`SupervisedTraining`].
-pub trait BackupExt {
-    /// Backs the training up while it runs; when the program is run again, continues it at the
-    /// exact next batch. Replaces the builder's training strategy, and with
-    /// [`checkpointing_strategy`](BackupAndRestore::checkpointing_strategy) its checkpointing strategy.
-    fn backup_and_restore(self, backup: BackupAndRestore) -> Self;
-}
-
-impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
-    fn backup_and_restore(mut self, mut backup: BackupAndRestore) -> Self {
-        let chronicle = Chronicle::default();
-        let metric_logs = backup.metric_logs.take();
-        let metric_logs = metric_logs.map(|dir| MetricLogs::new(dir, chronicle.clone()));
-        if let Some(logs) = &metric_logs {
-            self = self.with_metric_logger(Writer::new(logs.clone()));
-        }
-        let checkpointing = taken(&backup.checkpointing);
-        let has_checkpointing_strategy = checkpointing.is_some();
-        if backup.has_artifacts {
-            self = self.summary();
-        }
-        let default = || backup.has_artifacts.then(default_checkpointing);
-        if let Some(strategy) = checkpointing.or_else(default) {
-            let continued = Continued::new(strategy, chronicle.clone());
-            self = self.with_checkpointing_strategy(continued);
-        }
-        if backup.dashboard {
-            // Beside it, what it said during the last validation would stay for a whole epoch.
-            self = self.metric_train(BackupMetric::new(backup.handle()));
-        }
-        let registered = Registered {
-            chronicle,
-            metric_logs,
-            has_checkpointing_strategy,
-        };
-        let strategy = Arc::new(BackupStrategy::new(backup, registered));
-        self.with_training_strategy(TrainingStrategy::Custom(strategy))
-    }
-}
-
-/// The strategy of a training that was given none, as in Burn's `SupervisedTraining::new`.
-fn default_checkpointing() -> Box<dyn CheckpointingStrategy> {
-    let best = MetricCheckpointingStrategy::new(
-        &LossMetric::new(),
-        Aggregate::Mean,
-        Direction::Lowest,
-        Split::Valid,
-    );
-    let strategy = ComposedCheckpointingStrategy::builder()
-        .add(KeepLastNCheckpoints::new(2))
-        .add(best)
-        .build();
-    Box::new(strategy)
 }
 
 /// The place that a path names now: the program may change its working directory later. What can't be

@@ -3,11 +3,11 @@
 
 use burn::train::{LearnerModel, TrainLoader, ValidLoader};
 
-use crate::builder::BackupAndRestore;
 use crate::burn_api::{self, LoaderKind};
+use crate::execution::Execution;
 use crate::handle::BackupHandle;
-use crate::loops::Execution;
 use crate::say::warn;
+use crate::settings::BackupAndRestore;
 use crate::trigger::SaveFreq;
 
 const LOG: &str = "burn_backup::restore";

@@ -1,20 +1,11 @@
 //! How the workers' gradients are brought together.
 
+use crate::execution::Reduction;
 use burn::optim::GradientsParams;
 use burn::tensor::Device;
 use burn::train::{Learner, LearnerModel};
 
 use super::Left;
-
-/// Where the gradients of all devices become one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reduction {
-    /// In the backward pass: Burn's all-reduce, which exists on CUDA.
-    InBackward,
-    /// On the host, after it: for tests of the loop, on any device.
-    #[cfg(feature = "testing")]
-    OnHost,
-}
 
 /// Brings the gradients of all workers together.
 pub(super) enum Reducer {
@@ -80,23 +71,23 @@ mod on_host {
     use burn::train::LearnerModel;
 
     use super::Left;
-    use crate::loops::ddp::agreement::{Agreement, Vote};
+    use crate::supervised::loops::ddp::agreement::{Agreement, Vote};
 
     /// The mean over the workers, added up in their order.
-    pub(in crate::loops::ddp) struct Mean {
+    pub(in crate::supervised::loops::ddp) struct Mean {
         deposits: Mutex<Vec<Option<GradientsParams>>>,
         barrier: Agreement,
     }
 
     impl Mean {
-        pub(in crate::loops::ddp) fn of(workers: usize) -> Self {
+        pub(in crate::supervised::loops::ddp) fn of(workers: usize) -> Self {
             Self {
                 deposits: Mutex::new((0..workers).map(|_| None).collect()),
                 barrier: Agreement::of(workers),
             }
         }
 
-        pub(in crate::loops::ddp) fn of_all<M: LearnerModel>(
+        pub(in crate::supervised::loops::ddp) fn of_all<M: LearnerModel>(
             &self,
             index: usize,
             device: &Device,
@@ -122,7 +113,7 @@ mod on_host {
             Ok(mean)
         }
 
-        pub(in crate::loops::ddp) fn break_off(&self) {
+        pub(in crate::supervised::loops::ddp) fn break_off(&self) {
             self.barrier.break_off();
         }
 

@@ -15,49 +15,17 @@ mod turns;
 
 use std::cell::RefCell;
 
-use burn::tensor::Device;
 use burn::train::{
-    Learner, LearnerModel, MultiDeviceOptim, SupervisedLearningStrategy,
-    SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, ValidLoader,
+    Learner, LearnerModel, SupervisedLearningStrategy, SupervisedTrainingEventProcessor,
+    TrainLoader, TrainingComponents, ValidLoader,
 };
 
 use crate::burn_api;
 use crate::engine::Engine;
+use crate::execution::Execution;
 use crate::history::Recall;
 use crate::threads::Threads;
 use training::Training;
-
-pub(crate) use ddp::Reduction;
-
-/// Which devices train, and how they share the work.
-#[derive(Debug, Clone)]
-pub(crate) enum Execution {
-    Single(Device),
-    Multi(Vec<Device>, MultiDeviceOptim),
-    Ddp(Vec<Device>, Reduction),
-}
-
-impl Execution {
-    /// Among how many devices the data is split; `None` if a single one has all of it.
-    pub(crate) fn split(&self) -> Option<usize> {
-        match self.devices() {
-            [_] => None,
-            several => Some(several.len()),
-        }
-    }
-
-    /// The device that validates, and on which backups are restored.
-    pub(crate) fn main(&self) -> Device {
-        self.devices().first().cloned().unwrap_or_default()
-    }
-
-    pub(crate) fn devices(&self) -> &[Device] {
-        match self {
-            Self::Single(device) => std::slice::from_ref(device),
-            Self::Multi(devices, _) | Self::Ddp(devices, _) => devices,
-        }
-    }
-}
 
 /// The loop that Burn calls.
 pub(crate) struct Loop<M: LearnerModel> {

@@ -10,9 +10,9 @@ use burn::train::{LearningResult, TrainingError};
 
 use crate::error::BackupError;
 use crate::handle::BackupHandle;
-use crate::no_renderer::NoRenderer;
 use crate::outcome::Outcome;
 use crate::say::say;
+use crate::supervised::no_renderer::NoRenderer;
 
 /// Says what became of a training that did not run to its end, on the screen that stays.
 ///

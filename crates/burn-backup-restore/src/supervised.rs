@@ -1,0 +1,11 @@
+//! Burn's builder: the one line, the strategy that it registers, and the loops.
+
+mod announcement;
+mod dashboard;
+mod extension;
+mod loops;
+mod no_renderer;
+mod report;
+mod strategy;
+
+pub use extension::BackupExt;

@@ -1,0 +1,70 @@
+use std::sync::Arc;
+
+use burn::train::checkpoint::{
+    CheckpointingStrategy, ComposedCheckpointingStrategy, KeepLastNCheckpoints,
+    MetricCheckpointingStrategy,
+};
+use burn::train::metric::LossMetric;
+use burn::train::metric::store::{Aggregate, Direction, Split};
+use burn::train::{LearnerModel, SupervisedTraining, TrainingStrategy};
+
+use super::dashboard::BackupMetric;
+use super::strategy::{BackupStrategy, Registered};
+use crate::history::{Chronicle, Continued};
+use crate::metric_logs::{MetricLogs, Writer};
+use crate::settings::{BackupAndRestore, taken};
+
+/// Adds the one line to Burn's [`SupervisedTraining`].
+pub trait BackupExt {
+    /// Backs the training up while it runs; when the program is run again, continues it at the
+    /// exact next batch. Replaces the builder's training strategy, and with
+    /// [`checkpointing_strategy`](BackupAndRestore::checkpointing_strategy) its checkpointing strategy.
+    fn backup_and_restore(self, backup: BackupAndRestore) -> Self;
+}
+
+impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
+    fn backup_and_restore(mut self, mut backup: BackupAndRestore) -> Self {
+        let chronicle = Chronicle::default();
+        let metric_logs = backup.metric_logs.take();
+        let metric_logs = metric_logs.map(|dir| MetricLogs::new(dir, chronicle.clone()));
+        if let Some(logs) = &metric_logs {
+            self = self.with_metric_logger(Writer::new(logs.clone()));
+        }
+        let checkpointing = taken(&backup.checkpointing);
+        let has_checkpointing_strategy = checkpointing.is_some();
+        if backup.has_artifacts {
+            self = self.summary();
+        }
+        let default = || backup.has_artifacts.then(default_checkpointing);
+        if let Some(strategy) = checkpointing.or_else(default) {
+            let continued = Continued::new(strategy, chronicle.clone());
+            self = self.with_checkpointing_strategy(continued);
+        }
+        if backup.dashboard {
+            // Beside it, what it said during the last validation would stay for a whole epoch.
+            self = self.metric_train(BackupMetric::new(backup.handle()));
+        }
+        let registered = Registered {
+            chronicle,
+            metric_logs,
+            has_checkpointing_strategy,
+        };
+        let strategy = Arc::new(BackupStrategy::new(backup, registered));
+        self.with_training_strategy(TrainingStrategy::Custom(strategy))
+    }
+}
+
+/// The strategy of a training that was given none, as in Burn's `SupervisedTraining::new`.
+fn default_checkpointing() -> Box<dyn CheckpointingStrategy> {
+    let best = MetricCheckpointingStrategy::new(
+        &LossMetric::new(),
+        Aggregate::Mean,
+        Direction::Lowest,
+        Split::Valid,
+    );
+    let strategy = ComposedCheckpointingStrategy::builder()
+        .add(KeepLastNCheckpoints::new(2))
+        .add(best)
+        .build();
+    Box::new(strategy)
+}

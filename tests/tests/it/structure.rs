@@ -1,0 +1,138 @@
+//! Imports go one way: no circle among the modules at the top of each crate.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use test_fork::test;
+
+/// The modules at the top of a crate, and which others each one imports.
+type Imports = BTreeMap<String, BTreeSet<String>>;
+
+/// The code of the file without tests, whose imports may go anywhere, and without comments, which may link
+/// to anything.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let code = text
+        .split("#[cfg(test)]\nmod tests")
+        .next()
+        .unwrap_or_default();
+    let lines = code.lines().map(|line| match line.split_once("//") {
+        Some((code, _)) => code,
+        None => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The names after each `crate::`: one, or several in braces.
+fn imported(code: &str) -> BTreeSet<String> {
+    let is_name = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let name = |text: &str| {
+        text.trim_start()
+            .split(|c| !is_name(c))
+            .next()
+            .map(str::to_owned)
+    };
+    let mut found = BTreeSet::new();
+    for after in code.split("crate::").skip(1) {
+        match after.strip_prefix('{') {
+            None => found.extend(name(after)),
+            Some(list) => {
+                let mut depth = 0;
+                let list = list.split(';').next().unwrap_or_default();
+                let list = list.split(|letter| {
+                    match letter {
+                        '{' => depth += 1,
+                        '}' => depth -= 1,
+                        _ => {}
+                    }
+                    depth == 0 && letter == ','
+                });
+                found.extend(list.filter_map(name));
+            }
+        }
+    }
+    found
+}
+
+fn collect(dir: &Path, top: Option<&str>, imports: &mut Imports) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let module = top.unwrap_or(&stem);
+        if path.is_dir() {
+            // Tests in files of their own may import what they test.
+            if stem != "tests" {
+                collect(&path, Some(module), imports);
+            }
+        } else if stem != "lib" && stem != "tests" {
+            let imported = imported(&code(&path));
+            imports
+                .entry(module.to_owned())
+                .or_default()
+                .extend(imported);
+        }
+    }
+}
+
+/// A circle, if there is one.
+fn circle(imports: &Imports) -> Option<Vec<&str>> {
+    fn visit<'i>(
+        module: &'i str,
+        imports: &'i Imports,
+        path: &mut Vec<&'i str>,
+        done: &mut BTreeSet<&'i str>,
+    ) -> bool {
+        if let Some(at) = path.iter().position(|before| *before == module) {
+            path.drain(..at);
+            return true;
+        }
+        if !done.insert(module) {
+            return false;
+        }
+        path.push(module);
+        let others = imports.get(module).into_iter().flatten();
+        for other in others.filter(|other| *other != module) {
+            if imports.contains_key(other) && visit(other, imports, path, done) {
+                return true;
+            }
+        }
+        path.pop();
+        false
+    }
+
+    let mut done = BTreeSet::new();
+    imports.keys().find_map(|module| {
+        let mut path = Vec::new();
+        visit(module, imports, &mut path, &mut done).then_some(path)
+    })
+}
+
+#[test]
+fn no_modules_import_each_other_in_a_circle() {
+    for name in ["burn-backup-restore", "burn-backup-store"] {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+        let mut imports = Imports::new();
+        collect(&source.join(name).join("src"), None, &mut imports);
+        assert!(imports.len() > 20, "{name} has modules");
+        assert_eq!(circle(&imports), None, "in {name}");
+    }
+}
+
+#[test]
+fn a_circle_is_found() {
+    let modules = |imports: &[(&str, &[&str])]| -> Imports {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let imports = imports.iter();
+        imports
+            .map(|(module, names)| ((*module).to_owned(), owned(names)))
+            .collect()
+    };
+    let straight = modules(&[("a", &["b", "c"]), ("b", &["c"]), ("c", &[])]);
+    assert_eq!(circle(&straight), None);
+    let round = modules(&[("a", &["b"]), ("b", &["c"]), ("c", &["b"])]);
+    assert_eq!(circle(&round), Some(vec!["b", "c"]));
+    let code = "use crate::a::B;\nuse crate::{c, d::{E, F}};\nlet x = crate::g::h();";
+    let found = imported(code);
+    assert_eq!(found, ["a", "c", "d", "g"].map(str::to_owned).into());
+}
