@@ -21,7 +21,7 @@ use crate::trigger::SaveFreq;
 /// Backs a training up while it runs, and continues it when the program is run again.
 ///
 /// Made with the directory that holds the backups, which belongs to one training, and given to
-/// [`backup_and_restore`](BackupExt::backup_and_restore). Wrong settings show when the training is
+/// [`backup_and_restore`](crate::BackupExt::backup_and_restore). Wrong settings show when the training is
 /// launched: it does not start, and its result carries the [`BackupError`].
 ///
 /// # Example
