@@ -9,6 +9,7 @@ mod custom_strategy;
 mod folds;
 mod guide;
 mod mnist;
+mod points;
 mod simple_regression;
 mod text_classification;
 mod text_generation;
