@@ -1,6 +1,7 @@
 //! Everything that touches Burn's less settled API. The next release of Burn is the
 //! work of this file and its directory.
 
+pub(crate) mod burnpack;
 mod event_store;
 mod pack;
 mod records;
@@ -27,11 +28,11 @@ use burn_dispatch::Dispatch;
 use burn_pack::{Reader, Scalar};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::burnpack::Container;
+use crate::burn_api::burnpack::Container;
 
 pub(crate) use event_store::event_store;
 pub(crate) use pack::optimizer_record;
-pub(crate) use records::{RecordReader, read_now};
+pub(crate) use records::{RecordReader, Unpacker, paths, read_now};
 
 /// The scalar that Burn adds to the state of each parameter.
 const RANK: &str = "__rank";

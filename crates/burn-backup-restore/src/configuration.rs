@@ -5,14 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use burn::module::{ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
-use burn::train::{Learner, LearnerModel};
 use serde::{Deserialize, Serialize};
 
 use crate::change::{Change, Changes};
 use crate::error::BackupError;
-use crate::history::Text;
+use crate::metrics::Text;
 
 /// The last optimizer step whose learning rate is compared.
 const LAST_RATE: u64 = 1 << 14;
@@ -33,7 +32,7 @@ pub(crate) struct Configuration {
 }
 
 /// The learning rates of a scheduler that has not stepped yet.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Schedule {
     /// By the number of the optimizer step, counted from 1: the base group's rate, then those that
     /// parameters have besides.
@@ -41,17 +40,20 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of a learner whose scheduler is as the program made it.
-    pub(crate) fn of<M: LearnerModel>(learner: &Learner<M>) -> Self {
-        let mut probe = learner.clone();
+    /// The schedule for the parameters of `model` by a scheduler that is as the program made it, a clone of
+    /// which gives the `next_rate`.
+    pub(crate) fn of<M: Module>(
+        model: &M,
+        mut next_rate: impl FnMut() -> ModuleLearningRate,
+    ) -> Self {
         let mut parameters = Parameters::default();
-        learner.model().visit(&mut parameters);
+        model.visit(&mut parameters);
         let mut rates = BTreeMap::new();
         let step_on = || {
             for step in 1..=LAST_RATE {
-                probe.lr_step();
+                let rate = next_rate();
                 if step < 4 || step.is_power_of_two() {
-                    rates.insert(step, parameters.rates(&probe.lr_current()));
+                    rates.insert(step, parameters.rates(&rate));
                 }
             }
         };
@@ -61,7 +63,7 @@ impl Schedule {
     }
 
     /// The first step at which both schedules name rates, and other ones.
-    fn first_difference(&self, other: &Self) -> Option<(u64, String, String)> {
+    pub(crate) fn first_difference(&self, other: &Self) -> Option<(u64, String, String)> {
         self.rates.iter().find_map(|(step, rates)| {
             let others = other.rates.get(step)?;
             let are_alike = rates.len() == others.len()

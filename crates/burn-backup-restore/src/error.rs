@@ -3,6 +3,7 @@ use std::mem::discriminant;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use burn::data::dataset::DatasetError;
 use burn::store::RecordError;
 use burn::train::TrainingError;
 use burn::train::checkpoint::CheckpointerError;
@@ -203,7 +204,7 @@ pub enum BackupError {
     )]
     TooLarge {
         /// Which record.
-        part: &'static str,
+        part: String,
         /// What is too large.
         what: String,
         /// How large it is.
@@ -348,6 +349,63 @@ pub enum BackupError {
         found: usize,
     },
 
+    /// A state has a name that can't stand in a backup, or the name of another one.
+    #[error(
+        "'{name}' can't be the name of a state: a name consists of lower-case letters, digits and underscores, \
+         and each state has its own; nothing was changed: give it another name"
+    )]
+    StateName {
+        /// The name, with those of the states that it is in.
+        name: String,
+    },
+
+    /// The program has other states than were saved.
+    #[error(
+        "the backup in '{}' is of other states: {}; the backup was not touched: give the training the states \
+         that it had, or delete the directory, when no training uses it, to start anew",
+        path.display(), name_states(missing, surplus)
+    )]
+    StatesMismatch {
+        /// The backup directory.
+        path: PathBuf,
+        /// The names of states that are in the backup, and not in the program.
+        missing: Vec<String>,
+        /// The names of states that are in the program, and not in the backup.
+        surplus: Vec<String>,
+    },
+
+    /// A value of the program's can't be written as CBOR, or is not what was written.
+    #[error(
+        "cannot {operation} a value of the program's{}; the backups that are there were not touched: have its \
+         type serialize to what it deserializes from, and be the one that was saved{}",
+        of_state(state),
+        caused_by(Some(source))
+    )]
+    Value {
+        /// What was being done.
+        operation: &'static str,
+        /// The name of the state; empty if it is not known.
+        state: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+
+    /// The data of a loop that is written by hand can't be loaded.
+    #[error(
+        "the training data can't be loaded; the last backup stays, and the program goes on from it when it is \
+         run again{}",
+        caused_by(Some(.0))
+    )]
+    Dataset(#[source] DatasetError),
+
+    /// The training ended with an error of Burn's.
+    #[error("the training ended with an error; the last backup stays{}", caused_by(Some(.0.as_ref())))]
+    Training(#[source] Arc<TrainingError>),
+
+    /// An error that is known elsewhere as well.
+    #[error(transparent)]
+    Shared(Arc<BackupError>),
+
     /// A record can't be encoded, or can't be decoded although its bytes are those that were saved.
     #[error(
         "cannot {operation} the {part} record; the backups that are there were not touched: check \
@@ -358,7 +416,7 @@ pub enum BackupError {
         /// What was being done.
         operation: &'static str,
         /// Which record.
-        part: &'static str,
+        part: String,
         /// The cause.
         source: RecordError,
     },
@@ -426,6 +484,35 @@ impl BackupError {
                 .and_then(|error| error.downcast_ref::<Reported>())
                 .map(|reported| reported.0.as_ref()),
             _ => None,
+        }
+    }
+
+    /// The error of this crate, or of the data, in the one that ended a training.
+    pub(crate) fn from_training(error: Arc<TrainingError>) -> Self {
+        if let TrainingError::Checkpoint(CheckpointerError::IOError(error)) = error.as_ref()
+            && let Some(error) = error.get_ref()
+            && let Some(Reported(error)) = error.downcast_ref()
+        {
+            return Self::Shared(error.clone());
+        }
+        match Arc::try_unwrap(error) {
+            Ok(TrainingError::Dataset(error)) => Self::Dataset(error),
+            Ok(error) => Self::Training(Arc::new(error)),
+            Err(error) => Self::Training(error),
+        }
+    }
+
+    /// The same, of the state with this name.
+    pub(crate) fn of_state(self, name: &str) -> Self {
+        match self {
+            Self::Value {
+                operation, source, ..
+            } => Self::Value {
+                operation,
+                state: name.to_owned(),
+                source,
+            },
+            other => other,
         }
     }
 
@@ -519,6 +606,31 @@ fn name_trained(trained_before: &[String], frozen_before: &[String]) -> String {
     said.join(", ")
 }
 
+fn name_states(missing: &[String], surplus: &[String]) -> String {
+    let list = |names: &[String]| {
+        let name = |name: &String| match name.as_str() {
+            "" => "one without a name".to_owned(),
+            name => format!("'{name}'"),
+        };
+        names.iter().map(name).collect::<Vec<_>>().join(", ")
+    };
+    let mut said = Vec::new();
+    if !missing.is_empty() {
+        said.push(format!("the program lacks {}", list(missing)));
+    }
+    if !surplus.is_empty() {
+        said.push(format!("the backup lacks {}", list(surplus)));
+    }
+    said.join(", and ")
+}
+
+fn of_state(name: &str) -> String {
+    match name {
+        "" => String::new(),
+        name => format!(" (the state '{name}')"),
+    }
+}
+
 fn name_differences(differences: &[ParamDifference]) -> String {
     let named: Vec<_> = differences
         .iter()
@@ -561,7 +673,7 @@ mod tests {
             },
             BackupError::Record {
                 operation: "encode",
-                part: "model",
+                part: "model".to_owned(),
                 source: RecordError::Io("a tensor is gone".to_owned()),
             },
         ]

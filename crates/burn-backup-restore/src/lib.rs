@@ -28,39 +28,33 @@
 //! # }
 //! ```
 
-mod background;
 mod burn_api;
-mod burnpack;
 mod change;
 mod configuration;
 pub mod data;
 mod data_loader;
-mod encode;
-mod engine;
 mod error;
 mod execution;
-mod fast_forward;
 mod fingerprint;
-mod fit;
 mod handle;
-mod history;
-mod metric_logs;
+mod metrics;
 mod model;
+mod on_backup_error;
 mod outcome;
 mod panics;
 mod part;
-mod poison;
+mod parts;
 mod position;
 mod preemption;
-mod restore;
+mod resume;
+mod save;
 mod say;
 mod seed;
+mod session;
 mod settings;
-mod snapshot;
 mod state;
 mod supervised;
 mod threads;
-mod trained;
 mod trigger;
 
 pub use change::Change;
@@ -68,12 +62,18 @@ pub use data::DataLoaderBuilder as ResumableDataLoaderBuilder;
 pub use error::BackupError;
 pub use fingerprint::ParamDifference;
 pub use handle::{BackupHandle, BackupStats};
+pub use on_backup_error::OnBackupError;
 pub use outcome::Outcome;
+pub use parts::{
+    Parts, PartsMut, SharedState, State, StateGuard, Trainee, TraineeOptimizer, TraineeScheduler,
+    Value, Weights,
+};
 pub use position::Position;
 pub use preemption::{AfterPreemption, FileWatcher, Notice, Preemption, PreemptionWatcher};
 #[cfg(feature = "cloud")]
 pub use preemption::{AzureWatcher, Ec2SpotWatcher, GceWatcher};
-pub use settings::{BackupAndRestore, FastForward, OnBackupError, Snapshot};
+pub use session::{Batches, Flow, Session};
+pub use settings::{BackupAndRestore, FastForward, Snapshot};
 pub use supervised::BackupExt;
 pub use trigger::SaveFreq;
 

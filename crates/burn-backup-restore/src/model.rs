@@ -24,6 +24,27 @@ pub(crate) fn outline<M: Module>(model: &M) -> Vec<RecordTensor> {
     outline.tensors
 }
 
+/// Initialises the parameters that are still lazy, in the order of a traversal.
+pub(crate) fn initialize<M: Module>(model: &M) {
+    struct Initialize;
+
+    impl ModuleVisitor for Initialize {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            drop(param.val());
+        }
+
+        fn visit_int<const D: usize>(&mut self, param: &Param<Tensor<D, Int>>) {
+            drop(param.val());
+        }
+
+        fn visit_bool<const D: usize>(&mut self, param: &Param<Tensor<D, Bool>>) {
+            drop(param.val());
+        }
+    }
+
+    model.visit(&mut Initialize);
+}
+
 /// The paths of the parameters that no gradient changes: those that are frozen, those that are no
 /// floats, and running statistics, which change all the same.
 pub(crate) fn without_gradient<M: Module>(model: &M) -> HashSet<String> {

@@ -14,6 +14,8 @@ use burn_backup_store::RealFilesystem;
 use crate::change::{Change, Changes};
 use crate::error::BackupError;
 use crate::handle::BackupHandle;
+use crate::on_backup_error::OnBackupError;
+use crate::parts::State;
 use crate::preemption::Preemption;
 use crate::threads::Threads;
 use crate::trigger::SaveFreq;
@@ -55,6 +57,8 @@ pub struct BackupAndRestore {
     pub(crate) warm_start: Option<PathBuf>,
     pub(crate) allow_short_epochs: bool,
     pub(crate) fast_forward: FastForward,
+    /// States of the program's own. Taken at the launch.
+    pub(crate) states: Mutex<Option<Vec<NamedState>>>,
     pub(crate) metric_logs: Option<PathBuf>,
     pub(crate) has_artifacts: bool,
     pub(crate) checkpointing: Mutex<Option<Box<dyn CheckpointingStrategy>>>,
@@ -64,6 +68,9 @@ pub struct BackupAndRestore {
     pub(crate) threads: Threads,
     pub(crate) handle: BackupHandle,
 }
+
+/// A state of the program's own, and its name.
+pub(crate) type NamedState = (String, Box<dyn State + Send>);
 
 /// How the training is held still for a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -100,17 +107,6 @@ pub enum FastForward {
     Replay,
 }
 
-/// What a failed backup does to the training.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnBackupError {
-    /// The training goes on: the failure is logged, counted and shown by the [`BackupHandle`], the
-    /// last good backup stays, and the next due backup is tried.
-    #[default]
-    Continue,
-    /// The training stops, with the failure as its error.
-    Stop,
-}
-
 impl BackupAndRestore {
     /// Backs up into `backup_dir`, which belongs to one training and is created when missing. A relative
     /// path is resolved here, once.
@@ -135,6 +131,7 @@ impl BackupAndRestore {
             warm_start: None,
             allow_short_epochs: false,
             fast_forward: FastForward::default(),
+            states: Mutex::default(),
             metric_logs: None,
             has_artifacts: false,
             checkpointing: Mutex::default(),
@@ -331,6 +328,35 @@ impl BackupAndRestore {
     /// ```
     pub fn save_before_preemption(mut self, preemption: Preemption) -> Self {
         self.preemption = Mutex::new(Some(preemption));
+        self
+    }
+
+    /// Saves and restores a state of the program's own as well, under this name: lower-case letters, digits
+    /// and underscores. Can be given several times.
+    ///
+    /// With Burn's builder, give a clone of a [`SharedState`](crate::SharedState), another clone of which the
+    /// model's `step`, a metric or a callback has. It is saved as it is between two batches, and restored before
+    /// the first step. On several devices and under DDP, it is as it is when the first worker has trained
+    /// its batch: what the others add to it at the same time may be in it or not.
+    ///
+    /// What a model keeps in plain fields, or under `#[module(skip)]`, is in none of Burn's records, and so not
+    /// saved: this is the way to have it saved.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_backup_restore::{BackupAndRestore, SharedState, Value};
+    ///
+    /// let best_loss = SharedState::new(Value(f64::INFINITY));
+    /// let backup = BackupAndRestore::new("backup").state("best_loss", best_loss.clone());
+    /// ```
+    pub fn state(mut self, name: impl Into<String>, state: impl State + Send + 'static) -> Self {
+        let states = self
+            .states
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        let states = states.get_or_insert_default();
+        states.push((name.into(), Box::new(state)));
         self
     }
 

@@ -1,14 +1,15 @@
 //! What a backup says of the training besides its tensors: the manifest's state document.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
 use crate::burn_api::Items;
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, Schedule};
 use crate::fingerprint::ParamSpec;
-use crate::history::History;
-use crate::metric_logs::OpenLog;
+use crate::metrics::History;
+use crate::metrics::OpenLog;
 use crate::position::Position;
 
 /// The part of an epoch that comes next.
@@ -97,6 +98,49 @@ pub(crate) struct TrainingState {
     pub burn: String,
     /// The parameters of the model, in the order of a traversal.
     pub model: Vec<ParamSpec>,
+    /// The named states of the training; empty if it has none. Of a state without a name, the fields above
+    /// tell.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, PartDocument>,
+    /// How far the loaders of a loop are that was written by hand, in the order in which an epoch asks
+    /// for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loaders: Vec<LoaderProgress>,
+    /// How many batches such a loop has fetched, if that is not what it has trained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetched: Option<u64>,
+    /// What was computed once in the epoch in progress, by its name: CBOR.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub results: BTreeMap<String, Vec<u8>>,
+}
+
+/// What a backup says of a named state.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct PartDocument {
+    /// The parameters of its model, in the order of a traversal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub model: Vec<ParamSpec>,
+    /// The paths of the parameters that are not trained; `None` if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untrained: Option<Vec<String>>,
+    /// The rates of its scheduler, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+}
+
+/// How far a loader of a loop is that was written by hand.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct LoaderProgress {
+    /// How many iterators it was asked for before this one, or will have been when the next epoch asks.
+    pub iterators: u64,
+    /// How many batches were fetched: in the epoch in progress, or if it goes on across epochs, in all.
+    pub batches: u64,
+    /// Whether the epoch in progress has asked for it.
+    pub is_open: bool,
+    /// Whether it has none left in this epoch.
+    pub is_over: bool,
+    /// What it said of its progress.
+    pub data: DataProgress,
 }
 
 impl TrainingState {
@@ -121,6 +165,10 @@ impl TrainingState {
             logs: Vec::new(),
             burn: burn.to_owned(),
             model: Vec::new(),
+            parts: BTreeMap::new(),
+            loaders: Vec::new(),
+            fetched: None,
+            results: BTreeMap::new(),
         }
     }
 
@@ -130,6 +178,48 @@ impl TrainingState {
         self.first_epoch <= position.epoch
             && position.step_in_epoch as u64 <= position.global_step
             && self.optimizer_steps <= position.global_step
+    }
+
+    /// What it says of the state with this name.
+    pub(crate) fn document(&self, name: &str) -> PartDocument {
+        match name {
+            "" => PartDocument {
+                model: self.model.clone(),
+                untrained: self.untrained.clone(),
+                schedule: self.configuration.as_ref().map(|of| of.schedule.clone()),
+            },
+            name => self.parts.get(name).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Says this of the state with this name.
+    pub(crate) fn describe(&mut self, name: &str, document: PartDocument) {
+        match name {
+            "" => {
+                self.model = document.model;
+                self.untrained = document.untrained;
+            }
+            name => {
+                self.parts.insert(name.to_owned(), document);
+            }
+        }
+    }
+
+    /// The training has states with these names.
+    pub(crate) fn name_parts<'n>(&mut self, names: impl IntoIterator<Item = &'n str>) {
+        let names: BTreeSet<_> = names.into_iter().collect();
+        if names.iter().any(|name| !name.is_empty()) {
+            let named = |name: &str| (name.to_owned(), PartDocument::default());
+            self.parts = names.into_iter().map(named).collect();
+        }
+    }
+
+    /// The names of all states; that of a state without one is empty.
+    pub(crate) fn names(&self) -> BTreeSet<String> {
+        match self.parts.is_empty() {
+            true => [String::new()].into(),
+            false => self.parts.keys().cloned().collect(),
+        }
     }
 
     /// What the loader of the device with this index said of its progress, if that is known.
@@ -216,6 +306,11 @@ impl TrainingState {
         }
     }
 
+    /// How many batches were fetched.
+    pub(crate) fn fetched(&self) -> u64 {
+        self.fetched.unwrap_or(self.position.global_step)
+    }
+
     /// How often the optimizer has stepped, as far as that is known.
     pub(crate) fn optimizer_steps(&self) -> u64 {
         let accumulation = self.configuration.as_ref().map_or(1, |of| of.accumulation);
@@ -241,6 +336,7 @@ impl TrainingState {
             position: self.position,
             phase: self.phase,
             early_stopped: self.early_stopped,
+            results: self.results.len(),
         }
     }
 }
@@ -251,4 +347,6 @@ pub(crate) struct Moment {
     pub position: Position,
     phase: Phase,
     early_stopped: bool,
+    /// How many values were computed once in the epoch in progress.
+    results: usize,
 }

@@ -2,10 +2,12 @@
 
 mod announcement;
 mod dashboard;
+mod engine;
 mod extension;
 mod loops;
 mod no_renderer;
 mod report;
+mod restore_trained;
 mod strategy;
 
 pub use extension::BackupExt;

@@ -19,7 +19,7 @@ use burn::tensor::{Device, TensorData};
 use burn_pack::{Scalar, Tensor, Writer};
 
 use super::RANK;
-use crate::burnpack::Container;
+use crate::burn_api::burnpack::Container;
 
 /// The record that holds the container's tensors and scalars.
 pub(crate) fn optimizer_record(container: Container) -> Result<OptimizerRecord, RecordError> {

@@ -18,7 +18,7 @@ use burn::train::metric::store::EventStoreClient;
 use burn::train::{Learner, LearnerModel, LearningCheckpointer};
 
 use super::unpack::Names;
-use crate::burnpack::Container;
+use crate::burn_api::burnpack::Container;
 use crate::panics::panic_message;
 
 /// Takes the records of the optimizer and the scheduler out of a learner.
@@ -30,9 +30,55 @@ pub(crate) struct RecordReader<M: LearnerModel> {
     event_store: Arc<EventStoreClient>,
     /// Started when they are first needed.
     handover: Option<Handover<M>>,
+    unpacker: Unpacker,
+}
+
+/// Takes optimizer records apart, and remembers what it learned of their names.
+pub(crate) struct Unpacker {
     names: Names,
     /// Whether taking a record apart by names has never panicked.
     knows_names: bool,
+}
+
+impl Default for Unpacker {
+    fn default() -> Self {
+        Self {
+            names: Names::default(),
+            knows_names: true,
+        }
+    }
+}
+
+impl Unpacker {
+    /// Reads the record that `take` gives, once or twice, from the device. `paths` are those of the model's
+    /// parameters (see [`paths`]).
+    pub(crate) fn read(
+        &mut self,
+        paths: &BTreeMap<u64, String>,
+        mut take: impl FnMut() -> Result<OptimizerRecord, RecordError>,
+    ) -> Result<Container, RecordError> {
+        let mut optimizer = match self.unpack(take()?, paths) {
+            Some(optimizer) => optimizer,
+            None => self.names.learn(take()?)?,
+        };
+        let tensors = std::mem::take(&mut optimizer.tensors).into_iter();
+        optimizer.tensors = tensors.map(read).collect::<Result<_, _>>()?;
+        Ok(optimizer)
+    }
+
+    fn unpack(
+        &mut self,
+        record: OptimizerRecord,
+        paths: &BTreeMap<u64, String>,
+    ) -> Option<Container> {
+        if !self.knows_names {
+            return None;
+        }
+        // Loading a record asks for the default device, which may not be there.
+        let unpacked = catch_unwind(AssertUnwindSafe(|| self.names.unpack(record, paths)));
+        self.knows_names = unpacked.is_ok();
+        unpacked.ok().flatten()
+    }
 }
 
 /// What hands records over, on threads of Burn's.
@@ -71,8 +117,7 @@ impl<M: LearnerModel> RecordReader<M> {
         Self {
             event_store,
             handover: None,
-            names: Names::default(),
-            knows_names: true,
+            unpacker: Unpacker::default(),
         }
     }
 
@@ -81,49 +126,39 @@ impl<M: LearnerModel> RecordReader<M> {
         self.handover = None;
     }
 
-    /// Reads the optimizer's and the scheduler's records from the device.
+    /// Reads the optimizer's and the scheduler's records from the device, while the learner, which shares
+    /// these tensors with the training, is there.
     pub(crate) fn read(&mut self, learner: &Learner<M>) -> Result<(Container, Bytes), RecordError> {
-        let (optimizer, scheduler) = self.take(learner)?;
-        let mut optimizer = match self.unpack(optimizer, learner) {
-            Some(optimizer) => optimizer,
-            None => {
-                let (optimizer, _) = self.take(learner)?;
-                self.names.learn(optimizer)?
-            }
-        };
-        // While the learner, which shares these tensors with the training, is there.
-        let tensors = std::mem::take(&mut optimizer.tensors).into_iter();
-        optimizer.tensors = tensors.map(read).collect::<Result<_, _>>()?;
-        Ok((optimizer, scheduler.into_bytes()?))
-    }
-
-    fn unpack(&mut self, record: OptimizerRecord, learner: &Learner<M>) -> Option<Container> {
-        if !self.knows_names {
-            return None;
-        }
+        let Self {
+            event_store,
+            handover,
+            unpacker,
+        } = self;
+        let mut scheduler = None;
         let paths = paths(&learner.model());
-        // Loading a record asks for the default device, which may not be there.
-        let unpacked = catch_unwind(AssertUnwindSafe(|| self.names.unpack(record, &paths)));
-        self.knows_names = unpacked.is_ok();
-        unpacked.ok().flatten()
+        let optimizer = unpacker.read(&paths, || {
+            let (optimizer, of_scheduler) = take(handover, event_store, learner)?;
+            scheduler = Some(of_scheduler);
+            Ok(optimizer)
+        })?;
+        Ok((optimizer, scheduler.unwrap_or_default().into_bytes()?))
     }
+}
 
-    fn take(
-        &mut self,
-        learner: &Learner<M>,
-    ) -> Result<(OptimizerRecord, LrSchedulerRecord), RecordError> {
-        let handover = match &mut self.handover {
-            Some(handover) => handover,
-            None => self.handover.insert(Handover::start()?),
-        };
-        handover
-            .checkpointer
-            .checkpoint(learner, 0, &self.event_store);
-        let gone = |_| RecordError::Io("the thread that hands records over is gone".to_owned());
-        let optimizer = handover.optimizer.recv().map_err(gone)?;
-        let scheduler = handover.scheduler.recv().map_err(gone)?;
-        Ok((optimizer, scheduler))
-    }
+fn take<M: LearnerModel>(
+    handover: &mut Option<Handover<M>>,
+    event_store: &Arc<EventStoreClient>,
+    learner: &Learner<M>,
+) -> Result<(OptimizerRecord, LrSchedulerRecord), RecordError> {
+    let handover = match handover {
+        Some(handover) => handover,
+        None => handover.insert(Handover::start()?),
+    };
+    handover.checkpointer.checkpoint(learner, 0, event_store);
+    let gone = |_| RecordError::Io("the thread that hands records over is gone".to_owned());
+    let optimizer = handover.optimizer.recv().map_err(gone)?;
+    let scheduler = handover.scheduler.recv().map_err(gone)?;
+    Ok((optimizer, scheduler))
 }
 
 /// Has the bytes read from their device, if they are still there: a tensor's data are read when they
@@ -139,7 +174,7 @@ fn read(tensor: burn_pack::Tensor) -> Result<burn_pack::Tensor, RecordError> {
 }
 
 /// The paths of a model's parameters of floating point, by their ids.
-pub(super) fn paths<M: Module>(model: &M) -> BTreeMap<u64, String> {
+pub(crate) fn paths<M: Module>(model: &M) -> BTreeMap<u64, String> {
     #[derive(Default)]
     struct Paths {
         path: Vec<String>,

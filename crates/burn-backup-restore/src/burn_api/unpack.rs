@@ -21,7 +21,7 @@ use burn::tensor::kind::BridgeTensor;
 use burn_pack::{Reader, Tensor};
 
 use super::RANK;
-use crate::burnpack::Container;
+use crate::burn_api::burnpack::Container;
 
 /// The tensors in the states of Burn's optimizers.
 const TENSORS: &[&str] = &[

@@ -21,7 +21,7 @@ pub(crate) enum Advice {
 
 /// What is known at a batch boundary.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Outset {
+pub(crate) struct Boundary {
     /// The time since the notice may have come.
     pub noticed: Duration,
     /// How long the last batch took.
@@ -70,10 +70,10 @@ impl Grace {
     }
 
     /// What to do now. It is taken that a [`Save`](Advice::Save) is followed.
-    pub(super) fn advise(&mut self, outset: Outset) -> Advice {
-        let left = self.period.saturating_sub(outset.noticed);
+    pub(super) fn advise(&mut self, boundary: Boundary) -> Advice {
+        let left = self.period.saturating_sub(boundary.noticed);
         // The next boundary comes a batch later, and that one may take longer.
-        let Outset { step, backups, .. } = outset;
+        let Boundary { step, backups, .. } = boundary;
         let to_write = SAFETY + u32::from(backups.is_writing);
         let reserve = backups.persist * to_write + step * SAFETY;
         if left <= reserve {
@@ -91,8 +91,8 @@ impl Grace {
 mod tests {
     use super::*;
 
-    fn outset(noticed: u64, persist: u64, step: u64) -> Outset {
-        Outset {
+    fn boundary(noticed: u64, persist: u64, step: u64) -> Boundary {
+        Boundary {
             noticed: Duration::from_millis(noticed),
             step: Duration::from_millis(step),
             backups: Backups {
@@ -105,35 +105,35 @@ mod tests {
     #[test]
     fn without_time_the_training_is_left_at_once() {
         let mut grace = Grace::new(Duration::ZERO);
-        assert_eq!(grace.advise(Outset::default()), Advice::Leave);
+        assert_eq!(grace.advise(Boundary::default()), Advice::Leave);
     }
 
     #[test]
     fn with_time_it_is_saved_at_once_and_left_as_late_as_the_next_backup_allows() {
         let mut grace = Grace::new(Duration::from_secs(30));
-        assert_eq!(grace.advise(outset(0, 0, 100)), Advice::Save);
-        assert_eq!(grace.advise(outset(100, 100, 100)), Advice::GoOn);
+        assert_eq!(grace.advise(boundary(0, 0, 100)), Advice::Save);
+        assert_eq!(grace.advise(boundary(100, 100, 100)), Advice::GoOn);
         // Twice four seconds for the backup, and twice a tenth of one for the batch before it.
-        assert_eq!(grace.advise(outset(21_700, 4000, 100)), Advice::GoOn);
-        assert_eq!(grace.advise(outset(21_800, 4000, 100)), Advice::Leave);
-        assert_eq!(grace.advise(outset(40_000, 4000, 100)), Advice::Leave);
+        assert_eq!(grace.advise(boundary(21_700, 4000, 100)), Advice::GoOn);
+        assert_eq!(grace.advise(boundary(21_800, 4000, 100)), Advice::Leave);
+        assert_eq!(grace.advise(boundary(40_000, 4000, 100)), Advice::Leave);
     }
 
     #[test]
     fn a_batch_that_takes_longer_than_there_is_time_is_the_last() {
         let mut grace = Grace::new(Duration::from_secs(30));
-        assert_eq!(grace.advise(outset(0, 0, 15_000)), Advice::Leave);
+        assert_eq!(grace.advise(boundary(0, 0, 15_000)), Advice::Leave);
     }
 
     #[test]
     fn a_backup_that_takes_long_already_leaves_time_for_itself_and_the_last_one() {
         let writing = |millis| {
-            let mut outset = outset(millis, millis, 0);
-            outset.backups.is_writing = true;
-            outset
+            let mut boundary = boundary(millis, millis, 0);
+            boundary.backups.is_writing = true;
+            boundary
         };
         let mut grace = Grace::new(Duration::from_secs(80));
-        assert_eq!(grace.advise(outset(0, 0, 0)), Advice::Save);
+        assert_eq!(grace.advise(boundary(0, 0, 0)), Advice::Save);
         assert_eq!(grace.advise(writing(19_000)), Advice::GoOn);
         // It has been written for as long as this, and is not done: 60 are left for it and two like it.
         assert_eq!(grace.advise(writing(20_000)), Advice::Leave);
@@ -142,9 +142,9 @@ mod tests {
     #[test]
     fn after_a_failed_backup_it_is_saved_again() {
         let mut grace = Grace::new(Duration::from_secs(30));
-        assert_eq!(grace.advise(outset(0, 0, 0)), Advice::Save);
-        assert_eq!(grace.advise(outset(1, 0, 0)), Advice::GoOn);
-        let mut after_failure = outset(2, 0, 0);
+        assert_eq!(grace.advise(boundary(0, 0, 0)), Advice::Save);
+        assert_eq!(grace.advise(boundary(1, 0, 0)), Advice::GoOn);
+        let mut after_failure = boundary(2, 0, 0);
         after_failure.backups.failed = 1;
         assert_eq!(grace.advise(after_failure), Advice::Save);
         assert_eq!(grace.advise(after_failure), Advice::GoOn);
@@ -175,8 +175,8 @@ mod tests {
     #[test]
     fn once_no_time_is_left_the_training_is_left() {
         let mut grace = Grace::new(Duration::from_secs(3600));
-        assert_eq!(grace.advise(outset(0, 0, 0)), Advice::Save);
+        assert_eq!(grace.advise(boundary(0, 0, 0)), Advice::Save);
         grace.end();
-        assert_eq!(grace.advise(outset(1, 0, 0)), Advice::Leave);
+        assert_eq!(grace.advise(boundary(1, 0, 0)), Advice::Leave);
     }
 }

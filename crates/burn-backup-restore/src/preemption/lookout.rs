@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::grace::{Advice, Backups, Grace, Outset};
+use super::grace::{Advice, Backups, Boundary, Grace};
 use super::signals::{After, Signals};
 use super::watcher::Watching;
 use super::{Notice, Preemption};
@@ -70,12 +70,12 @@ impl Lookout {
         let Some(noticed) = &mut self.noticed else {
             return (Advice::GoOn, None);
         };
-        let outset = Outset {
+        let boundary = Boundary {
             noticed: now.duration_since(noticed.since),
             step,
             backups,
         };
-        (noticed.grace.advise(outset), news)
+        (noticed.grace.advise(boundary), news)
     }
 
     /// Whether the time before the kill allows to try the last backup again, of which so many `tries` have

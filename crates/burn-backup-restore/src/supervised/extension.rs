@@ -10,8 +10,8 @@ use burn::train::{LearnerModel, SupervisedTraining, TrainingStrategy};
 
 use super::dashboard::BackupMetric;
 use super::strategy::{BackupStrategy, Registered};
-use crate::history::{Chronicle, Continued};
-use crate::metric_logs::{MetricLogs, Writer};
+use crate::metrics::{Continued, MetricHistory};
+use crate::metrics::{MetricLogs, Writer};
 use crate::settings::{BackupAndRestore, taken};
 
 /// Adds the one line to Burn's [`SupervisedTraining`].
@@ -24,9 +24,9 @@ pub trait BackupExt {
 
 impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
     fn backup_and_restore(mut self, mut backup: BackupAndRestore) -> Self {
-        let chronicle = Chronicle::default();
+        let metric_history = MetricHistory::default();
         let metric_logs = backup.metric_logs.take();
-        let metric_logs = metric_logs.map(|dir| MetricLogs::new(dir, chronicle.clone()));
+        let metric_logs = metric_logs.map(|dir| MetricLogs::new(dir, metric_history.clone()));
         if let Some(logs) = &metric_logs {
             self = self.with_metric_logger(Writer::new(logs.clone()));
         }
@@ -37,7 +37,7 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
         }
         let default = || backup.has_artifacts.then(default_checkpointing);
         if let Some(strategy) = checkpointing.or_else(default) {
-            let continued = Continued::new(strategy, chronicle.clone());
+            let continued = Continued::new(strategy, metric_history.clone());
             self = self.with_checkpointing_strategy(continued);
         }
         if backup.dashboard {
@@ -45,7 +45,7 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
             self = self.metric_train(BackupMetric::new(backup.handle()));
         }
         let registered = Registered {
-            chronicle,
+            metric_history,
             metric_logs,
             has_checkpointing_strategy,
         };

@@ -21,9 +21,9 @@ use burn::train::{
 };
 
 use crate::burn_api;
-use crate::engine::Engine;
 use crate::execution::Execution;
-use crate::history::Recall;
+use crate::metrics::Recall;
+use crate::supervised::engine::Engine;
 use crate::threads::Threads;
 use training::Training;
 
@@ -73,7 +73,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
         let decides = components.early_stopping.is_some() || components.checkpointer.is_some();
         let recall = || {
             let loggers = components.event_store.clone();
-            Recall::new(engine.chronicle().clone(), loggers)
+            Recall::new(engine.metric_history().clone(), loggers)
         };
         let deciding_store = match decides {
             true => burn_api::event_store(recall(), &main),

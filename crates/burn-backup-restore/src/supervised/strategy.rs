@@ -11,18 +11,17 @@ use burn::train::{
 };
 
 use crate::burn_api;
-use crate::engine::{Ending, Engine, Surroundings};
 use crate::error::BackupError;
 use crate::execution::{Execution, Reduction};
 use crate::handle::BackupHandle;
-use crate::history::Chronicle;
-use crate::metric_logs::MetricLogs;
+use crate::metrics::{MetricHistory, MetricLogs};
 use crate::outcome::Outcome;
 use crate::preemption::{AfterPreemption, Lookout};
 use crate::say::{self, say};
-use crate::settings::FastForward;
-use crate::settings::{BackupAndRestore, taken};
+use crate::session::{Context, Ending};
+use crate::settings::{BackupAndRestore, FastForward, taken};
 use crate::supervised::announcement;
+use crate::supervised::engine::Engine;
 use crate::supervised::loops::Loop;
 use crate::supervised::report::{self, OnPanic, report};
 
@@ -30,7 +29,7 @@ const LOG: &str = "burn_backup::restore";
 
 /// What is registered with Burn besides the strategy, and has a part of its own in the training.
 pub(crate) struct Registered {
-    pub chronicle: Chronicle,
+    pub metric_history: MetricHistory,
     /// Written to by a metric logger.
     pub metric_logs: Option<MetricLogs>,
     /// Whether a checkpointing strategy was given.
@@ -126,7 +125,7 @@ impl BackupStrategy {
 
     /// Says what a training that was restored inside an epoch does not go on with.
     fn say_what_does_not_continue<M: LearnerModel>(&self, engine: &Engine<M>) {
-        let is_in_epoch = engine.state().position.step_in_epoch > 0;
+        let is_in_epoch = engine.progress.state().position.step_in_epoch > 0;
         if is_in_epoch && self.registered.metric_logs.is_none() {
             log::warn!(
                 target: LOG,
@@ -187,21 +186,21 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
                  with_custom_checkpointers(..) on the training as well",
             );
         }
-        let surroundings = Surroundings {
+        let event_store = components.event_store.clone();
+        let context = Context {
             interrupter: components.interrupter.clone(),
-            event_store: components.event_store.clone(),
             first_epoch: components.checkpoint.unwrap_or(0) + 1,
             num_epochs: components.num_epochs,
             grad_accumulation: components.grad_accumulation.unwrap_or(1),
             split: execution.split(),
             has_fusion: execution.devices().iter().any(burn_api::has_fusion),
-            chronicle: self.registered.chronicle.clone(),
+            metric_history: self.registered.metric_history.clone(),
             metric_logs: self.registered.metric_logs.clone(),
             lookout,
             main: execution.main(),
             drawn_seed: self.draw_seed(&execution),
         };
-        let engine = match Engine::open(&self.settings, &mut learner, surroundings) {
+        let engine = match Engine::open(&self.settings, &mut learner, event_store, context) {
             Ok(engine) => engine,
             Err(error) => return refuse(&learner, components, error, &self.settings.handle),
         };
@@ -211,13 +210,13 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
             &self.settings.handle,
             &train,
             &valid,
-            engine.is_restored(),
+            engine.progress.is_restored(),
         );
-        if engine.is_restored() {
+        if engine.progress.is_restored() {
             self.say_what_does_not_continue(&engine);
         }
         // Burn announces the epoch after this one as the first.
-        components.checkpoint = engine.state().position.epoch.checked_sub(1);
+        components.checkpoint = engine.progress.state().position.epoch.checked_sub(1);
         let handle = &self.settings.handle;
         let on_panic = OnPanic(handle.clone());
         let training_loop = Loop::new(execution, engine, self.settings.threads.clone());
@@ -228,7 +227,9 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         };
         let ending = engine.take_ending();
         let mut result = with_ending(result, &ending);
-        engine.conclude(result.error.is_none() && result.interrupted.is_none());
+        engine
+            .into_core()
+            .conclude(result.error.is_none() && result.interrupted.is_none());
         let outcome = outcome(&result, &ending);
         handle.ended(outcome);
         let line = report::line(outcome, &result, ending.saved.as_deref(), handle);

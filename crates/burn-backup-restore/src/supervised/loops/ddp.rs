@@ -29,8 +29,8 @@ use crate::burn_api;
 use crate::change::Change;
 use crate::data_loader;
 use crate::execution::Reduction;
-use crate::fast_forward::{self, Batches, Rest, Resumption, WholeEpoch};
 use crate::panics::panic_message;
+use crate::resume::{self, Batches, Rest, Resumption, WholeEpoch};
 use crate::seed::StepSeeds;
 use crate::threads::Threads;
 use agreement::{Agreement, Vote};
@@ -55,11 +55,11 @@ pub(super) fn train<M: LearnerModel>(
     if !training.has_work() {
         return training;
     }
-    let resumption = match training.engine.is_restored() {
+    let resumption = match training.engine.progress.is_restored() {
         false => None,
-        true => match training.engine.resumption(training.train_items) {
+        true => match training.engine.progress.resumption(training.train_items) {
             Ok(resumption) => {
-                fast_forward::valid_loader(&training.valid, training.engine.state());
+                resume::valid_loader(&training.valid, training.engine.progress.state());
                 Some(resumption)
             }
             Err(error) => {
@@ -99,7 +99,7 @@ pub(super) fn train<M: LearnerModel>(
         epochs: training.epochs(),
         accumulation: training.components.grad_accumulation,
         workers: devices.len(),
-        seeds: training.engine.step_seeds(),
+        seeds: training.engine.progress.step_seeds(),
         interrupter: training.components.interrupter.clone(),
         resumption,
     };
@@ -264,7 +264,7 @@ impl<M: LearnerModel> Worker<M> {
         };
         let rest = self.in_turn(|worker| {
             let seed = || seed(&worker.device, worker.index, worker.seeds);
-            let rest = fast_forward::train_loader(loader, &resumption, worker.index, seed);
+            let rest = resume::train_loader(loader, &resumption.loader(worker.index), seed);
             have_drawn(&worker.device, worker.index, worker.seeds).and(rest)
         });
         let (vote, rest) = match rest {
@@ -302,7 +302,7 @@ impl<M: LearnerModel> Worker<M> {
         let agreed = self.shared.agreement.agree(vote);
         let anew = *self.shared.anew();
         if let (Some(change), true) = (anew, agreed != Vote::Leave) {
-            let begun = self.lead(|training| training.engine.begins_epoch_anew(change));
+            let begun = self.lead(|training| training.engine.progress.begins_epoch_anew(change));
             return begun.ok().map(|()| Rest::WholeEpoch);
         }
         match agreed {
@@ -326,7 +326,7 @@ impl<M: LearnerModel> Worker<M> {
             Rest::Validation => return self.lead(Training::has_trained_all),
         };
         let found = data_loader::take_finding();
-        self.lead(|training| training.engine.warn_of_sampler(found))?;
+        self.lead(|training| training.engine.progress.warn_of_sampler(found))?;
         let is_done = self.train_batches(epoch, &mut batches, trained)?;
         self.lead(|training| {
             if is_done {
@@ -422,7 +422,10 @@ impl<M: LearnerModel> Worker<M> {
     fn check_whole(&self, epoch: WholeEpoch) -> Result<bool, Left> {
         let mut training = self.shared.training();
         let training = training.as_mut().ok_or(Left)?;
-        let checked = training.engine.check_whole(Some(self.index), epoch);
+        let checked = training
+            .engine
+            .progress
+            .check_whole(Some(self.index), epoch);
         Ok(match checked {
             Ok(()) => true,
             Err(error) => {

@@ -10,9 +10,10 @@ use burn::train::{Learner, LearnerModel, MultiDeviceOptim, TrainStep, TrainingEr
 
 use super::gradients::Gradients;
 use super::rounds::{Computed, Devices, have_drawn, seed};
-use crate::fast_forward::Batches;
+use crate::parts::running_states;
+use crate::resume::Batches;
+use crate::save::RunningStates;
 use crate::seed::StepSeeds;
-use crate::snapshot::RunningStates;
 use crate::threads::Threads;
 use workers::Workers;
 
@@ -45,7 +46,7 @@ impl<M: LearnerModel> MultiDevice<M> {
     /// on a device that is not that worker's.
     fn settle_running_states(&mut self, model: &M) {
         let states = self.running_states;
-        let states = states.unwrap_or_else(|| RunningStates::of(model));
+        let states = states.unwrap_or_else(|| running_states(model));
         self.running_states = Some(states);
         if states == RunningStates::Possible {
             drop(model.valid());

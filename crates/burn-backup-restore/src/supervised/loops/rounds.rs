@@ -13,8 +13,8 @@ use super::gradients::Gradients;
 use super::training::{Next, Output, Training};
 use crate::burn_api::{self, Items, LoaderKind};
 use crate::data_loader;
-use crate::fast_forward::{self, Batches, Rest};
 use crate::panics::panic_message;
+use crate::resume::{self, Batches, Rest};
 use crate::seed::StepSeeds;
 use crate::state::Phase;
 
@@ -120,12 +120,12 @@ fn take_up<'l, M: LearnerModel>(
     loaders: &'l [TrainLoader<M>],
 ) -> Result<EpochRest<'l, <M as TrainStep>::Input>, TrainingError> {
     let engine = &mut training.engine;
-    if !engine.is_restored() {
+    if !engine.progress.is_restored() {
         return Ok(EpochRest::All);
     }
-    let resumption = engine.resumption(training.train_items)?;
-    let seeds = engine.step_seeds();
-    if engine.replays() {
+    let resumption = engine.progress.resumption(training.train_items)?;
+    let seeds = engine.progress.step_seeds();
+    if engine.progress.replays() {
         let seed_step = |index: usize, step| match devices.get(index) {
             Some(device) => {
                 let seeds = seeds.map(|seeds| seeds.after(step));
@@ -135,16 +135,16 @@ fn take_up<'l, M: LearnerModel>(
             }
             None => Ok(()),
         };
-        let seed_validation = |step| engine.seed_validation_after(&training.main, step);
-        let rest = fast_forward::replay(
+        let seed_validation = |step| engine.progress.seed_validation_after(&training.main, step);
+        let rest = resume::replay(
             loaders,
             &training.valid,
             &resumption,
             seed_step,
             seed_validation,
         )?;
-        let steps = engine.state().position.step_in_epoch;
-        return match engine.state().phase {
+        let steps = engine.progress.state().position.step_in_epoch;
+        return match engine.progress.state().phase {
             Phase::Validate => Ok(EpochRest::Validation),
             Phase::Train if steps == 0 => Ok(EpochRest::All),
             Phase::Train if rest.iter().any(Batches::has_more) => Ok(EpochRest::Batches {
@@ -157,7 +157,7 @@ fn take_up<'l, M: LearnerModel>(
             }
         };
     }
-    fast_forward::valid_loader(&training.valid, engine.state());
+    resume::valid_loader(&training.valid, engine.progress.state());
     let mut batches = Vec::with_capacity(loaders.len());
     let mut trained = 0;
     let mut is_whole = false;
@@ -165,7 +165,7 @@ fn take_up<'l, M: LearnerModel>(
     // Each loader, whatever comes of the first: all of them are to be where they were.
     for (index, (loader, device)) in loaders.iter().zip(devices).enumerate() {
         let seed = || seed(device, index, seeds);
-        let rest = fast_forward::train_loader(loader, &resumption, index, seed)?;
+        let rest = resume::train_loader(loader, &resumption.loader(index), seed)?;
         have_drawn(device, index, seeds)?;
         match rest {
             Rest::WholeEpoch => is_whole = true,
@@ -175,15 +175,15 @@ fn take_up<'l, M: LearnerModel>(
             }
             Rest::Validation => {}
             Rest::Entered { rest, at, change } => {
-                trained += engine.state().position.step_in_epoch;
-                engine.enters(at, change);
+                trained += engine.progress.state().position.step_in_epoch;
+                engine.progress.enters(at, change);
                 batches.push(rest);
             }
             Rest::Anew(change) => anew = Some(change),
         }
     }
     if let Some(change) = anew {
-        engine.begins_epoch_anew(change);
+        engine.progress.begins_epoch_anew(change);
         return Ok(EpochRest::All);
     }
     if batches.iter().any(Batches::has_more) {
@@ -269,6 +269,7 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
         });
         self.training
             .engine
+            .progress
             .warn_of_sampler(data_loader::take_finding());
         if self.train_rounds(&mut batches, &kinds::<M>(loaders), trained) {
             self.training.engine.split_done();
@@ -289,7 +290,7 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
         let mut accumulated = 0;
         loop {
             let training = &mut *self.training;
-            let seeds = training.engine.step_seeds();
+            let seeds = training.engine.progress.step_seeds();
             let round = match self.devices.round(&training.learner, batches, seeds) {
                 Ok(round) => round,
                 Err(error) => {

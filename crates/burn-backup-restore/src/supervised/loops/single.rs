@@ -5,7 +5,7 @@ use burn::train::{Learner, LearnerModel, TrainStep, TrainingError};
 
 use super::gradients::Gradients;
 use super::rounds::{Computed, Devices, have_drawn, seed};
-use crate::fast_forward::Batches;
+use crate::resume::Batches;
 use crate::seed::StepSeeds;
 
 /// The device of a training on one.

@@ -13,10 +13,11 @@ use burn::train::{
 };
 
 use crate::burn_api::{self, Items, LoaderKind};
-use crate::engine::{Engine, Outlook};
 use crate::error::BackupError;
-use crate::fast_forward::{Batches, WholeEpoch};
+use crate::resume::{Batches, WholeEpoch};
 use crate::say::announce;
+use crate::session::Outlook;
+use crate::supervised::engine::Engine;
 
 const LOG: &str = "burn_backup::restore";
 
@@ -65,7 +66,7 @@ impl<M: LearnerModel> Training<M> {
     /// Whether something is left to do. If not, the engine knows how the training ends.
     pub(super) fn has_work(&mut self) -> bool {
         let num_epochs = self.components.num_epochs;
-        match self.engine.outlook(num_epochs) {
+        match self.engine.progress.outlook(num_epochs) {
             Outlook::Unfinished => {
                 self.engine.warn_if_unprotected(num_epochs, None);
                 return true;
@@ -117,7 +118,7 @@ impl<M: LearnerModel> Training<M> {
             return;
         }
         // A stop that comes when all is trained interrupts nothing: what Burn logs now is of the epoch.
-        if !self.engine.is_split_done() {
+        if !self.engine.progress.is_split_done() {
             self.mark_stop();
         }
         self.tell_train(burn_api::split_ends(epoch));
@@ -191,13 +192,13 @@ impl<M: LearnerModel> Training<M> {
     ) -> Result<(), TrainingError> {
         let loaders = batches.iter().zip(kinds).enumerate();
         for (index, (batches, loader)) in loaders.filter(|(index, _)| has_ended(*index)) {
-            let recorded = self.engine.state().recorded(index);
+            let recorded = self.engine.progress.state().recorded(index);
             let epoch = WholeEpoch {
                 items: batches.items(),
                 first_batch: recorded.map(|data| data.first_batch_items),
                 loader: *loader,
             };
-            self.engine.check_whole(Some(index), epoch)?;
+            self.engine.progress.check_whole(Some(index), epoch)?;
         }
         Ok(())
     }
@@ -205,13 +206,13 @@ impl<M: LearnerModel> Training<M> {
     /// Has early stopping know what it knew: it makes its decisions of the past once more. If it had ended
     /// the training, that decision is made anew as well.
     pub(super) fn catch_up(&mut self) {
-        let had_stopped = self.engine.state().early_stopped;
-        let chronicle = self.engine.chronicle().clone();
+        let had_stopped = self.engine.progress.state().early_stopped;
+        let metric_history = self.engine.metric_history().clone();
         let stops = match (&mut self.components.early_stopping, &self.deciding_store) {
             (Some(strategy), Some(store)) => {
                 let mut stops = false;
-                for epoch in chronicle.past() {
-                    chronicle.stand_at(epoch);
+                for epoch in metric_history.past() {
+                    metric_history.stand_at(epoch);
                     stops = strategy.should_stop(epoch, store);
                 }
                 stops
@@ -222,7 +223,7 @@ impl<M: LearnerModel> Training<M> {
         if !had_stopped {
             return;
         }
-        let last = chronicle.past().end().to_string();
+        let last = metric_history.past().end().to_string();
         match stops {
             true => announce(&format!(
                 "early stopping had ended the training after epoch {last}, and does so again: nothing is \
@@ -233,7 +234,7 @@ impl<M: LearnerModel> Training<M> {
                     "early stopping had ended the training after epoch {last}, and does not as it is set now: \
                      the training goes on",
                 ));
-                self.engine.goes_on_after_early_stop();
+                self.engine.progress.goes_on_after_early_stop();
             }
         }
     }
@@ -262,7 +263,7 @@ impl<M: LearnerModel> Training<M> {
         let stops_early = self.decide(epoch);
         let components = &mut self.components;
         if epoch == self.starting_epoch {
-            let steps = self.engine.state().position.step_in_epoch as u64;
+            let steps = self.engine.progress.state().position.step_in_epoch as u64;
             let num_epochs = components.num_epochs;
             self.engine.warn_if_unprotected(num_epochs, Some(steps));
         }
@@ -288,12 +289,12 @@ impl<M: LearnerModel> Training<M> {
             let store = &components.event_store;
             store.find_metric("Backup", epoch, Aggregate::Mean, &nothing);
         }
-        self.engine.chronicle().stand_at(epoch);
+        self.engine.metric_history().stand_at(epoch);
         if let Some(checkpointer) = &mut components.checkpointer {
             checkpointer.checkpoint(&self.learner, epoch, store);
-            let chronicle = self.engine.chronicle();
-            let is_first = epoch == self.starting_epoch && !chronicle.past().is_empty();
-            if is_first && !chronicle.checkpoints_continue() {
+            let metric_history = self.engine.metric_history();
+            let is_first = epoch == self.starting_epoch && !metric_history.past().is_empty();
+            if is_first && !metric_history.checkpoints_continue() {
                 log::warn!(
                     target: LOG,
                     "what Burn's checkpointing strategy knew of the epochs before is lost, and it may keep \
@@ -321,7 +322,7 @@ impl<M: LearnerModel> Training<M> {
         let total_items = self.valid.num_items();
         self.tell_valid(burn_api::split_begins(epoch, total_items));
         log::info!("Executing validation step for epoch {epoch}");
-        self.engine.seed_validation(&self.main);
+        self.engine.progress.seed_validation(&self.main);
         let batches = self.validate_batches();
         if self.ends_without(batches > 0) {
             return;
@@ -349,7 +350,7 @@ impl<M: LearnerModel> Training<M> {
             let progress = iterator.progress();
             first_batch.get_or_insert(progress.items_processed);
             // A batch's draws before those of the next one.
-            if self.engine.step_seeds().is_some()
+            if self.engine.progress.step_seeds().is_some()
                 && let Err(error) = self.main.flush()
             {
                 let error = burn_api::device_failed(0, error.to_string());
@@ -370,7 +371,7 @@ impl<M: LearnerModel> Training<M> {
             first_batch,
             loader: kind,
         };
-        if let Err(error) = self.engine.check_whole(None, epoch) {
+        if let Err(error) = self.engine.progress.check_whole(None, epoch) {
             self.components.interrupter.fail(error);
         }
         iteration

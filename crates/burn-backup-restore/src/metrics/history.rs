@@ -1,0 +1,200 @@
+//! What each metric came to in each epoch: by this, early stopping and the choice of the best
+//! checkpoint decide, and after a restart they decide by what is in the backup.
+
+mod checkpointing;
+mod recall;
+mod text;
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use burn::train::metric::store::Split;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use checkpointing::Continued;
+pub(crate) use recall::Recall;
+pub(crate) use text::Text;
+
+/// The values of metrics, per split and epoch.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(from = "Vec<Series>", into = "Vec<Series>")]
+pub(crate) struct History {
+    values: BTreeMap<(String, String), BTreeMap<usize, Text>>,
+}
+
+/// What a metric came to in an epoch.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Past<'h> {
+    pub metric: &'h str,
+    /// As Burn calls it: `train` or `valid`.
+    pub split: &'h str,
+    pub epoch: usize,
+    pub value: f64,
+}
+
+/// The values of one metric.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Series {
+    metric: String,
+    /// As Burn calls it: `train` or `valid`.
+    split: String,
+    /// By epoch.
+    values: BTreeMap<usize, Text>,
+}
+
+impl From<Vec<Series>> for History {
+    fn from(series: Vec<Series>) -> Self {
+        let values = series.into_iter();
+        let values = values.map(|series| ((series.metric, series.split), series.values));
+        Self {
+            values: values.collect(),
+        }
+    }
+}
+
+impl From<History> for Vec<Series> {
+    fn from(history: History) -> Self {
+        let series = history.values.into_iter();
+        let series = series.map(|((metric, split), values)| Series {
+            metric,
+            split,
+            values,
+        });
+        series.collect()
+    }
+}
+
+impl History {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    fn value(&self, metric: &str, split: &Split, epoch: usize) -> Option<f64> {
+        let series = self.values.get(&(metric.to_owned(), split.to_string()))?;
+        series.get(&epoch).map(|value| value.0)
+    }
+
+    /// All values of the epochs up to this one.
+    pub(crate) fn up_to(&self, epoch: usize) -> impl Iterator<Item = Past<'_>> {
+        self.values
+            .iter()
+            .flat_map(move |((metric, split), values)| {
+                let past = values.range(..=epoch);
+                past.map(move |(epoch, value)| Past {
+                    metric,
+                    split,
+                    epoch: *epoch,
+                    value: value.0,
+                })
+            })
+    }
+
+    fn record(&mut self, metric: &str, split: &Split, epoch: usize, value: f64) {
+        let key = (metric.to_owned(), split.to_string());
+        let series = self.values.entry(key).or_default();
+        series.insert(epoch, Text(value));
+    }
+}
+
+/// The history of the training at hand. Cloning it shares it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct MetricHistory(Arc<Mutex<Told>>);
+
+#[derive(Debug)]
+struct Told {
+    history: Arc<History>,
+    /// Up to which epoch it may be told. While decisions of the past are made once more, their future
+    /// is not known.
+    visible: usize,
+    /// The epochs that were trained and validated before this process.
+    past: RangeInclusive<usize>,
+    /// Whether the checkpointing strategy makes its decisions of the past once more.
+    checkpoints_continue: bool,
+}
+
+impl Default for Told {
+    fn default() -> Self {
+        Self {
+            history: Arc::default(),
+            visible: usize::MAX,
+            past: RangeInclusive::new(1, 0),
+            checkpoints_continue: false,
+        }
+    }
+}
+
+impl MetricHistory {
+    /// Continues what is in a backup, with the epochs of the `past`.
+    pub(crate) fn continue_from(&self, history: History, past: RangeInclusive<usize>) {
+        let mut told = self.told();
+        told.history = Arc::new(history);
+        told.past = past;
+    }
+
+    /// The history as it is now.
+    pub(crate) fn history(&self) -> Arc<History> {
+        self.told().history.clone()
+    }
+
+    /// The epochs that were trained and validated before this process.
+    pub(crate) fn past(&self) -> RangeInclusive<usize> {
+        self.told().past.clone()
+    }
+
+    /// What `metric` came to in that `epoch`, if that is known.
+    pub(crate) fn value(&self, metric: &str, split: &Split, epoch: usize) -> Option<f64> {
+        self.told().history.value(metric, split, epoch)
+    }
+
+    /// Notes what `metric` came to.
+    pub(crate) fn record(&self, metric: &str, split: &Split, epoch: usize, value: f64) {
+        let mut told = self.told();
+        Arc::make_mut(&mut told.history).record(metric, split, epoch, value);
+    }
+
+    /// From here on, nothing is told of the epochs after this one.
+    pub(crate) fn stand_at(&self, epoch: usize) {
+        self.told().visible = epoch;
+    }
+
+    /// Whether the checkpointing strategy that was asked last is one that makes its decisions of the past
+    /// once more.
+    pub(crate) fn checkpoints_continue(&self) -> bool {
+        self.told().checkpoints_continue
+    }
+
+    fn note_continued_checkpoints(&self) {
+        self.told().checkpoints_continue = true;
+    }
+
+    fn is_visible(&self, epoch: usize) -> bool {
+        epoch <= self.told().visible
+    }
+
+    /// Plain data: a panic elsewhere leaves nothing half done in it.
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_json_has_no_numbers_for_come_back_as_they_were() {
+        let mut history = History::default();
+        let values = [0.1 + 0.2, f64::NAN, f64::INFINITY, -0.0, 1e-300];
+        for (epoch, value) in (1..).zip(values) {
+            history.record("Loss", &Split::Valid, epoch, value);
+        }
+        let json = serde_json::to_string(&history).unwrap();
+        let read: History = serde_json::from_str(&json).unwrap();
+        for (epoch, value) in (1..).zip(values) {
+            let read = read.value("Loss", &Split::Valid, epoch).unwrap();
+            assert_eq!(read.to_bits(), value.to_bits(), "{json}");
+        }
+        assert_eq!(read.value("Loss", &Split::Train, 1), None);
+    }
+}

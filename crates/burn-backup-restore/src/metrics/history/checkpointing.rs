@@ -1,0 +1,43 @@
+use burn::train::checkpoint::{CheckpointingAction, CheckpointingStrategy};
+use burn::train::metric::store::EventStoreClient;
+
+use super::MetricHistory;
+
+/// A checkpointing strategy that decides after a restart as it would have without one: it makes its
+/// decisions of the past once more, and what they say to do has been done then.
+pub(crate) struct Continued {
+    strategy: Box<dyn CheckpointingStrategy>,
+    metric_history: MetricHistory,
+    is_caught_up: bool,
+}
+
+impl Continued {
+    pub(crate) fn new(
+        strategy: Box<dyn CheckpointingStrategy>,
+        metric_history: MetricHistory,
+    ) -> Self {
+        Self {
+            strategy,
+            metric_history,
+            is_caught_up: false,
+        }
+    }
+}
+
+impl CheckpointingStrategy for Continued {
+    fn checkpointing(
+        &mut self,
+        epoch: usize,
+        store: &EventStoreClient,
+    ) -> Vec<CheckpointingAction> {
+        self.metric_history.note_continued_checkpoints();
+        if !std::mem::replace(&mut self.is_caught_up, true) {
+            for past in self.metric_history.past() {
+                self.metric_history.stand_at(past);
+                drop(self.strategy.checkpointing(past, store));
+            }
+            self.metric_history.stand_at(epoch);
+        }
+        self.strategy.checkpointing(epoch, store)
+    }
+}

@@ -1,0 +1,79 @@
+use std::sync::Arc;
+
+use burn::train::logger::MetricLogger;
+use burn::train::metric::store::{Aggregate, EpochSummary, EventStoreClient, MetricsUpdate, Split};
+use burn::train::metric::{MetricDefinition, NumericEntry};
+
+use super::MetricHistory;
+
+const LOG: &str = "burn_backup::metrics";
+
+/// Answers what metrics came to, from the history; what that does not know it asks the training's own
+/// loggers, and notes it down.
+///
+/// Burn's strategies ask an event store, which asks a metric logger: this stands for one.
+pub(crate) struct Recall {
+    metric_history: MetricHistory,
+    loggers: Arc<EventStoreClient>,
+    has_warned: bool,
+}
+
+impl Recall {
+    pub(crate) fn new(metric_history: MetricHistory, loggers: Arc<EventStoreClient>) -> Self {
+        Self {
+            metric_history,
+            loggers,
+            has_warned: false,
+        }
+    }
+
+    fn value(&mut self, name: &str, epoch: usize, split: &Split) -> Option<f64> {
+        // Loggers may still have files of an epoch that is yet to be trained, from work that was lost.
+        if !self.metric_history.is_visible(epoch) {
+            return None;
+        }
+        let known = self.metric_history.value(name, split, epoch);
+        if known.is_some() {
+            return known;
+        }
+        let value = self
+            .loggers
+            .find_metric(name, epoch, Aggregate::Mean, split);
+        match value {
+            Some(value) => self.metric_history.record(name, split, epoch, value),
+            None => self.warn(name, epoch, split),
+        }
+        value
+    }
+
+    /// Some loggers count the epochs of their own process: after a restart they know none by its number.
+    fn warn(&mut self, name: &str, epoch: usize, split: &Split) {
+        let is_restored = !self.metric_history.past().is_empty();
+        if is_restored && !std::mem::replace(&mut self.has_warned, true) {
+            log::warn!(
+                target: LOG,
+                "the training's metric loggers do not say what '{name}' ({split}) came to in epoch {epoch}, \
+                 and what decides by it can't; with BackupAndRestore::metric_logs it is known whatever \
+                 the loggers",
+            );
+        }
+    }
+}
+
+impl MetricLogger for Recall {
+    fn log(&mut self, _update: MetricsUpdate, _epoch: usize, _split: &Split) {}
+
+    fn read_numeric(
+        &mut self,
+        name: &str,
+        epoch: usize,
+        split: &Split,
+    ) -> Result<Vec<NumericEntry>, String> {
+        let value = self.value(name, epoch, split);
+        Ok(value.map(NumericEntry::Final).into_iter().collect())
+    }
+
+    fn log_metric_definition(&mut self, _definition: MetricDefinition) {}
+
+    fn log_epoch_summary(&mut self, _summary: EpochSummary) {}
+}

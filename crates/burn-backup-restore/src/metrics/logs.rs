@@ -1,0 +1,446 @@
+//! Metric logs that go on after a restart as if there had been none: Burn's files, line by line.
+//!
+//! Metrics are worked out on threads of Burn's, behind the training. A backup is to hold what was logged
+//! up to its own moment, and no more: the training counts what it has told of, the logger what it has
+//! heard, and a [`Mark`] is reached when the two are equal.
+
+mod running;
+mod writer;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use burn::train::metric::NumericEntry;
+use burn::train::metric::store::Split;
+
+use crate::metrics::{History, MetricHistory};
+use crate::position::Position;
+
+pub(crate) use running::OpenLog;
+pub(crate) use writer::Writer;
+
+const LOG: &str = "burn_backup::metrics";
+
+/// How often a backup that waits for metrics looks whether they will still come.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long it waits while nothing is heard of them. At an epoch's end some metrics compute for long.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The same once the training has failed, and with it perhaps what works them out.
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The metric logs of a training. Cloning them shares them.
+#[derive(Clone)]
+pub(crate) struct MetricLogs {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    directory: PathBuf,
+    metric_history: MetricHistory,
+    /// How many calls of the logger come of what the training has told so far.
+    told: AtomicU64,
+    state: Mutex<State>,
+    heard: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// How many have come.
+    heard: u64,
+    /// The logs of the epoch in progress, as they are now.
+    open: Vec<OpenLog>,
+    /// Those that a backup had open, until the first update comes.
+    carried: Vec<OpenLog>,
+    /// The epoch whose training was interrupted inside.
+    interrupted: Option<usize>,
+    marks: Vec<(u64, Weak<OnceLock<Logged>>)>,
+    /// No more calls will come.
+    is_abandoned: bool,
+    /// Files that may not be on disk yet, and directories that are known to be.
+    unsynced: BTreeSet<PathBuf>,
+    synced_directories: BTreeSet<PathBuf>,
+}
+
+/// What was logged up to a moment.
+#[derive(Clone)]
+pub(crate) struct Logged {
+    pub open: Vec<OpenLog>,
+    pub history: Arc<History>,
+}
+
+/// A moment, up to which everything is to be logged.
+#[derive(Clone)]
+pub(crate) struct Mark {
+    logs: MetricLogs,
+    reached: Arc<OnceLock<Logged>>,
+}
+
+impl MetricLogs {
+    /// Logs in `directory`, with what metrics come to noted in `metric_history`.
+    pub(crate) fn new(directory: PathBuf, metric_history: MetricHistory) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                directory,
+                metric_history,
+                told: AtomicU64::new(0),
+                state: Mutex::default(),
+                heard: Condvar::new(),
+            }),
+        }
+    }
+
+    /// Burn is about to be told of what makes it call the logger so often.
+    pub(crate) fn told(&self, calls: u64) {
+        self.shared.told.fetch_add(calls, Ordering::Relaxed);
+    }
+
+    /// Has `tell` tell Burn something. That panics once the thread is gone on which Burn works metrics out,
+    /// and then nothing more is logged.
+    pub(crate) fn telling<T>(&self, tell: impl FnOnce() -> T) -> T {
+        let unless_told = AbandonedWhenDropped(Some(self));
+        let told = tell();
+        unless_told.disarm();
+        told
+    }
+
+    /// Nothing more is logged: nobody is to wait for it.
+    pub(crate) fn abandon(&self) {
+        self.state().is_abandoned = true;
+        self.shared.heard.notify_all();
+    }
+
+    /// Whether nothing more is logged.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.state().is_abandoned
+    }
+
+    /// This moment.
+    pub(crate) fn mark(&self) -> Mark {
+        let reached = Arc::new(OnceLock::new());
+        let told = self.shared.told.load(Ordering::Relaxed);
+        let mut state = self.state();
+        state.marks.push((told, Arc::downgrade(&reached)));
+        self.settle(&mut state);
+        drop(state);
+        Mark {
+            logs: self.clone(),
+            reached,
+        }
+    }
+
+    /// Goes on with the logs that a backup at this `position` had `open`, those of the training of its epoch:
+    /// what was logged after it is taken away.
+    pub(crate) fn resume(&self, position: Position, open: Vec<OpenLog>) {
+        let train = Split::Train.to_string();
+        let is_continued = |log: &OpenLog| {
+            log.epoch == position.epoch && log.split == train && log.is_of_this_directory()
+        };
+        let carried: Vec<_> = open.into_iter().filter(is_continued).collect();
+        for log in &carried {
+            let path = self.path(log);
+            if let Err(error) = cut(&path, log.bytes) {
+                log::warn!(
+                    target: LOG,
+                    "the metric log '{}' does not have all that was logged before the backup, and goes \
+                     on with what there is: {error}",
+                    path.display(),
+                );
+            }
+        }
+        self.write_past_again(position.epoch);
+        let mut state = self.state();
+        state.open.clone_from(&carried);
+        state.interrupted = (position.step_in_epoch > 0).then_some(position.epoch);
+        state.carried = carried;
+    }
+
+    /// Writes again what the epochs up to this one came to, where a program has wiped the directory at its
+    /// start: Burn's summary reads the files. Of the epoch in progress, that is its training, once that has
+    /// ended.
+    fn write_past_again(&self, epoch: usize) {
+        for past in self.shared.metric_history.history().up_to(epoch) {
+            let log = OpenLog::of(past.metric, past.split, past.epoch);
+            let path = self.path(&log);
+            if !log.is_of_this_directory() || path.exists() {
+                continue;
+            }
+            let line = NumericEntry::Final(past.value).serialize();
+            match writer::append(&path, &line) {
+                Ok(_) => {
+                    self.state().unsynced.insert(path);
+                }
+                Err(error) => writer::failed(&path, &error),
+            }
+        }
+    }
+
+    /// Ends the logs of the epoch's training, of which no batch is left to be trained: Burn hears nothing
+    /// more of it.
+    pub(crate) fn end_training(&self) {
+        let mut state = self.state();
+        let State {
+            carried,
+            open,
+            unsynced,
+            ..
+        } = &mut *state;
+        let without_value = |log: &&mut OpenLog| !log.is_final && !log.is_text;
+        for log in carried.iter_mut().filter(without_value) {
+            let (true, Some(mean)) = (log.is_mean, log.mean()) else {
+                log::warn!(
+                    target: LOG,
+                    "what the metric '{}' came to in the training of epoch {} is not known: it is not \
+                     the mean of its lines, and what it had added up before the interruption is lost",
+                    log.metric, log.epoch,
+                );
+                continue;
+            };
+            let path = self.path(log);
+            let line = NumericEntry::Final(mean).serialize();
+            match writer::append(&path, &line) {
+                Ok(bytes) => log.bytes += bytes,
+                Err(error) => writer::failed(&path, &error),
+            }
+            log.is_final = true;
+            unsynced.insert(path);
+            let metric_history = &self.shared.metric_history;
+            metric_history.record(&log.metric, &Split::Train, log.epoch, mean);
+        }
+        open.clone_from(carried);
+    }
+
+    /// Has everything that was logged on disk.
+    pub(crate) fn sync(&self) {
+        let (files, known) = {
+            let mut state = self.state();
+            let files = std::mem::take(&mut state.unsynced);
+            (files, state.synced_directories.clone())
+        };
+        let directories: BTreeSet<_> = files
+            .iter()
+            .flat_map(|file| file.ancestors().skip(1))
+            .filter(|directory| directory.starts_with(&self.shared.directory))
+            .filter(|directory| !known.contains(*directory))
+            .map(Path::to_path_buf)
+            .collect();
+        for path in files {
+            if let Err(error) = sync_file(&path) {
+                log::warn!(
+                    target: LOG,
+                    "the metric log '{}' may not be on disk: {error}",
+                    path.display(),
+                );
+            }
+        }
+        for directory in &directories {
+            // Not on every system can a directory be opened, and then it need not be.
+            let _ = File::open(directory).and_then(|directory| directory.sync_all());
+        }
+        self.state().synced_directories.extend(directories);
+    }
+
+    fn path(&self, log: &OpenLog) -> PathBuf {
+        log.path(&self.shared.directory)
+    }
+
+    /// Reaches the marks that are reached.
+    fn settle(&self, state: &mut State) {
+        let State {
+            heard, open, marks, ..
+        } = state;
+        marks.retain(|(at, mark)| {
+            let Some(mark) = mark.upgrade() else {
+                return false;
+            };
+            if *at > *heard {
+                return true;
+            }
+            let _ = mark.set(Logged {
+                open: open.clone(),
+                history: self.shared.metric_history.history(),
+            });
+            false
+        });
+    }
+
+    /// One more call has come, after which the logs are so far.
+    fn heard(&self, open: Vec<OpenLog>, written: Vec<PathBuf>) {
+        let mut state = self.state();
+        state.heard += 1;
+        state.open = open;
+        state.unsynced.extend(written);
+        self.settle(&mut state);
+        drop(state);
+        self.shared.heard.notify_all();
+    }
+
+    /// Plain data: a panic elsewhere leaves nothing half done in it.
+    fn state(&self) -> MutexGuard<'_, State> {
+        let state = self.shared.state.lock();
+        state.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct AbandonedWhenDropped<'l>(Option<&'l MetricLogs>);
+
+impl AbandonedWhenDropped<'_> {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for AbandonedWhenDropped<'_> {
+    fn drop(&mut self) {
+        if let Some(logs) = self.0 {
+            logs.abandon();
+        }
+    }
+}
+
+impl Mark {
+    /// The logs that it is of.
+    pub(crate) fn logs(&self) -> &MetricLogs {
+        &self.logs
+    }
+
+    /// Waits until everything is logged up to this moment; nothing if it won't be. `has_failed` says
+    /// whether the training has.
+    pub(crate) fn wait(&self, has_failed: impl Fn() -> bool) -> Option<Logged> {
+        let mut state = self.logs.state();
+        let mut last = (state.heard, Instant::now());
+        loop {
+            if let Some(logged) = self.reached.get() {
+                return Some(logged.clone());
+            }
+            if state.is_abandoned {
+                return None;
+            }
+            if state.heard != last.0 {
+                last = (state.heard, Instant::now());
+            }
+            let patience = match has_failed() {
+                true => SHORT_PATIENCE,
+                false => PATIENCE,
+            };
+            if last.1.elapsed() > patience {
+                return None;
+            }
+            let waited = self.logs.shared.heard.wait_timeout(state, LOOK);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Takes away what comes after the first `bytes` of a log.
+fn cut(path: &Path, bytes: u64) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    let length = file.metadata()?.len();
+    if length < bytes {
+        return Err(io::Error::new(
+            io::ErrorKind::UnexpectedEof,
+            format!("it has {length} bytes instead of {bytes}"),
+        ));
+    }
+    file.set_len(bytes)
+}
+
+/// Windows syncs only what is open for writing.
+fn sync_file(path: &Path) -> io::Result<()> {
+    File::options().write(true).open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    fn log_of(bytes: u64) -> OpenLog {
+        let mut log = OpenLog::new("Loss", &Split::Train, 1);
+        log.bytes = bytes;
+        log
+    }
+
+    fn logs() -> MetricLogs {
+        MetricLogs::new(PathBuf::new(), MetricHistory::default())
+    }
+
+    #[test]
+    fn a_mark_holds_what_was_logged_up_to_it_and_no_more() {
+        let logs = logs();
+        logs.told(2);
+        let mark = logs.mark();
+        logs.told(1);
+        for bytes in 1..=3 {
+            logs.heard(vec![log_of(bytes)], Vec::new());
+        }
+        let logged = mark.wait(|| false).unwrap();
+        assert_eq!(logged.open, [log_of(2)]);
+        // Nothing was told since.
+        let logged = logs.mark().wait(|| false).unwrap();
+        assert_eq!(logged.open, [log_of(3)]);
+    }
+
+    #[test]
+    fn a_mark_that_is_reached_later_wakes_who_waits_for_it() {
+        let logs = logs();
+        logs.told(1);
+        let mark = logs.mark();
+        let logged = std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| mark.wait(|| false));
+            logs.heard(vec![log_of(7)], Vec::new());
+            waiting.join().unwrap()
+        });
+        assert_eq!(logged.unwrap().open, [log_of(7)]);
+    }
+
+    #[test]
+    fn a_mark_that_is_never_reached_is_given_up_after_a_failure() {
+        let logs = logs();
+        logs.told(1);
+        assert!(logs.mark().wait(|| true).is_none());
+    }
+
+    #[test]
+    fn once_nothing_more_is_logged_nobody_waits_for_it() {
+        let logs = logs();
+        let reached = logs.mark();
+        logs.told(1);
+        let mark = logs.mark();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| mark.wait(|| false));
+            let told = catch_unwind(AssertUnwindSafe(|| {
+                logs.telling(|| panic!("this panic is part of the test"))
+            }));
+            assert!(told.is_err());
+            assert!(waiting.join().unwrap().is_none());
+        });
+        assert!(reached.wait(|| false).is_some(), "it was reached before");
+    }
+
+    #[test]
+    fn without_a_logger_nobody_waits_for_it() {
+        let logs = logs();
+        let writer = Writer::new(logs.clone());
+        logs.telling(|| logs.told(1));
+        assert!(!logs.state().is_abandoned);
+        drop(writer);
+        assert!(logs.mark().wait(|| false).is_none());
+    }
+
+    #[test]
+    fn a_mark_that_nobody_waits_for_is_forgotten() {
+        let logs = logs();
+        logs.told(1);
+        drop(logs.mark());
+        logs.heard(Vec::new(), Vec::new());
+        assert!(logs.state().marks.is_empty());
+    }
+}

@@ -1,0 +1,69 @@
+//! A module at one moment, and a module that is loaded.
+
+use std::path::Path;
+
+use burn::module::Module;
+
+use crate::error::BackupError;
+use crate::model;
+use crate::part::{self, MODEL};
+use crate::resume::SavedPart;
+use crate::save::{RunningStates, SharedModel};
+
+/// A module at one moment, sharing its tensors with the training.
+#[derive(Clone)]
+pub(super) struct SharedModule<M> {
+    /// The module with running states of its own, unless it has none.
+    detached: Option<M>,
+    /// Shares running states with the living one, so they are of no certain moment.
+    living: M,
+}
+
+impl<M: Module> SharedModule<M> {
+    pub(super) fn of(module: &M, running_states: RunningStates) -> Self {
+        Self {
+            // Running states (the mean and variance of a batch normalisation) hold their newest
+            // update back until the next forward pass. `valid` applies it, here and now, and gives
+            // a module with cells of its own.
+            detached: (running_states == RunningStates::Possible).then(|| module.valid()),
+            living: module.clone(),
+        }
+    }
+
+    pub(super) fn living(&self) -> &M {
+        &self.living
+    }
+
+    /// The tensors, which hold on to the module's memory until they are read.
+    pub(super) fn take(&mut self) -> SharedModel {
+        let detached = self.detached.take();
+        let detached = detached.unwrap_or_else(|| self.living.valid());
+        SharedModel {
+            tensors: model::tensors(&detached),
+            without_gradient: model::without_gradient(&self.living),
+        }
+    }
+}
+
+/// Whether `module` may have running states. One is a buffer and never has a gradient: where all parameters
+/// have one, there is none.
+pub(crate) fn running_states<M: Module>(module: &M) -> RunningStates {
+    match model::without_gradient(module).is_empty() {
+        true => RunningStates::None,
+        false => RunningStates::Possible,
+    }
+}
+
+/// The module with the weights that were saved. That they fit was checked.
+pub(super) fn load<M: Module>(
+    module: &M,
+    saved: &mut SavedPart,
+    backup_dir: &Path,
+) -> Result<M, BackupError> {
+    let failed = part::unreadable(&part::name(&saved.name, MODEL));
+    let mut module = module.clone();
+    for record in saved.model_records(backup_dir)? {
+        module = module.try_load_record(record).map_err(&failed)?;
+    }
+    Ok(module)
+}

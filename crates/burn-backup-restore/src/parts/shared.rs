@@ -1,0 +1,132 @@
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use burn_pack::Tensor;
+
+use super::state::StatePart;
+use crate::change::Change;
+use crate::configuration::Schedule;
+use crate::error::BackupError;
+use crate::resume::{Expected, LoadPart, Loaded, SavedPart};
+use crate::save::{Misfit, RunningStates, SavePart, SharedPart};
+
+/// A part of the state that a training and its backup both hold. Cloning it shares it.
+///
+/// Burn's builder owns the learner while it trains, and the model's `step` has but a reference to the model.
+/// What the program counts or averages there goes into one of these: a clone for the model or a metric, and
+/// one for [`BackupAndRestore::state`](crate::BackupAndRestore::state).
+///
+/// # Example
+///
+/// ```
+/// use burn_backup_restore::{BackupAndRestore, SharedState, Value};
+///
+/// let images = SharedState::new(Value(0_u64));
+/// let backup = BackupAndRestore::new("backup").state("images", images.clone());
+/// // In the model's `step`:
+/// **images.lock() += 64;
+/// assert_eq!(**images.lock(), 64);
+/// ```
+pub struct SharedState<P>(Arc<Mutex<P>>);
+
+/// The state, until this is dropped.
+pub struct StateGuard<'s, P>(MutexGuard<'s, P>);
+
+impl<P> SharedState<P> {
+    /// Shares a [`Value`](crate::Value), a module's [`Weights`](crate::Weights) or a
+    /// [`Trainee`](crate::Trainee).
+    pub fn new(part: P) -> Self {
+        Self(Arc::new(Mutex::new(part)))
+    }
+
+    /// The state. Hold it for a moment only: a backup that is due waits for it.
+    pub fn lock(&self) -> StateGuard<'_, P> {
+        // What a panic has left half done is the program's to judge.
+        StateGuard(self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<P> Clone for SharedState<P> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<P: fmt::Debug> fmt::Debug for SharedState<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SharedState").field(&self.0).finish()
+    }
+}
+
+impl<P> Deref for StateGuard<'_, P> {
+    type Target = P;
+
+    fn deref(&self) -> &P {
+        &self.0
+    }
+}
+
+impl<P> DerefMut for StateGuard<'_, P> {
+    fn deref_mut(&mut self) -> &mut P {
+        &mut self.0
+    }
+}
+
+impl<P: StatePart> SavePart for SharedState<P> {
+    fn snapshot(&self, running_states: RunningStates) -> Box<dyn SharedPart> {
+        self.lock().snapshot(running_states)
+    }
+
+    fn initialize(&self) {
+        self.lock().initialize();
+    }
+
+    fn running_states(&self) -> RunningStates {
+        self.lock().running_states()
+    }
+
+    fn settle_running_states(&self) {
+        self.lock().settle_running_states();
+    }
+
+    fn model(&self) -> Option<Vec<Tensor>> {
+        self.lock().model()
+    }
+
+    fn outline(&self) -> Option<Vec<Tensor>> {
+        self.lock().outline()
+    }
+
+    fn misfit_ahead(&self) -> Option<Misfit> {
+        self.lock().misfit_ahead()
+    }
+
+    fn schedule(&self) -> Option<Schedule> {
+        self.lock().schedule()
+    }
+}
+
+impl<P: StatePart> LoadPart for SharedState<P> {
+    fn check(
+        &self,
+        saved: &SavedPart,
+        expected: &Expected<'_>,
+    ) -> Result<Vec<Change>, BackupError> {
+        self.lock().check(saved, expected)
+    }
+
+    fn load(
+        &mut self,
+        saved: SavedPart,
+        changed: &mut Vec<Change>,
+        expected: &Expected<'_>,
+    ) -> Result<Loaded, BackupError> {
+        self.lock().load(saved, changed, expected)
+    }
+
+    fn load_weights(&mut self, saved: SavedPart, backup_dir: &Path) -> Result<(), BackupError> {
+        self.lock().load_weights(saved, backup_dir)
+    }
+}

@@ -1,0 +1,245 @@
+use std::collections::BTreeSet;
+
+use burn::module::Module;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{SharedState, Trainee, TraineeOptimizer, TraineeScheduler, Value, Weights};
+use crate::error::BackupError;
+use crate::part;
+use crate::resume::LoadPart;
+use crate::save::SavePart;
+
+/// What a training consists of, and a backup saves: a [`Trainee`](crate::Trainee), a module's
+/// [`Weights`](crate::Weights), a [`Value`](crate::Value), or several of them.
+///
+/// Tuples of states are states; their parts are called `0`, `1` and so on. A struct of states is made one by
+/// [`impl_state!`](crate::impl_state); its parts are called as its fields are. The names stand in the backup:
+/// a restart with other ones is refused.
+///
+/// # Example
+///
+/// ```
+/// use burn::module::Module;
+/// use burn::optim::ModuleOptimizer;
+/// use burn_backup_restore::{Trainee, Value, Weights, impl_state};
+/// # use burn::nn::Linear;
+/// # type Generator = Linear;
+/// # type Critic = Linear;
+///
+/// struct Gan {
+///     generator: Trainee<Generator>,
+///     critic: Trainee<Critic>,
+///     average: Weights<Generator>,
+///     best_loss: Value<f64>,
+/// }
+///
+/// impl_state!(Gan { generator, critic, average, best_loss });
+/// ```
+pub trait State {
+    /// Shows each part, with its name, in an order that is always the same.
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>);
+
+    /// The same, to be loaded.
+    fn parts_mut<'a>(&'a mut self, parts: &mut PartsMut<'a>);
+}
+
+/// The parts of a [`State`].
+pub struct Parts<'a> {
+    prefix: String,
+    found: Vec<(String, &'a dyn SavePart)>,
+}
+
+/// The parts of a [`State`], to be loaded.
+pub struct PartsMut<'a> {
+    prefix: String,
+    found: Vec<(String, &'a mut dyn LoadPart)>,
+}
+
+impl<'a> Parts<'a> {
+    /// Adds a state. The `name` consists of lower-case letters, digits and underscores.
+    pub fn add(&mut self, name: &str, state: &'a (impl State + ?Sized)) {
+        let prefix = nested(&self.prefix, name);
+        let outer = std::mem::replace(&mut self.prefix, prefix);
+        state.parts(self);
+        self.prefix = outer;
+    }
+
+    fn push(&mut self, part: &'a dyn SavePart) {
+        self.found.push((self.prefix.clone(), part));
+    }
+}
+
+impl<'a> PartsMut<'a> {
+    /// Adds a state. The `name` consists of lower-case letters, digits and underscores.
+    pub fn add(&mut self, name: &str, state: &'a mut (impl State + ?Sized)) {
+        let prefix = nested(&self.prefix, name);
+        let outer = std::mem::replace(&mut self.prefix, prefix);
+        state.parts_mut(self);
+        self.prefix = outer;
+    }
+
+    fn push(&mut self, part: &'a mut dyn LoadPart) {
+        self.found.push((self.prefix.clone(), part));
+    }
+}
+
+fn nested(prefix: &str, name: &str) -> String {
+    match prefix {
+        "" => name.to_owned(),
+        prefix => format!("{prefix}-{name}"),
+    }
+}
+
+/// The parts of a state that is called `name`, with their names.
+pub(crate) fn parts_of<'a, S: State + ?Sized>(
+    name: &str,
+    state: &'a S,
+) -> Vec<(String, &'a dyn SavePart)> {
+    let mut parts = Parts {
+        prefix: name.to_owned(),
+        found: Vec::new(),
+    };
+    state.parts(&mut parts);
+    parts.found
+}
+
+/// The parts of a state that is called `name`, with their names, to be loaded.
+pub(crate) fn parts_of_mut<'a, S: State + ?Sized>(
+    name: &str,
+    state: &'a mut S,
+) -> Vec<(String, &'a mut dyn LoadPart)> {
+    let mut parts = PartsMut {
+        prefix: name.to_owned(),
+        found: Vec::new(),
+    };
+    state.parts_mut(&mut parts);
+    parts.found
+}
+
+/// Checks that names can stand in a backup, each for one part.
+pub(crate) fn check_names<'n>(names: impl Iterator<Item = &'n str>) -> Result<(), BackupError> {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        let is_allowed = name.is_empty() || name.split('-').all(part::is_state_name);
+        if !is_allowed || !seen.insert(name) {
+            return Err(BackupError::StateName {
+                name: name.to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A part that is a state by itself.
+pub(crate) trait StatePart: LoadPart {}
+
+/// A part is a state that consists of itself.
+macro_rules! state_of_one_part {
+    ($([$($generics:tt)*] $state:ty),* $(,)?) => {$(
+        impl<$($generics)*> StatePart for $state {}
+
+        impl<$($generics)*> State for $state {
+            fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+                parts.push(self);
+            }
+
+            fn parts_mut<'a>(&'a mut self, parts: &mut PartsMut<'a>) {
+                parts.push(self);
+            }
+        }
+
+        impl<$($generics)*> State for SharedState<$state> {
+            fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+                parts.push(self);
+            }
+
+            fn parts_mut<'a>(&'a mut self, parts: &mut PartsMut<'a>) {
+                parts.push(self);
+            }
+        }
+    )*};
+}
+
+state_of_one_part!(
+    [M: Module + 'static, O: TraineeOptimizer, S: TraineeScheduler] Trainee<M, O, S>,
+    [M: Module + 'static] Weights<M>,
+    [T: Serialize + DeserializeOwned + 'static] Value<T>,
+);
+
+impl<S: State> State for Option<S> {
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        if let Some(state) = self {
+            state.parts(parts);
+        }
+    }
+
+    fn parts_mut<'a>(&'a mut self, parts: &mut PartsMut<'a>) {
+        if let Some(state) = self {
+            state.parts_mut(parts);
+        }
+    }
+}
+
+impl<S: State> State for Vec<S> {
+    fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+        for (index, state) in self.iter().enumerate() {
+            parts.add(&index.to_string(), state);
+        }
+    }
+
+    fn parts_mut<'a>(&'a mut self, parts: &mut PartsMut<'a>) {
+        for (index, state) in self.iter_mut().enumerate() {
+            parts.add(&index.to_string(), state);
+        }
+    }
+}
+
+macro_rules! state_of_tuple {
+    ($($state:ident $index:tt),*) => {
+        impl<$($state: State),*> State for ($($state,)*) {
+            fn parts<'a>(&'a self, parts: &mut Parts<'a>) {
+                $(parts.add(stringify!($index), &self.$index);)*
+            }
+
+            fn parts_mut<'a>(&'a mut self, parts: &mut PartsMut<'a>) {
+                $(parts.add(stringify!($index), &mut self.$index);)*
+            }
+        }
+    };
+}
+
+state_of_tuple!(A 0, B 1);
+state_of_tuple!(A 0, B 1, C 2);
+state_of_tuple!(A 0, B 1, C 2, D 3);
+state_of_tuple!(A 0, B 1, C 2, D 3, E 4);
+state_of_tuple!(A 0, B 1, C 2, D 3, E 4, F 5);
+
+/// Makes a struct a [`State`](crate::State): the named fields, which are states, are saved under their names.
+///
+/// # Example
+///
+/// ```
+/// use burn_backup_restore::{Value, impl_state};
+///
+/// struct Progress {
+///     images: Value<u64>,
+///     best_loss: Value<f64>,
+/// }
+///
+/// impl_state!(Progress { images, best_loss });
+/// ```
+#[macro_export]
+macro_rules! impl_state {
+    ($state:ty { $($field:ident),+ $(,)? }) => {
+        impl $crate::State for $state {
+            fn parts<'a>(&'a self, parts: &mut $crate::Parts<'a>) {
+                $(parts.add(stringify!($field), &self.$field);)+
+            }
+
+            fn parts_mut<'a>(&'a mut self, parts: &mut $crate::PartsMut<'a>) {
+                $(parts.add(stringify!($field), &mut self.$field);)+
+            }
+        }
+    };
+}

@@ -1,0 +1,115 @@
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::change::Change;
+use crate::error::BackupError;
+use crate::resume::{Expected, LoadPart, Loaded, SavedPart, foreign};
+use crate::save::{Fit, Others, RunningStates, SavePart, SharedModel, SharedPart};
+
+/// A value of the program's own: counters, a curriculum, a best loss, a generator of random numbers.
+///
+/// It is written as [CBOR](https://www.rfc-editor.org/rfc/rfc8949), which unlike JSON keeps infinities and
+/// NaN, with which a best loss often begins.
+///
+/// # Example
+///
+/// ```
+/// use burn_backup_restore::Value;
+///
+/// let mut best_loss = Value(f64::INFINITY);
+/// *best_loss = best_loss.min(0.5);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Value<T>(pub T);
+
+impl<T> Deref for Value<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for Value<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + 'static> SavePart for Value<T> {
+    fn snapshot(&self, _running_states: RunningStates) -> Box<dyn SharedPart> {
+        let bytes = encode(&self.0).map_err(Arc::new);
+        Box::new(SharedValue(bytes.map(Arc::new)))
+    }
+}
+
+/// A value as CBOR.
+pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, BackupError> {
+    let mut bytes = Vec::new();
+    match ciborium::into_writer(value, &mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(error) => Err(BackupError::Value {
+            operation: "encode",
+            state: String::new(),
+            source: io::Error::other(error.to_string()),
+        }),
+    }
+}
+
+/// The value that was written as these bytes.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BackupError> {
+    ciborium::from_reader(bytes).map_err(|error| BackupError::Value {
+        operation: "decode",
+        state: String::new(),
+        source: io::Error::other(error.to_string()),
+    })
+}
+
+/// The value's bytes, or why it has none.
+struct SharedValue(Result<Arc<Vec<u8>>, Arc<BackupError>>);
+
+impl SharedPart for SharedValue {
+    fn take_model(&mut self) -> Option<SharedModel> {
+        None
+    }
+
+    fn read_others(self: Box<Self>, _fit: &mut Fit) -> Result<Others, BackupError> {
+        Ok(Others {
+            value: Some(self.0.map_err(BackupError::Shared)?),
+            ..Others::default()
+        })
+    }
+
+    fn again(&self) -> Box<dyn SharedPart> {
+        Box::new(Self(self.0.clone()))
+    }
+}
+
+impl<T: Serialize + DeserializeOwned + 'static> LoadPart for Value<T> {
+    fn check(
+        &self,
+        saved: &SavedPart,
+        expected: &Expected<'_>,
+    ) -> Result<Vec<Change>, BackupError> {
+        let bytes = saved.value.as_ref();
+        let bytes = bytes.ok_or_else(|| foreign(expected.backup_dir, None))?;
+        decode::<T>(bytes).map_err(|error| error.of_state(&saved.name))?;
+        Ok(Vec::new())
+    }
+
+    fn load(
+        &mut self,
+        saved: SavedPart,
+        _changed: &mut Vec<Change>,
+        expected: &Expected<'_>,
+    ) -> Result<Loaded, BackupError> {
+        let bytes = saved.value.as_ref();
+        let bytes = bytes.ok_or_else(|| foreign(expected.backup_dir, None))?;
+        self.0 = decode(bytes)?;
+        Ok(Loaded::default())
+    }
+}

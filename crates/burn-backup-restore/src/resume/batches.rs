@@ -1,0 +1,255 @@
+//! Bringing the loaders to where they were: as many iterators as the undisturbed training had asked
+//! for, and the trained batches skipped.
+
+use std::sync::Arc;
+
+use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
+use burn::data::dataset::DatasetError;
+use burn::train::TrainingError;
+
+use super::LOG;
+use super::check::{self, Check, First, batches_left};
+use super::plan::Plan;
+use crate::burn_api::{self, Items};
+use crate::change::Change;
+use crate::data_loader;
+use crate::state::{Entered, Phase, TrainingState};
+
+/// What a loader has left of the epoch in progress.
+pub(crate) enum Rest<'l, O> {
+    /// The epoch has not begun: its iterator is still to be asked for.
+    WholeEpoch,
+    /// What comes after the batches that were `skipped`, if anything.
+    Batches {
+        rest: Batches<'l, O>,
+        skipped: usize,
+    },
+    /// Only the validation is left.
+    Validation,
+    /// What comes after the items that were trained, in batches or of data that are changed on purpose.
+    Entered {
+        rest: Batches<'l, O>,
+        at: Entered,
+        /// `None` if an earlier restart has found it.
+        change: Option<Change>,
+    },
+    /// The epoch begins anew: batches or data are changed on purpose, and the loader can't go on in
+    /// between.
+    Anew(Change),
+}
+
+/// The batches of one epoch that are still to be trained.
+pub(crate) struct Batches<'l, O> {
+    /// Fetched already, to see whether there is one.
+    peeked: Option<Option<O>>,
+    pub(super) iterator: Box<dyn DataLoaderIterator<O> + 'l>,
+}
+
+impl<'l, O> Batches<'l, O> {
+    /// All of them.
+    pub(crate) fn of(loader: &'l Arc<dyn DataLoader<O>>) -> Self {
+        Self {
+            peeked: None,
+            iterator: loader.iter(),
+        }
+    }
+
+    /// Those that are left, with the next one fetched to see whether there is one.
+    pub(super) fn peeked(
+        mut iterator: Box<dyn DataLoaderIterator<O> + 'l>,
+    ) -> Result<Self, TrainingError> {
+        let next = iterator.next().transpose()?;
+        Ok(Self {
+            peeked: Some(next),
+            iterator,
+        })
+    }
+
+    /// The next batch; `seed` is called before it is fetched.
+    pub(crate) fn next(&mut self, seed: impl FnOnce()) -> Option<Result<O, DatasetError>> {
+        match self.peeked.take() {
+            Some(peeked) => peeked.map(Ok),
+            None => {
+                seed();
+                self.iterator.next()
+            }
+        }
+    }
+
+    /// Whether a batch is left, of those that were looked at.
+    pub(crate) fn has_more(&self) -> bool {
+        !matches!(self.peeked, Some(None))
+    }
+
+    /// How far the epoch is, as the loader tells it.
+    pub(crate) fn progress(&self) -> Progress {
+        self.iterator.progress()
+    }
+
+    /// How far the epoch is, in items.
+    pub(crate) fn items(&self) -> Items {
+        burn_api::items(self.iterator.as_ref())
+    }
+}
+
+/// Brings a training loader to where the training was, and
+/// checks on the way that it yields what it did when the backup was made. `seed` is called before
+/// the first batch that is still to be trained is fetched.
+pub(crate) fn train_loader<'l, O>(
+    loader: &'l Arc<dyn DataLoader<O>>,
+    plan: &Plan,
+    seed: impl FnOnce(),
+) -> Result<Rest<'l, O>, TrainingError> {
+    let entered = plan.recorded.and_then(|data| data.entered);
+    let rest = match entered {
+        Some(entered) => {
+            for _ in 0..plan.iterators {
+                drop(loader.iter());
+            }
+            enter(loader, plan, entered, None)
+        }
+        None => skip(loader, plan, seed),
+    };
+    let error = match rest {
+        Ok(rest) => return Ok(rest),
+        Err(error) => error,
+    };
+    let Some(change) = plan.allows(&error) else {
+        return Err(error);
+    };
+    match (plan.phase, plan.batches) {
+        (Phase::Validate, _) => Ok(Rest::Validation),
+        (Phase::Train, 0) => Ok(Rest::WholeEpoch),
+        (Phase::Train, batches) => {
+            let items = plan.recorded.map_or(0, |data| data.items_processed);
+            enter(loader, plan, Entered { items, batches }, Some(change))
+        }
+    }
+}
+
+/// Goes on in the epoch in progress after so many items, and after the batches that were trained since, if
+/// the loader can.
+fn enter<'l, O>(
+    loader: &'l Arc<dyn DataLoader<O>>,
+    plan: &Plan,
+    at: Entered,
+    change: Option<Change>,
+) -> Result<Rest<'l, O>, TrainingError> {
+    // Several devices have parts of the data, whose ends are elsewhere than they were.
+    let entered = match plan.is_only_loader {
+        true => data_loader::enter(plan.iterators as u64, at.items, || loader.iter()),
+        false => None,
+    };
+    let Some(mut iterator) = entered else {
+        return Ok(Rest::Anew(change.unwrap_or(Change::BatchSize)));
+    };
+    let since = plan.batches.saturating_sub(at.batches);
+    if let (Some(last), Some(data)) = (since.checked_sub(1), &plan.recorded) {
+        iterator.nth(last).transpose()?;
+        // They may be of yet another size, or of other data.
+        let found = burn_api::items(iterator.as_ref());
+        let path = &plan.backup_dir;
+        if found.total != data.items_total {
+            let what = "the number of items in an epoch";
+            let (before, now) = (data.items_total, found.total);
+            return Err(check::mismatch(path, Change::Data, what, before, now));
+        }
+        if found.processed != data.items_processed {
+            let what = "the number of items in the batches trained so far";
+            let (before, now) = (data.items_processed, found.processed);
+            return Err(check::mismatch(path, Change::BatchSize, what, before, now));
+        }
+    }
+    Ok(Rest::Entered {
+        rest: Batches::peeked(iterator)?,
+        at,
+        change,
+    })
+}
+
+fn skip<'l, O>(
+    loader: &'l Arc<dyn DataLoader<O>>,
+    plan: &Plan,
+    seed: impl FnOnce(),
+) -> Result<Rest<'l, O>, TrainingError> {
+    let check = Check {
+        plan,
+        loader: burn_api::loader_kind(loader.as_ref()),
+    };
+    let is_between_epochs = plan.batches == 0;
+    for epoch in 1..=plan.iterators {
+        let mut iterator = loader.iter();
+        // Between epochs, the batch size shows in the epoch before.
+        if is_between_epochs && epoch == plan.iterators && plan.has_trained {
+            if plan.is_first {
+                say_what_is_loaded(iterator.as_ref(), 0);
+            }
+            check.first_batch(iterator.as_mut())?;
+        }
+    }
+    if is_between_epochs {
+        return Ok(Rest::WholeEpoch);
+    }
+
+    let mut iterator = loader.iter();
+    if plan.is_first {
+        let batches = match plan.phase {
+            Phase::Train => plan.batches,
+            Phase::Validate => 0,
+        };
+        say_what_is_loaded(iterator.as_ref(), batches);
+    }
+    let First {
+        whole,
+        batches,
+        ahead,
+    } = check.first_batch(iterator.as_mut())?;
+    if plan.phase == Phase::Validate {
+        return Ok(Rest::Validation);
+    }
+    let mut others = plan.batches.saturating_sub(1);
+    match (ahead, others) {
+        (Some(ahead), 0) => {
+            let rest = Batches {
+                peeked: Some(Some(ahead)),
+                iterator,
+            };
+            return Ok(Rest::Batches {
+                rest,
+                skipped: batches,
+            });
+        }
+        // It is one of those that are skipped.
+        (Some(_), _) => others -= 1,
+        (None, _) => {}
+    }
+    let looked_at = plan.batches - others;
+    let skipped = looked_at.min(batches + 1) + check.skip(iterator.as_mut(), others, looked_at)?;
+    check.trained(burn_api::items(iterator.as_ref()), whole)?;
+    seed();
+    Ok(Rest::Batches {
+        rest: Batches::peeked(iterator)?,
+        skipped,
+    })
+}
+
+/// Brings the validation loader to the position in `state`.
+pub(crate) fn valid_loader<O>(loader: &Arc<dyn DataLoader<O>>, state: &TrainingState) {
+    for _ in 0..state.epochs_done() {
+        drop(loader.iter());
+    }
+}
+
+/// Says what it costs to skip `batches` of a loader that knows no other way than to load them, and on what
+/// condition such a loader is exact.
+fn say_what_is_loaded<O>(iterator: &dyn DataLoaderIterator<O>, batches: usize) {
+    if batches_left(iterator).is_some() {
+        return;
+    }
+    if batches > 0 {
+        log::info!(
+            target: LOG,
+            "{batches} trained batches of this epoch are loaded only to be skipped",
+        );
+    }
+}

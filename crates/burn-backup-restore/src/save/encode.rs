@@ -1,0 +1,338 @@
+//! From a snapshot to the parts of a generation: Burn's own records in the burnpack format.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::resume_unwind;
+use std::sync::mpsc::{RecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
+
+use burn_backup_store::{PartDigest, Staging, StoreError};
+use burn_pack::Tensor;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::fit::Fit;
+use super::frozen::Frozen;
+use super::poison;
+use super::snapshot::{Contents, Others, PartSnapshot, Records, SharedModel, SharedPart};
+use crate::burn_api::burnpack::{Chunk, Container, Excess};
+use crate::error::BackupError;
+use crate::fingerprint;
+use crate::part::{self, FROZEN, MODEL, OPTIMIZER, SCHEDULER, VALUE, failed};
+use crate::state::TrainingState;
+
+/// Makes the parts of backups.
+pub(crate) struct Encoder {
+    /// What is remembered of each part from one backup to the next, by its name.
+    pub memories: Memories,
+    /// Whether a model that holds NaN is an error.
+    pub skip_nan: bool,
+}
+
+/// What is remembered of each part, by its name.
+pub(crate) type Memories = BTreeMap<String, Memory>;
+
+/// What is remembered of a part from one backup to the next.
+#[derive(Default)]
+pub(crate) struct Memory {
+    pub fit: Fit,
+    pub frozen: Frozen,
+}
+
+impl Encoder {
+    /// Writes the parts of a snapshot, and the models' fingerprints into the state document.
+    pub(crate) fn encode(
+        &mut self,
+        parts: Vec<PartSnapshot>,
+        state: &mut TrainingState,
+        staging: &mut Staging<'_>,
+    ) -> Result<(), BackupError> {
+        for PartSnapshot { name, contents } in parts {
+            let mut writer = PartWriter {
+                memory: self.memories.entry(name.clone()).or_default(),
+                name,
+                skip_nan: self.skip_nan,
+                state,
+            };
+            match contents {
+                Contents::Shared(shared) => writer.write_shared(shared, staging)?,
+                Contents::Read(records) => writer.write_read(records?, staging)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes one part of the training's state.
+struct PartWriter<'e> {
+    name: String,
+    memory: &'e mut Memory,
+    skip_nan: bool,
+    state: &'e mut TrainingState,
+}
+
+impl PartWriter<'_> {
+    fn write_read(
+        &mut self,
+        Records { model, others }: Records,
+        staging: &mut Staging<'_>,
+    ) -> Result<(), BackupError> {
+        let others = checked(&self.name, others)?;
+        if let Some(model) = model {
+            let model = self.described(model)?;
+            self.model_parts().write(model, staging)?;
+        }
+        write_others(&self.name, others, staging)
+    }
+
+    /// Writes the model while the other records are read, and then these.
+    fn write_shared(
+        &mut self,
+        mut shared: Box<dyn SharedPart>,
+        staging: &mut Staging<'_>,
+    ) -> Result<(), BackupError> {
+        let model = match shared.take_model() {
+            Some(model) => self.described(model)?,
+            None => {
+                let others = shared.read_others(&mut self.memory.fit)?;
+                return write_others(&self.name, checked(&self.name, others)?, staging);
+            }
+        };
+        let name = self.name.clone();
+        let read_others = |shared: Box<dyn SharedPart>, fit: &mut Fit| {
+            shared
+                .read_others(fit)
+                .and_then(|others| checked(&name, others))
+        };
+        // Nothing is written before it is known that a restart can use it. After that the model is
+        // written while the others are read.
+        if self.memory.fit.is_unknown() {
+            let others = read_others(shared, &mut self.memory.fit)?;
+            self.model_parts().write(model, staging)?;
+            return write_others(&name, others, staging);
+        }
+        let Memory { fit, frozen } = &mut *self.memory;
+        let mut parts = ModelParts {
+            name: &self.name,
+            frozen,
+            skip_nan: self.skip_nan,
+        };
+        let (sender, inbox) = channel();
+        // Whoever reads takes these.
+        let tools = Mutex::new(Some((shared, fit, sender)));
+        let read = || {
+            let taken = tools.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some((shared, fit, sender)) = taken {
+                // Nobody waits for them if the model can't be written.
+                let _ = sender.send(read_others(shared, fit));
+            }
+        };
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("backup-read".to_owned());
+            let reading = thread.spawn_scoped(scope, read).ok();
+            parts.write(model, staging)?;
+            if reading.is_none() {
+                // No thread could be had.
+                read();
+            }
+            match inbox.recv() {
+                Ok(others) => write_others(&name, others?, staging),
+                // It has panicked.
+                Err(RecvError) => match reading.map(ScopedJoinHandle::join) {
+                    Some(Err(panic)) => resume_unwind(panic),
+                    _ => Err(BackupError::Panicked {
+                        message: "no message".to_owned(),
+                    }),
+                },
+            }
+        })
+    }
+
+    /// The model, once it is known that it can be read again; the state document says what it looks like.
+    fn described(&mut self, model: SharedModel) -> Result<SharedModel, BackupError> {
+        let name = part::name(&self.name, MODEL);
+        let tensors = within_limits(&name, model.tensors.into())?.tensors;
+        let mut document = self.state.document(&self.name);
+        document.model = fingerprint::of_tensors(&tensors);
+        document.untrained = Some(sorted(&model.without_gradient));
+        self.state.describe(&self.name, document);
+        Ok(SharedModel { tensors, ..model })
+    }
+
+    fn model_parts(&mut self) -> ModelParts<'_> {
+        ModelParts {
+            name: &self.name,
+            frozen: &mut self.memory.frozen,
+            skip_nan: self.skip_nan,
+        }
+    }
+}
+
+fn sorted(paths: &HashSet<String>) -> Vec<String> {
+    let mut sorted: Vec<_> = paths.iter().cloned().collect();
+    sorted.sort_unstable();
+    sorted
+}
+
+/// The records besides the model, if Burn's reader takes them.
+fn checked(name: &str, others: Others) -> Result<Others, BackupError> {
+    let optimizer = others.optimizer.map(|optimizer| {
+        let part = part::name(name, OPTIMIZER);
+        within_limits(&part, optimizer)
+    });
+    Ok(Others {
+        optimizer: optimizer.transpose()?,
+        ..others
+    })
+}
+
+/// The container, if Burn's reader takes it.
+pub(crate) fn within_limits(part: &str, container: Container) -> Result<Container, BackupError> {
+    match container.excess().map_err(failed(part))? {
+        None => Ok(container),
+        Some(Excess { what, found, limit }) => Err(BackupError::TooLarge {
+            part: part.to_owned(),
+            what,
+            found,
+            limit,
+        }),
+    }
+}
+
+fn write_others(name: &str, others: Others, staging: &mut Staging<'_>) -> Result<(), BackupError> {
+    let Others {
+        optimizer,
+        scheduler,
+        value,
+        segments,
+    } = others;
+    if let Some(optimizer) = optimizer {
+        write(&part::name(name, OPTIMIZER), optimizer, staging, |_| Ok(()))?;
+    }
+    if let Some(scheduler) = scheduler {
+        let mut part = staging.part(&part::name(name, SCHEDULER))?;
+        part.append(scheduler.to_vec())?;
+        part.finish()?;
+    }
+    if let Some(value) = value {
+        let mut part = staging.part(&part::name(name, VALUE))?;
+        part.append(Arc::unwrap_or_clone(value))?;
+        part.finish()?;
+    }
+    for segment in segments {
+        write_segment(&part::name(name, &segment.name), segment.bytes, staging)?;
+    }
+    Ok(())
+}
+
+/// Writes bytes, unless the backup before has the same ones.
+fn write_segment(
+    name: &str,
+    bytes: Arc<Vec<u8>>,
+    staging: &mut Staging<'_>,
+) -> Result<(), BackupError> {
+    let mut digest = PartDigest::default();
+    digest.update(&bytes);
+    if staging.link(name, &digest)? {
+        return Ok(());
+    }
+    let mut part = staging.part(name)?;
+    part.append(Arc::unwrap_or_clone(bytes))?;
+    Ok(part.finish()?)
+}
+
+/// Refuses a model that is about to push the last good backup out.
+pub(crate) fn refuse_nan(model: Vec<Tensor>) -> Result<(), BackupError> {
+    let container = Container::from(model);
+    container.stream(failed(MODEL), |chunk| refuse_nan_in(&chunk))
+}
+
+/// Writes the parts that hold the model.
+struct ModelParts<'a> {
+    name: &'a str,
+    frozen: &'a mut Frozen,
+    skip_nan: bool,
+}
+
+impl ModelParts<'_> {
+    fn write(&mut self, model: SharedModel, staging: &mut Staging<'_>) -> Result<(), BackupError> {
+        let SharedModel {
+            tensors,
+            without_gradient,
+        } = model;
+        let (model_part, frozen_part) =
+            (part::name(self.name, MODEL), part::name(self.name, FROZEN));
+        let skip_nan = self.skip_nan;
+        let check = |chunk: &Chunk| {
+            if skip_nan {
+                refuse_nan_in(chunk)
+            } else {
+                Ok(())
+            }
+        };
+        let (changing, frozen) = loop {
+            let divided = self.frozen.divide(&tensors, &without_gradient);
+            if divided.frozen.is_empty() {
+                break (divided.changing, None);
+            }
+            let frozen = Container::from(divided.frozen.clone());
+            let (digest, hashes) = digest(&frozen_part, frozen, check)?;
+            if !self.frozen.note(hashes) {
+                break (divided.changing, Some((divided.frozen, digest)));
+            }
+        };
+        drop(tensors);
+        if let Some((frozen, digest)) = frozen
+            && !staging.link(&frozen_part, &digest)?
+        {
+            write(&frozen_part, frozen.into(), staging, |_| Ok(()))?;
+        }
+        write(&model_part, changing.into(), staging, check)
+    }
+}
+
+/// What the part would be, and the hash of each of its tensors.
+fn digest(
+    part: &str,
+    container: Container,
+    check: impl Fn(&Chunk) -> Result<(), BackupError>,
+) -> Result<(PartDigest, HashMap<String, u128>), BackupError> {
+    let mut digest = PartDigest::default();
+    let mut hashes: HashMap<String, Xxh3> = HashMap::new();
+    container.stream(failed(part), |chunk| {
+        check(&chunk)?;
+        digest.update(chunk.as_ref());
+        if let Some((name, _)) = &chunk.tensor {
+            let hash = hashes.entry(name.clone()).or_default();
+            hash.update(chunk.as_ref());
+        }
+        Ok(())
+    })?;
+    let hashes = hashes.into_iter();
+    let hashes = hashes.map(|(name, hash)| (name, hash.digest128()));
+    Ok((digest, hashes.collect()))
+}
+
+fn write(
+    name: &str,
+    container: Container,
+    staging: &mut Staging<'_>,
+    check: impl Fn(&Chunk) -> Result<(), BackupError>,
+) -> Result<(), BackupError> {
+    let mut part = staging.part(name)?;
+    container.stream(failed(name), |chunk| {
+        check(&chunk)?;
+        part.append(chunk).map_err(StoreError::into)
+    })?;
+    Ok(part.finish()?)
+}
+
+fn refuse_nan_in(chunk: &Chunk) -> Result<(), BackupError> {
+    match &chunk.tensor {
+        Some((parameter, dtype)) if poison::holds_nan(*dtype, chunk.as_ref()) => {
+            Err(BackupError::Poisoned {
+                parameter: parameter.clone(),
+            })
+        }
+        _ => Ok(()),
+    }
+}

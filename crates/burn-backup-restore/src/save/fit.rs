@@ -1,0 +1,257 @@
+//! Whether a learner can load what was read from it. Burn drops silently what an optimizer or a
+//! scheduler has no place for, and gives the optimizer's state the default type of its default device.
+//!
+//! A restore checks this before it changes anything. A training that is begun checks it too, because
+//! backups that no restart can use are worth nothing: where the model's types make it likely, before
+//! the first step, and for each kind of state that appears, before the first backup of it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::{GradientsParams, OptimizerRecord};
+use burn::store::RecordError;
+use burn::tensor::{Bytes, DType, Device, Tensor};
+
+use crate::burn_api::burnpack::Container;
+use crate::burn_api::{Outline, Unpacker, optimizer_probe};
+use crate::error::BackupError;
+use crate::panics::panic_message;
+use crate::part;
+
+const LOG: &str = "burn_backup::restore";
+
+/// What a learner would not load as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Misfit {
+    /// So many of the optimizer's `total` entries have no place.
+    OptimizerLost {
+        lost: usize,
+        total: usize,
+        first: String,
+    },
+    /// An entry of the optimizer's state changes its type.
+    OptimizerConverted {
+        entry: String,
+        saved: &'static str,
+        loaded: &'static str,
+    },
+    /// An entry of the scheduler's state has no place.
+    SchedulerLost { first: String },
+}
+
+/// An optimizer and a scheduler whose records are read.
+pub(crate) trait Optimization {
+    /// The records.
+    fn read(&mut self) -> Result<(Container, Bytes), RecordError>;
+
+    /// The records of a clone that has loaded these.
+    fn keeps(
+        &mut self,
+        optimizer: OptimizerRecord,
+        scheduler: Bytes,
+    ) -> Result<(Container, Bytes), RecordError>;
+
+    /// Forgets what is still on its way after a panic.
+    fn reset(&mut self) {}
+}
+
+/// Has a clone load the records, and compares what it keeps with them. The optimizer's tensors are
+/// replaced by tensors of one element.
+pub(crate) fn misfit(
+    optimization: &mut impl Optimization,
+    optimizer: &Container,
+    scheduler: Bytes,
+) -> Result<Option<Misfit>, RecordError> {
+    let probe = optimizer_probe(optimizer)?;
+    let (kept_optimizer, kept_scheduler) = optimization.keeps(probe, scheduler.clone())?;
+
+    let saved = Outline::of_container(optimizer);
+    let kept = Outline::of_container(&kept_optimizer);
+    let lost = saved.lost_in(&kept);
+    if let Some(first) = lost.first() {
+        return Ok(Some(Misfit::OptimizerLost {
+            lost: lost.len(),
+            total: saved.entries.len(),
+            first: first.clone(),
+        }));
+    }
+    if let Some((entry, saved, loaded)) = saved.converted_in(&kept) {
+        return Ok(Some(Misfit::OptimizerConverted {
+            entry,
+            saved: saved.name(),
+            loaded: loaded.name(),
+        }));
+    }
+
+    let saved = Outline::of(scheduler)?;
+    let kept = Outline::of(kept_scheduler)?;
+    let first = saved.lost_in(&kept).into_iter().next();
+    Ok(first.map(|first| Misfit::SchedulerLost { first }))
+}
+
+/// Which states are known to fit.
+#[derive(Default)]
+pub(crate) struct Fit {
+    /// The number of entries of the largest optimizer state that was checked.
+    checked: Option<usize>,
+    /// What is known of the optimizer's record.
+    pub unpacker: Unpacker,
+}
+
+impl Fit {
+    /// That of a training whose restore has just checked an optimizer state with so many entries.
+    pub(crate) fn checked(entries: usize) -> Self {
+        Self {
+            checked: Some(entries),
+            unpacker: Unpacker::default(),
+        }
+    }
+
+    /// Reads the records of the optimizer and the scheduler, and checks that a restart can load them,
+    /// unless a state with as many entries was checked before: a parameter that is trained for the first
+    /// time adds some.
+    ///
+    /// # Errors
+    ///
+    /// Those of a misfit, and [`BackupError::Record`] if a record can't be read.
+    pub(crate) fn read(
+        &mut self,
+        optimization: &mut impl Optimization,
+        part: &str,
+    ) -> Result<(Container, Bytes), BackupError> {
+        let failed = part::failed(part);
+        let (optimizer, scheduler) = optimization.read().map_err(&failed)?;
+        let entries = optimizer.scalars.len() + optimizer.tensors.len();
+        if self.checked.is_none_or(|checked| checked < entries) {
+            let check = || misfit(optimization, &optimizer, scheduler.clone());
+            match catch_unwind(AssertUnwindSafe(check)) {
+                Ok(misfit) => {
+                    if let Some(misfit) = misfit.map_err(&failed)? {
+                        return Err(misfit.into_refusal());
+                    }
+                }
+                // A restart can still use the backup once the default device is there.
+                Err(panic) => {
+                    let message = panic_message(panic.as_ref());
+                    log::error!(
+                        target: LOG,
+                        "a restart would be refused: Burn panics when it loads the optimizer's state on its \
+                         default device: {message}. If the program is built with several backends and the \
+                         default one has no device here, name the one to use in the environment variable \
+                         BURN_DEVICE. Backups are taken all the same",
+                    );
+                    optimization.reset();
+                }
+            }
+            self.checked = Some(entries);
+        }
+        Ok((optimizer, scheduler))
+    }
+
+    /// The same for another thread that reads.
+    pub(crate) fn again(&self) -> Self {
+        Self {
+            checked: self.checked,
+            unpacker: Unpacker::default(),
+        }
+    }
+
+    /// Whether nothing was checked yet.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.checked.is_none()
+    }
+}
+
+impl Misfit {
+    /// The error of a backup that no restart could use.
+    pub(crate) fn into_refusal(self) -> BackupError {
+        match self {
+            Self::OptimizerLost { first, .. } | Self::SchedulerLost { first } => {
+                BackupError::NotLoadable { entry: first }
+            }
+            Self::OptimizerConverted {
+                entry,
+                saved,
+                loaded,
+            } => BackupError::PrecisionLost {
+                entry,
+                saved,
+                loaded,
+            },
+        }
+    }
+
+    /// The error of a restore.
+    pub(crate) fn into_mismatch(self, backup_dir: &Path) -> BackupError {
+        let path = backup_dir.to_path_buf();
+        match self {
+            Self::OptimizerLost { lost, total, first } => BackupError::OptimizerMismatch {
+                path,
+                lost,
+                total,
+                first,
+            },
+            Self::OptimizerConverted {
+                entry,
+                saved,
+                loaded,
+            } => BackupError::OptimizerConverted {
+                path,
+                entry,
+                saved,
+                loaded,
+            },
+            Self::SchedulerLost { first } => BackupError::SchedulerMismatch { path, first },
+        }
+    }
+}
+
+/// Looks for a misfit before the first step. A parameter whose type is not the default device's makes
+/// one likely: whether it comes to that depends on the optimizer. `step` has a clone of it step with a
+/// gradient of zeros for one parameter, and looks.
+pub(crate) fn misfit_ahead<M: Module>(
+    model: &M,
+    mut step: impl FnMut(GradientsParams) -> Option<Misfit>,
+) -> Option<Misfit> {
+    // Without an adapter, asking for the default device may panic. So may an optimizer that does not
+    // expect a gradient of zeros. The first backup is checked in any case.
+    let ask = AssertUnwindSafe(|| {
+        let default = Device::default().settings().float_dtype.into();
+        let mut others = OfOtherType {
+            default,
+            zeros: Vec::new(),
+        };
+        model.visit(&mut others);
+        let mut zeros = others.zeros.into_iter();
+        zeros.find_map(|zeros| step(zeros()))
+    });
+    catch_unwind(ask).ok().flatten()
+}
+
+/// Makes a gradient of zeros.
+type Zeros = Box<dyn FnOnce() -> GradientsParams>;
+
+/// The parameters that are trained and have another type than `default`.
+struct OfOtherType {
+    default: DType,
+    zeros: Vec<Zeros>,
+}
+
+impl ModuleVisitor for OfOtherType {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        // A parameter that is still to be initialised gets its device's type.
+        if !param.is_initialized() {
+            return;
+        }
+        let (id, tensor) = (param.id, param.val());
+        if tensor.dtype() == self.default || !tensor.is_require_grad() {
+            return;
+        }
+        self.zeros.push(Box::new(move || {
+            let mut gradients = GradientsParams::new();
+            gradients.register(id, tensor.inner().zeros_like());
+            gradients
+        }));
+    }
+}

@@ -1,0 +1,42 @@
+//! Backup and restore for any training loop: the loop tells what it has done, the session decides, takes
+//! snapshots and has them written.
+//!
+//! ```text
+//! open -> split_begins -> (look_out, step_seeds, train a batch, step_done)* -> split_done
+//!      -> seed_validation, (look_out, validate a batch)* -> epoch_done -> ..
+//!      -> finished | stopped -> conclude
+//! ```
+//!
+//! A loop that is written by hand uses what is in `by_hand`, and the loops for Burn's builders use the events
+//! below it. What a session consists of has a file for each concern:
+//!
+//! ```text
+//! progress  where the training is
+//! window    the last optimizer step, while gradients are accumulated
+//! cadence   when a backup is due
+//! saver     what is saved, and what became of it
+//! watch     notices of a preemption, and stops
+//! ending    how the training ended
+//! ```
+
+mod batches;
+mod by_hand;
+mod cadence;
+mod ending;
+mod events;
+mod open;
+mod progress;
+mod saver;
+mod watch;
+mod window;
+
+const LOG: &str = "burn_backup::restore";
+const TRIGGER_LOG: &str = "burn_backup::trigger";
+
+pub use batches::Batches;
+pub use by_hand::{Flow, Session};
+pub(crate) use ending::Ending;
+pub(crate) use events::Core;
+pub(crate) use open::Context;
+pub(crate) use progress::{Outlook, Progress};
+pub(crate) use saver::{MetricSource, NoMetrics, Parted};

@@ -1,0 +1,7 @@
+pub enum Flow {
+    Continue,
+    Stop,
+}
+pub struct Session {
+    core: super::Core,
+}

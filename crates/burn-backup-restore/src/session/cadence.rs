@@ -1,0 +1,85 @@
+//! When a backup is due.
+
+use std::time::{Duration, Instant};
+
+use crate::position::Position;
+use crate::settings::BackupAndRestore;
+use crate::trigger::{StepTime, Trigger};
+
+/// The trigger, and the clocks that it goes by.
+pub(super) struct Cadence {
+    trigger: Trigger,
+    launched: Instant,
+    /// When the last step ended, and the backup after it was taken.
+    step_began: Instant,
+    /// The interval that was logged last.
+    logged_interval: Option<u64>,
+}
+
+impl Cadence {
+    /// For a training whose state has about `state_bytes`.
+    pub(super) fn new(settings: &BackupAndRestore, state_bytes: u64) -> Self {
+        Self {
+            trigger: Trigger::new(settings.frequency, state_bytes),
+            launched: Instant::now(),
+            step_began: Instant::now(),
+            logged_interval: None,
+        }
+    }
+
+    pub(super) fn trigger(&self) -> &Trigger {
+        &self.trigger
+    }
+
+    /// A step begins.
+    pub(super) fn step_begins(&mut self) {
+        self.step_began = Instant::now();
+    }
+
+    /// How long the step has taken that ends now.
+    pub(super) fn step_time(&self, is_disturbed: bool) -> StepTime {
+        StepTime {
+            took: self.step_began.elapsed(),
+            is_disturbed,
+        }
+    }
+
+    pub(super) fn is_due_after_step(
+        &mut self,
+        position: &Position,
+        can_save: bool,
+        step: StepTime,
+    ) -> bool {
+        let now = self.launched.elapsed();
+        self.trigger.after_step(position, can_save, step, now)
+    }
+
+    pub(super) fn is_due_after_epoch(&mut self) -> bool {
+        self.trigger.after_epoch(self.launched.elapsed())
+    }
+
+    /// A backup was taken, which held the training so long.
+    pub(super) fn saved(&mut self, held: Duration) {
+        self.trigger.saved(self.launched.elapsed(), held);
+    }
+
+    /// What became of the last backup.
+    pub(super) fn noted(&mut self, is_committed: bool) {
+        match is_committed {
+            true => self.trigger.succeeded(),
+            false => self.trigger.failed(),
+        }
+    }
+
+    /// The interval, how much steps were slowed, and whether the interval is worth a line in the log.
+    pub(super) fn measured(&mut self) -> Option<(u64, Duration, bool)> {
+        let (interval, slowed) = self.trigger.measured()?;
+        let is_news = self
+            .logged_interval
+            .is_none_or(|logged| interval.abs_diff(logged) > logged / 4);
+        if is_news {
+            self.logged_interval = Some(interval);
+        }
+        Some((interval, slowed, is_news))
+    }
+}

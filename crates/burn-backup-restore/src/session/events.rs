@@ -1,0 +1,429 @@
+//! What a loop tells of the training, and what follows from it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use burn::train::{Interrupter, TrainingError};
+
+use super::cadence::Cadence;
+use super::ending::Ending;
+use super::progress::Progress;
+use super::saver::{MetricSource, Parted, Saver};
+use super::watch::Watch;
+use super::window::Window;
+use super::{LOG, TRIGGER_LOG};
+use crate::burn_api::Items;
+use crate::metrics::{Mark, MetricHistory, MetricLogs};
+use crate::preemption::{Advice, Backups};
+use crate::save::{Metrics, TrainingSnapshot};
+use crate::state::{Moment, Phase, TrainingState};
+
+/// Backs up and restores one training.
+pub(crate) struct Core {
+    pub(crate) progress: Progress,
+    pub(super) saver: Saver,
+    pub(super) cadence: Cadence,
+    pub(super) window: Window,
+    pub(super) watch: Watch,
+    pub(super) measured: Measured,
+    pub(super) ending: Ending,
+}
+
+/// The metrics of the training.
+pub(super) struct Measured {
+    /// What each metric came to.
+    pub history: MetricHistory,
+    /// The metric logs, if this crate writes them.
+    pub logs: Option<MetricLogs>,
+    /// The moment of a stop, before Burn logs what each metric came to in a part of an epoch.
+    pub stop_mark: Option<Mark>,
+}
+
+impl Measured {
+    /// What is known of the metrics at this moment.
+    fn now(&mut self) -> Metrics {
+        let mark = self.stop_mark.take();
+        match mark.or_else(|| self.logs.as_ref().map(MetricLogs::mark)) {
+            Some(mark) => Metrics::Until(mark),
+            None => Metrics::Known(self.history.history()),
+        }
+    }
+}
+
+impl Core {
+    pub(crate) fn interrupter(&self) -> &Interrupter {
+        self.watch.interrupter()
+    }
+
+    /// What each metric came to so far.
+    pub(crate) fn metric_history(&self) -> &MetricHistory {
+        &self.measured.history
+    }
+
+    /// The metric logs, if this crate writes them.
+    pub(crate) fn metric_logs(&self) -> Option<&MetricLogs> {
+        self.measured.logs.as_ref()
+    }
+
+    /// Says so if the training, of `num_epochs` epochs, is over before a backup is due. `steps` are those
+    /// of an epoch, if they are known.
+    pub(crate) fn warn_if_unprotected(&self, num_epochs: usize, steps: Option<u64>) {
+        let epochs = num_epochs
+            .saturating_add(1)
+            .saturating_sub(self.progress.state.first_epoch);
+        let is_too_late = self.cadence.trigger().comes_too_late(epochs, steps);
+        if !self.progress.is_restored && is_too_late {
+            log::warn!(
+                target: TRIGGER_LOG,
+                "this training runs UNPROTECTED: with its save_freq the first backup is not due before \
+                 its end; give save_freq fewer batches, or a time",
+            );
+        }
+    }
+
+    /// A batch boundary: if there is a notice that the training is about to be ended from outside, it
+    /// is saved, or stopped.
+    pub(crate) fn look_out(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
+        if !self.watch.is_looking_out() {
+            return;
+        }
+        match self.look() {
+            Advice::GoOn => {}
+            // Gradients that are being accumulated can't be saved; the moment before them can.
+            Advice::Save => match self.window.again() {
+                Some(held) => self.save_held(held, metrics),
+                None => self.save(training, metrics),
+            },
+            Advice::Leave => self.watch.leave(),
+        }
+    }
+
+    /// Looks whether a notice has come, and says what to do.
+    fn look(&mut self) -> Advice {
+        self.poll();
+        let stats = self.saver.handle.stats();
+        let writing = self.saver.background.in_flight_for();
+        let (advice, news) = self.watch.look(Backups {
+            persist: stats.persist_last.max(writing.unwrap_or_default()),
+            is_writing: writing.is_some(),
+            failed: stats.failed,
+        });
+        if let Some(notice) = news {
+            self.saver.handle.noticed(notice);
+        }
+        advice
+    }
+
+    /// The epoch's batches, or what is left of them, are about to be trained.
+    pub(crate) fn split_begins(&mut self, training: &dyn Parted) {
+        self.saver.find_running_states(training);
+        if self.window.accumulates() {
+            let snapshot = self.snapshot(training);
+            self.window.hold(snapshot);
+        }
+        self.cadence.step_begins();
+    }
+
+    /// To be called before the optimizer steps, if gradients are accumulated: nothing may keep
+    /// the tensors alive that it is about to replace.
+    pub(crate) fn optimizer_step_begins(&mut self) {
+        self.window.release();
+    }
+
+    /// One more batch is trained on each device, after which the loaders are this far. `has_stepped`
+    /// says that the optimizer has used the gradients.
+    pub(crate) fn step_done(
+        &mut self,
+        training: &dyn Parted,
+        metrics: &mut dyn MetricSource,
+        items: &[Items],
+        has_stepped: bool,
+    ) {
+        let progress = &mut self.progress;
+        progress.state.after_step(items, progress.split);
+        progress.has_stepped_here |= has_stepped;
+        progress.state.optimizer_steps += u64::from(has_stepped);
+        let position = progress.state.position;
+        self.saver.handle.advanced(progress.share());
+        self.saver.settle_running_states(training);
+
+        let is_disturbed = self.saver.background.is_busy();
+        self.poll();
+        let step = self.cadence.step_time(is_disturbed);
+        if self.cadence.is_due_after_step(&position, has_stepped, step) {
+            self.save(training, metrics);
+        }
+        self.show_interval();
+        if has_stepped && self.window.accumulates() {
+            let snapshot = self.snapshot(training);
+            self.window.hold(snapshot);
+        }
+        self.cadence.step_begins();
+    }
+
+    /// The training is being stopped, and Burn is about to be told that the epoch's part has ended.
+    pub(crate) fn split_stops(&mut self) {
+        let logs = self.measured.logs.as_ref();
+        self.measured.stop_mark = logs.map(MetricLogs::mark);
+    }
+
+    /// All batches of the epoch are trained.
+    pub(crate) fn split_done(&mut self) {
+        self.progress.state.phase = Phase::Validate;
+        // Gradients that no optimizer step has used by now are never used.
+        self.window.release();
+    }
+
+    /// The epoch's validation is done, and so is what Burn does after it.
+    pub(crate) fn epoch_done(
+        &mut self,
+        training: &dyn Parted,
+        metrics: &mut dyn MetricSource,
+        early_stopped: bool,
+    ) {
+        self.progress.state.after_epoch(early_stopped);
+        if self.cadence.is_due_after_epoch() {
+            self.save(training, metrics);
+        }
+    }
+
+    /// Whether a backup has failed since the last call.
+    pub(crate) fn take_failure(&mut self) -> bool {
+        self.saver.background.take_failure()
+    }
+
+    /// The training stops before its end. If that is a user's wish, this moment is kept; if it is
+    /// an error, the last good backup is what stays.
+    pub(crate) fn stopped(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
+        if !self.watch.has_failed() {
+            let snapshot = match self.window.take() {
+                Some(snapshot) => snapshot,
+                None => self.snapshot(training),
+            };
+            let moment = snapshot.state.moment();
+            self.keep_at_last(snapshot, metrics);
+            if self.saver.committed == Some(moment) {
+                self.saver.handle.saved_when_stopped(moment.position);
+                self.ending.saved_at = Some(moment.position);
+            }
+            self.report_stop(moment);
+        }
+        self.settle(metrics);
+        self.note_ending();
+    }
+
+    /// Saves the moment of `snapshot`, at which the training is left. If that fails, it is tried again
+    /// while the time before the kill allows.
+    fn keep_at_last(&mut self, snapshot: TrainingSnapshot, metrics: &mut dyn MetricSource) {
+        let moment = snapshot.state.moment();
+        let mut next = Some(snapshot);
+        let mut tries = 0;
+        while let Some(snapshot) = next.take() {
+            let again = snapshot.again();
+            let begun = Instant::now();
+            self.keep(snapshot, metrics);
+            tries += 1;
+            let is_missing = self.saver.committed != Some(moment);
+            if is_missing && self.can_try_again(tries, begun.elapsed()) {
+                log::warn!(target: LOG, "the last backup has failed, and is tried again");
+                next = again;
+            }
+        }
+    }
+
+    /// Whether the last backup, of which so many `tries` have failed and the last one `took` so long, can
+    /// be tried again before the kill.
+    fn can_try_again(&self, tries: u32, took: Duration) -> bool {
+        let is_hopeless = self.watch.has_failed() || self.saver.handle.is_poisoned();
+        !is_hopeless && self.watch.allows_another_try(tries, took)
+    }
+
+    /// Says what became of the training that was stopped, and was to be saved as it was at that `moment`.
+    fn report_stop(&mut self, moment: Moment) {
+        if self.watch.has_failed() {
+            return;
+        }
+        let position = moment.position;
+        let saved = match self.saver.committed {
+            Some(committed) if committed == moment => {
+                format!("the training is saved at {position}")
+            }
+            Some(committed) => format!(
+                "the training could NOT be saved at {position}, the last backup is of {}",
+                committed.position,
+            ),
+            None => format!("the training could NOT be saved at {position}"),
+        };
+        self.ending.saved = Some(saved.clone());
+        let (Some(notice), true) = (self.watch.notice(), self.watch.is_preempted()) else {
+            log::info!(target: LOG, "stopped; {saved}");
+            return;
+        };
+        let message = format!("{notice}; {saved}");
+        log::warn!(target: "burn_backup::preemption", "{message}");
+        self.watch.interrupter().stop(Some(&message));
+    }
+
+    /// The training has run to its end.
+    pub(crate) fn finished(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
+        let saves = self.cadence.trigger().at_end();
+        if saves && !self.watch.has_failed() {
+            let snapshot = self.snapshot(training);
+            self.keep(snapshot, metrics);
+        }
+        self.settle(metrics);
+        if !saves && !self.watch.has_failed() {
+            self.saver.check_before_deletion(training);
+        }
+        if let Some(committed) = self.saver.committed
+            && committed == self.progress.state.moment()
+        {
+            let position = committed.position;
+            self.ending.saved_at = Some(position);
+            self.ending.saved = Some(format!("the training is complete, and saved at {position}"));
+        }
+        self.ending.is_complete = true;
+        self.note_ending();
+    }
+
+    /// There is nothing to train, because the training is beyond its end: it was to have more epochs before.
+    pub(crate) fn beyond(&mut self, num_epochs: usize) {
+        self.ending.beyond = Some((self.progress.state.position, num_epochs));
+        self.note_ending();
+    }
+
+    /// Neither: the loaders can't be brought to where they were.
+    pub(crate) fn refused(&mut self, error: TrainingError) {
+        self.watch.interrupter().fail(error);
+        self.ending.is_refused = true;
+        self.note_ending();
+    }
+
+    /// How the training ended, as it was when its loop did.
+    pub(crate) fn take_ending(&mut self) -> Ending {
+        let is_complete = self.ending.is_complete;
+        let ending = std::mem::take(&mut self.ending);
+        self.ending.is_complete = is_complete;
+        ending
+    }
+
+    /// Everything is written, and the program is about to have its result. A training that ran to
+    /// its end, and `went_well`, needs its backup no longer.
+    pub(crate) fn conclude(self, went_well: bool) {
+        let Self {
+            saver,
+            mut watch,
+            ending,
+            ..
+        } = self;
+        let handle = saver.handle.clone();
+        saver.clear_away(ending.is_complete && went_well);
+        // A notice that has come since finds the training at its end: it is told of, and nothing more.
+        if let Some(notice) = watch.last_look() {
+            handle.noticed(notice);
+        }
+    }
+
+    fn note_ending(&mut self) {
+        let is_preempted = self.watch.is_preempted();
+        self.ending.note(self.watch.interrupter(), is_preempted);
+    }
+
+    /// This moment, sharing the training's tensors.
+    pub(super) fn snapshot(&mut self, training: &dyn Parted) -> TrainingSnapshot {
+        let state = self.state_now(training);
+        let metrics = self.measured.now();
+        self.saver.snapshot(training, state, metrics)
+    }
+
+    fn state_now(&self, training: &dyn Parted) -> TrainingState {
+        let mut state = self.progress.state.clone();
+        if self.progress.has_stepped_here {
+            let parts = training.parted();
+            let rate = parts.iter().find_map(|(_, part)| part.learning_rate());
+            state.learning_rate = rate.filter(|rate| rate.is_finite());
+        }
+        state
+    }
+
+    /// Saves this moment, and counts how long that holds the training.
+    pub(super) fn save(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
+        let started = Instant::now();
+        self.settle(metrics);
+        // The backup before may just have failed, and that may be what ends the training.
+        if !self.watch.has_failed() {
+            let snapshot = self.snapshot(training);
+            self.saver.submit(snapshot);
+        }
+        self.held_since(started);
+    }
+
+    /// Saves the moment of a snapshot that was held, unless that is what was saved last.
+    fn save_held(&mut self, held: TrainingSnapshot, metrics: &mut dyn MetricSource) {
+        let started = Instant::now();
+        self.settle(metrics);
+        if self.saver.committed != Some(held.state.moment()) && !self.watch.has_failed() {
+            self.saver.submit(held);
+        }
+        self.held_since(started);
+    }
+
+    fn held_since(&mut self, started: Instant) {
+        let held = started.elapsed();
+        self.saver.handle.held(held);
+        self.cadence.saved(held);
+    }
+
+    fn show_interval(&mut self) {
+        let Some((interval, slowed, is_news)) = self.cadence.measured() else {
+            return;
+        };
+        self.saver.handle.measured(interval, slowed);
+        if is_news {
+            log::info!(target: TRIGGER_LOG, "a backup every {interval} batches, as things are");
+        }
+    }
+
+    /// Saves the moment of `snapshot`, unless that is what was saved last.
+    fn keep(&mut self, snapshot: TrainingSnapshot, metrics: &mut dyn MetricSource) {
+        let started = Instant::now();
+        self.settle(metrics);
+        if self.saver.committed != Some(snapshot.state.moment()) && !self.watch.has_failed() {
+            self.saver.submit(snapshot);
+            self.settle(metrics);
+        }
+        self.saver.handle.held(started.elapsed());
+    }
+
+    /// Notes what became of the snapshot in flight, if that is known by now.
+    fn poll(&mut self) {
+        let outcome = self.saver.background.poll();
+        if let Some(is_committed) = self.saver.note(outcome) {
+            self.cadence.noted(is_committed);
+        }
+    }
+
+    /// Waits until nothing is in flight.
+    pub(super) fn settle(&mut self, metrics: &mut dyn MetricSource) {
+        self.poll();
+        let logs = self.measured.logs.as_ref();
+        if let Some(logs) = logs.filter(|logs| !logs.is_abandoned())
+            && self.saver.background.in_flight_for().is_some()
+        {
+            // It waits for metrics. Where Burn's thread is gone that works them out, this panics as that
+            // thread has, as does whatever Burn is told of.
+            logs.telling(|| metrics.drain(self.watch.interrupter()));
+        }
+        let outcome = self.saver.background.settle();
+        if let Some(is_committed) = self.saver.note(outcome) {
+            self.cadence.noted(is_committed);
+        }
+    }
+}
+
+impl Core {
+    /// The error of a backup, if one has ended the training.
+    pub(super) fn error(&self) -> Option<Arc<TrainingError>> {
+        self.watch.interrupter().error()
+    }
+}

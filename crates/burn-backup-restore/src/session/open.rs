@@ -1,0 +1,335 @@
+//! Opening the backup directory, and restoring what is in it.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use burn::tensor::Device;
+use burn::train::Interrupter;
+use burn_backup_store::{Generation, OpenOptions, Store};
+
+use super::LOG;
+use super::cadence::Cadence;
+use super::ending::Ending;
+use super::events::{Core, Measured};
+use super::progress::Progress;
+use super::saver::Saver;
+use super::watch::Watch;
+use super::window::Window;
+use crate::burn_api::BURN_VERSION;
+use crate::burn_api::burnpack::PerTensor;
+use crate::change::Change;
+use crate::configuration::Configuration;
+use crate::error::BackupError;
+use crate::handle::whole_seconds;
+use crate::metrics::{MetricHistory, MetricLogs};
+use crate::panics::panic_message;
+use crate::part;
+use crate::parts::{check_names, parts_of_mut};
+use crate::preemption::Lookout;
+use crate::resume::{Expected, LoadPart, PartsMut, Restored, load_weights, restore};
+use crate::save::{Background, Memory, WriterContext, within_limits};
+use crate::say::announce;
+use crate::settings::{BackupAndRestore, NamedState, Snapshot};
+use crate::state::{PartDocument, TrainingState};
+
+/// What the session is told of the training at hand.
+pub(crate) struct Context {
+    /// Stops the training, and says whether it is being stopped.
+    pub interrupter: Interrupter,
+    /// The epoch that a training without a backup begins with.
+    pub first_epoch: usize,
+    /// How many epochs the training is to have.
+    pub num_epochs: usize,
+    /// After how many batches the optimizer steps.
+    pub grad_accumulation: usize,
+    /// Among how many devices the data is split; `None` if it is not.
+    pub split: Option<usize>,
+    /// Whether a device computes with Burn's fusion.
+    pub has_fusion: bool,
+    /// What each metric came to.
+    pub metric_history: MetricHistory,
+    /// The metric logs, if this crate writes them.
+    pub metric_logs: Option<MetricLogs>,
+    /// Looks out for notices of a preemption, if that is asked for.
+    pub lookout: Option<Lookout>,
+    /// The device that the model is trained on, or the first of several.
+    pub main: Device,
+    /// The run seed of a training that has none yet.
+    pub drawn_seed: Option<u64>,
+}
+
+impl Core {
+    /// Opens the backup directory, and restores the newest backup into `training`, and into the `states` of
+    /// the settings, if there is one.
+    pub(crate) fn open(
+        settings: &BackupAndRestore,
+        mut states: Vec<NamedState>,
+        training: PartsMut<'_>,
+        context: Context,
+    ) -> Result<Self, BackupError> {
+        let shorter = |(name, part)| (name, part as &mut dyn LoadPart);
+        let mut parts: PartsMut<'_> = training.into_iter().map(shorter).collect();
+        for (name, state) in &mut states {
+            parts.extend(parts_of_mut(name, state.as_mut()));
+        }
+        check_names(parts.iter().map(|(name, _)| name.as_str()))?;
+        let unnamed = parts.iter().find(|(name, _)| name.is_empty());
+        let schedule = unnamed.and_then(|(_, part)| part.schedule());
+        let configuration = Configuration {
+            accumulation: context.grad_accumulation,
+            schedule: schedule.unwrap_or_default(),
+            label: settings.label.clone(),
+        };
+        let options = OpenOptions::default()
+            .filesystem(settings.handle.filesystem())
+            .run_seed(settings.run_seed)
+            .drawn_seed(context.drawn_seed)
+            // Whether it may differ is decided here.
+            .keep_seed(true);
+        let store = Arc::new(Store::open(&settings.backup_dir, options)?);
+        let newest = store.newest_cut(&PerTensor(part::OPTIMIZER))?;
+        let state_bytes = match &newest {
+            Some(generation) => generation.manifest().bytes(),
+            None => estimated_bytes(&parts),
+        };
+
+        let is_restored = newest.is_some();
+        let (mut state, memories) = match newest {
+            Some(generation) => {
+                // Burn's loading of records has panics of its own that nothing can rule out.
+                catch_unwind(AssertUnwindSafe(|| {
+                    restore_newest(
+                        settings,
+                        &mut parts,
+                        &context.main,
+                        &configuration,
+                        generation,
+                    )
+                }))
+                .unwrap_or_else(|panic| {
+                    Err(BackupError::RestorePanicked {
+                        path: settings.backup_dir.clone(),
+                        message: panic_message(panic.as_ref()),
+                    })
+                })?
+            }
+            None => {
+                let state = begin(settings, &mut parts, &context, configuration)?;
+                (state, BTreeMap::new())
+            }
+        };
+        drop(parts);
+        let directory_seed = store.identity().run_seed;
+        choose_seed(settings, &mut state, directory_seed)?;
+        if settings.changes.allows(Change::Data) || settings.changes.allows(Change::BatchSize) {
+            state.forget_epoch_items();
+        }
+        let history = std::mem::take(&mut state.history);
+        let logs = std::mem::take(&mut state.logs);
+        if is_restored {
+            context.metric_history.continue_from(history, state.past());
+            if let Some(metric_logs) = &context.metric_logs {
+                metric_logs.resume(state.position, logs);
+            }
+        }
+        if context.has_fusion {
+            log::info!(
+                target: LOG,
+                "backups are read on the training's thread: with fusion, Burn may lose tensors that \
+                 are read on another one while the training goes on",
+            );
+        }
+        let is_blocking = settings.snapshot == Snapshot::Blocking || context.has_fusion;
+        let known = |(name, memory): (&String, &Memory)| (name.clone(), memory.fit.again());
+        let blocking = is_blocking.then(|| memories.iter().map(known).collect());
+        let writer = WriterContext {
+            store: store.clone(),
+            handle: settings.handle.clone(),
+            keep_last: settings.keep_last,
+            skip_nan: settings.skip_nan,
+            on_error: settings.on_error,
+            interrupter: context.interrupter.clone(),
+            is_left: AtomicBool::new(false),
+        };
+        Ok(Self {
+            saver: Saver {
+                background: Background::start(writer, memories)?,
+                store,
+                handle: settings.handle.clone(),
+                committed: is_restored.then(|| state.moment()),
+                blocking,
+                states,
+                running_states: None,
+                skip_nan: settings.skip_nan,
+                delete_at_end: settings.delete_checkpoint,
+            },
+            cadence: Cadence::new(settings, state_bytes),
+            progress: Progress {
+                state,
+                handle: settings.handle.clone(),
+                backup_dir: settings.backup_dir.clone(),
+                directory_seed,
+                split: context.split,
+                changes: settings.changes.clone(),
+                allow_short_epochs: settings.allow_short_epochs,
+                fast_forward: settings.fast_forward,
+                num_epochs: context.num_epochs,
+                has_warned_of_sampler: false,
+                is_restored,
+                has_stepped_here: false,
+            },
+            window: Window::new(context.grad_accumulation > 1),
+            watch: Watch::new(context.interrupter, context.lookout),
+            measured: Measured {
+                history: context.metric_history,
+                logs: context.metric_logs,
+                stop_mark: None,
+            },
+            ending: Ending::default(),
+        })
+    }
+}
+
+/// The bytes of numbers of 32 bits, and twice as many that an optimizer keeps.
+fn estimated_bytes(parts: &PartsMut<'_>) -> u64 {
+    let outlines = parts.iter().filter_map(|(_, part)| part.outline());
+    let elements = |outline: Vec<burn_pack::Tensor>| -> u64 {
+        let elements = outline.iter().map(|tensor| tensor.shape.num_elements());
+        elements.sum::<usize>() as u64
+    };
+    12 * outlines.map(elements).sum::<u64>()
+}
+
+/// Checks that backups of a training that is begun could be restored, and begins it.
+fn begin(
+    settings: &BackupAndRestore,
+    parts: &mut PartsMut<'_>,
+    context: &Context,
+    configuration: Configuration,
+) -> Result<TrainingState, BackupError> {
+    for (name, part) in parts.iter() {
+        if let Some(outline) = part.outline() {
+            within_limits(&part::name(name, part::MODEL), outline.into())?;
+        }
+        if let Some(misfit) = part.misfit_ahead() {
+            return Err(misfit.into_refusal());
+        }
+    }
+    if let Some(from) = &settings.warm_start {
+        warm_start(parts, from, settings)?;
+    }
+    let mut state = TrainingState::fresh(context.first_epoch, settings.reseed_steps, BURN_VERSION);
+    state.configuration = Some(configuration);
+    state.name_parts(parts.iter().map(|(name, _)| name.as_str()));
+    for (name, part) in parts.iter().filter(|(name, _)| !name.is_empty()) {
+        let document = PartDocument {
+            schedule: part.schedule(),
+            ..PartDocument::default()
+        };
+        state.describe(name, document);
+    }
+    Ok(state)
+}
+
+/// The run seed that was asked for is used, if it may differ from the one before.
+fn choose_seed(
+    settings: &BackupAndRestore,
+    state: &mut TrainingState,
+    directory_seed: u64,
+) -> Result<(), BackupError> {
+    let recorded = state.run_seed.unwrap_or(directory_seed);
+    let Some(asked) = settings.run_seed.filter(|asked| *asked != recorded) else {
+        return Ok(());
+    };
+    if !settings.changes.allows(Change::Seed) {
+        return Err(BackupError::ConfigurationMismatch {
+            path: settings.backup_dir.clone(),
+            what: "the run seed".to_owned(),
+            recorded: recorded.to_string(),
+            found: asked.to_string(),
+            change: Change::Seed,
+        });
+    }
+    say_changed(&[Change::Seed]);
+    state.run_seed = Some(asked);
+    Ok(())
+}
+
+fn restore_newest(
+    settings: &BackupAndRestore,
+    parts: &mut PartsMut<'_>,
+    main: &Device,
+    configuration: &Configuration,
+    generation: Generation,
+) -> Result<(TrainingState, BTreeMap<String, Memory>), BackupError> {
+    let (id, created) = (generation.id(), generation.manifest().created);
+    let bytes = generation.manifest().bytes();
+    let expected = Expected {
+        configuration,
+        changes: &settings.changes,
+        main,
+        backup_dir: &settings.backup_dir,
+    };
+    let (mut state, Restored { memories, changed }) = restore(parts, generation, &expected)?;
+    say_changed(&changed);
+    // The next snapshot looks at the model itself.
+    state.model.clear();
+    let age = whole_seconds(settings.handle.restored(state.position, created));
+    settings.handle.began(format!(
+        "restored from backup {id} at {}, {age} old, {bytes} bytes",
+        state.position,
+    ));
+    if state.reseed_steps != settings.reseed_steps {
+        log::warn!(
+            target: LOG,
+            "reseed_steps was {} when the backup was made and is {} now: from here on the random \
+             numbers are others than the undisturbed training would have drawn",
+            state.reseed_steps, settings.reseed_steps,
+        );
+        state.reseed_steps = settings.reseed_steps;
+    }
+    Ok((state, memories))
+}
+
+/// Says what follows from changes that were allowed.
+fn say_changed(changed: &[Change]) {
+    for change in changed {
+        let follows = match change {
+            Change::Schedule => "the program's own goes on from the current optimizer step",
+            Change::Optimizer => "the weights are kept, and the optimizer begins without a state",
+            Change::Accumulation => {
+                "the optimizer steps after another number of batches from here on"
+            }
+            Change::Seed => "random numbers are drawn from the new one from here on",
+            Change::Label => "the backup is this training's from here on",
+            Change::TrainedParameters => "those that the program has trained are, from here on",
+            Change::BurnVersion => "what this one computes may differ in the last digits",
+            Change::BatchSize | Change::Data => "the epoch goes on with what is there now",
+        };
+        announce(&format!("{change} is allowed and there: {follows}"));
+    }
+}
+
+/// Loads the weights of another training's newest backup.
+fn warm_start(
+    parts: &mut PartsMut<'_>,
+    from: &Path,
+    settings: &BackupAndRestore,
+) -> Result<(), BackupError> {
+    let none = || BackupError::NoWarmStart {
+        path: from.to_path_buf(),
+    };
+    let fs = settings.handle.filesystem();
+    if !Store::is_present(from, fs.as_ref())? {
+        return Err(none());
+    }
+    let store = Store::open(from, OpenOptions::default().filesystem(fs))?;
+    let generation = store.newest()?.ok_or_else(none)?;
+    let id = generation.id();
+    load_weights(parts, generation, from)?;
+    log::info!(target: LOG, "the weights of backup {id} in '{}' are loaded", from.display());
+    Ok(())
+}

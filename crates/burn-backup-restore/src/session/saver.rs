@@ -1,0 +1,210 @@
+//! What is saved, and what became of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::train::Interrupter;
+use burn_backup_store::Store;
+
+use super::LOG;
+use crate::error::{BackupError, with_causes};
+use crate::handle::BackupHandle;
+use crate::panics::attempt;
+use crate::parts::{State, parts_of};
+use crate::save::{
+    Background, Contents, Fit, Metrics, Outcome, PartSnapshot, Records, RunningStates, SavePart,
+    TrainingSnapshot, refuse_nan,
+};
+use crate::settings::NamedState;
+use crate::state::{Moment, TrainingState};
+
+/// What has parts to be saved.
+pub(crate) trait Parted {
+    /// The parts, with their names.
+    fn parted(&self) -> Vec<(String, &dyn SavePart)>;
+}
+
+impl<S: State> Parted for S {
+    fn parted(&self) -> Vec<(String, &dyn SavePart)> {
+        parts_of("", self)
+    }
+}
+
+/// Where metrics are worked out, if not on the training's thread.
+pub(crate) trait MetricSource {
+    /// Waits until everything is worked out that it was told of, and notes errors with the interrupter.
+    fn drain(&mut self, interrupter: &Interrupter);
+}
+
+/// A training without metrics, or with such as are ready once they are told.
+pub(crate) struct NoMetrics;
+
+impl MetricSource for NoMetrics {
+    fn drain(&mut self, _interrupter: &Interrupter) {}
+}
+
+/// The store, and the thread that writes to it.
+pub(super) struct Saver {
+    pub store: Arc<Store>,
+    pub background: Background,
+    pub handle: BackupHandle,
+    pub committed: Option<Moment>,
+    /// Reads the records on the training thread, if that is asked for: what is known of each part.
+    pub blocking: Option<BTreeMap<String, Fit>>,
+    /// States that the settings name, besides the training's.
+    pub states: Vec<NamedState>,
+    /// Known once the parameters are initialised.
+    pub running_states: Option<BTreeMap<String, RunningStates>>,
+    pub skip_nan: bool,
+    pub delete_at_end: bool,
+}
+
+impl Saver {
+    /// All parts of the training's state.
+    fn all_parts<'p>(&'p self, training: &'p dyn Parted) -> Vec<(String, &'p dyn SavePart)> {
+        let mut parts = training.parted();
+        for (name, state) in &self.states {
+            parts.extend(parts_of(name, state.as_ref()));
+        }
+        parts
+    }
+
+    /// Finds out which parts have running states, unless that is known.
+    pub(super) fn find_running_states(&mut self, training: &dyn Parted) {
+        if self.running_states.is_none() {
+            let parts = self.all_parts(training).into_iter();
+            let found = parts.map(|(name, part)| (name, part.running_states()));
+            self.running_states = Some(found.collect());
+        }
+    }
+
+    /// Running states hold their newest update back until they are asked for it, and a snapshot asks. A model
+    /// may read them as they are: that must not depend on how often backups are taken.
+    pub(super) fn settle_running_states(&self, training: &dyn Parted) {
+        let Some(running_states) = &self.running_states else {
+            return;
+        };
+        let are_possible = |states: &RunningStates| *states == RunningStates::Possible;
+        if !running_states.values().any(are_possible) {
+            return;
+        }
+        for (name, part) in self.all_parts(training) {
+            if running_states.get(&name).is_some_and(are_possible) {
+                part.settle_running_states();
+            }
+        }
+    }
+
+    /// This moment, sharing the training's tensors.
+    pub(super) fn snapshot(
+        &self,
+        training: &dyn Parted,
+        state: TrainingState,
+        metrics: Metrics,
+    ) -> TrainingSnapshot {
+        let known = self.running_states.as_ref();
+        let part = |(name, part): (String, &dyn SavePart)| {
+            let known = known.and_then(|known| known.get(&name));
+            let running_states = known.copied().unwrap_or(RunningStates::Possible);
+            PartSnapshot {
+                contents: Contents::Shared(part.snapshot(running_states)),
+                name,
+            }
+        };
+        let parts = self.all_parts(training).into_iter().map(part).collect();
+        TrainingSnapshot {
+            state,
+            metrics,
+            parts,
+        }
+    }
+
+    pub(super) fn submit(&mut self, snapshot: TrainingSnapshot) {
+        let begun = Instant::now();
+        let snapshot = self.read_if_blocking(snapshot);
+        self.background.submit(snapshot, begun);
+    }
+
+    /// The snapshot, read here and now if that is how it is to be.
+    fn read_if_blocking(&mut self, mut snapshot: TrainingSnapshot) -> TrainingSnapshot {
+        let Some(known) = &mut self.blocking else {
+            return snapshot;
+        };
+        let parts = snapshot.parts.into_iter().map(|part| {
+            let PartSnapshot { name, contents } = part;
+            let contents = match contents {
+                Contents::Shared(shared) => {
+                    let fit = known.entry(name.clone()).or_default();
+                    Contents::Read(attempt(|| Records::of(&name, shared, fit)))
+                }
+                read @ Contents::Read(_) => read,
+            };
+            PartSnapshot { name, contents }
+        });
+        snapshot.parts = parts.collect();
+        snapshot
+    }
+
+    /// Notes what became of a snapshot; gives whether it was committed, if that is news.
+    pub(super) fn note(&mut self, outcome: Option<Outcome>) -> Option<bool> {
+        match outcome? {
+            Outcome::Committed(moment) => {
+                self.committed = Some(moment);
+                Some(true)
+            }
+            Outcome::Failed => Some(false),
+        }
+    }
+
+    /// Where no backup is taken at the end, nothing has looked for NaN in the model for which the
+    /// last backup is about to go.
+    pub(super) fn check_before_deletion(&mut self, training: &dyn Parted) {
+        let is_needed = self.skip_nan && self.delete_at_end && self.committed.is_some();
+        if !is_needed {
+            return;
+        }
+        let check = || {
+            let parts = self.all_parts(training).into_iter();
+            let mut models = parts.filter_map(|(_, part)| part.model());
+            models.try_for_each(refuse_nan)
+        };
+        if let Err(error) = attempt(check) {
+            log::error!(target: LOG, "the last backup stays: {}", with_causes(&error));
+            self.handle.failed(Arc::new(error));
+            self.delete_at_end = false;
+        }
+    }
+
+    /// Ends the thread that writes backups, and deletes what is needed no longer.
+    pub(super) fn clear_away(self, is_complete: bool) {
+        let Self {
+            store,
+            background,
+            handle,
+            committed,
+            delete_at_end,
+            ..
+        } = self;
+        drop(background);
+        if !(is_complete && delete_at_end) {
+            return;
+        }
+        if handle.is_poisoned() && committed.is_some() {
+            log::error!(
+                target: LOG,
+                "the training ended with a model that holds NaN: the last good backup stays",
+            );
+            return;
+        }
+        let Some(store) = Arc::into_inner(store) else {
+            log::error!(target: LOG, "the backup stays: it is still being written");
+            return;
+        };
+        if let Err(error) = store.remove() {
+            let error = Arc::new(BackupError::from(error));
+            log::error!(target: LOG, "the backup is not deleted to its end: {}", with_causes(error.as_ref()));
+            handle.failed(error);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The session of a training with Burn's learner.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::train::metric::store::EventStoreClient;
+use burn::train::{
+    Interrupter, Learner, LearnerModel, SupervisedTrainingEventProcessor as Processor,
+};
+
+use crate::burn_api::{self, Items};
+use crate::error::BackupError;
+use crate::parts::{LearnerMut, LearnerRef, SharedReader};
+use crate::save::SavePart;
+use crate::session::{Context, Core, MetricSource, Parted};
+use crate::settings::{BackupAndRestore, taken};
+
+/// A session that saves a learner, and waits for Burn's metrics.
+pub(super) struct Engine<M: LearnerModel> {
+    core: Core,
+    reader: SharedReader<M>,
+}
+
+impl<M: LearnerModel> Deref for Engine<M> {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl<M: LearnerModel> DerefMut for Engine<M> {
+    fn deref_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+}
+
+impl<M: LearnerModel> Engine<M> {
+    /// Opens the backup directory, and restores the newest backup into `learner` if there is one.
+    pub(super) fn open(
+        settings: &BackupAndRestore,
+        learner: &mut Learner<M>,
+        event_store: Arc<EventStoreClient>,
+        context: Context,
+    ) -> Result<Self, BackupError> {
+        let reader = SharedReader::new(event_store);
+        let states = taken(&settings.states).unwrap_or_default();
+        let mut learner = LearnerMut {
+            learner,
+            reader: &reader,
+        };
+        let core = Core::open(
+            settings,
+            states,
+            vec![(String::new(), &mut learner)],
+            context,
+        )?;
+        Ok(Self { core, reader })
+    }
+
+    /// The learning rate to report for a batch. The learner knows none before its first optimizer
+    /// step in this process; the backup does.
+    pub(super) fn learning_rate(
+        &self,
+        learner: &Learner<M>,
+        has_stepped: bool,
+    ) -> ModuleLearningRate {
+        match self.core.progress.restored_rate(has_stepped) {
+            Some(restored) => restored.into(),
+            None => learner.lr_current(),
+        }
+    }
+
+    /// See [`Core::look_out`].
+    pub(super) fn look_out(&mut self, learner: &Learner<M>, processor: &mut Processor<M>) {
+        let (core, training) = self.with(learner);
+        core.look_out(&training, &mut BurnMetrics::<M>(processor));
+    }
+
+    /// See [`Core::split_begins`].
+    pub(super) fn split_begins(&mut self, learner: &Learner<M>) {
+        let (core, training) = self.with(learner);
+        core.split_begins(&training);
+    }
+
+    /// See [`Core::step_done`].
+    pub(super) fn step_done(
+        &mut self,
+        learner: &Learner<M>,
+        processor: &mut Processor<M>,
+        items: &[Items],
+        has_stepped: bool,
+    ) {
+        let (core, training) = self.with(learner);
+        core.step_done(
+            &training,
+            &mut BurnMetrics::<M>(processor),
+            items,
+            has_stepped,
+        );
+    }
+
+    /// See [`Core::epoch_done`].
+    pub(super) fn epoch_done(
+        &mut self,
+        learner: &Learner<M>,
+        processor: &mut Processor<M>,
+        early_stopped: bool,
+    ) {
+        let (core, training) = self.with(learner);
+        core.epoch_done(&training, &mut BurnMetrics::<M>(processor), early_stopped);
+    }
+
+    /// See [`Core::stopped`].
+    pub(super) fn stopped(&mut self, learner: &Learner<M>, processor: &mut Processor<M>) {
+        let (core, training) = self.with(learner);
+        core.stopped(&training, &mut BurnMetrics::<M>(processor));
+    }
+
+    /// See [`Core::finished`].
+    pub(super) fn finished(&mut self, learner: &Learner<M>, processor: &mut Processor<M>) {
+        let (core, training) = self.with(learner);
+        core.finished(&training, &mut BurnMetrics::<M>(processor));
+    }
+
+    /// The session is over.
+    pub(super) fn into_core(self) -> Core {
+        self.core
+    }
+
+    fn with<'e>(&'e mut self, learner: &'e Learner<M>) -> (&'e mut Core, LearnerRef<'e, M>) {
+        let training = LearnerRef {
+            learner,
+            reader: &self.reader,
+        };
+        (&mut self.core, training)
+    }
+}
+
+impl<M: LearnerModel> Parted for LearnerRef<'_, M> {
+    fn parted(&self) -> Vec<(String, &dyn SavePart)> {
+        vec![(String::new(), self)]
+    }
+}
+
+/// Metrics that Burn works out on a thread of its own.
+struct BurnMetrics<'p, M: LearnerModel>(&'p mut Processor<M>);
+
+impl<M: LearnerModel> MetricSource for BurnMetrics<'_, M> {
+    fn drain(&mut self, interrupter: &Interrupter) {
+        burn_api::drain::<M>(self.0, interrupter);
+    }
+}

@@ -1,0 +1,55 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn_backup_store::{Filesystem, OpenOptions, Store};
+
+use crate::error::BackupError;
+use crate::resume::{apply_trained, read_state};
+use crate::settings::BackupAndRestore;
+
+impl BackupAndRestore {
+    /// Has `model` train the parameters that were trained when the newest backup was made, and freezes the
+    /// others; gives it as it is if there is no backup. For programs that freeze or unfreeze layers while
+    /// they train: Burn's records don't hold `set_require_grad`. Call it before the learner is made.
+    ///
+    /// # Errors
+    ///
+    /// [`BackupError::Store`] if the backup can't be read, or another training uses it, and
+    /// [`BackupError::ForeignBackup`].
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use burn::module::Module;
+    /// use burn_backup_restore::{BackupAndRestore, BackupError};
+    ///
+    /// fn prepare<M: Module>(model: M) -> Result<(M, BackupAndRestore), BackupError> {
+    ///     let backup = BackupAndRestore::new("backup");
+    ///     let model = backup.restore_trained(model)?;
+    ///     Ok((model, backup))
+    /// }
+    /// ```
+    pub fn restore_trained<M: Module>(&self, model: M) -> Result<M, BackupError> {
+        match untrained(&self.backup_dir, self.handle.filesystem())? {
+            Some(untrained) => Ok(apply_trained(&untrained, model)),
+            None => Ok(model),
+        }
+    }
+}
+
+/// The paths of the parameters that were not trained when the newest backup in `backup_dir` was made; `None`
+/// if there is no backup, or it does not say.
+fn untrained(
+    backup_dir: &Path,
+    filesystem: Arc<dyn Filesystem>,
+) -> Result<Option<Vec<String>>, BackupError> {
+    if !Store::is_present(backup_dir, filesystem.as_ref())? {
+        return Ok(None);
+    }
+    let store = Store::open(backup_dir, OpenOptions::default().filesystem(filesystem))?;
+    let Some(generation) = store.newest()? else {
+        return Ok(None);
+    };
+    Ok(read_state(&generation, backup_dir)?.untrained)
+}
