@@ -390,6 +390,47 @@ pub enum BackupError {
         source: std::io::Error,
     },
 
+    /// A setting that only Burn's builder can use.
+    #[error(
+        "BackupAndRestore::{setting} is for Burn's builder, and a loop that is written by hand can't use it; \
+         nothing was changed: leave it out"
+    )]
+    NotForLoops {
+        /// Its name.
+        setting: &'static str,
+    },
+
+    /// The program asks for fewer steps than the training has made.
+    #[error(
+        "Session::steps({num_steps}) asks for fewer steps than the {steps} that the training has made; the \
+         backup was not touched: ask for at least as many"
+    )]
+    BeyondSteps {
+        /// How many it has made.
+        steps: u64,
+        /// How many it is to make.
+        num_steps: u64,
+    },
+
+    /// Batches are fetched that are not of the epoch in progress, or are to be trained although
+    /// [`Session::trained`](crate::Session::trained) was called.
+    #[error(
+        "Session::next was given batches of an earlier epoch, or batches to train during the validation; \
+         nothing was fetched, and the backups are as they were: call Session::batches in each epoch, before \
+         Session::trained for training, and after it for validation"
+    )]
+    NotThisEpoch,
+
+    /// An epoch with several loaders can't begin anew.
+    #[error(
+        "{change} is allowed and there, but the epoch in progress has several loaders and can't begin anew; \
+         the backup was not touched: make the change between two epochs"
+    )]
+    SeveralLoaders {
+        /// The change.
+        change: Change,
+    },
+
     /// The data of a loop that is written by hand can't be loaded.
     #[error(
         "the training data can't be loaded; the last backup stays, and the program goes on from it when it is \

@@ -19,9 +19,10 @@
 //! ending    how the training ended
 //! ```
 
-mod batches;
+pub(crate) mod announcement;
 mod by_hand;
 mod cadence;
+pub(crate) mod closing;
 mod ending;
 mod events;
 mod open;
@@ -33,10 +34,9 @@ mod window;
 const LOG: &str = "burn_backup::restore";
 const TRIGGER_LOG: &str = "burn_backup::trigger";
 
-pub use batches::Batches;
-pub use by_hand::{Flow, Session};
+pub use by_hand::{Batches, Flow, Session};
 pub(crate) use ending::Ending;
 pub(crate) use events::Core;
 pub(crate) use open::Context;
-pub(crate) use progress::{Outlook, Progress};
+pub(crate) use progress::Outlook;
 pub(crate) use saver::{MetricSource, NoMetrics, Parted};

@@ -106,6 +106,9 @@ pub(crate) struct TrainingState {
     /// for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub loaders: Vec<LoaderProgress>,
+    /// How far its streams are, in the order in which it asks for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<StreamProgress>,
     /// How many batches such a loop has fetched, if that is not what it has trained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetched: Option<u64>,
@@ -128,19 +131,54 @@ pub(crate) struct PartDocument {
     pub schedule: Option<Schedule>,
 }
 
-/// How far a loader of a loop is that was written by hand.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+/// How far a loader is, in a loop that is written by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct LoaderProgress {
-    /// How many iterators it was asked for before this one, or will have been when the next epoch asks.
+    /// How many iterators it was asked for before the epoch in progress asked, or asks, for the next one.
     pub iterators: u64,
-    /// How many batches were fetched: in the epoch in progress, or if it goes on across epochs, in all.
+    /// How many batches of the epoch in progress were fetched.
     pub batches: u64,
-    /// Whether the epoch in progress has asked for it.
-    pub is_open: bool,
-    /// Whether it has none left in this epoch.
-    pub is_over: bool,
     /// What it said of its progress.
     pub data: DataProgress,
+    /// Whether the program builds it anew in each epoch.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_rebuilt: bool,
+}
+
+/// How far a stream is, in a loop that is written by hand. It goes on from one epoch to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct StreamProgress {
+    /// How many batches were fetched in all.
+    pub batches: u64,
+    /// How many of these were fetched before the epoch in progress.
+    pub before_epoch: u64,
+}
+
+impl DataProgress {
+    /// One more batch was fetched, the epoch's first one if `is_first`.
+    pub(crate) fn after_batch(&mut self, items: Items, is_first: bool) {
+        let batch = match is_first {
+            true => items.processed,
+            false => items.processed.saturating_sub(self.items_processed),
+        };
+        if is_first {
+            self.first_batch_items = batch;
+            self.largest_batch = 0;
+        }
+        self.largest_batch = self.largest_batch.max(batch);
+        self.items_total = items.total;
+        self.items_processed = items.processed;
+    }
+
+    /// The epoch is over.
+    pub(crate) fn end_epoch(&mut self) {
+        self.items_processed = 0;
+        if self.entered.take().is_some() {
+            // Its first batches were of another size than those that follow.
+            self.first_batch_items = 0;
+            self.largest_batch = 0;
+        }
+    }
 }
 
 impl TrainingState {
@@ -167,6 +205,7 @@ impl TrainingState {
             model: Vec::new(),
             parts: BTreeMap::new(),
             loaders: Vec::new(),
+            streams: Vec::new(),
             fetched: None,
             results: BTreeMap::new(),
         }
@@ -255,17 +294,7 @@ impl TrainingState {
         self.other_data.resize(others, DataProgress::default());
         let is_first = self.position.step_in_epoch == 1;
         for (data, items) in self.all_data().zip(items) {
-            let batch = match is_first {
-                true => items.processed,
-                false => items.processed.saturating_sub(data.items_processed),
-            };
-            if is_first {
-                data.first_batch_items = batch;
-                data.largest_batch = 0;
-            }
-            data.largest_batch = data.largest_batch.max(batch);
-            data.items_total = items.total;
-            data.items_processed = items.processed;
+            data.after_batch(*items, is_first);
         }
     }
 
@@ -275,12 +304,7 @@ impl TrainingState {
         self.phase = Phase::Train;
         self.early_stopped = early_stopped;
         for data in self.all_data() {
-            data.items_processed = 0;
-            if data.entered.take().is_some() {
-                // Its first batches were of another size than those that follow.
-                data.first_batch_items = 0;
-                data.largest_batch = 0;
-            }
+            data.end_epoch();
         }
     }
 

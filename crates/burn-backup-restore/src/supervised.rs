@@ -1,6 +1,5 @@
 //! Burn's builder: the one line, the strategy that it registers, and the loops.
 
-mod announcement;
 mod dashboard;
 mod engine;
 mod extension;

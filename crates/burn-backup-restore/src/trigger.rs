@@ -121,15 +121,16 @@ impl Trigger {
         self.decide(is_due, can_save)
     }
 
-    /// Whether to take a backup at `now`, when an epoch's validation is done.
-    pub(crate) fn after_epoch(&mut self, now: Duration) -> bool {
+    /// Whether to take a backup at `now`, when an epoch's validation is done. It can be taken only if
+    /// `can_save`, as after a step.
+    pub(crate) fn after_epoch(&mut self, can_save: bool, now: Duration) -> bool {
         let is_due = match &self.policy {
             Policy::Epoch => true,
             Policy::Every { .. } => self.is_time(now),
             // Nothing has been learned since the last step.
             Policy::Steps(_) | Policy::Auto(_) | Policy::Never => false,
         };
-        self.decide(is_due, true)
+        self.decide(is_due, can_save)
     }
 
     /// A backup was taken at `now`, which held the training so long.
@@ -251,7 +252,7 @@ mod tests {
             if epoch_ends {
                 position = position.after_epoch();
                 now += VALIDATION;
-                if trigger.after_epoch(now) {
+                if trigger.after_epoch(true, now) {
                     trigger.saved(now, Duration::ZERO);
                     taken.push((step, "epoch"));
                 }

@@ -48,21 +48,24 @@ pub(crate) struct Batches<'l, O> {
 impl<'l, O> Batches<'l, O> {
     /// All of them.
     pub(crate) fn of(loader: &'l Arc<dyn DataLoader<O>>) -> Self {
+        Self::left_in(loader.iter())
+    }
+
+    /// Those that an iterator has left.
+    pub(super) fn left_in(iterator: Box<dyn DataLoaderIterator<O> + 'l>) -> Self {
         Self {
             peeked: None,
-            iterator: loader.iter(),
+            iterator,
         }
     }
 
-    /// Those that are left, with the next one fetched to see whether there is one.
-    pub(super) fn peeked(
-        mut iterator: Box<dyn DataLoaderIterator<O> + 'l>,
-    ) -> Result<Self, TrainingError> {
-        let next = iterator.next().transpose()?;
-        Ok(Self {
-            peeked: Some(next),
-            iterator,
-        })
+    /// Fetches the next one, to see whether there is one; `seed` is called before that.
+    pub(crate) fn look_ahead(&mut self, seed: impl FnOnce()) -> Result<(), TrainingError> {
+        if self.peeked.is_none() {
+            seed();
+            self.peeked = Some(self.iterator.next().transpose()?);
+        }
+        Ok(())
     }
 
     /// The next batch; `seed` is called before it is fetched.
@@ -92,13 +95,21 @@ impl<'l, O> Batches<'l, O> {
     }
 }
 
-/// Brings a training loader to where the training was, and
-/// checks on the way that it yields what it did when the backup was made. `seed` is called before
-/// the first batch that is still to be trained is fetched.
+impl<O> Rest<'_, O> {
+    /// Fetches the next batch, to see whether there is one; `seed` is called before that.
+    pub(crate) fn look_ahead(&mut self, seed: impl FnOnce()) -> Result<(), TrainingError> {
+        match self {
+            Self::Batches { rest, .. } | Self::Entered { rest, .. } => rest.look_ahead(seed),
+            Self::WholeEpoch | Self::Validation | Self::Anew(_) => Ok(()),
+        }
+    }
+}
+
+/// Brings a training loader to where the training was, and checks on the way that it yields what it did when
+/// the backup was made.
 pub(crate) fn train_loader<'l, O>(
     loader: &'l Arc<dyn DataLoader<O>>,
     plan: &Plan,
-    seed: impl FnOnce(),
 ) -> Result<Rest<'l, O>, TrainingError> {
     let entered = plan.recorded.and_then(|data| data.entered);
     let rest = match entered {
@@ -108,7 +119,7 @@ pub(crate) fn train_loader<'l, O>(
             }
             enter(loader, plan, entered, None)
         }
-        None => skip(loader, plan, seed),
+        None => skip(loader, plan),
     };
     let error = match rest {
         Ok(rest) => return Ok(rest),
@@ -161,7 +172,7 @@ fn enter<'l, O>(
         }
     }
     Ok(Rest::Entered {
-        rest: Batches::peeked(iterator)?,
+        rest: Batches::left_in(iterator),
         at,
         change,
     })
@@ -170,7 +181,6 @@ fn enter<'l, O>(
 fn skip<'l, O>(
     loader: &'l Arc<dyn DataLoader<O>>,
     plan: &Plan,
-    seed: impl FnOnce(),
 ) -> Result<Rest<'l, O>, TrainingError> {
     let check = Check {
         plan,
@@ -226,9 +236,8 @@ fn skip<'l, O>(
     let looked_at = plan.batches - others;
     let skipped = looked_at.min(batches + 1) + check.skip(iterator.as_mut(), others, looked_at)?;
     check.trained(burn_api::items(iterator.as_ref()), whole)?;
-    seed();
     Ok(Rest::Batches {
-        rest: Batches::peeked(iterator)?,
+        rest: Batches::left_in(iterator),
         skipped,
     })
 }

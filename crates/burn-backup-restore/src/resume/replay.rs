@@ -67,9 +67,9 @@ pub(crate) fn replay<'l, O, V>(
         return Ok(Vec::new());
     }
     let step = rounds(&mut batches, state.position.step_in_epoch)?;
-    let peeked = batches.into_iter().enumerate().map(|(device, batches)| {
+    for (device, batches) in batches.iter_mut().enumerate() {
         seed_step(device, step)?;
-        Batches::peeked(batches.iterator)
-    });
-    peeked.collect()
+        batches.look_ahead(|| ())?;
+    }
+    Ok(batches)
 }

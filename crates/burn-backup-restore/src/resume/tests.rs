@@ -129,8 +129,7 @@ fn resumption(epochs: usize, batches: usize, items_total: usize) -> Resumption {
 
 /// The batches that are left, as many as asked for.
 fn rest(loader: &Arc<dyn DataLoader<Batch>>, resumption: &Resumption, most: usize) -> Vec<Batch> {
-    let Rest::Batches { mut rest, skipped } =
-        train_loader(loader, &resumption.loader(0), || ()).unwrap()
+    let Rest::Batches { mut rest, skipped } = train_loader(loader, &resumption.loader(0)).unwrap()
     else {
         return Vec::new();
     };
@@ -204,7 +203,7 @@ fn other_data_is_refused_of_a_loader_that_skips_at_once() {
         let mut resumption = resumption(epochs, trained, 50);
         // The split of the data does not tell; the loader does.
         resumption.state.position.global_step += 1;
-        let refused = train_loader(&loader, &resumption.loader(0), || ());
+        let refused = train_loader(&loader, &resumption.loader(0));
         refused.err().unwrap().to_string()
     };
     for trained in [1, 3, 7] {

@@ -54,8 +54,8 @@ impl Cadence {
         self.trigger.after_step(position, can_save, step, now)
     }
 
-    pub(super) fn is_due_after_epoch(&mut self) -> bool {
-        self.trigger.after_epoch(self.launched.elapsed())
+    pub(super) fn is_due_after_epoch(&mut self, can_save: bool) -> bool {
+        self.trigger.after_epoch(can_save, self.launched.elapsed())
     }
 
     /// A backup was taken, which held the training so long.

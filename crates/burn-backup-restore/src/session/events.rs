@@ -1,6 +1,5 @@
 //! What a loop tells of the training, and what follows from it.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::train::{Interrupter, TrainingError};
@@ -92,6 +91,7 @@ impl Core {
             // Gradients that are being accumulated can't be saved; the moment before them can.
             Advice::Save => match self.window.again() {
                 Some(held) => self.save_held(held, metrics),
+                None if self.window.has_nothing_to_save() => {}
                 None => self.save(training, metrics),
             },
             Advice::Leave => self.watch.leave(),
@@ -117,9 +117,8 @@ impl Core {
     /// The epoch's batches, or what is left of them, are about to be trained.
     pub(crate) fn split_begins(&mut self, training: &dyn Parted) {
         self.saver.find_running_states(training);
-        if self.window.accumulates() {
-            let snapshot = self.snapshot(training);
-            self.window.hold(snapshot);
+        if self.window.accumulates() && !self.window.is_between() {
+            self.hold(training);
         }
         self.cadence.step_begins();
     }
@@ -155,8 +154,7 @@ impl Core {
         }
         self.show_interval();
         if has_stepped && self.window.accumulates() {
-            let snapshot = self.snapshot(training);
-            self.window.hold(snapshot);
+            self.hold(training);
         }
         self.cadence.step_begins();
     }
@@ -165,6 +163,20 @@ impl Core {
     pub(crate) fn split_stops(&mut self) {
         let logs = self.measured.logs.as_ref();
         self.measured.stop_mark = logs.map(MetricLogs::mark);
+    }
+
+    /// A stop goes back to this moment, until the next one is held.
+    pub(super) fn hold(&mut self, training: &dyn Parted) {
+        let snapshot = self.snapshot(training);
+        self.window.hold(snapshot);
+    }
+
+    /// Saves the moment that is held, if there is one: the training is being left, and its program goes on
+    /// with something else first.
+    pub(super) fn save_what_is_held(&mut self, metrics: &mut dyn MetricSource) {
+        if let Some(held) = self.window.again() {
+            self.save_held(held, metrics);
+        }
     }
 
     /// All batches of the epoch are trained.
@@ -182,7 +194,8 @@ impl Core {
         early_stopped: bool,
     ) {
         self.progress.state.after_epoch(early_stopped);
-        if self.cadence.is_due_after_epoch() {
+        let can_save = !self.window.is_between();
+        if self.cadence.is_due_after_epoch(can_save) {
             self.save(training, metrics);
         }
     }
@@ -196,12 +209,18 @@ impl Core {
     /// an error, the last good backup is what stays.
     pub(crate) fn stopped(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
         if !self.watch.has_failed() {
+            let is_possible = !self.window.has_nothing_to_save();
             let snapshot = match self.window.take() {
-                Some(snapshot) => snapshot,
-                None => self.snapshot(training),
+                Some(snapshot) => Some(snapshot),
+                None => is_possible.then(|| self.snapshot(training)),
             };
-            let moment = snapshot.state.moment();
-            self.keep_at_last(snapshot, metrics);
+            let moment = match &snapshot {
+                Some(snapshot) => snapshot.state.moment(),
+                None => self.progress.state.moment(),
+            };
+            if let Some(snapshot) = snapshot {
+                self.keep_at_last(snapshot, metrics);
+            }
             if self.saver.committed == Some(moment) {
                 self.saver.handle.saved_when_stopped(moment.position);
                 self.ending.saved_at = Some(moment.position);
@@ -418,12 +437,5 @@ impl Core {
         if let Some(is_committed) = self.saver.note(outcome) {
             self.cadence.noted(is_committed);
         }
-    }
-}
-
-impl Core {
-    /// The error of a backup, if one has ended the training.
-    pub(super) fn error(&self) -> Option<Arc<TrainingError>> {
-        self.watch.interrupter().error()
     }
 }

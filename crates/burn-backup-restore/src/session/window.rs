@@ -8,6 +8,8 @@ use crate::save::TrainingSnapshot;
 pub(super) struct Window {
     accumulates: bool,
     at_optimizer_step: Option<TrainingSnapshot>,
+    /// Whether the training is at no moment that could be saved.
+    is_between: bool,
 }
 
 impl Window {
@@ -15,6 +17,7 @@ impl Window {
         Self {
             accumulates,
             at_optimizer_step: None,
+            is_between: false,
         }
     }
 
@@ -31,6 +34,20 @@ impl Window {
     /// The optimizer has stepped, or nothing is accumulated yet, and this is the training.
     pub(super) fn hold(&mut self, snapshot: TrainingSnapshot) {
         self.at_optimizer_step = Some(snapshot);
+    }
+
+    /// Whether the training is `between` two moments that could be saved.
+    pub(super) fn set_between(&mut self, between: bool) {
+        self.is_between = between;
+    }
+
+    pub(super) fn is_between(&self) -> bool {
+        self.is_between
+    }
+
+    /// Whether the training is at no moment that could be saved, and none before it is held.
+    pub(super) fn has_nothing_to_save(&self) -> bool {
+        self.is_between && self.at_optimizer_step.is_none()
     }
 
     /// Nothing may keep the tensors alive that the optimizer is about to replace.

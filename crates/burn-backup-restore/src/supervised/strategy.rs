@@ -18,12 +18,11 @@ use crate::metrics::{MetricHistory, MetricLogs};
 use crate::outcome::Outcome;
 use crate::preemption::{AfterPreemption, Lookout};
 use crate::say::{self, say};
-use crate::session::{Context, Ending};
+use crate::session::{Context, Ending, announcement, closing};
 use crate::settings::{BackupAndRestore, FastForward, taken};
-use crate::supervised::announcement;
 use crate::supervised::engine::Engine;
 use crate::supervised::loops::Loop;
-use crate::supervised::report::{self, OnPanic, report};
+use crate::supervised::report::{self, report};
 
 const LOG: &str = "burn_backup::restore";
 
@@ -205,11 +204,12 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
             Err(error) => return refuse(&learner, components, error, &self.settings.handle),
         };
 
-        say::announce(&announcement::line(&self.settings, &execution));
-        announcement::warn_of_workers::<M>(
+        let devices = devices(&self.settings, &execution);
+        say::announce(&announcement::line(&self.settings, &devices));
+        announcement::say_of_validation(burn_api::loader_kind(valid.as_ref()));
+        announcement::warn_of_workers(
             &self.settings.handle,
-            &train,
-            &valid,
+            burn_api::loader_kind(train.as_ref()),
             engine.progress.is_restored(),
         );
         if engine.progress.is_restored() {
@@ -218,7 +218,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         // Burn announces the epoch after this one as the first.
         components.checkpoint = engine.progress.state().position.epoch.checked_sub(1);
         let handle = &self.settings.handle;
-        let on_panic = OnPanic(handle.clone());
+        let on_panic = closing::OnPanic(handle.clone());
         let training_loop = Loop::new(execution, engine, self.settings.threads.clone());
         let result = training_loop.train(learner, train, valid, components);
         drop(on_panic);
@@ -232,7 +232,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
             .conclude(result.error.is_none() && result.interrupted.is_none());
         let outcome = outcome(&result, &ending);
         handle.ended(outcome);
-        let line = report::line(outcome, &result, ending.saved.as_deref(), handle);
+        let line = closing_line(outcome, &result, ending.saved.as_deref(), handle);
         let notes = handle.take_notes();
         match after {
             AfterPreemption::Exit(code) if ending.is_preempted && result.error.is_none() => {
@@ -256,14 +256,26 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
     }
 }
 
+/// Which devices train. Burn's builder hides a strategy that was set before, so where none was given to this
+/// crate, this says how.
+fn devices(settings: &BackupAndRestore, execution: &Execution) -> String {
+    let used = announcement::devices(execution.devices());
+    if settings.execution.is_some() || execution.split().is_some() {
+        return used;
+    }
+    let more = match burn_api::devices_like(&execution.main()) {
+        Some(there) if there > 1 => format!(" of {there}"),
+        _ => String::new(),
+    };
+    format!(
+        "{used}{more} (a training strategy set before is not used: give it to BackupAndRestore::execution)"
+    )
+}
+
 /// Ends the process with `code`, whatever its user has just told the dashboard.
 fn exit<M>(mut result: LearningResult<M>, line: String, code: i32) -> ! {
     let _ = report::give_terminal_back(&mut result);
-    let line = format!("{line}; the process exits with {code}");
-    log::warn!(target: LOG, "{line}");
-    say(&line);
-    log::logger().flush();
-    std::process::exit(code)
+    closing::exit(&line, code)
 }
 
 /// Checks that the model can be computed with where it is to be trained: moved to the device that it
@@ -302,6 +314,20 @@ fn with_ending<M>(mut result: LearningResult<M>, ending: &Ending) -> LearningRes
         None => result.interrupted.or_else(|| ending.interrupted.clone()),
     };
     result
+}
+
+/// The line on a training that ended like this; `None` if it is finished. `saved` says what became of one
+/// that was stopped.
+fn closing_line<M>(
+    outcome: Outcome,
+    result: &LearningResult<M>,
+    saved: Option<&str>,
+    handle: &BackupHandle,
+) -> Option<String> {
+    let reason = result.interrupted.as_ref();
+    let reason = reason.and_then(|stop| stop.reason.as_deref());
+    let error = result.error.as_deref();
+    closing::line(outcome, error, reason, saved, handle)
 }
 
 fn outcome<M>(result: &LearningResult<M>, ending: &Ending) -> Outcome {
@@ -346,7 +372,7 @@ fn refuse<M: LearnerModel>(
     let mut result = with_ending(result, &ending);
     let outcome = outcome(&result, &ending);
     handle.ended(outcome);
-    let line = report::line(outcome, &result, None, handle);
+    let line = closing_line(outcome, &result, None, handle);
     report(&mut result, line.as_deref(), &handle.take_notes());
     result
 }

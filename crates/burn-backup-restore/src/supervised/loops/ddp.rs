@@ -264,8 +264,10 @@ impl<M: LearnerModel> Worker<M> {
         };
         let rest = self.in_turn(|worker| {
             let seed = || seed(&worker.device, worker.index, worker.seeds);
-            let rest = resume::train_loader(loader, &resumption.loader(worker.index), seed);
-            have_drawn(&worker.device, worker.index, worker.seeds).and(rest)
+            let mut rest = resume::train_loader(loader, &resumption.loader(worker.index))?;
+            let ahead = rest.look_ahead(seed);
+            have_drawn(&worker.device, worker.index, worker.seeds)?;
+            ahead.map(|()| rest)
         });
         let (vote, rest) = match rest {
             Ok(Rest::WholeEpoch) => (Vote::Train, Rest::WholeEpoch),

@@ -165,7 +165,8 @@ fn take_up<'l, M: LearnerModel>(
     // Each loader, whatever comes of the first: all of them are to be where they were.
     for (index, (loader, device)) in loaders.iter().zip(devices).enumerate() {
         let seed = || seed(device, index, seeds);
-        let rest = resume::train_loader(loader, &resumption.loader(index), seed)?;
+        let mut rest = resume::train_loader(loader, &resumption.loader(index))?;
+        rest.look_ahead(seed)?;
         have_drawn(device, index, seeds)?;
         match rest {
             Rest::WholeEpoch => is_whole = true,

@@ -1,10 +1,9 @@
 //! What a training's user is told at its start: one line on the backups, and what keeps the training from
 //! being exact.
 
-use burn::train::{LearnerModel, TrainLoader, ValidLoader};
+use burn::tensor::Device;
 
 use crate::burn_api::{self, LoaderKind};
-use crate::execution::Execution;
 use crate::handle::BackupHandle;
 use crate::say::warn;
 use crate::settings::BackupAndRestore;
@@ -12,29 +11,28 @@ use crate::trigger::SaveFreq;
 
 const LOG: &str = "burn_backup::restore";
 
-/// The line on a training that begins, or goes on.
-pub(crate) fn line(settings: &BackupAndRestore, execution: &Execution) -> String {
+/// The line on a training that begins, or is resumed, on these `devices` (see [`devices`]).
+pub(crate) fn line(settings: &BackupAndRestore, devices: &str) -> String {
     format!(
         "backups in '{}', {}, {}; {}; {}",
         settings.backup_dir.display(),
         frequency(settings.frequency),
         kept(settings.keep_last),
-        devices(settings, execution),
+        devices,
         settings.handle.beginning(),
     )
 }
 
-/// Warns of loaders whose order no restart can make again.
-pub(crate) fn warn_of_workers<M: LearnerModel>(
-    handle: &BackupHandle,
-    train: &TrainLoader<M>,
-    valid: &ValidLoader<M>,
-    is_restored: bool,
-) {
-    if burn_api::loader_kind(valid.as_ref()) == LoaderKind::Workers {
+/// Says of a validation loader what makes its order another one each time.
+pub(crate) fn say_of_validation(loader: LoaderKind) {
+    if loader == LoaderKind::Workers {
         log::info!(target: LOG, "{VALIDATION_WORKERS}");
     }
-    match burn_api::loader_kind(train.as_ref()) {
+}
+
+/// Warns of a training loader whose order no restart can make again.
+pub(crate) fn warn_of_workers(handle: &BackupHandle, loader: LoaderKind, is_restored: bool) {
+    match loader {
         // Said once where the user looks.
         LoaderKind::Workers if is_restored => log::warn!(target: LOG, "{WORKERS}"),
         LoaderKind::Workers => warn(handle, WORKERS),
@@ -81,56 +79,36 @@ fn kept(backups: usize) -> String {
     }
 }
 
-/// Which devices train. Burn's builder hides a strategy that was set before, so where none was given to this
-/// crate, the line says how.
-fn devices(settings: &BackupAndRestore, execution: &Execution) -> String {
-    let names: Vec<_> = execution
-        .devices()
-        .iter()
-        .map(burn_api::device_name)
-        .collect();
-    let used = match names.as_slice() {
+/// Which devices train.
+pub(crate) fn devices(devices: &[Device]) -> String {
+    let names: Vec<_> = devices.iter().map(burn_api::device_name).collect();
+    match names.as_slice() {
         [only] => format!("trains on {only}"),
         several => format!(
             "trains on {} devices: {}",
             several.len(),
             several.join(", ")
         ),
-    };
-    if settings.execution.is_some() || names.len() > 1 {
-        return used;
     }
-    let more = match burn_api::devices_like(&execution.main()) {
-        Some(there) if there > 1 => format!(" of {there}"),
-        _ => String::new(),
-    };
-    format!(
-        "{used}{more} (a training strategy set before is not used: give it to BackupAndRestore::execution)"
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use burn::tensor::Device;
-    use burn::train::ExecutionStrategy;
-
     use super::*;
 
     #[test]
     fn the_line_names_directory_frequency_generations_and_devices() {
-        let on_flex = Execution::Single(Device::flex().autodiff());
+        let on_flex = devices(&[Device::flex().autodiff()]);
         let backup = BackupAndRestore::new("/backups/a").save_freq(3);
         assert_eq!(
             line(&backup, &on_flex),
-            "backups in '/backups/a', every 3 batches, the newest is kept; trains on Flex(Cpu) (a training \
-             strategy set before is not used: give it to BackupAndRestore::execution); a new training"
+            "backups in '/backups/a', every 3 batches, the newest is kept; trains on Flex(Cpu); a new training"
         );
         let backup = BackupAndRestore::new("/backups/a")
             .save_freq(Duration::from_secs(90))
-            .keep_last(2)
-            .execution(ExecutionStrategy::single(Device::flex()));
+            .keep_last(2);
         backup.handle().began("restored from a test".to_owned());
         assert_eq!(
             line(&backup, &on_flex),

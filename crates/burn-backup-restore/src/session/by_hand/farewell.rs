@@ -1,0 +1,47 @@
+use std::thread;
+
+use crate::handle::BackupHandle;
+use crate::outcome::Outcome;
+use crate::say::say;
+use crate::session::closing;
+
+/// Says which backup there is when a session is dropped that was not finished: by an early return, or by a
+/// panic.
+pub(super) struct Farewell {
+    handle: BackupHandle,
+    is_finished: bool,
+}
+
+impl Farewell {
+    pub(super) fn new(handle: BackupHandle) -> Self {
+        Self {
+            handle,
+            is_finished: false,
+        }
+    }
+
+    /// The session was finished.
+    pub(super) fn finished(&mut self, outcome: Outcome) {
+        self.is_finished = true;
+        self.handle.ended(outcome);
+    }
+
+    pub(super) fn handle(&self) -> &BackupHandle {
+        &self.handle
+    }
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        if self.is_finished {
+            return;
+        }
+        self.handle.ended(Outcome::Failed);
+        let how = match thread::panicking() {
+            true => "with a panic",
+            false => "before Session::finish",
+        };
+        let backup = closing::last_backup(&self.handle);
+        say(&format!("the training ended {how}; {backup}"));
+    }
+}

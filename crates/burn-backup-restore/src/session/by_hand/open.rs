@@ -1,0 +1,149 @@
+//! Beginning, or resuming, a training whose loop is written by hand.
+
+use burn::tensor::Device;
+use burn::train::Interrupter;
+
+use super::{Farewell, Loaders, MetricLines, Session};
+use crate::burn_api;
+use crate::error::BackupError;
+use crate::metrics::{MetricHistory, MetricLogs};
+use crate::parts::{State, parts_of, parts_of_mut};
+use crate::preemption::{AfterPreemption, Lookout};
+use crate::say::announce;
+use crate::session::{Context, Core, announcement};
+use crate::settings::{BackupAndRestore, FastForward, taken};
+
+impl BackupAndRestore {
+    /// Begins a training whose loop is written by hand, or resumes it from the newest backup: `state` is
+    /// then what it was. `device` is the one that the training draws random numbers on.
+    ///
+    /// Parameters that are still lazy are initialised here.
+    ///
+    /// # Errors
+    ///
+    /// Wrong settings, a directory that can't be used, and a backup that is of another training, with what
+    /// differs. `state` and the backup are then as they were.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn::module::Module;
+    /// use burn::optim::{GradientsParams, SgdConfig};
+    /// use burn::tensor::Device;
+    /// use burn_backup_restore::{BackupAndRestore, BackupError, Trainee};
+    /// # use std::sync::Arc;
+    /// # use burn::data::dataloader::DataLoader;
+    /// # use burn::tensor::Tensor;
+    /// # trait Loss { fn loss(&self, batch: Tensor<2>) -> Tensor<1>; }
+    ///
+    /// # fn run<M: Module + Loss + 'static>(
+    /// #     model: M,
+    /// #     loader: Arc<dyn DataLoader<Tensor<2>>>,
+    /// #     device: Device,
+    /// # ) -> Result<M, BackupError> {
+    /// let mut t = Trainee { model, optim: SgdConfig::new().init(), lr: 0.01 };
+    /// let mut session = BackupAndRestore::new("backup").resume(&mut t, &device)?;
+    /// for epoch in session.epochs(10) {
+    ///     let mut batches = session.batches(&loader)?;
+    ///     while let Some(batch) = session.next(&mut batches, &t)? {
+    ///         let grads = GradientsParams::from_grads(t.model.loss(batch).backward(), &t.model);
+    ///         t.model = t.optim.step(t.lr, t.model, grads);
+    ///         session.stepped(&t);
+    ///     }
+    ///     if session.epoch_done(&t).is_stop() {
+    ///         break;
+    ///     }
+    /// }
+    /// session.finish(&t)?;
+    /// # Ok(t.model)
+    /// # }
+    /// ```
+    pub fn resume<S: State>(
+        mut self,
+        state: &mut S,
+        device: &Device,
+    ) -> Result<Session<S>, BackupError> {
+        self.validate()?;
+        self.check_for_loops()?;
+        // Before the restore: a notice that comes during it counts.
+        let (lookout, after) = match taken(&self.preemption) {
+            Some(preemption) => {
+                preemption.validate()?;
+                let after = preemption.after;
+                (Some(Lookout::start(preemption)?), after)
+            }
+            None => (None, AfterPreemption::default()),
+        };
+        // Always, and before the seed is drawn: a restart is to leave the generator the same.
+        for (_, part) in parts_of("", state) {
+            part.initialize();
+        }
+        let draws = self.reseed_steps && self.run_seed.is_none();
+        let metric_history = MetricHistory::default();
+        let metric_logs = self.metric_logs.take();
+        let metric_logs = metric_logs.map(|dir| MetricLogs::new(dir, metric_history.clone()));
+        let context = Context {
+            interrupter: Interrupter::new(),
+            first_epoch: 1,
+            num_epochs: 0,
+            grad_accumulation: 1,
+            split: None,
+            has_fusion: burn_api::has_fusion(device),
+            metric_history,
+            metric_logs: metric_logs.clone(),
+            lookout,
+            main: device.clone(),
+            drawn_seed: draws.then(|| burn_api::draw_seed(device)).flatten(),
+        };
+        let states = taken(&self.states).unwrap_or_default();
+        let mut core = Core::open(&self, states, parts_of_mut("", state), context)?;
+        core.saver.find_running_states(state);
+        let training = core.progress.state();
+        if training.optimizer_steps < training.position.global_step {
+            core.window.accumulates_from_here();
+        }
+        let devices = announcement::devices(std::slice::from_ref(device));
+        announce(&announcement::line(&self, &devices));
+        Ok(Session {
+            loaders: Loaders::resumed(core.progress.state()),
+            farewell: Farewell::new(self.handle.clone()),
+            metrics: metric_logs.map(MetricLines::new),
+            core,
+            devices: vec![device.clone()],
+            after,
+            epoch_count: 0,
+            is_validating: false,
+            has_split_begun: false,
+            has_stepped_in_epoch: false,
+            has_asked_for_loader: false,
+            num_epochs: None,
+            num_steps: None,
+            state: std::marker::PhantomData,
+        })
+    }
+
+    /// Refuses what only Burn's builder can use.
+    fn check_for_loops(&self) -> Result<(), BackupError> {
+        let has_strategy = {
+            let strategy = &self.checkpointing;
+            let strategy = strategy.lock();
+            strategy
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .is_some()
+        };
+        let refused = [
+            (self.execution.is_some(), "execution"),
+            (self.gradient_checkpointing, "gradient_checkpointing"),
+            (has_strategy, "checkpointing_strategy"),
+            (self.has_artifacts, "artifacts"),
+            (
+                self.fast_forward != FastForward::default(),
+                "fast_forward(FastForward::Replay)",
+            ),
+        ];
+        match refused.into_iter().find(|(is_given, _)| *is_given) {
+            Some((_, setting)) => Err(BackupError::NotForLoops { setting }),
+            None => Ok(()),
+        }
+    }
+}
