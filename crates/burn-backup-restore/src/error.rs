@@ -431,6 +431,70 @@ pub enum BackupError {
         change: Change,
     },
 
+    /// A setting that reinforcement learning can't use.
+    #[cfg(feature = "rl")]
+    #[error(
+        "BackupAndRestore::{setting} can't be used with reinforcement learning; nothing was changed: leave it \
+         out{hint}"
+    )]
+    NotForRl {
+        /// Its name.
+        setting: &'static str,
+        /// What to use instead, if there is something.
+        hint: &'static str,
+    },
+
+    /// A number of Burn's `OffPolicyConfig` with which nothing could be learned.
+    #[cfg(feature = "rl")]
+    #[error(
+        "OffPolicyConfig::{field} is 0, so nothing could be learned; nothing was changed: give 1 or more"
+    )]
+    InvalidOffPolicy {
+        /// The field's name.
+        field: &'static str,
+    },
+
+    /// The reinforcement learning is set up in another way than the one that was saved.
+    #[cfg(feature = "rl")]
+    #[error(
+        "the training is not set up as it was when the backup in '{}' was made: {what} was {recorded}, and is \
+         {found} now; the backup was not touched: use the same number as before, or delete the directory, when \
+         no training uses it, to start anew",
+        path.display()
+    )]
+    RlMismatch {
+        /// The backup directory.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What the backup says.
+        recorded: usize,
+        /// What the program says.
+        found: usize,
+    },
+
+    /// A policy or an environment gave something that the replay buffer can't hold.
+    #[cfg(feature = "rl")]
+    #[error(
+        "the replay buffer holds {expected}, and was given {given}; the training ends, and the last backup \
+         stays: have the environment and the policy give one row at a time, always of one shape and type"
+    )]
+    Transition {
+        /// What it holds.
+        expected: String,
+        /// What it was given.
+        given: String,
+    },
+
+    /// A transition can't be read from its device.
+    #[cfg(feature = "rl")]
+    #[error(
+        "cannot read a transition for the replay buffer from its device; the training ends, and the last backup \
+         stays{}",
+        caused_by(Some(.0))
+    )]
+    TransitionUnread(#[source] burn::tensor::ExecutionError),
+
     /// The data of a loop that is written by hand can't be loaded.
     #[error(
         "the training data can't be loaded; the last backup stays, and the program goes on from it when it is \

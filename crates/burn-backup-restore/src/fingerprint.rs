@@ -68,8 +68,18 @@ pub(crate) fn differences<M: Module>(recorded: &[ParamSpec], model: &M) -> Vec<P
         params: Vec::new(),
     };
     model.visit(&mut collector);
-    let expected = collector.params;
+    differences_between(recorded, &collector.params)
+}
 
+/// Where the program's parameters differ from those that were `recorded`, in the program's order.
+pub(crate) fn differences_between(
+    recorded: &[ParamSpec],
+    expected: &[ParamSpec],
+) -> Vec<ParamDifference> {
+    let recorded_by_path: HashMap<_, _> = recorded
+        .iter()
+        .map(|spec| (spec.path.as_str(), spec))
+        .collect();
     let changed = expected.iter().filter_map(|program| {
         let backup = recorded_by_path.get(program.path.as_str());
         (backup != Some(&program)).then(|| ParamDifference {

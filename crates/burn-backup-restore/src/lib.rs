@@ -46,7 +46,10 @@ mod part;
 mod parts;
 mod position;
 mod preemption;
+mod report;
 mod resume;
+#[cfg(feature = "rl")]
+pub mod rl;
 mod save;
 mod say;
 mod seed;

@@ -25,5 +25,7 @@ pub use state::{Parts, PartsMut, State};
 pub(crate) use state::{check_names, parts_of, parts_of_mut};
 pub use trainee::Trainee;
 pub use value::Value;
+#[cfg(feature = "rl")]
+pub(crate) use value::shared_value;
 pub(crate) use value::{decode, encode};
 pub use weights::Weights;

@@ -30,6 +30,24 @@ pub(crate) enum Purpose {
     DrawForItems = 10,
     /// What a batcher draws.
     DrawForBatch = 11,
+    /// A step of reinforcement learning in an environment: the action, and what follows from it.
+    #[cfg(feature = "rl")]
+    EnvironmentStep = 12,
+    /// A training step of reinforcement learning.
+    #[cfg(feature = "rl")]
+    AgentTraining = 13,
+    /// Which transitions such a step is trained on.
+    #[cfg(feature = "rl")]
+    ReplaySample = 14,
+    /// The first episode of an environment.
+    #[cfg(feature = "rl")]
+    EnvironmentStart = 15,
+    /// An episode that evaluates an agent.
+    #[cfg(feature = "rl")]
+    Evaluation = 16,
+    /// What a policy or an environment draws by itself.
+    #[cfg(feature = "rl")]
+    DrawForStep = 17,
 }
 
 /// Where the seeds of a batch, and of the step on it, come from.
@@ -118,6 +136,37 @@ pub(crate) fn of_unseeded_sampler(len: usize, size: usize) -> u64 {
 /// The seed for one draw while a batch is made. Draws are counted from 0 for each purpose.
 pub(crate) fn of_draw(seed: u64, purpose: Purpose, epoch: u64, batch: usize, draw: u64) -> u64 {
     hash([seed, purpose as u64, epoch, batch as u64, draw])
+}
+
+/// The seed of an environment's first episode. The environment for evaluations comes after the others.
+#[cfg(feature = "rl")]
+pub(crate) fn of_environment(run_seed: u64, environment: usize) -> u64 {
+    derive(run_seed, Purpose::EnvironmentStart, environment as u64)
+}
+
+/// The seed of an episode of the evaluation after so many steps.
+#[cfg(feature = "rl")]
+pub(crate) fn of_evaluation(run_seed: u64, steps: u64, episode: usize) -> u64 {
+    hash([run_seed, Purpose::Evaluation as u64, steps, episode as u64])
+}
+
+/// Which of `len` transitions is the one at `index` of the batch for a training step.
+#[cfg(feature = "rl")]
+pub(crate) fn sampled_transition(run_seed: u64, train_step: u64, index: usize, len: u64) -> u64 {
+    let hash = hash([
+        run_seed,
+        Purpose::ReplaySample as u64,
+        train_step,
+        index as u64,
+    ]);
+    // The high half of the product: each is as likely, up to one part in 2^64 / len.
+    ((u128::from(hash) * u128::from(len)) >> 64) as u64
+}
+
+/// The seed of a draw that a policy or an environment makes by itself in a step.
+#[cfg(feature = "rl")]
+pub(crate) fn of_step_draw(step_seed: u64, draw: u64) -> u64 {
+    derive(step_seed, Purpose::DrawForStep, draw)
 }
 
 fn hash<const WORDS: usize>(words: [u64; WORDS]) -> u64 {

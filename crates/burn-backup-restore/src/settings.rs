@@ -467,6 +467,13 @@ impl BackupAndRestore {
         self.handle.clone()
     }
 
+    /// Whether a strategy for Burn's checkpoints was given.
+    pub(crate) fn has_checkpointing_strategy(&self) -> bool {
+        let strategy = self.checkpointing.lock();
+        let strategy = strategy.unwrap_or_else(PoisonError::into_inner);
+        strategy.is_some()
+    }
+
     /// Checks what can be checked without looking at the disk.
     pub(crate) fn validate(&self) -> Result<(), BackupError> {
         if !self.frequency.is_valid() {

@@ -4,8 +4,6 @@ mod dashboard;
 mod engine;
 mod extension;
 mod loops;
-mod no_renderer;
-mod report;
 mod restore_trained;
 mod strategy;
 

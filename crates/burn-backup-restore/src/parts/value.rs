@@ -42,9 +42,13 @@ impl<T> DerefMut for Value<T> {
 
 impl<T: Serialize + DeserializeOwned + 'static> SavePart for Value<T> {
     fn snapshot(&self, _running_states: RunningStates) -> Box<dyn SharedPart> {
-        let bytes = encode(&self.0).map_err(Arc::new);
-        Box::new(SharedValue(bytes.map(Arc::new)))
+        shared_value(encode(&self.0))
     }
+}
+
+/// A value that was encoded, or why it was not, as a part at one moment.
+pub(crate) fn shared_value(bytes: Result<Vec<u8>, BackupError>) -> Box<dyn SharedPart> {
+    Box::new(SharedValue(bytes.map(Arc::new).map_err(Arc::new)))
 }
 
 /// A value as CBOR.

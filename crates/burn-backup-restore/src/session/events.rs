@@ -186,6 +186,18 @@ impl Core {
         self.window.release();
     }
 
+    /// A part of the validation that has this name is done: a restart goes on after it.
+    #[cfg(feature = "rl")]
+    pub(crate) fn part_validated(&mut self, name: String) {
+        self.progress.state.results.insert(name, Vec::new());
+    }
+
+    /// No part of the next validation is done.
+    #[cfg(feature = "rl")]
+    pub(crate) fn forget_validated_parts(&mut self) {
+        self.progress.state.results.clear();
+    }
+
     /// The epoch's validation is done, and so is what Burn does after it.
     pub(crate) fn epoch_done(
         &mut self,

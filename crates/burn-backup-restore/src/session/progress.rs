@@ -101,7 +101,7 @@ impl Progress {
     }
 
     /// The seed that all random numbers of the steps are derived from.
-    pub(super) fn run_seed(&self) -> u64 {
+    pub(crate) fn run_seed(&self) -> u64 {
         self.state.run_seed.unwrap_or(self.directory_seed)
     }
 

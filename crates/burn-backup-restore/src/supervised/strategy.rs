@@ -17,12 +17,12 @@ use crate::handle::BackupHandle;
 use crate::metrics::{MetricHistory, MetricLogs};
 use crate::outcome::Outcome;
 use crate::preemption::{AfterPreemption, Lookout};
+use crate::report::{self, report};
 use crate::say::{self, say};
 use crate::session::{Context, Ending, announcement, closing};
 use crate::settings::{BackupAndRestore, FastForward, taken};
 use crate::supervised::engine::Engine;
 use crate::supervised::loops::Loop;
-use crate::supervised::report::{self, report};
 
 const LOG: &str = "burn_backup::restore";
 
@@ -238,7 +238,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
             AfterPreemption::Exit(code) if ending.is_preempted && result.error.is_none() => {
                 exit(result, line.unwrap_or_default(), code)
             }
-            _ => report(&mut result, line.as_deref(), &notes),
+            _ => report(&mut result.renderer, line.as_deref(), &notes),
         }
         result
     }
@@ -274,7 +274,7 @@ fn devices(settings: &BackupAndRestore, execution: &Execution) -> String {
 
 /// Ends the process with `code`, whatever its user has just told the dashboard.
 fn exit<M>(mut result: LearningResult<M>, line: String, code: i32) -> ! {
-    let _ = report::give_terminal_back(&mut result);
+    let _ = report::give_terminal_back(&mut result.renderer);
     closing::exit(&line, code)
 }
 
@@ -373,6 +373,6 @@ fn refuse<M: LearnerModel>(
     let outcome = outcome(&result, &ending);
     handle.ended(outcome);
     let line = closing_line(outcome, &result, None, handle);
-    report(&mut result, line.as_deref(), &handle.take_notes());
+    report(&mut result.renderer, line.as_deref(), &handle.take_notes());
     result
 }

@@ -124,17 +124,10 @@ impl BackupAndRestore {
 
     /// Refuses what only Burn's builder can use.
     fn check_for_loops(&self) -> Result<(), BackupError> {
-        let has_strategy = {
-            let strategy = &self.checkpointing;
-            let strategy = strategy.lock();
-            strategy
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .is_some()
-        };
         let refused = [
             (self.execution.is_some(), "execution"),
             (self.gradient_checkpointing, "gradient_checkpointing"),
-            (has_strategy, "checkpointing_strategy"),
+            (self.has_checkpointing_strategy(), "checkpointing_strategy"),
             (self.has_artifacts, "artifacts"),
             (
                 self.fast_forward != FastForward::default(),

@@ -1,0 +1,98 @@
+//! Seeds for what policies and environments draw by themselves.
+//!
+//! They are kept per thread, because Burn's traits have no parameter for them.
+
+use std::cell::Cell;
+use std::hash::{BuildHasher as _, RandomState};
+
+use crate::seed;
+
+thread_local! {
+    static STEP: Cell<Option<Step>> = const { Cell::new(None) };
+}
+
+/// The step that this thread is making.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    seed: u64,
+    draws: u64,
+}
+
+/// A seed for exploration and for environments: the same again after a restart.
+///
+/// Each call gives another seed. It follows from the seed of the training, the step, and the number of calls
+/// before it in the step. Use it where a policy chooses an action at random, or where an environment
+/// begins an episode. What is drawn from a Burn device (`Tensor::random`) needs no such seed: the loop
+/// seeds the device.
+///
+/// Outside a loop of [`OffPolicy`](super::OffPolicy), and on another thread than the training's, the seed is
+/// random.
+///
+/// # Example
+///
+/// ```
+/// use burn_backup_restore::rl;
+/// use rand::rngs::StdRng;
+/// use rand::{RngExt as _, SeedableRng as _};
+///
+/// /// An action of two: at random with the probability `epsilon`, or else `greedy`.
+/// fn choose(greedy: usize, epsilon: f64) -> usize {
+///     let mut rng = StdRng::seed_from_u64(rl::draw_seed());
+///     match rng.random_bool(epsilon) {
+///         true => rng.random_range(0..2),
+///         false => greedy,
+///     }
+/// }
+/// # assert_eq!(choose(1, 0.0), 1);
+/// ```
+pub fn draw_seed() -> u64 {
+    let Some(step) = STEP.get() else {
+        return RandomState::new().hash_one(0);
+    };
+    STEP.set(Some(Step {
+        draws: step.draws + 1,
+        ..step
+    }));
+    seed::of_step_draw(step.seed, step.draws)
+}
+
+/// As long as it lives, the draws of this thread follow from a step's seed.
+pub(super) struct Drawing {
+    before: Option<Step>,
+}
+
+impl Drawing {
+    pub(super) fn from_seed(seed: u64) -> Self {
+        let before = STEP.replace(Some(Step { seed, draws: 0 }));
+        Self { before }
+    }
+}
+
+impl Drop for Drawing {
+    fn drop(&mut self) {
+        STEP.set(self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draws(seed: u64) -> [u64; 3] {
+        let _drawing = Drawing::from_seed(seed);
+        [(); 3].map(|()| draw_seed())
+    }
+
+    #[test]
+    fn the_draws_of_a_step_follow_from_its_seed() {
+        assert_eq!(draws(1), draws(1));
+        assert_ne!(draws(1), draws(2));
+        let [first, second, third] = draws(1);
+        assert!(first != second && second != third);
+    }
+
+    #[test]
+    fn outside_a_step_each_draw_is_another_one() {
+        assert_ne!(draw_seed(), draw_seed());
+    }
+}

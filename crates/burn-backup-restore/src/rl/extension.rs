@@ -1,0 +1,64 @@
+use std::sync::Arc;
+
+use burn::train::{RLComponentsTypes, RLStrategies, RLTraining};
+
+use super::environment::EnvironmentBackup;
+use super::off_policy::OffPolicy;
+use super::replay_item::ReplayItem;
+use super::strategy::BackupStrategy;
+use crate::settings::BackupAndRestore;
+
+/// Adds the one line to Burn's [`RLTraining`].
+///
+/// # Example
+///
+/// ```no_run
+/// use burn::rl::SliceAccess;
+/// use burn::train::{OffPolicyConfig, RLComponentsTypes, RLResult, RLTraining};
+/// use burn_backup_restore::BackupAndRestore;
+/// use burn_backup_restore::rl::{OffPolicy, ReplayItem, ResumableEnvironment, RlBackupExt as _};
+///
+/// # fn run<C: RLComponentsTypes + 'static>(
+/// #     training: RLTraining<C>,
+/// #     agent: C::LearningAgent,
+/// # ) -> RLResult<C::Policy>
+/// # where
+/// #     C::Env: ResumableEnvironment,
+/// #     C::PolicyObs: ReplayItem + SliceAccess,
+/// #     C::PolicyAction: ReplayItem + SliceAccess,
+/// # {
+/// let config = OffPolicyConfig::new().with_replay_buffer_size(50_000);
+/// training // RLTraining::new("artifacts", CartPole::new)
+///     .num_steps(100_000)
+///     .backup_and_restore(
+///         BackupAndRestore::new("backup").save_freq(1000),
+///         OffPolicy::new(config).resumable_environments(),
+///     )
+///     .launch(agent)
+/// # }
+/// ```
+pub trait RlBackupExt<RLC: RLComponentsTypes> {
+    /// Backs the training up while it runs; when the program is run again, continues it at the exact next
+    /// step. Replaces the builder's learning strategy by `strategy`.
+    fn backup_and_restore<B: EnvironmentBackup<RLC::Env>>(
+        self,
+        backup: BackupAndRestore,
+        strategy: OffPolicy<B>,
+    ) -> Self;
+}
+
+impl<RLC> RlBackupExt<RLC> for RLTraining<RLC>
+where
+    RLC: RLComponentsTypes + 'static,
+    RLC::PolicyObs: ReplayItem,
+    RLC::PolicyAction: ReplayItem,
+{
+    fn backup_and_restore<B: EnvironmentBackup<RLC::Env>>(
+        self,
+        backup: BackupAndRestore,
+        strategy: OffPolicy<B>,
+    ) -> Self {
+        let strategy = Arc::new(BackupStrategy::new(backup, strategy));
+        self.with_learning_strategy(RLStrategies::Custom(strategy))
+    }
+}

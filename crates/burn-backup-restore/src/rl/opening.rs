@@ -1,0 +1,172 @@
+//! Opening the backup directory, and making a training of what is restored.
+
+use burn::rl::{
+    Environment as _, EnvironmentInit as _, Policy as _, PolicyLearner, PolicyState as _,
+};
+use burn::tensor::Device;
+use burn::train::{OffPolicyConfig, RLComponentsTypes};
+
+use super::counters::Counters;
+use super::draws::Drawing;
+use super::environment::sealed::Backup;
+use super::environments::{EnvironmentsSlot, SavedEnvironments};
+use super::off_policy_loop::reseed;
+use super::record::{Check, RecordSlot};
+use super::replay_buffer::ReplayBuffer;
+use super::replay_item::ReplayItem;
+use super::training::{
+    ACTING_POLICY, AGENT, ENVIRONMENTS, Environments, POLICY, PROGRESS, Policies, REPLAY, Training,
+};
+use crate::error::BackupError;
+use crate::panics::attempt;
+use crate::parts::Value;
+use crate::resume::{LoadPart, PartsMut};
+use crate::say::announce;
+use crate::seed;
+use crate::session::{Context, Core};
+use crate::settings::{BackupAndRestore, taken};
+
+/// What the program gives for a training.
+pub(super) struct Given<'g, RLC: RLComponentsTypes> {
+    pub settings: &'g BackupAndRestore,
+    pub config: &'g OffPolicyConfig,
+    /// The step of Burn's own checkpoint that the training continues, if there is one.
+    pub checkpoint: Option<usize>,
+    pub agent: RLC::LearningAgent,
+    pub environment: RLC::EnvInit,
+    /// Where the policy acts.
+    pub device: Device,
+}
+
+/// Opens the backup directory, and restores the newest backup if there is one.
+pub(super) fn open<RLC, B>(
+    given: Given<'_, RLC>,
+    context: Context,
+) -> Result<(Core, Training<RLC, B>), BackupError>
+where
+    RLC: RLComponentsTypes,
+    RLC::PolicyObs: ReplayItem,
+    RLC::PolicyAction: ReplayItem,
+    B: Backup<RLC::Env>,
+{
+    let Given {
+        settings,
+        config,
+        checkpoint,
+        mut agent,
+        environment,
+        device,
+    } = given;
+    let model = Check::Model {
+        skip_nan: settings.skip_nan,
+    };
+    let policy = || agent.policy().state().into_record();
+    let mut agent_record = RecordSlot::new(AGENT, agent.record(), Check::Nothing);
+    let mut policy_record = RecordSlot::new(POLICY, policy(), model);
+    let mut acting_record = RecordSlot::new(ACTING_POLICY, policy(), model);
+    let mut replay = ReplayBuffer::new(config.replay_buffer_size);
+    let mut environments = EnvironmentsSlot::<B::Saved> {
+        expected: config.num_envs,
+        loaded: None,
+    };
+    let mut counters = Value(Counters::new(config, checkpoint));
+    let parts: [(&str, &mut dyn LoadPart); 6] = [
+        (AGENT, &mut agent_record),
+        (POLICY, &mut policy_record),
+        (ACTING_POLICY, &mut acting_record),
+        (REPLAY, &mut replay),
+        (ENVIRONMENTS, &mut environments),
+        (PROGRESS, &mut counters),
+    ];
+    let parts: PartsMut<'_> = parts.map(|(name, part)| (name.to_owned(), part)).into();
+    let states = taken(&settings.states).unwrap_or_default();
+    let core = Core::open(settings, states, parts, context)?;
+
+    // Agents and policies load with the program's own code.
+    let loaded = attempt(|| {
+        if let Some(record) = agent_record.into_loaded() {
+            agent = agent.load_record(record);
+        }
+        if let Some(record) = policy_record.into_loaded() {
+            let policy = agent.policy().load_record(record);
+            agent.update_policy(policy);
+        }
+        let mut acting = agent.policy();
+        if let Some(record) = acting_record.into_loaded() {
+            acting = acting.load_record(record);
+        }
+        Ok((agent, acting.to_device(&device)))
+    });
+    let (agent, acting) = loaded.map_err(|error| match error {
+        BackupError::Panicked { message } => BackupError::RestorePanicked {
+            path: settings.backup_dir.clone(),
+            message,
+        },
+        other => other,
+    })?;
+    let Value(mut counters) = counters;
+    if core.progress.is_restored() {
+        for (name, before, now) in counters.goes_on_with(config) {
+            announce(&format!(
+                "OffPolicyConfig::{name} was {before} when the backup was made and is {now} now: the training \
+                 goes on with {now}"
+            ));
+        }
+        if !B::IS_EXACT {
+            counters.episodes.fill_with(Default::default);
+        }
+    }
+    let next = (counters.train_steps > 0).then(|| agent.policy().state());
+    let environments = make_environments::<RLC, B>(
+        &environment,
+        config.num_envs,
+        environments.loaded,
+        core.progress.run_seed(),
+        settings.reseed_steps.then_some(&device),
+    );
+    let training = Training {
+        agent,
+        policies: Policies {
+            acting,
+            next,
+            device,
+        },
+        replay,
+        environments,
+        counters,
+        skip_nan: settings.skip_nan,
+    };
+    Ok((core, training))
+}
+
+fn make_environments<RLC: RLComponentsTypes, B: Backup<RLC::Env>>(
+    init: &RLC::EnvInit,
+    count: usize,
+    saved: Option<SavedEnvironments<B::Saved>>,
+    run_seed: u64,
+    seeded: Option<&Device>,
+) -> Environments<RLC, B> {
+    let make = |index| {
+        let seed = seed::of_environment(run_seed, index);
+        if let Some(device) = seeded {
+            reseed(device, seed, true);
+        }
+        let _drawing = Drawing::from_seed(seed);
+        let mut environment = init.init();
+        environment.reset();
+        environment
+    };
+    let mut training: Vec<_> = (0..count).map(make).collect();
+    let mut evaluation = make(count);
+    if let Some(saved) = saved {
+        for (environment, saved) in training.iter_mut().zip(saved.training) {
+            B::load(environment, saved);
+        }
+        B::load(&mut evaluation, saved.evaluation);
+    }
+    Environments {
+        training,
+        evaluation,
+        episode_start: None,
+    }
+}

@@ -1,0 +1,231 @@
+//! The record of an agent or a policy, as a part of the backup.
+
+use std::mem;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use burn::tensor::Bytes;
+use burn::train::checkpoint::Checkpoint;
+use burn_pack::{Reader, Tensor};
+
+use crate::burn_api::burnpack::Container;
+use crate::change::Change;
+use crate::error::BackupError;
+use crate::fingerprint::{differences_between, of_tensors};
+use crate::part::{self, VALUE, failed, unreadable};
+use crate::resume::{Expected, LoadPart, Loaded, SavedPart, foreign};
+use crate::save::{Fit, Others, RunningStates, SavePart, SharedModel, SharedPart, refuse_nan};
+
+/// What a record is checked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Check {
+    /// It is a model's: a restart needs the same parameters, and NaN is refused if `skip_nan`.
+    Model { skip_nan: bool },
+    /// It may be anything.
+    Nothing,
+}
+
+/// A part whose record is taken when it is to be saved.
+pub(super) struct RecordOf<'t, S, R> {
+    /// The part's name.
+    pub name: &'static str,
+    /// What has the record.
+    pub of: &'t S,
+    pub take: fn(&S) -> R,
+    pub check: Check,
+}
+
+impl<S, R: Checkpoint> RecordOf<'_, S, R> {
+    fn record(&self) -> SharedRecord<R> {
+        SharedRecord::new(self.name, (self.take)(self.of), self.check)
+    }
+}
+
+impl<S, R: Checkpoint> SavePart for RecordOf<'_, S, R> {
+    fn snapshot(&self, _running_states: RunningStates) -> Box<dyn SharedPart> {
+        Box::new(self.record())
+    }
+
+    fn model(&self) -> Option<Vec<Tensor>> {
+        match self.check {
+            Check::Model { .. } => tensors(self.record().bytes().ok()?.as_slice()),
+            Check::Nothing => None,
+        }
+    }
+}
+
+/// A record that its owner is to load: the owner takes part in no restore, because loading consumes it.
+pub(super) struct RecordSlot<R> {
+    /// The program's own.
+    current: SharedRecord<R>,
+    loaded: Option<R>,
+}
+
+impl<R: Checkpoint> RecordSlot<R> {
+    /// `current` is what the program has in place of what was saved.
+    pub(super) fn new(name: &'static str, current: R, check: Check) -> Self {
+        Self {
+            current: SharedRecord::new(name, current, check),
+            loaded: None,
+        }
+    }
+
+    /// What was restored.
+    pub(super) fn into_loaded(self) -> Option<R> {
+        self.loaded
+    }
+
+    /// Checks that a model has the parameters that were saved, as far as their records tell.
+    fn check_model(&self, saved: &[u8], backup_dir: &Path) -> Result<(), BackupError> {
+        let Check::Model { .. } = self.current.check else {
+            return Ok(());
+        };
+        let current = self.current.bytes().map_err(BackupError::Shared)?;
+        let (Some(saved), Some(current)) = (tensors(saved), tensors(&current)) else {
+            return Ok(());
+        };
+        let mut differences = differences_between(&of_tensors(&saved), &of_tensors(&current));
+        if differences.is_empty() {
+            return Ok(());
+        }
+        for difference in &mut differences {
+            difference.path = format!("{}: {}", self.current.name, difference.path);
+        }
+        Err(BackupError::ModelMismatch {
+            path: backup_dir.to_path_buf(),
+            differences,
+        })
+    }
+
+    fn read(saved: &SavedPart, backup_dir: &Path) -> Result<R, BackupError> {
+        let bytes = value(saved, backup_dir)?;
+        R::checkpoint_from_bytes(bytes.clone()).map_err(unreadable(&part::name(&saved.name, VALUE)))
+    }
+}
+
+impl<R: Checkpoint> SavePart for RecordSlot<R> {
+    fn snapshot(&self, _running_states: RunningStates) -> Box<dyn SharedPart> {
+        self.current.again()
+    }
+
+    fn outline(&self) -> Option<Vec<Tensor>> {
+        tensors(self.current.bytes().ok()?.as_slice())
+    }
+}
+
+impl<R: Checkpoint> LoadPart for RecordSlot<R> {
+    fn check(
+        &self,
+        saved: &SavedPart,
+        expected: &Expected<'_>,
+    ) -> Result<Vec<Change>, BackupError> {
+        self.check_model(value(saved, expected.backup_dir)?, expected.backup_dir)?;
+        Self::read(saved, expected.backup_dir)?;
+        Ok(Vec::new())
+    }
+
+    fn load(
+        &mut self,
+        saved: SavedPart,
+        _changed: &mut Vec<Change>,
+        expected: &Expected<'_>,
+    ) -> Result<Loaded, BackupError> {
+        self.loaded = Some(Self::read(&saved, expected.backup_dir)?);
+        Ok(Loaded::default())
+    }
+
+    fn load_weights(&mut self, saved: SavedPart, backup_dir: &Path) -> Result<(), BackupError> {
+        if let Check::Model { .. } = self.current.check {
+            self.check_model(value(&saved, backup_dir)?, backup_dir)?;
+            self.loaded = Some(Self::read(&saved, backup_dir)?);
+        }
+        Ok(())
+    }
+}
+
+fn value<'s>(saved: &'s SavedPart, backup_dir: &Path) -> Result<&'s Bytes, BackupError> {
+    let value = saved.value.as_ref();
+    value.ok_or_else(|| foreign(backup_dir, None))
+}
+
+/// A record at one moment. It is encoded when it is first needed, and its clones share the bytes.
+struct SharedRecord<R> {
+    name: &'static str,
+    check: Check,
+    encoding: Arc<Mutex<Encoding<R>>>,
+}
+
+enum Encoding<R> {
+    Record(R),
+    Bytes(Arc<Vec<u8>>),
+    Failed(Arc<BackupError>),
+}
+
+impl<R: Checkpoint> SharedRecord<R> {
+    fn new(name: &'static str, record: R, check: Check) -> Self {
+        Self {
+            name,
+            check,
+            encoding: Arc::new(Mutex::new(Encoding::Record(record))),
+        }
+    }
+
+    fn bytes(&self) -> Result<Arc<Vec<u8>>, Arc<BackupError>> {
+        let mut encoding = self.encoding();
+        // Stays there if the record's code panics.
+        let panicked = Encoding::Failed(Arc::new(BackupError::Panicked {
+            message: format!("the record '{}' could not be encoded", self.name),
+        }));
+        *encoding = match mem::replace(&mut *encoding, panicked) {
+            Encoding::Record(record) => match record.checkpoint_into_bytes() {
+                Ok(bytes) => Encoding::Bytes(Arc::new(bytes.to_vec())),
+                Err(error) => Encoding::Failed(Arc::new(failed(self.name)(error))),
+            },
+            known => known,
+        };
+        match &*encoding {
+            Encoding::Bytes(bytes) => Ok(bytes.clone()),
+            Encoding::Failed(error) => Err(error.clone()),
+            Encoding::Record(_) => Ok(Arc::default()),
+        }
+    }
+
+    /// A panic has left what says so.
+    fn encoding(&self) -> MutexGuard<'_, Encoding<R>> {
+        self.encoding.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<R: Checkpoint> SharedPart for SharedRecord<R> {
+    fn take_model(&mut self) -> Option<SharedModel> {
+        None
+    }
+
+    fn read_others(self: Box<Self>, _fit: &mut Fit) -> Result<Others, BackupError> {
+        let bytes = self.bytes().map_err(BackupError::Shared)?;
+        if self.check == (Check::Model { skip_nan: true })
+            && let Some(tensors) = tensors(&bytes)
+        {
+            refuse_nan(tensors)?;
+        }
+        Ok(Others {
+            value: Some(bytes),
+            ..Others::default()
+        })
+    }
+
+    fn again(&self) -> Box<dyn SharedPart> {
+        Box::new(Self {
+            name: self.name,
+            check: self.check,
+            encoding: self.encoding.clone(),
+        })
+    }
+}
+
+/// The tensors of a record that is in Burn's format. An agent's own record may be in another one.
+fn tensors(bytes: &[u8]) -> Option<Vec<Tensor>> {
+    let bytes = Bytes::from_bytes_vec(bytes.to_vec()).shared();
+    let container = Container::read(Reader::from_bytes(bytes).ok()?).ok()?;
+    Some(container.tensors)
+}

@@ -1,0 +1,320 @@
+//! What Burn calls: restores before Burn announces the training, and runs the loop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use burn::rl::PolicyLearner as _;
+use burn::train::{
+    EventProcessorTraining as _, RLComponents, RLComponentsTypes, RLEvent, RLEventProcessorType,
+    RLResult, RLStrategy,
+};
+
+use super::environment::EnvironmentBackup;
+use super::off_policy::OffPolicy;
+use super::off_policy_loop::OffPolicyLoop;
+use super::opening::{self, Given};
+use super::replay_item::ReplayItem;
+use crate::burn_api;
+use crate::error::BackupError;
+use crate::handle::BackupHandle;
+use crate::metrics::MetricHistory;
+use crate::outcome::Outcome;
+use crate::preemption::{AfterPreemption, Lookout};
+use crate::report::{give_terminal_back, report};
+use crate::say::{self, say};
+use crate::session::{Context, Ending, announcement, closing};
+use crate::settings::{BackupAndRestore, FastForward, taken};
+
+const LOG: &str = "burn_backup::restore";
+
+/// Said of environments that can't be saved.
+const NEW_EPISODES: &str = "not exact after a restart: the environments can't be saved, so a resumed training \
+     begins new episodes in them; implement burn_backup_restore::rl::ResumableEnvironment and call \
+     OffPolicy::resumable_environments";
+
+/// The learning strategy that [`RlBackupExt`](super::RlBackupExt) registers.
+pub(super) struct BackupStrategy<B> {
+    settings: BackupAndRestore,
+    strategy: OffPolicy<B>,
+    is_used: AtomicBool,
+}
+
+impl<B> Drop for BackupStrategy<B> {
+    fn drop(&mut self) {
+        if self.is_used.load(Ordering::Relaxed) {
+            return;
+        }
+        let message = format!(
+            "backup_and_restore({:?}) was never used: the training was not launched, or a learning strategy set \
+             after it runs WITHOUT BACKUPS; make it the last line before launch",
+            self.settings.backup_dir,
+        );
+        log::error!(target: LOG, "{message}");
+        // Before the launch nobody may be listening to logs yet: Burn starts its log file there.
+        say(&format!("error: {message}"));
+    }
+}
+
+impl<B> BackupStrategy<B> {
+    pub(super) fn new(settings: BackupAndRestore, strategy: OffPolicy<B>) -> Self {
+        Self {
+            settings,
+            strategy,
+            is_used: AtomicBool::new(false),
+        }
+    }
+
+    /// Begins to look out for notices, and says what follows them.
+    fn look_out(&self) -> Result<(Option<Lookout>, AfterPreemption), BackupError> {
+        let Some(preemption) = taken(&self.settings.preemption) else {
+            return Ok((None, AfterPreemption::default()));
+        };
+        preemption.validate()?;
+        let after = preemption.after;
+        Ok((Some(Lookout::start(preemption)?), after))
+    }
+
+    /// Refuses settings that do nothing here.
+    fn check_settings(&self) -> Result<(), BackupError> {
+        let settings = &self.settings;
+        settings.validate()?;
+        self.strategy.validate()?;
+        let devices =
+            ": the agent's device trains, and RLTraining::with_inference_device says where it acts";
+        let logs = ": Burn's own metric loggers write them, and begin anew at a restart";
+        let strategy = ": give it to RLTraining::with_checkpointing_strategy";
+        let refused = [
+            (settings.execution.is_some(), "execution", devices),
+            (
+                settings.gradient_checkpointing,
+                "gradient_checkpointing",
+                ": make the model on such a device",
+            ),
+            (settings.has_artifacts, "artifacts", logs),
+            (settings.metric_logs.is_some(), "metric_logs", logs),
+            (
+                settings.has_checkpointing_strategy(),
+                "checkpointing_strategy",
+                strategy,
+            ),
+            (
+                settings.fast_forward != FastForward::default(),
+                "fast_forward(FastForward::Replay)",
+                "",
+            ),
+            (settings.allow_short_epochs, "allow_short_epochs", ""),
+        ];
+        match refused.into_iter().find(|(is_given, ..)| *is_given) {
+            Some((_, setting, hint)) => Err(BackupError::NotForRl { setting, hint }),
+            None => Ok(()),
+        }
+    }
+
+    /// The session's view of the training.
+    fn context<RLC: RLComponentsTypes>(
+        &self,
+        agent: &RLC::LearningAgent,
+        components: &RLComponents<RLC>,
+        lookout: Option<Lookout>,
+    ) -> Context {
+        let config = &self.strategy.config;
+        let main = agent.device();
+        let has_fusion =
+            burn_api::has_fusion(&main) || burn_api::has_fusion(&components.inference_device);
+        let draws = self.settings.reseed_steps && self.settings.run_seed.is_none();
+        Context {
+            interrupter: components.interrupter.clone(),
+            first_epoch: 1,
+            num_epochs: components.num_steps.div_ceil(config.eval_interval.max(1)),
+            grad_accumulation: 1,
+            split: None,
+            has_fusion,
+            metric_history: MetricHistory::default(),
+            metric_logs: None,
+            lookout,
+            drawn_seed: draws.then(|| burn_api::draw_seed(&main)).flatten(),
+            main,
+        }
+    }
+}
+
+impl<RLC, B> RLStrategy<RLC> for BackupStrategy<B>
+where
+    RLC: RLComponentsTypes,
+    RLC::PolicyObs: ReplayItem,
+    RLC::PolicyAction: ReplayItem,
+    B: EnvironmentBackup<RLC::Env>,
+{
+    fn train(
+        &self,
+        agent: RLC::LearningAgent,
+        components: RLComponents<RLC>,
+        environment: RLC::EnvInit,
+    ) -> RLResult<RLC::Policy> {
+        self.is_used.store(true, Ordering::Relaxed);
+        let handle = &self.settings.handle;
+        let _on_panic = closing::OnPanic(handle.clone());
+        // What is returned if the training can't start.
+        let policy = agent.policy();
+        // Before the restore: a notice that comes during it counts.
+        let checked = self.check_settings().and_then(|()| self.look_out());
+        let (lookout, after) = match checked {
+            Ok(lookout) => lookout,
+            Err(error) => return refuse(policy, components, error, handle),
+        };
+        let device = agent.device();
+        let context = self.context(&agent, &components, lookout);
+        let given = Given {
+            settings: &self.settings,
+            config: &self.strategy.config,
+            checkpoint: components.checkpoint,
+            agent,
+            environment,
+            device: components.inference_device.clone(),
+        };
+        let (core, training) = match opening::open::<RLC, B>(given, context) {
+            Ok(opened) => opened,
+            Err(error) => return refuse(policy, components, error, handle),
+        };
+        drop(policy);
+
+        let devices = announcement::devices(std::slice::from_ref(&device));
+        say::announce(&announcement::line(&self.settings, &devices));
+        if !B::IS_EXACT {
+            match core.progress.is_restored() {
+                // Said once where the user looks.
+                true => log::warn!(target: LOG, "{NEW_EPISODES}"),
+                false => say::warn(handle, NEW_EPISODES),
+            }
+        }
+        let mut training_loop = OffPolicyLoop {
+            core,
+            training,
+            config: &self.strategy.config,
+            num_steps: components.num_steps,
+            processor: components.event_processor,
+            interrupter: components.interrupter,
+            checkpointer: components.checkpointer,
+            event_store: components.event_store,
+            reseeds: self.settings.reseed_steps,
+        };
+        let interrupter = training_loop.interrupter.clone();
+        let started = training_loop.processor.process_train(RLEvent::Start {
+            total_items: components.num_steps,
+            label: components.label,
+        });
+        interrupter.fail_on_error(started);
+        training_loop.run();
+        let OffPolicyLoop {
+            mut core,
+            training,
+            mut processor,
+            checkpointer,
+            ..
+        } = training_loop;
+        // Waits for what it still writes.
+        drop(checkpointer);
+        let policy = training.agent.policy();
+        drop(training);
+
+        let summary = components.summary.and_then(|summary| summary.init().ok());
+        interrupter.fail_on_error(processor.process_train(RLEvent::End(summary)));
+        interrupter.fail_on_error(processor.flush());
+        let ending = core.take_ending();
+        let result = RLResult {
+            policy,
+            renderer: processor.renderer(),
+            interrupted: interrupter.interruption(),
+            error: interrupter.error(),
+        };
+        let mut result = with_ending(result, &ending);
+        core.conclude(result.error.is_none() && result.interrupted.is_none());
+        let outcome = outcome(&result, &ending);
+        handle.ended(outcome);
+        let line = closing_line(outcome, &result, &ending, handle);
+        match after {
+            AfterPreemption::Exit(code) if ending.is_preempted && result.error.is_none() => {
+                let _ = give_terminal_back(&mut result.renderer);
+                closing::exit(&line.unwrap_or_default(), code)
+            }
+            _ => report(&mut result.renderer, line.as_deref(), &handle.take_notes()),
+        }
+        result
+    }
+
+    /// Burn calls [`train`](Self::train), which has a loop of its own.
+    fn train_loop(
+        &self,
+        components: RLComponents<RLC>,
+        agent: &mut RLC::LearningAgent,
+        _starting_epoch: usize,
+        _environment: RLC::EnvInit,
+    ) -> (RLC::Policy, RLEventProcessorType<RLC>) {
+        (agent.policy(), components.event_processor)
+    }
+}
+
+/// The result with what the loop ended on. Burn's renderer for terminals resets the interrupter.
+fn with_ending<P>(mut result: RLResult<P>, ending: &Ending) -> RLResult<P> {
+    result.error = result.error.or_else(|| ending.error.clone());
+    result.interrupted = match result.error {
+        Some(_) => None,
+        None => result.interrupted.or_else(|| ending.interrupted.clone()),
+    };
+    result
+}
+
+fn outcome<P>(result: &RLResult<P>, ending: &Ending) -> Outcome {
+    match (&result.error, &result.interrupted) {
+        (Some(_), _) if ending.is_refused => Outcome::Refused,
+        (Some(_), _) => Outcome::Failed,
+        (None, Some(_)) => Outcome::Stopped {
+            saved: ending.saved_at,
+        },
+        (None, None) => Outcome::Finished,
+    }
+}
+
+/// The line on a training that ended like this; `None` if it is finished.
+fn closing_line<P>(
+    outcome: Outcome,
+    result: &RLResult<P>,
+    ending: &Ending,
+    handle: &BackupHandle,
+) -> Option<String> {
+    let reason = result.interrupted.as_ref();
+    let reason = reason.and_then(|stop| stop.reason.as_deref());
+    let error = result.error.as_deref();
+    closing::line(outcome, error, reason, ending.saved.as_deref(), handle)
+}
+
+/// Ends the training before it starts.
+fn refuse<RLC: RLComponentsTypes>(
+    policy: RLC::Policy,
+    components: RLComponents<RLC>,
+    error: BackupError,
+    handle: &BackupHandle,
+) -> RLResult<RLC::Policy> {
+    let interrupter = components.interrupter;
+    let mut processor = components.event_processor;
+    interrupter.fail(BackupError::into_training_error(Arc::new(error)));
+    let ending = Ending {
+        error: interrupter.error(),
+        is_refused: true,
+        ..Ending::default()
+    };
+    interrupter.fail_on_error(processor.process_train(RLEvent::End(None)));
+    interrupter.fail_on_error(processor.flush());
+    let result = RLResult {
+        policy,
+        renderer: processor.renderer(),
+        interrupted: None,
+        error: None,
+    };
+    let mut result = with_ending(result, &ending);
+    let outcome = outcome(&result, &ending);
+    handle.ended(outcome);
+    let line = closing_line(outcome, &result, &ending, handle);
+    report(&mut result.renderer, line.as_deref(), &handle.take_notes());
+    result
+}

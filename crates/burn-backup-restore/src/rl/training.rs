@@ -1,0 +1,157 @@
+//! A training at work: the agent, its policies, the replay buffer and the environments, and the parts that a
+//! backup has of them.
+
+use burn::rl::{Policy as _, PolicyLearner as _, PolicyState as _};
+use burn::tensor::Device;
+use burn::train::{RLAgentRecord, RLComponentsTypes, RLPolicyRecord};
+use serde::Serialize;
+
+use super::counters::Counters;
+use super::environment::sealed::Backup;
+use super::environments::ValueOf;
+use super::record::{Check, RecordOf};
+use super::replay_buffer::ReplayBuffer;
+use crate::error::BackupError;
+use crate::parts::encode;
+use crate::save::SavePart;
+use crate::session::Parted;
+
+pub(super) const AGENT: &str = "agent";
+pub(super) const POLICY: &str = "policy";
+pub(super) const ACTING_POLICY: &str = "acting_policy";
+pub(super) const REPLAY: &str = "replay";
+pub(super) const ENVIRONMENTS: &str = "environments";
+pub(super) const PROGRESS: &str = "progress";
+
+/// All that a training changes.
+pub(super) struct Training<RLC: RLComponentsTypes, B: Backup<RLC::Env>> {
+    pub agent: RLC::LearningAgent,
+    pub policies: Policies<RLC>,
+    pub replay: ReplayBuffer<RLC::PolicyObs, RLC::PolicyAction>,
+    pub environments: Environments<RLC, B>,
+    pub counters: Counters,
+    /// Whether a policy that holds NaN is not saved.
+    pub skip_nan: bool,
+}
+
+/// The policy that acts in the environments. As in Burn's loop, it is one training behind the agent's.
+pub(super) struct Policies<RLC: RLComponentsTypes> {
+    pub acting: RLC::Policy,
+    /// What it becomes at the next training.
+    pub next: Option<RLC::PolicyState>,
+    /// Where it acts.
+    pub device: Device,
+}
+
+/// The environments.
+pub(super) struct Environments<RLC: RLComponentsTypes, B: Backup<RLC::Env>> {
+    /// Those that the agent learns in.
+    pub training: Vec<RLC::Env>,
+    /// The one that evaluates it.
+    pub evaluation: RLC::Env,
+    /// What that was at the start of the episode in progress, to which an interruption goes back.
+    pub episode_start: Option<B::Saved>,
+}
+
+/// The same as [`SavedEnvironments`](super::environments::SavedEnvironments), borrowed.
+#[derive(Serialize)]
+struct CurrentEnvironments<'e, S> {
+    training: Vec<S>,
+    evaluation: &'e S,
+}
+
+impl<RLC: RLComponentsTypes> Policies<RLC> {
+    /// The agent was trained, and the policy that acts is the one from before.
+    pub(super) fn advance(&mut self) {
+        if let Some(next) = &self.next {
+            self.acting.update(next.clone());
+            self.acting = self.acting.clone().to_device(&self.device);
+        }
+    }
+}
+
+impl<RLC: RLComponentsTypes, B: Backup<RLC::Env>> Environments<RLC, B> {
+    fn encode(&self) -> Result<Vec<u8>, BackupError> {
+        let training = self.training.iter().map(B::save).collect();
+        let current = match &self.episode_start {
+            Some(start) => encode(&CurrentEnvironments {
+                training,
+                evaluation: start,
+            }),
+            None => encode(&CurrentEnvironments {
+                training,
+                evaluation: &B::save(&self.evaluation),
+            }),
+        };
+        current.map_err(|error| error.of_state(ENVIRONMENTS))
+    }
+}
+
+impl<RLC: RLComponentsTypes, B: Backup<RLC::Env>> Training<RLC, B> {
+    /// The parts of the training as it is now.
+    pub(super) fn parts(&self) -> TrainingParts<'_, RLC, B> {
+        let model = Check::Model {
+            skip_nan: self.skip_nan,
+        };
+        TrainingParts {
+            agent: RecordOf {
+                name: AGENT,
+                of: &self.agent,
+                take: |agent| agent.record(),
+                check: Check::Nothing,
+            },
+            policy: RecordOf {
+                name: POLICY,
+                of: &self.agent,
+                take: |agent| agent.policy().state().into_record(),
+                check: model,
+            },
+            acting_policy: RecordOf {
+                name: ACTING_POLICY,
+                of: &self.policies.acting,
+                take: |policy| policy.state().into_record(),
+                check: model,
+            },
+            replay: &self.replay,
+            environments: ValueOf {
+                of: &self.environments,
+                encode: Environments::encode,
+            },
+            progress: ValueOf {
+                of: &self.counters,
+                encode,
+            },
+        }
+    }
+}
+
+/// The parts of a training, none of which is read before it is asked for.
+pub(super) struct TrainingParts<'t, RLC: RLComponentsTypes, B: Backup<RLC::Env>> {
+    agent: RecordOf<'t, RLC::LearningAgent, RLAgentRecord<RLC>>,
+    policy: RecordOf<'t, RLC::LearningAgent, RLPolicyRecord<RLC>>,
+    acting_policy: RecordOf<'t, RLC::Policy, RLPolicyRecord<RLC>>,
+    replay: &'t ReplayBuffer<RLC::PolicyObs, RLC::PolicyAction>,
+    environments: ValueOf<'t, Environments<RLC, B>>,
+    progress: ValueOf<'t, Counters>,
+}
+
+impl<RLC, B> Parted for TrainingParts<'_, RLC, B>
+where
+    RLC: RLComponentsTypes,
+    RLC::PolicyObs: super::ReplayItem,
+    RLC::PolicyAction: super::ReplayItem,
+    B: Backup<RLC::Env>,
+{
+    fn parted(&self) -> Vec<(String, &dyn SavePart)> {
+        let parts: [(&str, &dyn SavePart); 6] = [
+            (AGENT, &self.agent),
+            (POLICY, &self.policy),
+            (ACTING_POLICY, &self.acting_policy),
+            (REPLAY, self.replay),
+            (ENVIRONMENTS, &self.environments),
+            (PROGRESS, &self.progress),
+        ];
+        let named = parts.map(|(name, part)| (name.to_owned(), part));
+        named.into()
+    }
+}
