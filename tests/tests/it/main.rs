@@ -44,6 +44,8 @@ mod programs;
 mod race;
 mod remote;
 mod replay;
+#[cfg(unix)]
+mod rl;
 mod standard_error;
 mod structure;
 mod support;
