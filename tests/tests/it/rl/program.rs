@@ -33,6 +33,8 @@ pub struct Program {
     pub is_even: bool,
     /// Whether the loss is measured: which transitions a batch has differs from Burn's loop.
     pub measures_loss: bool,
+    /// How many zeros an observation has besides what is observed.
+    pub padding: usize,
     /// The units of the network.
     pub hidden: usize,
     /// The training, counted from 1 in the process, that gives NaN.
@@ -63,10 +65,11 @@ impl Default for Program {
                 .with_warmup_steps(9)
                 .with_eval_interval(11)
                 .with_eval_episodes(2),
-            num_steps: 46,
+            num_steps: 36,
             is_exact: true,
             is_even: false,
             measures_loss: true,
+            padding: 0,
             hidden: 6,
             nan_at: None,
         }
@@ -107,8 +110,8 @@ impl Program {
     }
 
     fn init(&self, halter: Halter) -> impl Fn() -> Walk + Clone + Send + 'static {
-        let is_even = self.is_even;
-        move || Walk::new(is_even, halter.clone())
+        let (is_even, padding) = (self.is_even, self.padding);
+        move || Walk::new(is_even, padding, halter.clone())
     }
 
     fn launch<I>(

@@ -68,11 +68,20 @@ impl ReplayItem for Rows {
 pub struct Place {
     at: f32,
     speed: f32,
+    /// How many zeros an observation has besides.
+    padding: usize,
 }
 
 impl ToObservation<Rows> for Place {
     fn to_observation(&self, device: &Device) -> Rows {
-        Rows(Tensor::from_data([[self.at, self.speed]], device))
+        let place = Tensor::from_data([[self.at, self.speed]], device);
+        match self.padding {
+            0 => Rows(place),
+            padding => Rows(Tensor::cat(
+                vec![place, Tensor::zeros([1, padding], device)],
+                1,
+            )),
+        }
     }
 }
 
@@ -143,11 +152,12 @@ pub struct Walk {
 }
 
 impl Walk {
-    pub fn new(is_even: bool, halter: Halter) -> Self {
+    pub fn new(is_even: bool, padding: usize, halter: Halter) -> Self {
         Self {
             place: Place {
                 at: 0.0,
                 speed: 0.0,
+                padding,
             },
             steps: 0,
             episodes: 0,
@@ -200,6 +210,7 @@ impl Environment for Walk {
         self.place = Place {
             at: (draw_seed() % 1000) as f32 / 2000.0,
             speed: 0.0,
+            ..self.place
         };
     }
 }
@@ -208,12 +219,13 @@ impl ResumableEnvironment for Walk {
     type Saved = (f32, f32, usize, u32);
 
     fn save(&self) -> Self::Saved {
-        let Place { at, speed } = self.place;
+        let Place { at, speed, .. } = self.place;
         (at, speed, self.steps, self.episodes)
     }
 
     fn load(&mut self, (at, speed, steps, episodes): Self::Saved) {
-        self.place = Place { at, speed };
+        self.place.at = at;
+        self.place.speed = speed;
         self.steps = steps;
         self.episodes = episodes;
     }
@@ -235,6 +247,7 @@ impl Values {
     }
 
     fn forward(&self, places: Tensor<2>) -> Tensor<2> {
+        let places = places.narrow(1, 0, 2);
         let hidden = Relu::new().forward(self.hidden.forward(places));
         self.output.forward(hidden)
     }

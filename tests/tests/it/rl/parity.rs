@@ -1,0 +1,68 @@
+//! The loop does what Burn's does, call by call.
+
+use test_fork::test;
+
+use super::program::{Program, Run, backup};
+use super::world::Halt;
+
+/// A program of whose measurements nothing depends on which transitions are drawn, nor on which policy acts:
+/// Burn's environments are one step ahead.
+fn even() -> Program {
+    Program {
+        is_even: true,
+        measures_loss: false,
+        ..Program::default()
+    }
+}
+
+/// The calls, of which those that register metrics come in an order of Burn's hash map.
+fn ordered(run: &Run) -> Vec<String> {
+    let is_registered = |call: &String| call.starts_with("register_metric");
+    let (mut registered, others): (Vec<_>, Vec<_>) =
+        run.calls.iter().cloned().partition(is_registered);
+    registered.sort();
+    registered.extend(others);
+    registered
+}
+
+#[test]
+fn burn_is_told_the_same_as_by_its_own_loop() {
+    let default = even();
+    let config = |train_interval, train_steps, eval_interval, eval_episodes| Program {
+        config: default
+            .config
+            .clone()
+            .with_train_interval(train_interval)
+            .with_train_steps(train_steps)
+            .with_eval_interval(eval_interval)
+            .with_eval_episodes(eval_episodes),
+        ..default.clone()
+    };
+    for program in [
+        default.clone(),
+        config(1, 1, 7, 1),
+        config(4, 3, 5, 3),
+        // Evaluations that rounds pass over.
+        config(10, 1, 4, 1),
+        config(2, 0, 1000, 1),
+        Program {
+            num_steps: 1,
+            ..default.clone()
+        },
+    ] {
+        let scratch = tempfile::tempdir().unwrap();
+        let ours = program.run(backup(scratch.path()), Halt::Never);
+        assert!(ours.error.is_none(), "{:?}", ours.error);
+        let burns = program.run_burns();
+        assert!(burns.error.is_none(), "{:?}", burns.error);
+        let events = ours.calls.iter();
+        let steps = events.filter(|call| **call == "log_event EnvStep").count();
+        assert!(steps > 0 || program.num_steps == 1);
+        let (our_calls, burns_calls) = (ordered(&ours), ordered(&burns));
+        for (index, (ours, burns)) in our_calls.iter().zip(&burns_calls).enumerate() {
+            assert_eq!(ours, burns, "call {index}, {:?}", program.config);
+        }
+        assert_eq!(our_calls.len(), burns_calls.len());
+        assert_eq!(ours.learned.trainings, burns.learned.trainings);
+    }
+}
