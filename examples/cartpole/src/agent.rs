@@ -17,7 +17,7 @@ use burn::train::metric::{Adaptor, LossInput};
 use crate::crash::CrashPoint;
 use crate::policy::{EpsilonGreedy, EpsilonGreedyState, Network};
 
-const LEARNING_RATE: f64 = 1e-3;
+const LEARNING_RATE: f64 = 5e-4;
 const DISCOUNT: f64 = 0.99;
 /// After so many trainings the target network becomes what the network is.
 const TARGET_INTERVAL: u64 = 200;
@@ -72,7 +72,7 @@ impl Checkpoint for DqnRecord {
     fn save(self, path: PathBuf) -> Result<(), CheckpointerError> {
         let bytes = self.checkpoint_into_bytes();
         let bytes = bytes.map_err(CheckpointerError::Record)?;
-        std::fs::write(path, &bytes).map_err(CheckpointerError::IOError)
+        std::fs::write(path, &bytes[..]).map_err(CheckpointerError::IOError)
     }
 
     fn load(path: PathBuf) -> Result<Self, CheckpointerError> {

@@ -51,10 +51,11 @@ fn main() -> anyhow::Result<()> {
     let last = LastRecord::default();
     let agent = DqnAgent::new(&device, crash, last.clone());
     let config = OffPolicyConfig::new()
-        .with_replay_buffer_size(10_000)
-        .with_train_batch_size(64)
+        .with_replay_buffer_size(50_000)
+        .with_train_batch_size(128)
         .with_warmup_steps(500)
-        .with_eval_interval(2_000);
+        .with_eval_interval(2_000)
+        .with_eval_episodes(3);
     let training =
         RLTraining::<RLComponentsMarker<_, _, _>>::new(&arguments.artifact_dir, CartPole::default)
             .num_steps(arguments.steps)

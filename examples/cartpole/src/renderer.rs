@@ -1,20 +1,23 @@
 //! One line for each evaluation.
 
-use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write as _};
 
+use burn::rl::Environment as _;
 use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
-use burn::train::metric::{MetricDefinition, MetricId};
+use burn::train::metric::{EpisodeLengthMetric, Metric as _, MetricDefinition, MetricId};
 use burn::train::renderer::{
     EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation,
     MetricsRendererTraining,
 };
 
-/// Prints the metrics of each evaluation's last episode.
+use crate::cart_pole::CartPole;
+
+/// Prints how long the episodes of each evaluation were.
 #[derive(Default)]
 pub struct EvaluationLines {
-    names: HashMap<MetricId, String>,
-    valid: BTreeMap<String, String>,
+    episode_length: Option<MetricId>,
+    lengths: Vec<String>,
+    episodes: usize,
     step: usize,
     is_evaluating: bool,
 }
@@ -23,11 +26,10 @@ impl MetricsRendererTraining for EvaluationLines {
     fn update_train(&mut self, _state: MetricState) {}
 
     fn update_valid(&mut self, state: MetricState) {
-        if let MetricState::Numeric(entry, _) = state
-            && let Some(name) = self.names.get(&entry.metric_id)
+        if let MetricState::Numeric(entry, Some(length)) = state
+            && self.episode_length.as_ref() == Some(&entry.metric_id)
         {
-            let logged = entry.serialized_entry.serialized;
-            self.valid.insert(name.clone(), logged);
+            self.lengths.push(length.current().to_string());
         }
     }
 }
@@ -44,8 +46,9 @@ impl TrainingProgressLogger for EvaluationLines {
 
     fn update_epoch(&mut self, _epoch: usize) {}
 
-    fn start_split(&mut self, _split: &str, _total_items: usize) {
+    fn start_split(&mut self, _split: &str, total_items: usize) {
         self.is_evaluating = true;
+        self.episodes = total_items;
     }
 
     fn update_split(&mut self, items_processed: usize) {
@@ -56,13 +59,16 @@ impl TrainingProgressLogger for EvaluationLines {
 
     fn end_split(&mut self) {
         self.is_evaluating = false;
-        let metrics: Vec<_> = self
-            .valid
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}"))
-            .collect();
+        let mut lengths = std::mem::take(&mut self.lengths);
+        // Burn is not told the end of an episode in which the pole never fell.
+        lengths.resize(self.episodes, CartPole::MAX_STEPS.to_string());
+        let lengths = lengths.join(", ");
         // The training goes on if nobody reads it any more.
-        let _ = writeln!(io::stdout(), "step {}, {}", self.step, metrics.join("; "));
+        let _ = writeln!(
+            io::stdout(),
+            "step {}: the pole was balanced for {lengths} steps",
+            self.step
+        );
     }
 
     fn end(&mut self) {}
@@ -92,7 +98,8 @@ impl MetricsRenderer for EvaluationLines {
     fn manual_close(&mut self) {}
 
     fn register_metric(&mut self, definition: MetricDefinition) {
-        self.names
-            .insert(definition.metric_id, definition.name.to_string());
+        if definition.name == EpisodeLengthMetric::new().name() {
+            self.episode_length = Some(definition.metric_id);
+        }
     }
 }

@@ -112,7 +112,7 @@ impl Counters {
 
     /// Whether a round of `train_interval` steps has all its steps.
     pub(super) fn is_round_full(&self, train_interval: usize) -> bool {
-        self.processed - self.round_began >= train_interval
+        self.processed.saturating_sub(self.round_began) >= train_interval
     }
 
     /// The round's training is done. Begins the evaluation that is due, if one is.

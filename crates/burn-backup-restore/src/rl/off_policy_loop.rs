@@ -50,9 +50,7 @@ where
     /// Trains until the end or a stop, of which the session then knows.
     pub(super) fn run(&mut self) {
         self.core.split_begins(&self.training.parts());
-        let evaluations = self.evaluations();
-        let steps = self.config.eval_interval as u64;
-        self.core.warn_if_unprotected(evaluations, Some(steps));
+        self.warn_if_unprotected();
         loop {
             self.core.look_out(&self.training.parts(), &mut NoMetrics);
             let is_done = self.training.counters.is_between_rounds()
@@ -78,10 +76,14 @@ where
         }
     }
 
-    /// The periods between evaluations, which stand for epochs in the session.
-    fn evaluations(&self) -> usize {
-        let interval = self.config.eval_interval.max(1);
-        self.num_steps.div_ceil(interval).max(1)
+    /// Says so if the training is over before a backup is due.
+    fn warn_if_unprotected(&self) {
+        self.core
+            .warn_if_unprotected(1, Some(self.num_steps as u64));
+        if self.num_steps < self.training.counters.next_evaluation {
+            // There is no evaluation after which it would be.
+            self.core.warn_if_unprotected(1, None);
+        }
     }
 
     /// One step in an environment, with the training that comes after it.
@@ -114,7 +116,7 @@ where
             ..
         } = &mut self.training;
         let step = counters.environment_steps;
-        let index = (step % counters.episodes.len().max(1) as u64) as usize;
+        let index = (step % environments.training.len().max(1) as u64) as usize;
         let (Some(environment), Some(episode)) = (
             environments.training.get_mut(index),
             counters.episodes.get_mut(index),

@@ -113,8 +113,11 @@ where
             ));
         }
         if !B::IS_EXACT {
-            counters.episodes.fill_with(Default::default);
+            counters.episodes.clear();
         }
+        counters
+            .episodes
+            .resize_with(config.num_envs, Default::default);
     }
     let next = (counters.train_steps > 0).then(|| agent.policy().state());
     let environments = make_environments::<RLC, B>(

@@ -4,6 +4,7 @@ use std::mem;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use burn::store::RecordError;
 use burn::tensor::Bytes;
 use burn::train::checkpoint::Checkpoint;
 use burn_pack::{Reader, Tensor};
@@ -25,23 +26,32 @@ pub(super) enum Check {
     Nothing,
 }
 
+/// Makes a record's bytes, on any thread.
+type Encode = Box<dyn FnOnce() -> Result<Bytes, RecordError> + Send>;
+
+/// What encodes a record, which is made when it is to be encoded.
+pub(super) fn encoding<R: Checkpoint>(record: impl FnOnce() -> R + Send + 'static) -> Encode {
+    Box::new(|| record().checkpoint_into_bytes())
+}
+
 /// A part whose record is taken when it is to be saved.
-pub(super) struct RecordOf<'t, S, R> {
+pub(super) struct RecordOf<'t, S> {
     /// The part's name.
     pub name: &'static str,
     /// What has the record.
     pub of: &'t S,
-    pub take: fn(&S) -> R,
+    /// Takes what is needed to make the record.
+    pub take: fn(&S) -> Encode,
     pub check: Check,
 }
 
-impl<S, R: Checkpoint> RecordOf<'_, S, R> {
-    fn record(&self) -> SharedRecord<R> {
+impl<S> RecordOf<'_, S> {
+    fn record(&self) -> SharedRecord {
         SharedRecord::new(self.name, (self.take)(self.of), self.check)
     }
 }
 
-impl<S, R: Checkpoint> SavePart for RecordOf<'_, S, R> {
+impl<S> SavePart for RecordOf<'_, S> {
     fn snapshot(&self, _running_states: RunningStates) -> Box<dyn SharedPart> {
         Box::new(self.record())
     }
@@ -57,7 +67,7 @@ impl<S, R: Checkpoint> SavePart for RecordOf<'_, S, R> {
 /// A record that its owner is to load: the owner takes part in no restore, because loading consumes it.
 pub(super) struct RecordSlot<R> {
     /// The program's own.
-    current: SharedRecord<R>,
+    current: SharedRecord,
     loaded: Option<R>,
 }
 
@@ -65,7 +75,7 @@ impl<R: Checkpoint> RecordSlot<R> {
     /// `current` is what the program has in place of what was saved.
     pub(super) fn new(name: &'static str, current: R, check: Check) -> Self {
         Self {
-            current: SharedRecord::new(name, current, check),
+            current: SharedRecord::new(name, encoding(|| current), check),
             loaded: None,
         }
     }
@@ -149,24 +159,24 @@ fn value<'s>(saved: &'s SavedPart, backup_dir: &Path) -> Result<&'s Bytes, Backu
 }
 
 /// A record at one moment. It is encoded when it is first needed, and its clones share the bytes.
-struct SharedRecord<R> {
+struct SharedRecord {
     name: &'static str,
     check: Check,
-    encoding: Arc<Mutex<Encoding<R>>>,
+    encoding: Arc<Mutex<Encoding>>,
 }
 
-enum Encoding<R> {
-    Record(R),
+enum Encoding {
+    Pending(Encode),
     Bytes(Arc<Vec<u8>>),
     Failed(Arc<BackupError>),
 }
 
-impl<R: Checkpoint> SharedRecord<R> {
-    fn new(name: &'static str, record: R, check: Check) -> Self {
+impl SharedRecord {
+    fn new(name: &'static str, encode: Encode, check: Check) -> Self {
         Self {
             name,
             check,
-            encoding: Arc::new(Mutex::new(Encoding::Record(record))),
+            encoding: Arc::new(Mutex::new(Encoding::Pending(encode))),
         }
     }
 
@@ -177,7 +187,7 @@ impl<R: Checkpoint> SharedRecord<R> {
             message: format!("the record '{}' could not be encoded", self.name),
         }));
         *encoding = match mem::replace(&mut *encoding, panicked) {
-            Encoding::Record(record) => match record.checkpoint_into_bytes() {
+            Encoding::Pending(encode) => match encode() {
                 Ok(bytes) => Encoding::Bytes(Arc::new(bytes.to_vec())),
                 Err(error) => Encoding::Failed(Arc::new(failed(self.name)(error))),
             },
@@ -186,17 +196,17 @@ impl<R: Checkpoint> SharedRecord<R> {
         match &*encoding {
             Encoding::Bytes(bytes) => Ok(bytes.clone()),
             Encoding::Failed(error) => Err(error.clone()),
-            Encoding::Record(_) => Ok(Arc::default()),
+            Encoding::Pending(_) => Ok(Arc::default()),
         }
     }
 
     /// A panic has left what says so.
-    fn encoding(&self) -> MutexGuard<'_, Encoding<R>> {
+    fn encoding(&self) -> MutexGuard<'_, Encoding> {
         self.encoding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<R: Checkpoint> SharedPart for SharedRecord<R> {
+impl SharedPart for SharedRecord {
     fn take_model(&mut self) -> Option<SharedModel> {
         None
     }

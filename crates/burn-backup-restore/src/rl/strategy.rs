@@ -32,6 +32,10 @@ const NEW_EPISODES: &str = "not exact after a restart: the environments can't be
      begins new episodes in them; implement burn_backup_restore::rl::ResumableEnvironment and call \
      OffPolicy::resumable_environments";
 
+/// Said of Burn's own metric logs.
+const METRIC_LOGS: &str = "what Burn's own metric logs have of the training before the restart is written over: \
+     keep a copy of them, or give RLTraining another directory, to have both";
+
 /// The learning strategy that [`RlBackupExt`](super::RlBackupExt) registers.
 pub(super) struct BackupStrategy<B> {
     settings: BackupAndRestore,
@@ -180,6 +184,9 @@ where
 
         let devices = announcement::devices(std::slice::from_ref(&device));
         say::announce(&announcement::line(&self.settings, &devices));
+        if core.progress.is_restored() {
+            log::warn!(target: LOG, "{METRIC_LOGS}");
+        }
         if !B::IS_EXACT {
             match core.progress.is_restored() {
                 // Said once where the user looks.

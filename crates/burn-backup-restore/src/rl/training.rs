@@ -3,13 +3,13 @@
 
 use burn::rl::{Policy as _, PolicyLearner as _, PolicyState as _};
 use burn::tensor::Device;
-use burn::train::{RLAgentRecord, RLComponentsTypes, RLPolicyRecord};
+use burn::train::RLComponentsTypes;
 use serde::Serialize;
 
 use super::counters::Counters;
 use super::environment::sealed::Backup;
 use super::environments::ValueOf;
-use super::record::{Check, RecordOf};
+use super::record::{Check, RecordOf, encoding};
 use super::replay_buffer::ReplayBuffer;
 use crate::error::BackupError;
 use crate::parts::encode;
@@ -97,19 +97,29 @@ impl<RLC: RLComponentsTypes, B: Backup<RLC::Env>> Training<RLC, B> {
             agent: RecordOf {
                 name: AGENT,
                 of: &self.agent,
-                take: |agent| agent.record(),
+                take: |agent| {
+                    // Burn's records read their tensors when they are made.
+                    let record = agent.record();
+                    encoding(|| record)
+                },
                 check: Check::Nothing,
             },
             policy: RecordOf {
                 name: POLICY,
                 of: &self.agent,
-                take: |agent| agent.policy().state().into_record(),
+                take: |agent| {
+                    let state = agent.policy().state();
+                    encoding(|| state.into_record())
+                },
                 check: model,
             },
             acting_policy: RecordOf {
                 name: ACTING_POLICY,
                 of: &self.policies.acting,
-                take: |policy| policy.state().into_record(),
+                take: |policy| {
+                    let state = policy.state();
+                    encoding(|| state.into_record())
+                },
                 check: model,
             },
             replay: &self.replay,
@@ -127,9 +137,9 @@ impl<RLC: RLComponentsTypes, B: Backup<RLC::Env>> Training<RLC, B> {
 
 /// The parts of a training, none of which is read before it is asked for.
 pub(super) struct TrainingParts<'t, RLC: RLComponentsTypes, B: Backup<RLC::Env>> {
-    agent: RecordOf<'t, RLC::LearningAgent, RLAgentRecord<RLC>>,
-    policy: RecordOf<'t, RLC::LearningAgent, RLPolicyRecord<RLC>>,
-    acting_policy: RecordOf<'t, RLC::Policy, RLPolicyRecord<RLC>>,
+    agent: RecordOf<'t, RLC::LearningAgent>,
+    policy: RecordOf<'t, RLC::LearningAgent>,
+    acting_policy: RecordOf<'t, RLC::Policy>,
     replay: &'t ReplayBuffer<RLC::PolicyObs, RLC::PolicyAction>,
     environments: ValueOf<'t, Environments<RLC, B>>,
     progress: ValueOf<'t, Counters>,

@@ -50,19 +50,42 @@ fn burn_is_told_the_same_as_by_its_own_loop() {
             ..default.clone()
         },
     ] {
-        let scratch = tempfile::tempdir().unwrap();
-        let ours = program.run(backup(scratch.path()), Halt::Never);
-        assert!(ours.error.is_none(), "{:?}", ours.error);
-        let burns = program.run_burns();
-        assert!(burns.error.is_none(), "{:?}", burns.error);
+        let ours = assert_same_calls(&program);
+        assert!(ours.interrupted.is_none());
         let events = ours.calls.iter();
         let steps = events.filter(|call| **call == "log_event EnvStep").count();
         assert!(steps > 0 || program.num_steps == 1);
-        let (our_calls, burns_calls) = (ordered(&ours), ordered(&burns));
-        for (index, (ours, burns)) in our_calls.iter().zip(&burns_calls).enumerate() {
-            assert_eq!(ours, burns, "call {index}, {:?}", program.config);
-        }
-        assert_eq!(our_calls.len(), burns_calls.len());
-        assert_eq!(ours.learned.trainings, burns.learned.trainings);
     }
+}
+
+#[test]
+fn a_stop_while_the_agent_is_trained_has_the_same_told_as_in_burns_loop() {
+    for stop_at in [1, 2, 7] {
+        let program = Program {
+            stop_at: Some(stop_at),
+            ..even()
+        };
+        let ours = assert_same_calls(&program);
+        assert!(ours.interrupted.is_some());
+        // The trainings of a round are two.
+        assert_eq!(ours.learned.trainings, stop_at.next_multiple_of(2));
+    }
+}
+
+/// Runs the program with both loops, and compares what Burn was told.
+#[track_caller]
+fn assert_same_calls(program: &Program) -> Run {
+    let scratch = tempfile::tempdir().unwrap();
+    let ours = program.run(backup(scratch.path()), Halt::Never);
+    assert!(ours.error.is_none(), "{:?}", ours.error);
+    let burns = program.run_burns();
+    assert!(burns.error.is_none(), "{:?}", burns.error);
+    assert_eq!(ours.interrupted, burns.interrupted);
+    let (our_calls, burns_calls) = (ordered(&ours), ordered(&burns));
+    for (index, (ours, burns)) in our_calls.iter().zip(&burns_calls).enumerate() {
+        assert_eq!(ours, burns, "call {index}, {:?}", program.config);
+    }
+    assert_eq!(our_calls.len(), burns_calls.len());
+    assert_eq!(ours.learned.trainings, burns.learned.trainings);
+    ours
 }

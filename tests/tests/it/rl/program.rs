@@ -39,6 +39,8 @@ pub struct Program {
     pub hidden: usize,
     /// The training, counted from 1 in the process, that gives NaN.
     pub nan_at: Option<usize>,
+    /// The one in which the user stops it.
+    pub stop_at: Option<usize>,
 }
 
 /// What a run ended with.
@@ -72,6 +74,7 @@ impl Default for Program {
             padding: 0,
             hidden: 6,
             nan_at: None,
+            stop_at: None,
         }
     }
 }
@@ -127,6 +130,7 @@ impl Program {
         let device = Device::flex();
         let mut learner = Learner::new(self.hidden, &device);
         learner.nan_at = self.nan_at;
+        learner.stop_at = self.stop_at.map(|at| (at, interrupter.clone()));
         let learned = learner.learned.clone();
         let calls = Calls::default();
         let mut training = training

@@ -359,6 +359,8 @@ pub struct Learner {
     device: Device,
     /// The training, counted from 1 in this process, that gives NaN.
     pub nan_at: Option<usize>,
+    /// The one in which the user stops it.
+    pub stop_at: Option<(usize, Interrupter)>,
     pub learned: Arc<Mutex<Learned>>,
 }
 
@@ -374,6 +376,7 @@ impl Learner {
             trainings: 0,
             device,
             nan_at: None,
+            stop_at: None,
             learned: Arc::default(),
         }
     }
@@ -463,6 +466,11 @@ impl PolicyLearner for Learner {
         learned.trainings += 1;
         if self.nan_at == Some(learned.trainings) {
             loss = loss * f32::NAN;
+        }
+        if let Some((at, interrupter)) = &self.stop_at
+            && *at == learned.trainings
+        {
+            interrupter.stop(Some("the test stops it"));
         }
         let gradients = GradientsParams::from_grads(loss.backward(), &self.values);
         self.values = self.optimizer.step(0.01, self.values.clone(), gradients);
