@@ -10,7 +10,7 @@ use super::world::Halt;
 fn even() -> Program {
     Program {
         is_even: true,
-        measures_loss: false,
+        measures_values: false,
         ..Program::default()
     }
 }

@@ -31,8 +31,9 @@ pub struct Program {
     pub is_exact: bool,
     /// Whether each episode has five steps.
     pub is_even: bool,
-    /// Whether the loss is measured: which transitions a batch has differs from Burn's loop.
-    pub measures_loss: bool,
+    /// Whether losses are measured, and the values by which actions are chosen. In Burn's loop both are others:
+    /// it draws other transitions, and acts one step ahead.
+    pub measures_values: bool,
     /// How many zeros an observation has besides what is observed.
     pub padding: usize,
     /// The units of the network.
@@ -70,7 +71,7 @@ impl Default for Program {
             num_steps: 36,
             is_exact: true,
             is_even: false,
-            measures_loss: true,
+            measures_values: true,
             padding: 0,
             hidden: 6,
             nan_at: None,
@@ -130,6 +131,7 @@ impl Program {
         let device = Device::flex();
         let mut learner = Learner::new(self.hidden, &device);
         learner.nan_at = self.nan_at;
+        learner.tells_values = self.measures_values;
         learner.stop_at = self.stop_at.map(|at| (at, interrupter.clone()));
         let learned = learner.learned.clone();
         let calls = Calls::default();
@@ -141,7 +143,7 @@ impl Program {
             .renderer(Box::new(RecordingRenderer::new(calls.clone())))
             .metrics_agent((ExplorationRateMetric::new(),))
             .metrics_episode((CumulativeRewardMetric::new(), EpisodeLengthMetric::new()));
-        if self.measures_loss {
+        if self.measures_values {
             training = training.metrics_train((LossMetric::new(),));
         }
         let result = training.launch(learner);

@@ -146,7 +146,7 @@ pub struct Walk {
     steps: usize,
     /// How many episodes the walker has begun: each has another wind.
     episodes: u32,
-    /// Whether each episode has five steps, whatever the walker does.
+    /// Whether each episode has five steps, whatever the walker does. Every other one is truncated.
     is_even: bool,
     halter: Halter,
 }
@@ -187,7 +187,11 @@ impl Environment for Walk {
         self.place.at += self.place.speed;
         self.steps += 1;
         let (done, truncated) = match self.is_even {
-            true => (self.steps == 5, false),
+            true => {
+                let is_over = self.steps == 5;
+                let is_truncated = self.episodes.is_multiple_of(2);
+                (is_over && !is_truncated, is_over && is_truncated)
+            }
             false => {
                 let done = self.place.at.abs() > 1.5;
                 (done, !done && self.steps == Self::MAX_STEPS)
@@ -257,6 +261,8 @@ impl Values {
 #[derive(Clone)]
 pub struct Walker {
     values: Values,
+    /// Whether it tells by which values it chose.
+    tells_values: bool,
 }
 
 #[derive(Clone)]
@@ -311,11 +317,11 @@ impl Policy for Walker {
             let noise = Distribution::Normal(0.0, 0.2);
             values = values.clone() + values.random_like(noise);
         }
-        let action = values.argmax(1).float();
-        let exploration = match deterministic {
-            true => 0.0,
+        let exploration = match self.tells_values {
+            true => values.clone().sum().into_scalar::<f64>(),
             false => 0.2,
         };
+        let action = values.argmax(1).float();
         (Rows(action), vec![Choice { exploration }; rows])
     }
 
@@ -330,12 +336,14 @@ impl Policy for Walker {
     fn to_device(self, device: &Device) -> Self {
         Self {
             values: self.values.to_device(device),
+            ..self
         }
     }
 
     fn load_record(self, record: ModuleRecord) -> Self {
         Self {
             values: self.values.load_record(record),
+            ..self
         }
     }
 }
@@ -357,6 +365,8 @@ pub struct Learner {
     /// How often it was trained.
     trainings: u64,
     device: Device,
+    /// Whether its policy tells by which values it chose.
+    pub tells_values: bool,
     /// The training, counted from 1 in this process, that gives NaN.
     pub nan_at: Option<usize>,
     /// The one in which the user stops it.
@@ -375,6 +385,7 @@ impl Learner {
             optimizer: AdamConfig::new().init(),
             trainings: 0,
             device,
+            tells_values: true,
             nan_at: None,
             stop_at: None,
             learned: Arc::default(),
@@ -490,6 +501,7 @@ impl PolicyLearner for Learner {
     fn policy(&self) -> Walker {
         Walker {
             values: self.values.valid(),
+            tells_values: self.tells_values,
         }
     }
 
