@@ -69,8 +69,9 @@ impl Flow {
 ///
 /// Between two calls the state is the program's: each call borrows it for a moment. Each batch counts as one
 /// step, and a backup is taken between two batches. Random numbers are exact as well: the device is seeded
-/// before each batch is fetched. (Draws of the program between [`stepped`](Self::stepped) and
-/// [`next`](Self::next) are not: put them after `next`.)
+/// before each batch is fetched, after each step, and before each epoch. What the loop draws once and uses
+/// in many steps is part of the training: it belongs in the state, or before
+/// [`resume`](crate::BackupAndRestore::resume).
 ///
 /// A session that is dropped before [`finish`](Self::finish), by an early return or a panic, keeps the last
 /// backup: the program resumes from it when it is run again.
@@ -244,7 +245,7 @@ impl Flow {
 ///     if session.trained(&state).is_stop() {
 ///         break;
 ///     }
-///     let loss = session.once("valid", &state, || validate(&state.0.model))?;
+///     let loss = session.once("valid", &state, |_| validate(&state.0.model))?;
 ///     *state.1 = state.1.min(loss);
 ///     if session.epoch_done(&state).is_stop() {
 ///         break;
@@ -263,6 +264,7 @@ pub struct Session<S> {
     metrics: Option<MetricLines>,
     /// The one that the training draws on first, and others.
     devices: Vec<Device>,
+    has_fusion: bool,
     after: AfterPreemption,
     /// How many epochs were begun in this process.
     epoch_count: u64,
@@ -364,6 +366,7 @@ impl<S: State> Session<S> {
             }
         };
         let source = rest.map(|rest| Source::Loader { rest, kind });
+        self.seed_before_batch();
         Ok(self.of_epoch(slot, source))
     }
 
@@ -392,13 +395,15 @@ impl<S: State> Session<S> {
             return Ok(self.of_epoch(slot, None));
         }
         self.skip(&mut batches, trained)?;
+        self.seed_before_batch();
         Ok(self.of_epoch(slot, Some(Source::Iterator(Box::new(batches)))))
     }
 
     /// Batches that go on from one epoch to the next, or of a loop without epochs: a restart asks the iterator
     /// for all that it has given so far, one by one, and drops them.
     ///
-    /// To be called once, before the loop. [`Batches::take`] says how many make an epoch.
+    /// To be called once, before the loop. [`Batches::take`] says how many make an epoch. What an epoch draws by
+    /// itself, before its first batch, belongs in the state then.
     ///
     /// # Errors
     ///
@@ -410,6 +415,7 @@ impl<S: State> Session<S> {
         let (place, trained) = self.loaders.open_stream();
         let mut batches = batches.into_iter();
         self.skip(&mut batches, trained)?;
+        self.seed_between_steps();
         Ok(Batches {
             role: Role::Stream { place },
             source: Source::Iterator(Box::new(batches)),
@@ -432,6 +438,7 @@ impl<S: State> Session<S> {
                 num_steps,
             });
         }
+        self.seed_between_steps();
         Ok(Batches {
             role: Role::Stream { place },
             source: Source::Iterator(Box::new(trained + 1..=num_steps)),
@@ -480,6 +487,10 @@ impl<S: State> Session<S> {
         }
         let seeds = self.core.progress.step_seeds();
         let seeds = seeds.map(|seeds| seeds.after(self.loaders.fetched()));
+        if seeds.is_some() && self.has_fusion {
+            // The step before.
+            self.have_drawn()?;
+        }
         let devices = &self.devices;
         let fetched = batches.fetch(|| {
             for (index, device) in devices.iter().enumerate() {
@@ -491,13 +502,7 @@ impl<S: State> Session<S> {
             }
         });
         if seeds.is_some() {
-            // A device with fusion draws later, and not in the order in which it was told to.
-            for (index, device) in devices.iter().enumerate() {
-                let drawn = device.flush();
-                drawn.map_err(|error| {
-                    of_training(burn_api::device_failed(index, error.to_string()))
-                })?;
-            }
+            self.have_drawn()?;
         }
         let batch = fetched.transpose().map_err(BackupError::Dataset)?;
         match (batches.role, &batch) {
@@ -562,7 +567,7 @@ impl<S: State> Session<S> {
             self.core.hold(state);
         }
         self.is_validating = true;
-        if let Some(device) = self.devices.first() {
+        for device in &self.devices {
             self.core.progress.seed_validation(device);
         }
         Flow::Continue
@@ -598,6 +603,7 @@ impl<S: State> Session<S> {
         self.has_split_begun = false;
         self.has_stepped_in_epoch = false;
         self.epoch_count += 1;
+        self.seed_before_epoch();
         let is_last = self.num_epochs.is_some_and(|epochs| epoch >= epochs);
         if !is_last {
             self.core.look_out(state, &mut NoMetrics);
@@ -622,6 +628,7 @@ impl<S: State> Session<S> {
 
     /// Seeds another device as well before each batch: for a program that draws on several.
     pub fn also_on(&mut self, device: &Device) {
+        self.has_fusion |= burn_api::has_fusion(device);
         self.devices.push(device.clone());
     }
 
@@ -756,7 +763,39 @@ impl<S: State> Session<S> {
         let items = self.loaders.first_items();
         self.core
             .step_done(state, &mut NoMetrics, items.as_slice(), has_stepped);
+        self.seed_before_batch();
         self.flow()
+    }
+
+    fn seed_before_batch(&self) {
+        let fetched = self.loaders.fetched();
+        for device in &self.devices {
+            self.core.progress.seed_before_batch(device, fetched);
+        }
+    }
+
+    /// The loop goes on between two steps, and asks for no batches of an epoch.
+    fn seed_between_steps(&self) {
+        if self.core.progress.state.position.step_in_epoch > 0 {
+            self.seed_before_batch();
+        }
+    }
+
+    fn seed_before_epoch(&self) {
+        for device in &self.devices {
+            self.core.progress.seed_before_epoch(device);
+        }
+    }
+
+    /// What was to be drawn is drawn, in this order and before anything else is: a device with fusion draws
+    /// later than it is told to.
+    fn have_drawn(&self) -> Result<(), BackupError> {
+        for (index, device) in self.devices.iter().enumerate() {
+            device
+                .flush()
+                .map_err(|error| of_training(burn_api::device_failed(index, error.to_string())))?;
+        }
+        Ok(())
     }
 
     /// What was fetched and computed is part of the training.
