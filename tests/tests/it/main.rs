@@ -45,6 +45,7 @@ mod programs;
 mod race;
 mod remote;
 mod replay;
+mod session;
 mod standard_error;
 mod structure;
 mod support;

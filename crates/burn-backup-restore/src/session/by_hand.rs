@@ -415,7 +415,7 @@ impl<S: State> Session<S> {
         let (place, trained) = self.loaders.open_stream();
         let mut batches = batches.into_iter();
         self.skip(&mut batches, trained)?;
-        self.seed_between_steps();
+        self.seed_after_skipping();
         Ok(Batches {
             role: Role::Stream { place },
             source: Source::Iterator(Box::new(batches)),
@@ -438,7 +438,7 @@ impl<S: State> Session<S> {
                 num_steps,
             });
         }
-        self.seed_between_steps();
+        self.seed_after_skipping();
         Ok(Batches {
             role: Role::Stream { place },
             source: Source::Iterator(Box::new(trained + 1..=num_steps)),
@@ -774,10 +774,11 @@ impl<S: State> Session<S> {
         }
     }
 
-    /// The loop goes on between two steps, and asks for no batches of an epoch.
-    fn seed_between_steps(&self) {
-        if self.core.progress.state.position.step_in_epoch > 0 {
-            self.seed_before_batch();
+    /// What was skipped may have drawn, and the loop may ask for no batches of an epoch.
+    fn seed_after_skipping(&self) {
+        match self.core.progress.state.position.step_in_epoch {
+            0 => self.seed_before_epoch(),
+            _ => self.seed_before_batch(),
         }
     }
 
