@@ -47,6 +47,7 @@ mod remote;
 mod replay;
 mod session;
 mod standard_error;
+mod states;
 mod structure;
 mod support;
 mod taken_over;
