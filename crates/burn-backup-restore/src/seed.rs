@@ -156,8 +156,8 @@ mod tests {
         assert_eq!(derive(42, Purpose::Train, 7), 10_505_479_717_065_846_744);
         assert_eq!(derive(42, Purpose::Validate, 7), 9_724_605_749_844_270_690);
         let before = |purpose| derive(42, purpose, 7);
-        assert_eq!(before(Purpose::BeforeBatch), 0);
-        assert_eq!(before(Purpose::BeforeEpoch), 0);
+        assert_eq!(before(Purpose::BeforeBatch), 4_734_351_240_605_154_614);
+        assert_eq!(before(Purpose::BeforeEpoch), 13_990_592_346_358_477_905);
         assert_eq!(of_shuffle(42, 7), 2_637_090_613_119_939_028);
         assert_eq!(of_slice(42, 7, 9), 17_817_578_976_933_981_504);
         assert_eq!(of_sample(42, 7, 9), 2_376_478_833_032_530_650);
