@@ -47,9 +47,12 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
         layers: layers(),
         norms: (0..LAYERS).map(norm).collect(),
     };
+    let plain = measure_steps(bench, "ten layers", plain, &device)?;
+    // Here the model's own traversal is what takes the time.
+    let normalised = measure_steps(bench, "ten layers, ten batch norms", normalised, &device)?;
     Ok(vec![
-        measure_steps(bench, "ten layers", plain, &device)?,
-        measure_steps(bench, "ten layers, ten batch norms", normalised, &device)?,
+        plain.goal(Goal::OursAtMost(MAX_MICROSECONDS)),
+        normalised,
     ])
 }
 
@@ -99,7 +102,5 @@ fn measure_steps(
         }
     }
     session.finish(&trainee)?;
-    Ok(Row::new(NAME, state, "added to a step", "us")
-        .ours(Spread::of(samples.into_iter())?)
-        .goal(Goal::OursAtMost(MAX_MICROSECONDS)))
+    Ok(Row::new(NAME, state, "added to a step", "us").ours(Spread::of(samples)?))
 }
