@@ -33,12 +33,12 @@ fn left(dir: &Path) -> BTreeMap<String, Record> {
 }
 
 /// What a training left that was not disturbed.
-struct Undisturbed {
+pub struct Undisturbed {
     run: LoopRun,
     left: BTreeMap<String, Record>,
 }
 
-fn undisturbed(program: &Loop) -> Undisturbed {
+pub fn undisturbed(program: &Loop) -> Undisturbed {
     let scratch = tempfile::tempdir().unwrap();
     let backup = BackupAndRestore::new(scratch.path()).delete_checkpoint(false);
     let run = program.run(backup, LoopHalt::Never);
@@ -51,7 +51,7 @@ fn undisturbed(program: &Loop) -> Undisturbed {
 
 /// Ends the training by each of `halts` in turn, then lets it end, and compares all that it leaves.
 #[track_caller]
-fn assert_exact(
+pub fn assert_exact(
     program: &Loop,
     expected: &Undisturbed,
     configure: impl Fn(BackupAndRestore) -> BackupAndRestore,

@@ -45,6 +45,7 @@ mod programs;
 mod race;
 mod remote;
 mod replay;
+#[cfg(unix)]
 mod session;
 mod standard_error;
 mod states;

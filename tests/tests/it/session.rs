@@ -450,6 +450,13 @@ fn a_loop_that_has_left_the_training_is_complete() {
         assert_eq!(trained, if run == 1 { 6 } else { 0 });
         assert_eq!(session.finish(&t).unwrap(), Outcome::Finished);
     }
+    let scratch = tempfile::tempdir().unwrap();
+    for run in 1..=2 {
+        let (mut session, mut t) = opened(scratch.path(), |b| b.delete_checkpoint(false));
+        let at = train(&mut session, &mut t, 4, optimize);
+        assert_eq!((at, session.is_restored()), (4, run == 2));
+        assert_eq!(session.finish(&t).unwrap(), Outcome::Finished);
+    }
 }
 
 #[test]
@@ -470,13 +477,13 @@ fn an_iterator_that_has_fewer_batches_than_are_trained_is_refused() {
 
 #[test]
 fn the_metric_logs_are_those_of_an_undisturbed_training() {
-    let run = |dir: &Path, stop: Option<u64>| {
+    let run = |dir: &Path, stop: Option<u64>, in_validation: Option<usize>| {
         let configure = |backup: BackupAndRestore| {
             let backup = backup.delete_checkpoint(false);
             backup.metric_logs(dir.join("logs"))
         };
         let (mut session, mut t) = opened(&dir.join("backup"), configure);
-        for _epoch in session.epochs(3) {
+        for epoch in session.epochs(3) {
             let mut batches = session.batches_of(0..4).unwrap();
             while let Some(batch) = session.next(&mut batches, &t).unwrap() {
                 optimize(&mut t);
@@ -490,6 +497,11 @@ fn the_metric_logs_are_those_of_an_undisturbed_training() {
                 break;
             }
             session.log("My loss", 0.25, 1);
+            if in_validation == Some(epoch) {
+                session.interrupter().stop(None);
+                assert!(session.is_stopping());
+                break;
+            }
             if session.epoch_done(&t).is_stop() {
                 break;
             }
@@ -508,14 +520,20 @@ fn the_metric_logs_are_those_of_an_undisturbed_training() {
         logs
     };
     let undisturbed = tempfile::tempdir().unwrap();
-    assert_eq!(run(undisturbed.path(), None), Outcome::Finished);
+    assert_eq!(run(undisturbed.path(), None, None), Outcome::Finished);
     let expected = logs(undisturbed.path());
     assert!(expected["train/epoch-2/My_loss.log"].starts_with("0,2\n0.333"));
     for stop in 1..=12 {
         let scratch = tempfile::tempdir().unwrap();
-        run(scratch.path(), Some(stop));
-        assert_eq!(run(scratch.path(), None), Outcome::Finished);
+        run(scratch.path(), Some(stop), None);
+        assert_eq!(run(scratch.path(), None, None), Outcome::Finished);
         assert_eq!(logs(scratch.path()), expected, "stopped at {stop}");
+    }
+    for epoch in 1..=3 {
+        let scratch = tempfile::tempdir().unwrap();
+        run(scratch.path(), None, Some(epoch));
+        assert_eq!(run(scratch.path(), None, None), Outcome::Finished);
+        assert_eq!(logs(scratch.path()), expected, "stopped in epoch {epoch}");
     }
 }
 

@@ -272,9 +272,10 @@ pub struct Session<S> {
     has_split_begun: bool,
     has_stepped_in_epoch: bool,
     has_asked_for_loader: bool,
-    /// How many epochs, and steps, the loop is to have, if it has said so.
+    /// How many epochs the loop is to have, if it has said so.
     num_epochs: Option<usize>,
-    num_steps: Option<u64>,
+    /// How many steps, by the place of their stream.
+    num_steps: Vec<(usize, u64)>,
     state: PhantomData<fn(&S)>,
 }
 
@@ -290,11 +291,7 @@ impl<S: State> Session<S> {
         let progress = &mut self.core.progress;
         progress.num_epochs = progress.num_epochs.max(num_epochs);
         let epoch = progress.state.position.epoch;
-        if progress.state.early_stopped {
-            announce(&format!(
-                "the loop had left the training in epoch {epoch}: nothing is trained; to train anew, delete the \
-                 directory or give another one",
-            ));
+        if self.was_left() {
             return RangeInclusive::new(1, 0);
         }
         if self.core.progress.outlook(num_epochs) == Outlook::Unfinished {
@@ -431,7 +428,7 @@ impl<S: State> Session<S> {
     /// When the training has made more steps.
     pub fn steps(&mut self, num_steps: u64) -> Result<Batches<'static, u64>, BackupError> {
         let (place, trained) = self.loaders.open_stream();
-        self.num_steps = Some(self.num_steps.unwrap_or_default() + num_steps);
+        self.num_steps.push((place, num_steps));
         if trained > num_steps {
             return Err(BackupError::BeyondSteps {
                 steps: trained,
@@ -439,9 +436,13 @@ impl<S: State> Session<S> {
             });
         }
         self.seed_after_skipping();
+        let left = match self.was_left() {
+            true => RangeInclusive::new(1, 0),
+            false => trained + 1..=num_steps,
+        };
         Ok(Batches {
             role: Role::Stream { place },
-            source: Source::Iterator(Box::new(trained + 1..=num_steps)),
+            source: Source::Iterator(Box::new(left)),
             most_in_epoch: None,
         })
     }
@@ -728,13 +729,26 @@ impl<S: State> Session<S> {
                 Outlook::Beyond | Outlook::Complete => {}
             }
         }
-        if let Some(num_steps) = self.num_steps
-            && self.loaders.fetched() < num_steps
-        {
+        let are_left =
+            |(place, num_steps): &(usize, u64)| self.loaders.stream(*place).0 < *num_steps;
+        if self.num_steps.iter().any(are_left) {
             progress.state.early_stopped = true;
         }
         self.commit();
         self.core.finished(state, &mut NoMetrics);
+    }
+
+    /// Whether the loop has left the training before, without being stopped; then says so.
+    fn was_left(&self) -> bool {
+        let state = &self.core.progress.state;
+        if state.early_stopped {
+            announce(&format!(
+                "the loop had left the training at {}: nothing is trained; to train anew, delete the directory \
+                 or give another one",
+                state.position,
+            ));
+        }
+        state.early_stopped
     }
 
     fn flow(&self) -> Flow {

@@ -119,7 +119,7 @@ impl BackupAndRestore {
             has_stepped_in_epoch: false,
             has_asked_for_loader: false,
             num_epochs: None,
-            num_steps: None,
+            num_steps: Vec::new(),
             state: std::marker::PhantomData,
         })
     }
