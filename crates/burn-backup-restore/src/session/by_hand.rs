@@ -68,7 +68,8 @@ impl Flow {
 /// | [`finish`](Self::finish) | after the loop |
 ///
 /// Between two calls the state is the program's: each call borrows it for a moment. Each batch counts as one
-/// step, and a backup is taken between two batches. Random numbers are exact as well: the device is seeded
+/// step, and a backup is taken between two batches. A restart goes on with [`next`](Self::next), so what belongs
+/// to a step comes before [`stepped`](Self::stepped), also a validation in the middle of an epoch. Random numbers are exact as well: the device is seeded
 /// before each batch is fetched, after each step, and before each epoch. What the loop draws once and uses
 /// in many steps is part of the training: it belongs in the state, or before
 /// [`resume`](crate::BackupAndRestore::resume).

@@ -9,13 +9,13 @@ use crate::parts::{State, decode, encode};
 use crate::session::NoMetrics;
 
 impl<S: State> Session<S> {
-    /// Computes a value unless it was computed at this moment of the training before: for a validation that
-    /// takes long. The value is saved at once, in the background; a restart gives it again, without computing
-    /// it, until the next batch or epoch.
+    /// Computes a value after [`trained`](Self::trained), unless it was computed in this epoch before: for a
+    /// validation that takes long. The value is saved at once, in the background. A restart gives it again,
+    /// without computing it, until the epoch ends.
     ///
-    /// `compute` is given the session, for [`batches`](Self::batches) to validate with. It is computed from the
-    /// `state` as it is. What the loop changes in the state because of it, it does
-    /// afterwards, and after the last value of this moment: a restart does that again.
+    /// `compute` is given the session, for [`batches`](Self::batches) to validate with. What the loop changes in
+    /// the state because of the value, it does afterwards, and after the last value of the epoch: a restart does
+    /// that again.
     ///
     /// # Errors
     ///
