@@ -206,7 +206,10 @@ fn a_stop_keeps_the_backup_and_the_end_deletes_it() {
     });
     assert_eq!(at, 4);
     let outcome = session.finish(&t).unwrap();
-    let Outcome::Stopped { saved: Some(saved) } = outcome else {
+    let Outcome::Stopped {
+        saved: Some(saved), ..
+    } = outcome
+    else {
         panic!("{outcome:?}");
     };
     assert_eq!(saved.global_step, 4);
@@ -296,7 +299,7 @@ fn a_notice_is_heard_between_two_steps() {
     let handle = session.handle();
     let outcome = session.finish(&t).unwrap();
     assert!(
-        matches!(outcome, Outcome::Stopped { saved: Some(saved) } if saved.global_step == 3),
+        matches!(outcome, Outcome::Stopped { saved: Some(saved), .. } if saved.global_step == 3),
         "{outcome:?}"
     );
     assert!(handle.notice().unwrap().to_string().contains("SIGTERM"));
@@ -334,7 +337,10 @@ fn a_notice_in_a_validation_saves_at_once_and_lets_it_end() {
     }
     assert_eq!(validated, 5);
     let outcome = session.finish(&t).unwrap();
-    let Outcome::Stopped { saved: Some(saved) } = outcome else {
+    let Outcome::Stopped {
+        saved: Some(saved), ..
+    } = outcome
+    else {
         panic!("{outcome:?}");
     };
     assert_eq!((saved.epoch, saved.step_in_epoch), (2, 0));

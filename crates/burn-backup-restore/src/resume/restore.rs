@@ -1,6 +1,7 @@
 //! From a verified generation to a state that is what it was.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -199,7 +200,7 @@ pub(crate) fn read_state(
     backup_dir: &Path,
 ) -> Result<TrainingState, BackupError> {
     let state: TrainingState = serde_json::from_value(generation.manifest().state.clone())
-        .map_err(|source| foreign(backup_dir, Some(source)))?;
+        .map_err(|source| foreign(backup_dir, Some(source.into())))?;
     match state.is_possible() {
         true => Ok(state),
         false => Err(foreign(backup_dir, None)),
@@ -337,7 +338,7 @@ pub(crate) fn load_weights(
     Ok(())
 }
 
-pub(crate) fn foreign(backup_dir: &Path, source: Option<serde_json::Error>) -> BackupError {
+pub(crate) fn foreign(backup_dir: &Path, source: Option<io::Error>) -> BackupError {
     BackupError::ForeignBackup {
         path: backup_dir.to_path_buf(),
         source,
