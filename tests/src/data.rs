@@ -125,6 +125,15 @@ enum Noise {
     Own(Box<Mutex<StdRng>>),
 }
 
+impl NumbersBatcher {
+    /// One that adds noise from the device's generator.
+    pub fn drawing() -> Self {
+        Self {
+            noise: Noise::OfDevice,
+        }
+    }
+}
+
 impl Batcher<usize, Batch> for NumbersBatcher {
     fn batch(&self, items: Vec<usize>, device: &Device) -> Batch {
         let rows = items.len();

@@ -15,6 +15,7 @@ struct Readme;
 #[doc = include_str!("../../docs/guide.md")]
 struct Guide;
 
+mod by_hand;
 mod data;
 mod model;
 pub mod programs;
@@ -23,6 +24,7 @@ mod records;
 mod report;
 mod training;
 
+pub use by_hand::{BatchSource, Counters, Loop, LoopHalt, LoopRun, LoopState};
 pub use data::{Loaders, Numbers, NumbersBatcher};
 pub use model::{Batch, Hooks, Net, Tuning, Turn};
 pub use recorder::{Calls, RecordingRenderer};

@@ -14,9 +14,10 @@
 //! restore    how long it takes to continue a training
 //! memory     how much memory backups take
 //! loading    how long a loader that can be taken up anywhere takes for its batches
+//! session    what a session adds to each step of a loop that is written by hand
 //! ```
 //!
-//! All but the last have the same training watched, of a model that is nothing but parameters ([`model`],
+//! All but the last two have the same training watched, of a model that is nothing but parameters ([`model`],
 //! [`state`]), from its loader ([`feed`]), which is called on the training thread between any two
 //! steps.
 
@@ -37,6 +38,7 @@ mod raw_disk;
 mod renderer;
 mod restore;
 mod row;
+mod session;
 mod spread;
 mod stall;
 mod state;
@@ -110,5 +112,6 @@ fn measure(bench: &Bench, measurement: Measurement) -> Result<Vec<Row>> {
         Measurement::Restore => restore::measure(bench),
         Measurement::Memory => memory::measure(bench),
         Measurement::Loading => loading::measure(bench),
+        Measurement::Session => session::measure(bench),
     }
 }

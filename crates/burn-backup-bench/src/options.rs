@@ -46,6 +46,8 @@ pub enum Measurement {
     Memory,
     /// How long the batches of a loader take.
     Loading,
+    /// What a session adds to each step of a loop.
+    Session,
 }
 
 /// What this program does in a process of its own.
@@ -81,7 +83,7 @@ mod tests {
 
     #[test]
     fn everything_is_measured_unless_something_is_picked() {
-        assert_eq!(measurements(&[]).len(), 6);
+        assert_eq!(measurements(&[]).len(), 7);
         assert_eq!(
             measurements(&["--only", "restore", "--only", "stall"]),
             [Measurement::Stall, Measurement::Restore]

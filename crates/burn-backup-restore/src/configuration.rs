@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::change::{Change, Changes};
 use crate::error::BackupError;
-use crate::metrics::Text;
+use crate::text::Text;
 
 /// The last optimizer step whose learning rate is compared.
 const LAST_RATE: u64 = 1 << 14;

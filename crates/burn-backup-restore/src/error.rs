@@ -12,7 +12,7 @@ use burn_backup_store::StoreError;
 use crate::change::Change;
 use crate::fingerprint::ParamDifference;
 use crate::position::Position;
-use crate::trigger::SaveFreq;
+use crate::save_freq::SaveFreq;
 
 /// How many differing parameters a message names.
 const NAMED_DIFFERENCES: usize = 3;
@@ -32,6 +32,7 @@ pub enum BackupError {
          give Steps 1 or more, Every a time above 0, Auto a finite share above 0, or use \
          SaveFreq::Never"
     )]
+    #[non_exhaustive]
     InvalidFrequency {
         /// What was given.
         frequency: SaveFreq,
@@ -54,6 +55,7 @@ pub enum BackupError {
          the program itself is at fault, or it has no name here; nothing was changed: give another one, \
          such as SIGTERM"
     )]
+    #[non_exhaustive]
     ForbiddenSignal {
         /// Its number.
         signal: i32,
@@ -72,6 +74,7 @@ pub enum BackupError {
         "execution(ExecutionStrategy::{strategy}) has no devices; nothing was changed: give one or \
          more"
     )]
+    #[non_exhaustive]
     NoDevices {
         /// The strategy's name.
         strategy: &'static str,
@@ -91,6 +94,7 @@ pub enum BackupError {
          with {training}, which Burn can't compute together; nothing was changed: make the model on \
          device.autodiff().gradient_checkpointing(), or leave gradient checkpointing out in both"
     )]
+    #[non_exhaustive]
     GradientCheckpointing {
         /// The strategy of the model's device.
         model: String,
@@ -109,11 +113,12 @@ pub enum BackupError {
          directory, when no training uses it, to start anew{}",
         path.display(), caused_by(source.as_ref())
     )]
+    #[non_exhaustive]
     ForeignBackup {
         /// The backup directory.
         path: PathBuf,
         /// What is wrong with the document; `None` if a part is missing.
-        source: Option<serde_json::Error>,
+        source: Option<std::io::Error>,
     },
 
     /// The backup is of another model.
@@ -123,6 +128,7 @@ pub enum BackupError {
          training uses it, to start anew",
         path.display(), name_differences(differences)
     )]
+    #[non_exhaustive]
     ModelMismatch {
         /// The backup directory.
         path: PathBuf,
@@ -138,6 +144,7 @@ pub enum BackupError {
          training uses it, to start anew",
         path.display()
     )]
+    #[non_exhaustive]
     OptimizerMismatch {
         /// The backup directory.
         path: PathBuf,
@@ -158,6 +165,7 @@ pub enum BackupError {
          training uses it, to start anew",
         path.display()
     )]
+    #[non_exhaustive]
     OptimizerConverted {
         /// The backup directory.
         path: PathBuf,
@@ -176,6 +184,7 @@ pub enum BackupError {
          the default device that type before the first tensor is made, with \
          `Device::default().configure(..)`, or train all parameters in {loaded}"
     )]
+    #[non_exhaustive]
     PrecisionLost {
         /// The parameter and field of the first entry that would change.
         entry: String,
@@ -191,6 +200,7 @@ pub enum BackupError {
          load what it saves, and the first entry that is lost is '{entry}'; the backups that are there were \
          not touched: have its `RecordState` load what it flattens"
     )]
+    #[non_exhaustive]
     NotLoadable {
         /// The parameter and field of the first entry that is lost, or the scheduler's entry.
         entry: String,
@@ -202,6 +212,7 @@ pub enum BackupError {
          at most; the backups that are there were not touched: divide the model's large parameters, or \
          merge its small ones"
     )]
+    #[non_exhaustive]
     TooLarge {
         /// Which record.
         part: String,
@@ -222,6 +233,7 @@ pub enum BackupError {
          training uses it, to start anew",
         path.display()
     )]
+    #[non_exhaustive]
     RestorePanicked {
         /// The backup directory.
         path: PathBuf,
@@ -237,6 +249,7 @@ pub enum BackupError {
          training uses it, to start anew",
         path.display()
     )]
+    #[non_exhaustive]
     SchedulerMismatch {
         /// The backup directory.
         path: PathBuf,
@@ -252,6 +265,7 @@ pub enum BackupError {
          when no training uses it, to start anew",
         path.display()
     )]
+    #[non_exhaustive]
     DataMismatch {
         /// The backup directory.
         path: PathBuf,
@@ -272,6 +286,7 @@ pub enum BackupError {
          BackupAndRestore::allow({change}), or delete the directory, when no training uses it, to start anew",
         path.display()
     )]
+    #[non_exhaustive]
     ConfigurationMismatch {
         /// The backup directory.
         path: PathBuf,
@@ -293,6 +308,7 @@ pub enum BackupError {
          the change with BackupAndRestore::allow(Change::TrainedParameters)",
         path.display(), name_trained(trained_before, frozen_before)
     )]
+    #[non_exhaustive]
     TrainedMismatch {
         /// The backup directory.
         path: PathBuf,
@@ -309,6 +325,7 @@ pub enum BackupError {
          panic above, or, if the loader leaves items out on purpose, say so with \
          BackupAndRestore::allow_short_epochs"
     )]
+    #[non_exhaustive]
     ShortEpoch {
         /// `training` or `validation`.
         split: &'static str,
@@ -324,6 +341,7 @@ pub enum BackupError {
          backup, which a training keeps with delete_checkpoint(false)",
         path.display()
     )]
+    #[non_exhaustive]
     NoWarmStart {
         /// The directory.
         path: PathBuf,
@@ -338,6 +356,7 @@ pub enum BackupError {
          training uses it, to start anew",
         path.display()
     )]
+    #[non_exhaustive]
     DevicesMismatch {
         /// The backup directory.
         path: PathBuf,
@@ -354,6 +373,7 @@ pub enum BackupError {
         "'{name}' can't be the name of a state: a name consists of lower-case letters, digits and underscores, \
          and each state has its own; nothing was changed: give it another name"
     )]
+    #[non_exhaustive]
     StateName {
         /// The name, with those of the states that it is in.
         name: String,
@@ -365,6 +385,7 @@ pub enum BackupError {
          that it had, or delete the directory, when no training uses it, to start anew",
         path.display(), name_states(missing, surplus)
     )]
+    #[non_exhaustive]
     StatesMismatch {
         /// The backup directory.
         path: PathBuf,
@@ -381,6 +402,7 @@ pub enum BackupError {
         of_state(state),
         caused_by(Some(source))
     )]
+    #[non_exhaustive]
     Value {
         /// What was being done.
         operation: &'static str,
@@ -395,6 +417,7 @@ pub enum BackupError {
         "BackupAndRestore::{setting} is for Burn's builder, and a loop that is written by hand can't use it; \
          nothing was changed: leave it out"
     )]
+    #[non_exhaustive]
     NotForLoops {
         /// Its name.
         setting: &'static str,
@@ -405,6 +428,7 @@ pub enum BackupError {
         "Session::steps({num_steps}) asks for fewer steps than the {steps} that the training has made; the \
          backup was not touched: ask for at least as many"
     )]
+    #[non_exhaustive]
     BeyondSteps {
         /// How many it has made.
         steps: u64,
@@ -426,6 +450,7 @@ pub enum BackupError {
         "{change} is allowed and there, but the epoch in progress has several loaders and can't begin anew; \
          the backup was not touched: make the change between two epochs"
     )]
+    #[non_exhaustive]
     SeveralLoaders {
         /// The change.
         change: Change,
@@ -517,6 +542,7 @@ pub enum BackupError {
          that the program uses the Burn that this crate was built with{}",
         caused_by(Some(source))
     )]
+    #[non_exhaustive]
     Record {
         /// What was being done.
         operation: &'static str,
@@ -532,6 +558,7 @@ pub enum BackupError {
          and the next due one is tried: stop the training and find where the NaN comes from, or \
          have such backups taken with skip_nan(false)"
     )]
+    #[non_exhaustive]
     Poisoned {
         /// The path of the first parameter that holds NaN.
         parameter: String,
@@ -551,13 +578,14 @@ pub enum BackupError {
          the next due one is tried{}",
         caused_by(Some(.0))
     )]
-    State(#[source] serde_json::Error),
+    State(#[source] std::io::Error),
 
     /// The thread that writes backups panicked.
     #[error(
         "the backup failed with a panic: {message}; the backups that are there were not touched, \
          and the next due one is tried"
     )]
+    #[non_exhaustive]
     Panicked {
         /// The panic's message.
         message: String,
@@ -763,8 +791,8 @@ mod tests {
         io::Error::other("permission refused")
     }
 
-    fn json() -> serde_json::Error {
-        serde_json::from_str::<u8>("no number").unwrap_err()
+    fn json() -> io::Error {
+        serde_json::from_str::<u8>("no number").unwrap_err().into()
     }
 
     fn with_a_cause() -> Vec<BackupError> {

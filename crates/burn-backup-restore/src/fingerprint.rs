@@ -24,6 +24,7 @@ impl fmt::Display for ParamSpec {
 
 /// A parameter that differs between a backup and the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ParamDifference {
     /// The parameter's path in the model, such as `conv1.weight`.
     pub path: String,

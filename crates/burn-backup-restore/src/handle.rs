@@ -1,15 +1,15 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use burn_backup_store::{Committed, Filesystem, OpenOptions, Store};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::BackupError;
+use crate::notice::Notice;
 use crate::outcome::Outcome;
 use crate::position::Position;
-use crate::preemption::Notice;
 
 /// After how long an estimate says something. Burn's own waits as long.
 const MIN_MEASURED: Duration = Duration::from_secs(10);
@@ -55,7 +55,7 @@ pub struct BackupStats {
 struct Facts {
     restored_from: Option<Restored>,
     /// And when it was committed.
-    last_backup: Option<(Position, Timestamp)>,
+    last_backup: Option<(Position, SystemTime)>,
     last_error: Option<Arc<BackupError>>,
     /// How many backups have failed since the last one that was committed.
     failures: u64,
@@ -85,7 +85,7 @@ struct Progress {
 #[derive(Clone, Copy)]
 struct Restored {
     position: Position,
-    created: Timestamp,
+    created: SystemTime,
     /// Then.
     age: Duration,
 }
@@ -206,9 +206,8 @@ impl BackupHandle {
         Ok(())
     }
 
-    pub(crate) fn restored(&self, position: Position, created: Timestamp) -> Duration {
-        let age = Timestamp::now().duration_since(created);
-        let age = Duration::try_from(age).unwrap_or_default();
+    pub(crate) fn restored(&self, position: Position, created: SystemTime) -> Duration {
+        let age = created.elapsed().unwrap_or_default();
         self.facts().restored_from = Some(Restored {
             position,
             created,
@@ -277,7 +276,7 @@ impl BackupHandle {
         persist: Duration,
     ) -> u64 {
         let mut facts = self.facts();
-        facts.last_backup = Some((position, Timestamp::now()));
+        facts.last_backup = Some((position, SystemTime::now()));
         let failures = std::mem::take(&mut facts.failures);
         facts.is_poisoned = false;
         let stats = &mut facts.stats;
@@ -319,7 +318,7 @@ impl BackupHandle {
     /// names times and no ages.
     pub(crate) fn summary(&self) -> String {
         let facts = self.facts();
-        let now = Timestamp::now();
+        let now = SystemTime::now();
         let mut summary = match (facts.last_backup, facts.restored_from) {
             (Some((position, at)), _) => saved_at(position, at, now),
             (None, Some(from)) => format!(
@@ -357,18 +356,22 @@ impl BackupHandle {
 }
 
 /// `epoch 3, batch 120, saved at 14:02:11Z`, with the date if that was not today.
-fn saved_at(position: Position, at: Timestamp, now: Timestamp) -> String {
+fn saved_at(position: Position, at: SystemTime, now: SystemTime) -> String {
     let Position {
         epoch,
         step_in_epoch,
         ..
     } = position;
+    let saved = format!("epoch {epoch}, batch {step_in_epoch}, saved");
+    let (Ok(at), Ok(now)) = (Timestamp::try_from(at), Timestamp::try_from(now)) else {
+        return saved;
+    };
     let day = |time: Timestamp| time.strftime("%F").to_string();
     let time = match day(at) == day(now) {
         true => at.strftime("%TZ"),
         false => at.strftime("%F %TZ"),
     };
-    format!("epoch {epoch}, batch {step_in_epoch}, saved at {time}")
+    format!("{saved} at {time}")
 }
 
 /// `1h 2m 3s`.
@@ -384,15 +387,16 @@ mod tests {
     #[test]
     fn a_backup_of_another_day_is_shown_with_its_date() {
         let at: Timestamp = "2026-02-03T14:02:11.7Z".parse().unwrap();
+        let at = SystemTime::from(at);
         let position = Position {
             epoch: 3,
             step_in_epoch: 120,
             global_step: 1120,
         };
-        let today = at + SignedDuration::from_hours(9);
+        let today = at + Duration::from_secs(9 * 3600);
         let shown = "epoch 3, batch 120, saved at 14:02:11Z";
         assert_eq!(saved_at(position, at, today), shown);
-        let tomorrow = at + SignedDuration::from_hours(10);
+        let tomorrow = at + Duration::from_secs(10 * 3600);
         let shown = "epoch 3, batch 120, saved at 2026-02-03 14:02:11Z";
         assert_eq!(saved_at(position, at, tomorrow), shown);
     }

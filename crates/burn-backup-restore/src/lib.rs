@@ -27,6 +27,13 @@
 //!     .launch(learner)
 //! # }
 //! ```
+//!
+//! A loop that is written by hand has a [`Session`] instead: see [`BackupAndRestore::resume`].
+//!
+//! # Features
+//!
+//! - `cloud`: watchers for the preemption notices of Google Compute Engine, Amazon EC2 and Azure.
+//! - `testing`: what the tests of this crate need. It is exempt from semantic versioning.
 
 mod burn_api;
 mod change;
@@ -39,6 +46,7 @@ mod fingerprint;
 mod handle;
 mod metrics;
 mod model;
+mod notice;
 mod on_backup_error;
 mod outcome;
 mod panics;
@@ -51,12 +59,14 @@ mod resume;
 #[cfg(feature = "rl")]
 pub mod rl;
 mod save;
+mod save_freq;
 mod say;
 mod seed;
 mod session;
 mod settings;
 mod state;
 mod supervised;
+mod text;
 mod threads;
 mod trigger;
 
@@ -65,6 +75,7 @@ pub use data::DataLoaderBuilder as ResumableDataLoaderBuilder;
 pub use error::BackupError;
 pub use fingerprint::ParamDifference;
 pub use handle::{BackupHandle, BackupStats};
+pub use notice::Notice;
 pub use on_backup_error::OnBackupError;
 pub use outcome::Outcome;
 pub use parts::{
@@ -72,12 +83,12 @@ pub use parts::{
     Value, Weights,
 };
 pub use position::Position;
-pub use preemption::{AfterPreemption, FileWatcher, Notice, Preemption, PreemptionWatcher};
+pub use preemption::{AfterPreemption, FileWatcher, Preemption, PreemptionWatcher};
 #[cfg(feature = "cloud")]
 pub use preemption::{AzureWatcher, Ec2SpotWatcher, GceWatcher};
+pub use save_freq::SaveFreq;
 pub use session::{Batches, Flow, Session};
 pub use settings::{BackupAndRestore, FastForward, Snapshot};
 pub use supervised::BackupExt;
-pub use trigger::SaveFreq;
 
 pub use burn_backup_store::StoreError;

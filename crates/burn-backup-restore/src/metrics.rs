@@ -3,5 +3,5 @@
 mod history;
 mod logs;
 
-pub(crate) use history::{Continued, History, MetricHistory, Recall, Text};
+pub(crate) use history::{Continued, History, MetricHistory, Recall};
 pub(crate) use logs::{Mark, MetricLogs, OpenLog, Writer};

@@ -11,12 +11,14 @@ pub enum Outcome {
     Finished,
     /// It was stopped before its end, by a notice or through Burn's
     /// [`Interrupter`](burn::train::Interrupter).
+    #[non_exhaustive]
     Stopped {
         /// Where it was saved. `None` if that failed: an older backup, if any, is what stays.
         saved: Option<Position>,
     },
     /// What was restored is of a later epoch than the training is to have: `num_epochs` was larger when
     /// the backup was made. Nothing was trained. The model is the restored one, and the backup stays.
+    #[non_exhaustive]
     Beyond {
         /// Where the training is.
         at: Position,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where a training is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Position {
     /// The epoch in progress; the first is 1, as in Burn. One more than the last when the training
     /// has run to its end.

@@ -11,9 +11,7 @@ mod watcher;
 mod cloud;
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
-
-use jiff::Timestamp;
+use std::time::Duration;
 
 use crate::error::BackupError;
 
@@ -174,49 +172,5 @@ impl fmt::Debug for Preemption {
             .field("after", &self.after)
             .field("leaves_signals", &self.leaves_signals)
             .finish()
-    }
-}
-
-/// A notice that the machine or the process is about to go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
-    reason: String,
-    deadline: Option<SystemTime>,
-}
-
-impl Notice {
-    /// A notice for this reason: "SIGTERM", "Amazon EC2 is about to terminate the instance".
-    pub fn new(reason: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            deadline: None,
-        }
-    }
-
-    /// The same, which says that the end comes at `deadline`.
-    #[must_use]
-    pub fn with_deadline(mut self, deadline: SystemTime) -> Self {
-        self.deadline = Some(deadline);
-        self
-    }
-
-    /// What it is about.
-    pub fn reason(&self) -> &str {
-        &self.reason
-    }
-
-    /// When the end comes, if the notice says so.
-    pub fn deadline(&self) -> Option<SystemTime> {
-        self.deadline
-    }
-}
-
-impl fmt::Display for Notice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)?;
-        match self.deadline.map(Timestamp::try_from) {
-            Some(Ok(deadline)) => write!(f, " (at {deadline:.0})"),
-            _ => Ok(()),
-        }
     }
 }

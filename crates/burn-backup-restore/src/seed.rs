@@ -48,6 +48,10 @@ pub(crate) enum Purpose {
     /// What a policy or an environment draws by itself.
     #[cfg(feature = "rl")]
     DrawForStep = 17,
+    /// What a loop that is written by hand draws before it asks for the next batch.
+    BeforeBatch = 18,
+    /// What it draws before it asks for the batches of an epoch.
+    BeforeEpoch = 19,
 }
 
 /// Where the seeds of a batch, and of the step on it, come from.
@@ -200,6 +204,9 @@ mod tests {
         // A backup of an older version must be continued with the same draws.
         assert_eq!(derive(42, Purpose::Train, 7), 10_505_479_717_065_846_744);
         assert_eq!(derive(42, Purpose::Validate, 7), 9_724_605_749_844_270_690);
+        let before = |purpose| derive(42, purpose, 7);
+        assert_eq!(before(Purpose::BeforeBatch), 4_734_351_240_605_154_614);
+        assert_eq!(before(Purpose::BeforeEpoch), 13_990_592_346_358_477_905);
         assert_eq!(of_shuffle(42, 7), 2_637_090_613_119_939_028);
         assert_eq!(of_slice(42, 7, 9), 17_817_578_976_933_981_504);
         assert_eq!(of_sample(42, 7, 9), 2_376_478_833_032_530_650);

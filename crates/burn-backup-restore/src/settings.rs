@@ -17,8 +17,8 @@ use crate::handle::BackupHandle;
 use crate::on_backup_error::OnBackupError;
 use crate::parts::State;
 use crate::preemption::Preemption;
+use crate::save_freq::SaveFreq;
 use crate::threads::Threads;
-use crate::trigger::SaveFreq;
 
 /// Backs a training up while it runs, and continues it when the program is run again.
 ///
@@ -143,7 +143,7 @@ impl BackupAndRestore {
     }
 
     /// How often to take a backup: [`SaveFreq::Epoch`] (the default), [`SaveFreq::Steps`] (or just
-    /// a number of batches), [`SaveFreq::Every`] (or just a duration), [`SaveFreq::Auto`], or
+    /// a number of batches), [`SaveFreq::Every`] (or just a duration), [`SaveFreq::auto`], or
     /// [`SaveFreq::Never`].
     pub fn save_freq(mut self, frequency: impl Into<SaveFreq>) -> Self {
         self.frequency = frequency.into();

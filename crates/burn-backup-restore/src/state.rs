@@ -138,6 +138,9 @@ pub(crate) struct LoaderProgress {
     pub iterators: u64,
     /// How many batches of the epoch in progress were fetched.
     pub batches: u64,
+    /// The same for the epoch after it, if the epoch in progress may not ask once more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iterators_after: Option<u64>,
     /// What it said of its progress.
     pub data: DataProgress,
     /// Whether the program builds it anew in each epoch.

@@ -1,6 +1,6 @@
 //! The commit: only after it does a generation exist.
 
-use jiff::Timestamp;
+use std::time::SystemTime;
 
 use crate::error::{MAYBE_COMMITTED, NOT_COMMITTED, StoreError};
 use crate::layout::{GenerationId, MANIFEST_FILE};
@@ -17,7 +17,7 @@ const LOG: &str = "burn_backup::commit";
 #[must_use = "older generations are pruned with it"]
 pub struct Committed {
     id: GenerationId,
-    created: Timestamp,
+    created: SystemTime,
     bytes: u64,
     linked: u64,
 }
@@ -29,7 +29,7 @@ impl Committed {
     }
 
     /// When it was committed.
-    pub fn created(&self) -> Timestamp {
+    pub fn created(&self) -> SystemTime {
         self.created
     }
 
@@ -77,13 +77,13 @@ impl Staging<'_> {
             generation: self.id,
             run_id: identity.run_id.clone(),
             run_seed: identity.run_seed,
-            created: Timestamp::now(),
+            created: SystemTime::now(),
             writer: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
             parts: std::mem::take(&mut self.parts),
             state,
         };
         let path = self.dir.join(MANIFEST_FILE);
-        let bytes = seal::seal(&manifest).map_err(StoreError::State)?;
+        let bytes = seal::seal(&manifest).map_err(|error| StoreError::State(error.into()))?;
         if bytes.len() as u64 > limit {
             return Err(StoreError::ManifestTooLong {
                 path: dir.layout.root().to_path_buf(),

@@ -19,6 +19,7 @@ pub enum StoreError {
         "the backup directory '{}' is not a directory; nothing was changed: choose another path, \
          or move away what is there", path.display()
     )]
+    #[non_exhaustive]
     NotADirectory {
         /// The path that was given.
         path: PathBuf,
@@ -29,6 +30,7 @@ pub enum StoreError {
         "'{}' is in the backup directory and was not made by this crate; it was not touched: give \
          the backup a directory of its own", path.display()
     )]
+    #[non_exhaustive]
     Foreign {
         /// What stands there.
         path: PathBuf,
@@ -39,6 +41,7 @@ pub enum StoreError {
         "the backup directory '{}' is in use by {owner}; nothing was changed: wait for that \
          training, end it, or give this one a directory of its own", path.display()
     )]
+    #[non_exhaustive]
     InUse {
         /// The backup directory.
         path: PathBuf,
@@ -52,6 +55,7 @@ pub enum StoreError {
          nothing was changed: update burn-backup-restore; or, to start anew, delete the backup \
          directory when no training uses it", path.display()
     )]
+    #[non_exhaustive]
     NewerFormat {
         /// The file that carries the version.
         path: PathBuf,
@@ -68,6 +72,7 @@ pub enum StoreError {
          training uses it",
         path.display()
     )]
+    #[non_exhaustive]
     NoneLeft {
         /// The backup directory.
         path: PathBuf,
@@ -79,6 +84,7 @@ pub enum StoreError {
          nothing was changed: move it to where it belongs; or, to start anew, delete the backup directory \
          when no training uses it", path.display()
     )]
+    #[non_exhaustive]
     AnotherRun {
         /// The generation.
         path: PathBuf,
@@ -94,6 +100,7 @@ pub enum StoreError {
          {asked}; nothing was changed: ask for {stored} or for none; or, to start anew, delete the \
          backup directory when no training uses it", path.display()
     )]
+    #[non_exhaustive]
     SeedMismatch {
         /// The backup directory.
         path: PathBuf,
@@ -109,6 +116,7 @@ pub enum StoreError {
          nothing was changed: if the backup is right, delete burn-backup.json when no training uses \
          the directory, and the next start takes the seed from the newest backup", path.display()
     )]
+    #[non_exhaustive]
     AnotherSeed {
         /// The generation.
         path: PathBuf,
@@ -124,6 +132,7 @@ pub enum StoreError {
          went with it: the next backup makes the directory again, unless somebody else uses the path \
          by then", path.display()
     )]
+    #[non_exhaustive]
     Gone {
         /// The backup directory.
         path: PathBuf,
@@ -139,6 +148,7 @@ pub enum StoreError {
          directory is now, if it was not deleted: give each training a directory of its own. This one \
          goes on without backups until the path is free, or its directory is back", path.display()
     )]
+    #[non_exhaustive]
     TakenOver {
         /// The path.
         path: PathBuf,
@@ -151,6 +161,7 @@ pub enum StoreError {
         "'{}' holds a generation with the greatest number that there is; nothing was changed: move it \
          away when no training uses the directory", path.display()
     )]
+    #[non_exhaustive]
     NumbersUsedUp {
         /// The directory of the generations.
         path: PathBuf,
@@ -162,6 +173,7 @@ pub enum StoreError {
          start; the generation was thrown away, and the ones before it in '{}' are as they were: keep \
          less in the state, and large data in parts", path.display()
     )]
+    #[non_exhaustive]
     ManifestTooLong {
         /// The backup directory.
         path: PathBuf,
@@ -173,6 +185,7 @@ pub enum StoreError {
 
     /// A generation was given more parts than are read at a start.
     #[error("a generation has at most {limit} parts; the part was not written: put more into each")]
+    #[non_exhaustive]
     TooManyParts {
         /// How many parts are possible.
         limit: usize,
@@ -183,6 +196,7 @@ pub enum StoreError {
         "'{name}' can't name a part; nothing was written: use lower-case letters, digits, '-' and \
          '_', and each name once"
     )]
+    #[non_exhaustive]
     PartName {
         /// The name.
         name: String,
@@ -190,10 +204,11 @@ pub enum StoreError {
 
     /// The state document can't be written as JSON.
     #[error("the state of the generation can't be written as JSON; the generation was thrown away")]
-    State(#[source] serde_json::Error),
+    State(#[source] std::io::Error),
 
     /// A call to the operating system failed.
     #[error("cannot {operation} '{}'; {state}", path.display())]
+    #[non_exhaustive]
     Io {
         /// What was being done, as in "cannot create ..".
         operation: &'static str,
@@ -268,6 +283,7 @@ pub enum Damage {
     ManifestMissing,
     /// The manifest is not a file of a plausible size.
     #[error("manifest.json is not a file of at most {limit} bytes")]
+    #[non_exhaustive]
     ManifestSize {
         /// The greatest size that is read.
         limit: u64,
@@ -277,24 +293,28 @@ pub enum Damage {
     ManifestChecksum,
     /// The manifest is sealed, but does not hold what a manifest holds.
     #[error("manifest.json can't be read: {detail}")]
+    #[non_exhaustive]
     ManifestContents {
         /// What is wrong with it.
         detail: String,
     },
     /// The manifest is another generation's.
     #[error("manifest.json is that of generation {found}")]
+    #[non_exhaustive]
     ManifestOfAnother {
         /// The generation that it names.
         found: GenerationId,
     },
     /// A part is not there.
     #[error("{file} is missing")]
+    #[non_exhaustive]
     PartMissing {
         /// The part's file.
         file: String,
     },
     /// A part has another length than its manifest says.
     #[error("{file} has {found} bytes instead of {expected}")]
+    #[non_exhaustive]
     PartLength {
         /// The part's file.
         file: String,
@@ -305,6 +325,7 @@ pub enum Damage {
     },
     /// A part's bytes are not those that were written.
     #[error("{file} does not match its hash")]
+    #[non_exhaustive]
     PartHash {
         /// The part's file.
         file: String,

@@ -49,7 +49,7 @@ pub(crate) fn write(
     layout: &Layout,
     identity: &Identity,
 ) -> Result<(), StoreError> {
-    let bytes = seal::seal(identity).map_err(StoreError::State)?;
+    let bytes = seal::seal(identity).map_err(|error| StoreError::State(error.into()))?;
     let path = layout.identity();
     let staged = layout.staging("identity", files::draw()?);
     let failed = |operation, at| StoreError::io(operation, at, NOT_COMMITTED);

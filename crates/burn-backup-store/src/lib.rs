@@ -53,6 +53,8 @@
 //! Somebody may remove or rename the directory while it is in use. The store compares its lock with
 //! the file at the path before and after each rename, and never changes what another process has
 //! begun there. Between the two looks, what it renamed can be out of its place for a moment.
+//!
+//! The feature `testing` has filesystems that fail and lose power. It is exempt from semantic versioning.
 
 mod claim;
 mod commit;

@@ -1,8 +1,8 @@
 //! `manifest.json`: what a generation consists of.
 
 use std::collections::HashSet;
+use std::time::SystemTime;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::layout::{self, GenerationId};
@@ -15,6 +15,7 @@ pub(crate) const MAX_PARTS: usize = 10_000;
 
 /// What a generation consists of, and what its maker says of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Manifest {
     /// The version of the format.
     pub format: u32,
@@ -25,7 +26,8 @@ pub struct Manifest {
     /// What the training's random numbers are derived from.
     pub run_seed: u64,
     /// When the generation was committed, by the clock of the machine.
-    pub created: Timestamp,
+    #[serde(with = "rfc_3339")]
+    pub created: SystemTime,
     /// The crate and version that wrote the generation.
     pub writer: String,
     /// The parts, in the order in which they were written.
@@ -36,6 +38,7 @@ pub struct Manifest {
 
 /// One part of a generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PartEntry {
     /// The part's name.
     pub name: String,
@@ -45,6 +48,36 @@ pub struct PartEntry {
     pub bytes: u64,
     /// The file's XXH3 hash of 128 bits, as 32 lower-case hexadecimal digits.
     pub xxh3_128: String,
+}
+
+/// A time as RFC 3339 in UTC.
+mod rfc_3339 {
+    use std::time::SystemTime;
+
+    use jiff::Timestamp;
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &SystemTime,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let time = Timestamp::try_from(*time).map_err(serde::ser::Error::custom)?;
+        time.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'d, D: Deserializer<'d>>(
+        deserializer: D,
+    ) -> Result<SystemTime, D::Error> {
+        let time = Timestamp::deserialize(deserializer)?;
+        // Not every clock of the standard library has every such time.
+        let since_epoch = time.as_duration();
+        let (length, epoch) = (since_epoch.unsigned_abs(), SystemTime::UNIX_EPOCH);
+        let time = match since_epoch.is_negative() {
+            true => epoch.checked_sub(length),
+            false => epoch.checked_add(length),
+        };
+        time.ok_or_else(|| serde::de::Error::custom("the time is beyond what the system knows"))
+    }
 }
 
 impl Manifest {

@@ -104,8 +104,7 @@ fn save_freq(text: &str) -> Result<SaveFreq, String> {
     let (number, unit) = text.split_at(unit_at.ok_or_else(wrong)?);
     let number: f64 = number.parse().map_err(|_| wrong())?;
     if unit == "%" {
-        let max_overhead = number / 100.0;
-        return Ok(SaveFreq::Auto { max_overhead });
+        return Ok(SaveFreq::auto(number / 100.0));
     }
     let seconds = UNITS.iter().find(|(name, _)| *name == unit);
     let (_, seconds) = seconds.ok_or_else(wrong)?;
@@ -120,7 +119,7 @@ mod tests {
     #[test]
     fn a_frequency_is_a_word_a_number_a_time_or_a_share() {
         let every = |seconds| Ok(SaveFreq::Every(Duration::from_secs_f64(seconds)));
-        let auto = |max_overhead| Ok(SaveFreq::Auto { max_overhead });
+        let auto = |share| Ok(SaveFreq::auto(share));
         assert_eq!(save_freq("epoch"), Ok(SaveFreq::Epoch));
         assert_eq!(save_freq("never"), Ok(SaveFreq::Never));
         assert_eq!(save_freq("500"), Ok(SaveFreq::Steps(500)));

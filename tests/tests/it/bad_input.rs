@@ -77,9 +77,7 @@ fn settings_that_make_no_sense_are_refused_and_nothing_is_created() {
         &["SaveFreq::Every(0ns)", "a time above 0"],
     );
     refused(
-        Training::backup(&dir).save_freq(SaveFreq::Auto {
-            max_overhead: -0.01,
-        }),
+        Training::backup(&dir).save_freq(SaveFreq::auto(-0.01)),
         &["max_overhead: -0.01", "a finite share above 0"],
     );
     refused(

@@ -211,7 +211,7 @@ fn a_blocking_snapshot_with_nan_is_refused_and_the_last_good_one_stays() {
     assert_eq!((stats.committed, stats.refused, stats.failed), (4, 2, 2));
     let error = handle.last_error().unwrap();
     assert!(
-        matches!(&*error, BackupError::Poisoned { parameter } if parameter == "steps"),
+        matches!(&*error, BackupError::Poisoned { parameter, .. } if parameter == "steps"),
         "{error}"
     );
     assert_eq!(generations(scratch.path()), ["00000004"]);

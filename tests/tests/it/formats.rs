@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use burn_backup_restore::{BackupError, Position, StoreError};
-use burn_backup_tests::{Backend, Halt, Training};
+use burn_backup_restore::{BackupAndRestore, BackupError, Outcome, StoreError};
+use burn_backup_tests::{Backend, BatchSource, Halt, Loop, LoopHalt, Training};
 use test_fork::test;
 
 use crate::support::contents;
@@ -33,12 +33,8 @@ fn an_interrupted_training_of_format_1_goes_on() {
         let handle = backup.handle();
         let run = Training::new(backend).run(backup, Halt::Never);
         assert!(run.error.is_none(), "{:?}", run.error);
-        let position = Position {
-            epoch: 2,
-            step_in_epoch: 2,
-            global_step: 8,
-        };
-        assert_eq!(handle.restored_from(), Some(position));
+        let at = handle.restored_from().unwrap();
+        assert_eq!((at.epoch, at.step_in_epoch, at.global_step), (2, 2, 8));
         assert_eq!((run.losses.len(), run.steps), (10, 18));
         assert!(!scratch.path().exists());
     }
@@ -112,4 +108,33 @@ fn a_directory_of_a_future_format_is_refused_and_stays() {
         "{error}"
     );
     assert!(contents(scratch.path()) == before);
+}
+
+#[test]
+fn a_loop_by_hand_of_format_1_goes_on_without_validating_again() {
+    let scratch = tempfile::tempdir().unwrap();
+    copy("format-1/by-hand", scratch.path());
+    let program = Loop {
+        source: BatchSource::Two,
+        ..Loop::new(Backend::Flex)
+    };
+    let backup = BackupAndRestore::new(scratch.path()).save_freq(3);
+    let handle = backup.handle();
+    let run = program.run(backup, LoopHalt::Never);
+    assert_eq!(run.outcome, Some(Outcome::Finished), "{:?}", run.error);
+    let position = handle.restored_from().unwrap();
+    assert_eq!((position.epoch, position.step_in_epoch), (2, 7));
+    assert_eq!(
+        run.losses.keys().copied().collect::<Vec<_>>(),
+        [14, 15, 16, 17, 18, 19, 20]
+    );
+    assert_eq!(run.validated, [3]);
+    let counters = run.state.unwrap().counters;
+    assert_eq!(
+        counters.notes,
+        ["validated 1", "validated 2", "validated 3"]
+    );
+    // Two batches make a step.
+    assert_eq!(counters.batches, 2 * 21);
+    assert!(!scratch.path().exists());
 }

@@ -22,7 +22,7 @@ const NANOSECOND: Duration = Duration::from_nanos(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn auto(max_overhead: f64) -> SaveFreq {
-    SaveFreq::Auto { max_overhead }
+    SaveFreq::auto(max_overhead)
 }
 
 /// How many backups an undisturbed training takes.

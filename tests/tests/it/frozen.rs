@@ -513,7 +513,7 @@ fn nan_in_what_has_no_gradient_is_refused_and_the_last_good_backup_stays() {
         );
         let error = handle.last_error().unwrap();
         assert!(
-            matches!(&*error, BackupError::Poisoned { parameter } if parameter == "steps"),
+            matches!(&*error, BackupError::Poisoned { parameter, .. } if parameter == "steps"),
             "{error}"
         );
         // Whatever was refused, what is there is of its batch.

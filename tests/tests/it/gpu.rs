@@ -1,9 +1,10 @@
 //! The GPU, or the software that stands in for one; with Burn's fusion and autotune, and without.
 
 use burn_backup_restore::{SaveFreq, Snapshot};
-use burn_backup_tests::{Backend, Halt, Spread, Training, report};
+use burn_backup_tests::{Backend, BatchSource, Halt, Loop, LoopHalt, Spread, Training, report};
 use test_fork::test;
 
+use crate::by_hand;
 use crate::process::{run, run_well, trainee};
 use crate::support::{assert_exact, generations, part, undisturbed};
 
@@ -36,6 +37,31 @@ fn interrupted_on_a_gpu_it_ends_as_if_undisturbed() {
         }
         let halts = [Halt::Stop(7), Halt::Fail(3), Halt::Stop(2)];
         assert_exact(&training, &expected, |b| b.save_freq(1), &halts);
+    }
+}
+
+#[test]
+fn a_loop_by_hand_on_a_gpu_ends_as_if_undisturbed() {
+    use LoopHalt::{Return, Stop, StopInValidation};
+    for &backend in Backend::GPU {
+        for source in [BatchSource::Two, BatchSource::Steps] {
+            let program = Loop {
+                source,
+                ..Loop::new(backend)
+            };
+            // Chooses the kernels.
+            for _ in 0..3 {
+                by_hand::undisturbed(&program);
+            }
+            let expected = by_hand::undisturbed(&program);
+            for halts in [
+                vec![Stop(4)],
+                vec![Return(9), Stop(2)],
+                vec![StopInValidation(1)],
+            ] {
+                by_hand::assert_exact(&program, &expected, |b| b.save_freq(3), &halts);
+            }
+        }
     }
 }
 

@@ -6,12 +6,15 @@ use test_fork::test;
 
 use crate::support::generations;
 
-fn position(epoch: usize, step_in_epoch: usize, global_step: u64) -> Option<Position> {
-    Some(Position {
-        epoch,
-        step_in_epoch,
-        global_step,
-    })
+/// Epoch, batch in it, and batch of the training.
+type At = Option<(usize, usize, u64)>;
+
+fn position(epoch: usize, step_in_epoch: usize, global_step: u64) -> At {
+    Some((epoch, step_in_epoch, global_step))
+}
+
+fn at(position: Option<Position>) -> At {
+    position.map(|at| (at.epoch, at.step_in_epoch, at.global_step))
 }
 
 #[test]
@@ -30,14 +33,14 @@ fn after_an_interruption_position_and_backup_are_as_fresh_as_the_frequency() {
         // The error comes in the fifth batch of the second epoch, and takes that batch with it.
         let run = training.run(backup, Halt::Fail(11));
         assert!(run.error.is_some());
-        assert_eq!(handle.last_backup(), expected, "{frequency:?}");
+        assert_eq!(at(handle.last_backup()), expected, "{frequency:?}");
         assert_eq!(handle.restored_from(), None);
 
         let backup = Training::backup(scratch.path()).save_freq(frequency);
         let handle = backup.handle();
         let run = training.run(backup, Halt::Never);
-        assert_eq!(handle.restored_from(), expected, "{frequency:?}");
-        let trained_before = expected.map_or(0, |at| at.global_step as usize);
+        assert_eq!(at(handle.restored_from()), expected, "{frequency:?}");
+        let trained_before = expected.map_or(0, |(.., global_step)| global_step as usize);
         assert_eq!(run.losses.len(), 18 - trained_before, "{frequency:?}");
     }
 }
@@ -50,7 +53,11 @@ fn a_users_stop_loses_nothing_whatever_the_frequency() {
         let handle = backup.handle();
         let run = Training::new(Backend::Flex).run(backup, Halt::Stop(11));
         assert!(run.interrupted.is_some());
-        assert_eq!(handle.last_backup(), position(2, 5, 11), "{frequency:?}");
+        assert_eq!(
+            at(handle.last_backup()),
+            position(2, 5, 11),
+            "{frequency:?}"
+        );
     }
 }
 
@@ -171,7 +178,7 @@ fn a_damaged_newest_backup_falls_back_to_the_one_before() {
         assert!(run.error.is_none());
         handle
     };
-    assert_eq!(handle.restored_from(), position(2, 1, 7));
+    assert_eq!(at(handle.restored_from()), position(2, 1, 7));
     let reason = scratch.path().join("quarantine/00000008/reason.txt");
     let reason = std::fs::read_to_string(reason).unwrap();
     assert_eq!(reason, "optimizer.bpk does not match its hash\n");

@@ -11,6 +11,7 @@ mod backends;
 mod bad_input;
 mod blocking;
 mod burn_parity;
+mod by_hand;
 mod changes;
 mod completion;
 mod crash;
@@ -46,7 +47,10 @@ mod remote;
 mod replay;
 #[cfg(unix)]
 mod rl;
+#[cfg(unix)]
+mod session;
 mod standard_error;
+mod states;
 mod structure;
 mod support;
 mod taken_over;

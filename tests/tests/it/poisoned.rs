@@ -69,7 +69,7 @@ fn a_backup_with_nan_is_refused_and_the_last_good_one_stays_and_is_continued() {
         assert_eq!(handle.stats().failed, handle.stats().refused);
         let error = handle.last_error().unwrap();
         assert!(
-            matches!(&*error, BackupError::Poisoned { parameter } if parameter == "steps"),
+            matches!(&*error, BackupError::Poisoned { parameter, .. } if parameter == "steps"),
             "{error}"
         );
         assert_eq!(errors.len(), 1, "said once: {errors:?}");

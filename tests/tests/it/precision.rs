@@ -332,7 +332,7 @@ fn a_state_that_an_optimizer_does_not_load_again_is_refused_at_the_first_backup(
     assert_eq!((stats.committed, stats.failed >= 3), (0, true), "{stats:?}");
     let error = run.handle.last_error().unwrap();
     assert!(
-        matches!(&*error, BackupError::NotLoadable { entry } if entry.contains("second.bias")),
+        matches!(&*error, BackupError::NotLoadable { entry, .. } if entry.contains("second.bias")),
         "{error}"
     );
 }

@@ -1,4 +1,5 @@
-//! Imports go one way: no circle among the modules at the top of each crate.
+//! Imports go one way: no circle among the modules at the top of each crate, and none from a lower layer to a
+//! higher one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,6 +9,45 @@ use test_fork::test;
 
 /// The modules at the top of a crate, and which others each one imports.
 type Imports = BTreeMap<String, BTreeSet<String>>;
+
+/// The modules of `burn-backup-restore`, from the top: each imports from its own layer and from those below it.
+const LAYERS: &[&[&str]] = &[
+    &["rl", "supervised"],
+    &["report"],
+    &["session"],
+    &["settings"],
+    &["parts"],
+    &["resume"],
+    &["save"],
+    &[
+        "data",
+        "data_loader",
+        "model",
+        "preemption",
+        "state",
+        "trigger",
+    ],
+    &["burn_api", "metrics"],
+    &[
+        "change",
+        "configuration",
+        "error",
+        "execution",
+        "fingerprint",
+        "handle",
+        "notice",
+        "on_backup_error",
+        "outcome",
+        "panics",
+        "part",
+        "position",
+        "save_freq",
+        "say",
+        "seed",
+        "text",
+        "threads",
+    ],
+];
 
 /// The code of the file without tests, whose imports may go anywhere, and without comments, which may link
 /// to anything.
@@ -117,6 +157,37 @@ fn no_modules_import_each_other_in_a_circle() {
         assert!(imports.len() > 20, "{name} has modules");
         assert_eq!(circle(&imports), None, "in {name}");
     }
+}
+
+/// The layer that a module is in, counted from the top.
+fn layer(module: &str) -> usize {
+    let layer = LAYERS.iter().position(|layer| layer.contains(&module));
+    layer.unwrap_or_else(|| panic!("'{module}' is in no layer: add it to LAYERS"))
+}
+
+/// The imports that go from a lower layer to a higher one.
+fn upward(imports: &Imports) -> Vec<String> {
+    let mut upward = Vec::new();
+    for (module, others) in imports {
+        let known = others.iter().filter(|other| imports.contains_key(*other));
+        let above = known.filter(|other| layer(other) < layer(module));
+        upward.extend(above.map(|other| format!("{module} imports {other}")));
+    }
+    upward
+}
+
+#[test]
+fn no_module_imports_from_a_layer_above_it() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/burn-backup-restore/src");
+    let mut imports = Imports::new();
+    collect(&source, None, &mut imports);
+    for module in imports.keys() {
+        layer(module);
+    }
+    assert_eq!(upward(&imports), [""; 0]);
+    let leaf = imports.entry("seed".to_owned()).or_default();
+    leaf.insert("session".to_owned());
+    assert_eq!(upward(&imports), ["seed imports session"]);
 }
 
 #[test]

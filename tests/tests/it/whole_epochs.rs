@@ -175,6 +175,7 @@ fn assert_short(run: &Run, expected: &'static str, what: &str) {
         split,
         given,
         promised,
+        ..
     } = error
     else {
         panic!("{what}: {error}");

@@ -3,7 +3,6 @@
 
 mod checkpointing;
 mod recall;
-mod text;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -12,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use burn::train::metric::store::Split;
 use serde::{Deserialize, Serialize};
 
+use crate::text::Text;
 pub(crate) use checkpointing::Continued;
 pub(crate) use recall::Recall;
-pub(crate) use text::Text;
 
 /// The values of metrics, per split and epoch.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -3,6 +3,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use burn::tensor::Device;
 use burn_pack::Tensor;
 
 use super::state::StatePart;
@@ -81,6 +82,10 @@ impl<P: StatePart> SavePart for SharedState<P> {
 
     fn initialize(&self) {
         self.lock().initialize();
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        self.lock().devices()
     }
 
     fn running_states(&self) -> RunningStates {

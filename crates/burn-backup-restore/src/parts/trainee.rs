@@ -4,6 +4,7 @@ use std::path::Path;
 use burn::lr_scheduler::LrSchedulerRecord;
 use burn::module::Module;
 use burn::optim::{LearningRate, ModuleOptimizer};
+use burn::tensor::Device;
 use burn_pack::Tensor;
 
 use super::module::{self, SharedModule};
@@ -73,6 +74,10 @@ where
 
     fn initialize(&self) {
         model::initialize(&self.model);
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        self.model.devices()
     }
 
     fn running_states(&self) -> RunningStates {

@@ -2,6 +2,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
 use burn::module::Module;
+use burn::tensor::Device;
 use burn_pack::Tensor;
 
 use super::module::{self, SharedModule};
@@ -40,6 +41,10 @@ impl<M: Module + 'static> SavePart for Weights<M> {
 
     fn initialize(&self) {
         model::initialize(&self.0);
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        self.0.devices()
     }
 
     fn running_states(&self) -> RunningStates {

@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use super::{Notice, PreemptionWatcher};
+use super::PreemptionWatcher;
+use crate::notice::Notice;
 
 /// How much of the file is read, in bytes.
 const READ_LIMIT: u64 = 4096;

@@ -3,11 +3,12 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::Preemption;
 use super::grace::{Advice, Backups, Boundary, Grace};
 use super::signals::{After, Signals};
 use super::watcher::Watching;
-use super::{Notice, Preemption};
 use crate::error::BackupError;
+use crate::notice::Notice;
 
 const LOG: &str = "burn_backup::preemption";
 

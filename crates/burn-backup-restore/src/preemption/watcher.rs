@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::Duration;
 
-use super::Notice;
 use crate::error::with_causes;
+use crate::notice::Notice;
 use crate::panics::panic_message;
 
 const LOG: &str = "burn_backup::preemption";

@@ -1,6 +1,7 @@
 //! From a verified generation to a state that is what it was.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use burn_backup_store::Generation;
 use crate::burn_api::burnpack::{Container, aligned};
 use crate::burn_api::{BURN_VERSION, Outline};
 use crate::change::{Change, Changes};
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, Schedule};
 use crate::error::BackupError;
 use crate::fingerprint;
 use crate::part::{self, FROZEN, MODEL, OPTIMIZER, SCHEDULER, VALUE, unreadable};
@@ -117,9 +118,12 @@ pub(crate) fn restore(
         BURN_VERSION.clone_into(&mut state.burn);
     }
     let mut saved = Vec::with_capacity(parts.len());
+    let mut schedules = Vec::with_capacity(parts.len());
     for (name, part) in parts.iter() {
         let part_of = SavedPart::take(name, &state, &mut generation)?;
-        if let Some(change) = check_schedule(&part_of, *part, expected)? {
+        // As the program has made it: once it is loaded, it has stepped.
+        let schedule = part.schedule();
+        if let Some(change) = check_schedule(&part_of, schedule.as_ref(), expected)? {
             changed.push(change);
         }
         for change in part.check(&part_of, expected)? {
@@ -128,6 +132,7 @@ pub(crate) fn restore(
             }
         }
         saved.push(part_of);
+        schedules.push(schedule);
     }
     drop(generation);
 
@@ -148,9 +153,10 @@ pub(crate) fn restore(
         memories.insert(name.clone(), Memory { fit, frozen });
     }
     state.configuration = Some((*configuration).clone());
-    for (name, part) in parts.iter().filter(|(name, _)| !name.is_empty()) {
+    let schedules = parts.iter().zip(schedules);
+    for ((name, _), schedule) in schedules.filter(|((name, _), _)| !name.is_empty()) {
         let document = PartDocument {
-            schedule: part.schedule(),
+            schedule,
             ..state.document(name)
         };
         state.describe(name, document);
@@ -161,15 +167,15 @@ pub(crate) fn restore(
 /// The rates of a named part's scheduler.
 fn check_schedule(
     saved: &SavedPart,
-    part: &dyn LoadPart,
+    schedule: Option<&Schedule>,
     expected: &Expected<'_>,
 ) -> Result<Option<Change>, BackupError> {
-    let (Some(recorded), Some(found)) = (&saved.document.schedule, part.schedule()) else {
+    let (Some(recorded), Some(found)) = (&saved.document.schedule, schedule) else {
         return Ok(None);
     };
     // Of one without a name, the configuration tells.
     let Some((step, recorded, found)) = recorded
-        .first_difference(&found)
+        .first_difference(found)
         .filter(|_| !saved.name.is_empty())
     else {
         return Ok(None);
@@ -194,7 +200,7 @@ pub(crate) fn read_state(
     backup_dir: &Path,
 ) -> Result<TrainingState, BackupError> {
     let state: TrainingState = serde_json::from_value(generation.manifest().state.clone())
-        .map_err(|source| foreign(backup_dir, Some(source)))?;
+        .map_err(|source| foreign(backup_dir, Some(source.into())))?;
     match state.is_possible() {
         true => Ok(state),
         false => Err(foreign(backup_dir, None)),
@@ -332,7 +338,7 @@ pub(crate) fn load_weights(
     Ok(())
 }
 
-pub(crate) fn foreign(backup_dir: &Path, source: Option<serde_json::Error>) -> BackupError {
+pub(crate) fn foreign(backup_dir: &Path, source: Option<io::Error>) -> BackupError {
     BackupError::ForeignBackup {
         path: backup_dir.to_path_buf(),
         source,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use burn::store::RecordError;
-use burn::tensor::Bytes;
+use burn::tensor::{Bytes, Device};
 use burn_pack::Tensor;
 
 use super::fit::{Fit, Misfit};
@@ -23,6 +23,11 @@ pub(crate) trait SavePart {
 
     /// Initialises what is still lazy.
     fn initialize(&self) {}
+
+    /// The devices that its tensors are on.
+    fn devices(&self) -> Vec<Device> {
+        Vec::new()
+    }
 
     /// Whether the part has running states.
     fn running_states(&self) -> RunningStates {

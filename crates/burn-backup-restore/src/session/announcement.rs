@@ -5,9 +5,9 @@ use burn::tensor::Device;
 
 use crate::burn_api::{self, LoaderKind};
 use crate::handle::BackupHandle;
+use crate::save_freq::SaveFreq;
 use crate::say::warn;
 use crate::settings::BackupAndRestore;
-use crate::trigger::SaveFreq;
 
 const LOG: &str = "burn_backup::restore";
 

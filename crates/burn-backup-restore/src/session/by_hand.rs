@@ -68,9 +68,11 @@ impl Flow {
 /// | [`finish`](Self::finish) | after the loop |
 ///
 /// Between two calls the state is the program's: each call borrows it for a moment. Each batch counts as one
-/// step, and a backup is taken between two batches. Random numbers are exact as well: the device is seeded
-/// before each batch is fetched. (Draws of the program between [`stepped`](Self::stepped) and
-/// [`next`](Self::next) are not: put them after `next`.)
+/// step, and a backup is taken between two batches. A restart goes on with [`next`](Self::next), so what belongs
+/// to a step comes before [`stepped`](Self::stepped), also a validation in the middle of an epoch. Random numbers are exact as well: the device is seeded
+/// before each batch is fetched, after each step, and before each epoch. What the loop draws once and uses
+/// in many steps is part of the training: it belongs in the state, or before
+/// [`resume`](crate::BackupAndRestore::resume).
 ///
 /// A session that is dropped before [`finish`](Self::finish), by an early return or a panic, keeps the last
 /// backup: the program resumes from it when it is run again.
@@ -244,7 +246,7 @@ impl Flow {
 ///     if session.trained(&state).is_stop() {
 ///         break;
 ///     }
-///     let loss = session.once("valid", &state, || validate(&state.0.model))?;
+///     let loss = session.once("valid", &state, |_| validate(&state.0.model))?;
 ///     *state.1 = state.1.min(loss);
 ///     if session.epoch_done(&state).is_stop() {
 ///         break;
@@ -263,6 +265,7 @@ pub struct Session<S> {
     metrics: Option<MetricLines>,
     /// The one that the training draws on first, and others.
     devices: Vec<Device>,
+    has_fusion: bool,
     after: AfterPreemption,
     /// How many epochs were begun in this process.
     epoch_count: u64,
@@ -270,9 +273,10 @@ pub struct Session<S> {
     has_split_begun: bool,
     has_stepped_in_epoch: bool,
     has_asked_for_loader: bool,
-    /// How many epochs, and steps, the loop is to have, if it has said so.
+    /// How many epochs the loop is to have, if it has said so.
     num_epochs: Option<usize>,
-    num_steps: Option<u64>,
+    /// How many steps, by the place of their stream.
+    num_steps: Vec<(usize, u64)>,
     state: PhantomData<fn(&S)>,
 }
 
@@ -288,11 +292,7 @@ impl<S: State> Session<S> {
         let progress = &mut self.core.progress;
         progress.num_epochs = progress.num_epochs.max(num_epochs);
         let epoch = progress.state.position.epoch;
-        if progress.state.early_stopped {
-            announce(&format!(
-                "the loop had left the training in epoch {epoch}: nothing is trained; to train anew, delete the \
-                 directory or give another one",
-            ));
+        if self.was_left() {
             return RangeInclusive::new(1, 0);
         }
         if self.core.progress.outlook(num_epochs) == Outlook::Unfinished {
@@ -364,6 +364,7 @@ impl<S: State> Session<S> {
             }
         };
         let source = rest.map(|rest| Source::Loader { rest, kind });
+        self.seed_before_batch();
         Ok(self.of_epoch(slot, source))
     }
 
@@ -392,13 +393,15 @@ impl<S: State> Session<S> {
             return Ok(self.of_epoch(slot, None));
         }
         self.skip(&mut batches, trained)?;
+        self.seed_before_batch();
         Ok(self.of_epoch(slot, Some(Source::Iterator(Box::new(batches)))))
     }
 
     /// Batches that go on from one epoch to the next, or of a loop without epochs: a restart asks the iterator
     /// for all that it has given so far, one by one, and drops them.
     ///
-    /// To be called once, before the loop. [`Batches::take`] says how many make an epoch.
+    /// To be called once, before the loop. [`Batches::take`] says how many make an epoch. What an epoch draws by
+    /// itself, before its first batch, belongs in the state then.
     ///
     /// # Errors
     ///
@@ -410,6 +413,7 @@ impl<S: State> Session<S> {
         let (place, trained) = self.loaders.open_stream();
         let mut batches = batches.into_iter();
         self.skip(&mut batches, trained)?;
+        self.seed_after_skipping();
         Ok(Batches {
             role: Role::Stream { place },
             source: Source::Iterator(Box::new(batches)),
@@ -425,16 +429,21 @@ impl<S: State> Session<S> {
     /// When the training has made more steps.
     pub fn steps(&mut self, num_steps: u64) -> Result<Batches<'static, u64>, BackupError> {
         let (place, trained) = self.loaders.open_stream();
-        self.num_steps = Some(self.num_steps.unwrap_or_default() + num_steps);
+        self.num_steps.push((place, num_steps));
         if trained > num_steps {
             return Err(BackupError::BeyondSteps {
                 steps: trained,
                 num_steps,
             });
         }
+        self.seed_after_skipping();
+        let left = match self.was_left() {
+            true => RangeInclusive::new(1, 0),
+            false => trained + 1..=num_steps,
+        };
         Ok(Batches {
             role: Role::Stream { place },
-            source: Source::Iterator(Box::new(trained + 1..=num_steps)),
+            source: Source::Iterator(Box::new(left)),
             most_in_epoch: None,
         })
     }
@@ -480,6 +489,10 @@ impl<S: State> Session<S> {
         }
         let seeds = self.core.progress.step_seeds();
         let seeds = seeds.map(|seeds| seeds.after(self.loaders.fetched()));
+        if seeds.is_some() && self.has_fusion {
+            // The step before.
+            self.have_drawn()?;
+        }
         let devices = &self.devices;
         let fetched = batches.fetch(|| {
             for (index, device) in devices.iter().enumerate() {
@@ -491,13 +504,7 @@ impl<S: State> Session<S> {
             }
         });
         if seeds.is_some() {
-            // A device with fusion draws later, and not in the order in which it was told to.
-            for (index, device) in devices.iter().enumerate() {
-                let drawn = device.flush();
-                drawn.map_err(|error| {
-                    of_training(burn_api::device_failed(index, error.to_string()))
-                })?;
-            }
+            self.have_drawn()?;
         }
         let batch = fetched.transpose().map_err(BackupError::Dataset)?;
         match (batches.role, &batch) {
@@ -562,7 +569,7 @@ impl<S: State> Session<S> {
             self.core.hold(state);
         }
         self.is_validating = true;
-        if let Some(device) = self.devices.first() {
+        for device in &self.devices {
             self.core.progress.seed_validation(device);
         }
         Flow::Continue
@@ -598,6 +605,7 @@ impl<S: State> Session<S> {
         self.has_split_begun = false;
         self.has_stepped_in_epoch = false;
         self.epoch_count += 1;
+        self.seed_before_epoch();
         let is_last = self.num_epochs.is_some_and(|epochs| epoch >= epochs);
         if !is_last {
             self.core.look_out(state, &mut NoMetrics);
@@ -622,6 +630,7 @@ impl<S: State> Session<S> {
 
     /// Seeds another device as well before each batch: for a program that draws on several.
     pub fn also_on(&mut self, device: &Device) {
+        self.has_fusion |= burn_api::has_fusion(device);
         self.devices.push(device.clone());
     }
 
@@ -721,13 +730,26 @@ impl<S: State> Session<S> {
                 Outlook::Beyond | Outlook::Complete => {}
             }
         }
-        if let Some(num_steps) = self.num_steps
-            && self.loaders.fetched() < num_steps
-        {
+        let are_left =
+            |(place, num_steps): &(usize, u64)| self.loaders.stream(*place).0 < *num_steps;
+        if self.num_steps.iter().any(are_left) {
             progress.state.early_stopped = true;
         }
         self.commit();
         self.core.finished(state, &mut NoMetrics);
+    }
+
+    /// Whether the loop has left the training before, without being stopped; then says so.
+    fn was_left(&self) -> bool {
+        let state = &self.core.progress.state;
+        if state.early_stopped {
+            announce(&format!(
+                "the loop had left the training at {}: nothing is trained; to train anew, delete the directory \
+                 or give another one",
+                state.position,
+            ));
+        }
+        state.early_stopped
     }
 
     fn flow(&self) -> Flow {
@@ -756,7 +778,40 @@ impl<S: State> Session<S> {
         let items = self.loaders.first_items();
         self.core
             .step_done(state, &mut NoMetrics, items.as_slice(), has_stepped);
+        self.seed_before_batch();
         self.flow()
+    }
+
+    fn seed_before_batch(&self) {
+        let fetched = self.loaders.fetched();
+        for device in &self.devices {
+            self.core.progress.seed_before_batch(device, fetched);
+        }
+    }
+
+    /// What was skipped may have drawn, and the loop may ask for no batches of an epoch.
+    fn seed_after_skipping(&self) {
+        match self.core.progress.state.position.step_in_epoch {
+            0 => self.seed_before_epoch(),
+            _ => self.seed_before_batch(),
+        }
+    }
+
+    fn seed_before_epoch(&self) {
+        for device in &self.devices {
+            self.core.progress.seed_before_epoch(device);
+        }
+    }
+
+    /// What was to be drawn is drawn, in this order and before anything else is: a device with fusion draws
+    /// later than it is told to.
+    fn have_drawn(&self) -> Result<(), BackupError> {
+        for (index, device) in self.devices.iter().enumerate() {
+            device
+                .flush()
+                .map_err(|error| of_training(burn_api::device_failed(index, error.to_string())))?;
+        }
+        Ok(())
     }
 
     /// What was fetched and computed is part of the training.

@@ -18,8 +18,8 @@ use super::progress::Progress;
 use super::saver::Saver;
 use super::watch::Watch;
 use super::window::Window;
-use crate::burn_api::BURN_VERSION;
 use crate::burn_api::burnpack::PerTensor;
+use crate::burn_api::{BURN_VERSION, has_fusion};
 use crate::change::Change;
 use crate::configuration::Configuration;
 use crate::error::BackupError;
@@ -47,7 +47,7 @@ pub(crate) struct Context {
     pub grad_accumulation: usize,
     /// Among how many devices the data is split; `None` if it is not.
     pub split: Option<usize>,
-    /// Whether a device computes with Burn's fusion.
+    /// Whether a device of the loop computes with Burn's fusion.
     pub has_fusion: bool,
     /// What each metric came to.
     pub metric_history: MetricHistory,
@@ -73,9 +73,17 @@ impl Core {
         let shorter = |(name, part)| (name, part as &mut dyn LoadPart);
         let mut parts: PartsMut<'_> = training.into_iter().map(shorter).collect();
         for (name, state) in &mut states {
+            if !part::is_state_name(name) {
+                return Err(BackupError::StateName { name: name.clone() });
+            }
             parts.extend(parts_of_mut(name, state.as_mut()));
         }
         check_names(parts.iter().map(|(name, _)| name.as_str()))?;
+        for (_, part) in parts.iter().filter(|(name, _)| !name.is_empty()) {
+            part.initialize();
+        }
+        let mut devices = parts.iter().flat_map(|(_, part)| part.devices());
+        let has_fusion = context.has_fusion || devices.any(|device| has_fusion(&device));
         let unnamed = parts.iter().find(|(name, _)| name.is_empty());
         let schedule = unnamed.and_then(|(_, part)| part.schedule());
         let configuration = Configuration {
@@ -135,14 +143,14 @@ impl Core {
                 metric_logs.resume(state.position, logs);
             }
         }
-        if context.has_fusion {
+        if has_fusion {
             log::info!(
                 target: LOG,
                 "backups are read on the training's thread: with fusion, Burn may lose tensors that \
                  are read on another one while the training goes on",
             );
         }
-        let is_blocking = settings.snapshot == Snapshot::Blocking || context.has_fusion;
+        let is_blocking = settings.snapshot == Snapshot::Blocking || has_fusion;
         let known = |(name, memory): (&String, &Memory)| (name.clone(), memory.fit.again());
         let blocking = is_blocking.then(|| memories.iter().map(known).collect());
         let writer = WriterContext {

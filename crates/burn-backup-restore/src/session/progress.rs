@@ -187,6 +187,23 @@ impl Progress {
         }
     }
 
+    /// Seeds `device` for what a loop draws before it asks for the batch after so many `fetched` ones.
+    pub(super) fn seed_before_batch(&self, device: &Device, fetched: u64) {
+        if self.state.reseed_steps {
+            let run_seed = self.run_seed();
+            device.seed(seed::derive(run_seed, Purpose::BeforeBatch, fetched));
+        }
+    }
+
+    /// Seeds `device` for what a loop draws before it asks for the batches of the epoch in progress.
+    pub(super) fn seed_before_epoch(&self, device: &Device) {
+        if self.state.reseed_steps {
+            let epoch = self.state.position.epoch as u64;
+            let run_seed = self.run_seed();
+            device.seed(seed::derive(run_seed, Purpose::BeforeEpoch, epoch));
+        }
+    }
+
     /// Which share of all epochs is trained.
     pub(super) fn share(&self) -> f64 {
         let DataProgress {

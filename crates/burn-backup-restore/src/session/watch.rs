@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use burn::train::Interrupter;
 
-use crate::preemption::{Advice, Backups, Lookout, Notice};
+use crate::notice::Notice;
+use crate::preemption::{Advice, Backups, Lookout};
 
 /// Stops the training, and says whether it is being stopped.
 pub(super) struct Watch {

@@ -14,13 +14,19 @@ use crate::metrics::{Continued, MetricHistory};
 use crate::metrics::{MetricLogs, Writer};
 use crate::settings::{BackupAndRestore, taken};
 
-/// Adds the one line to Burn's [`SupervisedTraining`].
-pub trait BackupExt {
+/// Adds the one line to Burn's [`SupervisedTraining`]. It can't be implemented elsewhere.
+pub trait BackupExt: sealed::Sealed {
     /// Backs the training up while it runs; when the program is run again, continues it at the
     /// exact next batch. Replaces the builder's training strategy, and with
     /// [`checkpointing_strategy`](BackupAndRestore::checkpointing_strategy) its checkpointing strategy.
     fn backup_and_restore(self, backup: BackupAndRestore) -> Self;
 }
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl<M: LearnerModel> sealed::Sealed for SupervisedTraining<M> {}
 
 impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
     fn backup_and_restore(mut self, mut backup: BackupAndRestore) -> Self {

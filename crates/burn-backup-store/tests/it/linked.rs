@@ -372,7 +372,7 @@ fn a_linked_part_is_named_once_and_like_a_file() {
         ];
         for error in errors {
             assert!(
-                matches!(&error, StoreError::PartName { name: named } if named == name),
+                matches!(&error, StoreError::PartName { name: named, .. } if named == name),
                 "{name}: {error}"
             );
         }

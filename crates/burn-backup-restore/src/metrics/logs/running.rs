@@ -4,7 +4,7 @@ use burn::train::metric::NumericEntry;
 use burn::train::metric::store::Split;
 use serde::{Deserialize, Serialize};
 
-use crate::metrics::Text;
+use crate::text::Text;
 
 /// A metric's log in an epoch, and what its lines come to so far.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

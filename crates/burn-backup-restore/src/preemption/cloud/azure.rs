@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use super::WatchError;
 use super::metadata::Metadata;
-use crate::preemption::{Notice, PreemptionWatcher};
+use crate::notice::Notice;
+use crate::preemption::PreemptionWatcher;
 use events::Document;
 
 const BASE_URL: &str = "http://169.254.169.254";

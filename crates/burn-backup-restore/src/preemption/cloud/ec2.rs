@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use super::metadata::{Answer, Metadata};
 use super::{WatchError, system_time};
-use crate::preemption::{Notice, PreemptionWatcher};
+use crate::notice::Notice;
+use crate::preemption::PreemptionWatcher;
 
 const BASE_URL: &str = "http://169.254.169.254";
 const TOKEN: &str = "/latest/api/token";

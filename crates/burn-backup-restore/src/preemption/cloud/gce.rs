@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use super::WatchError;
 use super::metadata::{Answer, Metadata};
-use crate::preemption::{Notice, PreemptionWatcher};
+use crate::notice::Notice;
+use crate::preemption::PreemptionWatcher;
 
 const BASE_URL: &str = "http://metadata.google.internal";
 const PREEMPTED: &str = "/computeMetadata/v1/instance/preempted";

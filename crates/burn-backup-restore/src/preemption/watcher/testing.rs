@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use super::{PreemptionWatcher, Watching};
-use crate::preemption::Notice;
+use crate::notice::Notice;
 
 /// A watcher made of an interval and of what a look does.
 pub(crate) struct FromFn<F>(pub Duration, pub F);

@@ -27,6 +27,8 @@ struct Slot {
     progress: LoaderProgress,
     /// The address of the loader that it was given last in this process.
     address: Option<usize>,
+    /// Whether the epoch in progress has asked, in this process.
+    is_open: bool,
 }
 
 /// A loader that was asked in this process.
@@ -53,6 +55,7 @@ impl Loaders {
         let slot = |progress: &LoaderProgress| Slot {
             progress: *progress,
             address: None,
+            is_open: false,
         };
         Self {
             slots: state.loaders.iter().map(slot).collect(),
@@ -81,6 +84,7 @@ impl Loaders {
         let mut is_other = false;
         let mut progress = LoaderProgress::default();
         if let Some(slot) = self.slots.get_mut(slot) {
+            slot.is_open = true;
             // Of one that this process has not asked yet, the backup tells.
             if let Some(before) = slot.address.replace(address) {
                 is_other = before != address;
@@ -88,7 +92,11 @@ impl Loaders {
                     let before = self.known.get(&before);
                     slot.progress.is_rebuilt = before.is_some_and(|before| !(before.is_alive)());
                 }
-                slot.progress.iterators = asked;
+                slot.progress.iterators = match is_other {
+                    true => asked,
+                    // What was not asked for again after a restart is made up for.
+                    false => slot.progress.iterators.max(asked),
+                };
             }
             progress = slot.progress;
         }
@@ -205,23 +213,35 @@ impl Loaders {
         state.fetched = Some(self.fetched);
     }
 
-    /// The epoch is over.
-    pub(super) fn end_epoch(&mut self) {
+    /// The program may not ask once more in this epoch, also if it is resumed in it.
+    pub(super) fn may_not_ask_again(&mut self) {
         let mut asked_before = BTreeMap::<usize, u64>::new();
-        for slot in &mut self.slots {
-            slot.progress.batches = 0;
-            slot.progress.data.end_epoch();
+        for slot in self.slots.iter_mut().filter(|slot| slot.is_open) {
             let Some(address) = slot.address else {
                 continue;
             };
             // The next epoch may ask the same loader several times.
             let before = asked_before.entry(address).or_default();
             let asked = self.known.get(&address).map_or(0, |known| known.iterators);
-            slot.progress.iterators = match slot.progress.is_rebuilt {
+            let recorded = slot.progress.iterators_after.unwrap_or_default();
+            slot.progress.iterators_after = Some(match slot.progress.is_rebuilt {
                 true => 0,
-                false => asked + *before,
-            };
+                false => recorded.max(asked + *before),
+            });
             *before += 1;
+        }
+    }
+
+    /// The epoch is over.
+    pub(super) fn end_epoch(&mut self) {
+        self.may_not_ask_again();
+        for slot in &mut self.slots {
+            slot.is_open = false;
+            slot.progress.batches = 0;
+            slot.progress.data.end_epoch();
+            if let Some(iterators) = slot.progress.iterators_after.take() {
+                slot.progress.iterators = iterators;
+            }
         }
         for stream in &mut self.streams {
             stream.before_epoch = stream.batches;
@@ -240,6 +260,7 @@ impl Loaders {
                     ..LoaderProgress::default()
                 },
                 address: None,
+                is_open: false,
             });
         }
         slot

@@ -52,7 +52,10 @@ impl MetricLines {
 
     /// A split of the epoch is over.
     pub(super) fn end_split(&mut self, epoch: usize, split: Split) {
-        self.logs.told(1);
+        // In an epoch that is resumed after its last batch, this opens what was logged before.
+        let nothing = MetricsUpdate::new(Vec::new(), Vec::new());
+        self.logs.told(2);
+        self.writer.log(nothing, epoch, &split);
         self.writer
             .log_epoch_summary(EpochSummary::new(epoch, split));
     }

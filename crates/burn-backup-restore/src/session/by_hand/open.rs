@@ -104,12 +104,14 @@ impl BackupAndRestore {
         }
         let devices = announcement::devices(std::slice::from_ref(device));
         announce(&announcement::line(&self, &devices));
+        core.progress.seed_before_epoch(device);
         Ok(Session {
             loaders: Loaders::resumed(core.progress.state()),
             farewell: Farewell::new(self.handle.clone()),
             metrics: metric_logs.map(MetricLines::new),
             core,
             devices: vec![device.clone()],
+            has_fusion: burn_api::has_fusion(device),
             after,
             epoch_count: 0,
             is_validating: false,
@@ -117,7 +119,7 @@ impl BackupAndRestore {
             has_stepped_in_epoch: false,
             has_asked_for_loader: false,
             num_epochs: None,
-            num_steps: None,
+            num_steps: Vec::new(),
             state: std::marker::PhantomData,
         })
     }

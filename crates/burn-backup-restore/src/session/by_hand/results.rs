@@ -9,12 +9,13 @@ use crate::parts::{State, decode, encode};
 use crate::session::NoMetrics;
 
 impl<S: State> Session<S> {
-    /// Computes a value unless it was computed at this moment of the training before: for a validation that
-    /// takes long. The value is saved at once, in the background; a restart gives it again, without computing
-    /// it, until the next batch or epoch.
+    /// Computes a value after [`trained`](Self::trained), unless it was computed in this epoch before: for a
+    /// validation that takes long. The value is saved at once, in the background. A restart gives it again,
+    /// without computing it, until the epoch ends.
     ///
-    /// It is computed from the `state` as it is. What the loop changes in the state because of it, it does
-    /// afterwards, and after the last value of this moment: a restart does that again.
+    /// `compute` is given the session, for [`batches`](Self::batches) to validate with. What the loop changes in
+    /// the state because of the value, it does afterwards, and after the last value of the epoch: a restart does
+    /// that again.
     ///
     /// # Errors
     ///
@@ -23,9 +24,9 @@ impl<S: State> Session<S> {
         &mut self,
         name: &str,
         state: &S,
-        compute: impl FnOnce() -> T,
+        compute: impl FnOnce(&mut Self) -> T,
     ) -> Result<T, BackupError> {
-        self.try_once(name, state, || Ok(compute()))
+        self.try_once(name, state, |session| Ok(compute(session)))
     }
 
     /// The same for what may fail. An error is not kept.
@@ -37,19 +38,21 @@ impl<S: State> Session<S> {
         &mut self,
         name: &str,
         state: &S,
-        compute: impl FnOnce() -> Result<T, E>,
+        compute: impl FnOnce(&mut Self) -> Result<T, E>,
     ) -> Result<T, E> {
         if let Some(known) = self.core.progress.state.results.get(name) {
             let value = decode(known).map_err(|error| error.of_state(name));
             return Ok(value?);
         }
-        let value = compute()?;
+        let value = compute(self)?;
         let bytes = encode(&value).map_err(|error| error.of_state(name))?;
         let results = &mut self.core.progress.state.results;
         results.insert(name.to_owned(), bytes);
         // In the middle of a step, or while gradients are accumulated, it is lost with the step.
         let can_save = !self.loaders.has_pending() && !self.core.window.is_between();
         if can_save {
+            self.loaders.may_not_ask_again();
+            self.loaders.commit(&mut self.core.progress.state);
             if self.is_validating {
                 self.core.hold(state);
             }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use jiff::fmt::rfc2822::DateTimeParser;
 use serde::Deserialize;
 
-use crate::preemption::Notice;
+use crate::notice::Notice;
 use crate::preemption::cloud::system_time;
 
 /// Events further ahead wait: hardware that may fail is told days before. The longest warning of

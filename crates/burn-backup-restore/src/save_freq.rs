@@ -1,0 +1,73 @@
+use std::time::Duration;
+
+/// How often a backup is taken (Keras: `save_freq`).
+///
+/// Whatever the frequency, a stop through Burn's
+/// [`Interrupter`](burn::train::Interrupter) leads to one more backup, and unless it is
+/// [`Never`](Self::Never), the training's end does.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[non_exhaustive]
+pub enum SaveFreq {
+    /// After each epoch's validation.
+    #[default]
+    Epoch,
+    /// Every so many training batches, counted across epochs.
+    Steps(usize),
+    /// After the first batch, or epoch, that ends so long after the last backup.
+    Every(Duration),
+    /// As often as is possible without making the training take longer than by this share of its
+    /// time: 0.01 is 1 %.
+    ///
+    /// What backups cost is measured while the training runs: how long they hold the training
+    /// thread, and how much longer steps take during which one is being written. The next one is
+    /// taken when that share of the time trained so far has paid for all before it, and for another
+    /// one like them. [`BackupHandle::interval`](crate::BackupHandle::interval) tells how many
+    /// batches that is.
+    ///
+    /// Made with [`auto`](Self::auto).
+    #[non_exhaustive]
+    Auto {
+        /// The share, greater than 0.
+        max_overhead: f64,
+    },
+    /// Only when the training is stopped.
+    Never,
+}
+
+impl From<usize> for SaveFreq {
+    fn from(steps: usize) -> Self {
+        Self::Steps(steps)
+    }
+}
+
+impl From<Duration> for SaveFreq {
+    fn from(interval: Duration) -> Self {
+        Self::Every(interval)
+    }
+}
+
+impl SaveFreq {
+    /// As often as is possible without making the training take longer than by this share of its time, which is
+    /// greater than 0: 0.01 is 1 %.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_backup_restore::{BackupAndRestore, SaveFreq};
+    ///
+    /// let backup = BackupAndRestore::new("backup").save_freq(SaveFreq::auto(0.01));
+    /// ```
+    pub fn auto(max_overhead: f64) -> Self {
+        Self::Auto { max_overhead }
+    }
+
+    /// Whether it says when a backup is due.
+    pub(crate) fn is_valid(self) -> bool {
+        match self {
+            Self::Epoch | Self::Never => true,
+            Self::Steps(steps) => steps > 0,
+            Self::Every(interval) => !interval.is_zero(),
+            Self::Auto { max_overhead } => max_overhead.is_finite() && max_overhead > 0.0,
+        }
+    }
+}

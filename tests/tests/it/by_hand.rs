@@ -1,0 +1,230 @@
+//! The oracle for loops that are written by hand: train undisturbed, train with interruptions, compare byte
+//! for byte.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::grad_clipping::GradientClipping;
+use burn::module::ParamGroup;
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{AdamWConfig, MuonConfig, SgdConfig};
+use burn_backup_restore::{BackupAndRestore, Outcome, SaveFreq, Snapshot};
+use burn_backup_tests::{Backend, BatchSource, Loaders, Loop, LoopHalt, LoopRun, Record, named};
+use test_fork::test;
+
+use crate::support::generations;
+
+/// All that a run leaves in its last backup: records by name, values as they are.
+fn left(dir: &Path) -> BTreeMap<String, Record> {
+    let newest = generations(dir).pop().unwrap();
+    let files = std::fs::read_dir(dir.join("generations").join(newest)).unwrap();
+    let files = files.map(|file| file.unwrap().path());
+    let parts = files.filter(|path| !path.ends_with("manifest.json"));
+    let parts = parts.map(|path| {
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let bytes = std::fs::read(path).unwrap();
+        let record = match name.ends_with("value.bpk") {
+            true => Record::from([("value".to_owned(), bytes)]),
+            false => named(burn::tensor::Bytes::from_bytes_vec(bytes)),
+        };
+        (name, record)
+    });
+    parts.collect()
+}
+
+/// What a training left that was not disturbed.
+pub struct Undisturbed {
+    run: LoopRun,
+    left: BTreeMap<String, Record>,
+}
+
+pub fn undisturbed(program: &Loop) -> Undisturbed {
+    let scratch = tempfile::tempdir().unwrap();
+    let backup = BackupAndRestore::new(scratch.path()).delete_checkpoint(false);
+    let run = program.run(backup, LoopHalt::Never);
+    assert_eq!(run.outcome, Some(Outcome::Finished), "{:?}", run.error);
+    Undisturbed {
+        left: left(scratch.path()),
+        run,
+    }
+}
+
+/// Ends the training by each of `halts` in turn, then lets it end, and compares all that it leaves.
+#[track_caller]
+pub fn assert_exact(
+    program: &Loop,
+    expected: &Undisturbed,
+    configure: impl Fn(BackupAndRestore) -> BackupAndRestore,
+    halts: &[LoopHalt],
+) {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut losses = BTreeMap::new();
+    let mut validated = Vec::new();
+    let mut note = |run: &LoopRun, halts: &[LoopHalt]| {
+        for (step, loss) in &run.losses {
+            let before = losses.insert(*step, loss.clone());
+            let is_same = before.is_none_or(|before| before == *loss);
+            assert!(is_same, "step {step} is trained again otherwise: {halts:?}");
+        }
+    };
+    for halt in halts {
+        let backup = configure(BackupAndRestore::new(scratch.path()));
+        let run = program.run(backup.delete_checkpoint(false), *halt);
+        assert!(
+            run.error.is_none(),
+            "{halt:?} in {halts:?}: {:?}",
+            run.error
+        );
+        note(&run, halts);
+        for epoch in &run.validated {
+            let is_first = !validated.contains(epoch) || program.accumulation > 1;
+            assert!(is_first, "epoch {epoch} is validated twice: {halts:?}");
+        }
+        if let LoopHalt::ReturnAfterValidation(epoch) = halt {
+            // Its result is saved at once.
+            validated.push(*epoch);
+        }
+    }
+    let backup = configure(BackupAndRestore::new(scratch.path()));
+    let run = program.run(backup.delete_checkpoint(false), LoopHalt::Never);
+    assert_eq!(
+        run.outcome,
+        Some(Outcome::Finished),
+        "{halts:?}: {:?}",
+        run.error
+    );
+    note(&run, halts);
+    for (step, loss) in &expected.run.losses {
+        let source = program.source;
+        let is_same = losses.get(step) == Some(loss);
+        assert!(
+            is_same,
+            "the loss of step {step} after {halts:?}, {source:?}"
+        );
+    }
+    assert_eq!(losses.len(), expected.run.losses.len());
+    let left = left(scratch.path());
+    assert_eq!(
+        left.keys().collect::<Vec<_>>(),
+        expected.left.keys().collect::<Vec<_>>()
+    );
+    for (name, record) in &left {
+        if name.ends_with("value.bpk") {
+            let text = |record: &Record| String::from_utf8_lossy(&record["value"]).into_owned();
+            assert_eq!(text(record), text(&expected.left[name]), "after {halts:?}");
+        }
+        assert!(*record == expected.left[name], "{name} after {halts:?}");
+    }
+}
+
+/// Interruptions at each batch, in turn of two kinds, and some together.
+fn each_batch(batches: usize) -> Vec<Vec<LoopHalt>> {
+    use LoopHalt::{
+        Panic, Return, ReturnAfterValidation, ReturnInValidation, Stop, StopInValidation,
+    };
+    let one = |batch| {
+        vec![if batch % 2 == 0 {
+            Stop(batch)
+        } else {
+            Return(batch)
+        }]
+    };
+    let mut all: Vec<_> = (1..=batches).map(one).collect();
+    all.push(vec![Panic(3), Stop(2), Return(4)]);
+    all.push(vec![Return(1), Stop(1), Stop(1), Stop(9)]);
+    for epoch in [1, 2, 3] {
+        all.push(vec![StopInValidation(epoch)]);
+        all.push(vec![ReturnInValidation(epoch), Stop(1)]);
+        all.push(vec![ReturnAfterValidation(epoch), Return(2)]);
+    }
+    all
+}
+
+fn assert_exact_at_each_batch(program: &Loop, frequencies: &[SaveFreq]) {
+    let expected = undisturbed(program);
+    let batches = expected.run.losses.len();
+    for &frequency in frequencies {
+        for halts in each_batch(batches) {
+            assert_exact(program, &expected, |b| b.save_freq(frequency), &halts);
+        }
+    }
+}
+
+const SOME: [SaveFreq; 1] = [SaveFreq::Steps(3)];
+
+#[test]
+fn interrupted_at_any_batch_a_loop_ends_as_if_undisturbed() {
+    for &backend in Backend::ALL {
+        let program = Loop::new(backend);
+        let frequencies = [SaveFreq::Epoch, SaveFreq::Steps(1)];
+        assert_exact_at_each_batch(&program, &frequencies);
+    }
+}
+
+#[test]
+fn whatever_its_batches_come_from_a_loop_ends_as_if_undisturbed() {
+    for source in [
+        BatchSource::Loader(Loaders::Resumable, 2),
+        BatchSource::Iterator,
+        BatchSource::Two,
+        BatchSource::InTurn,
+        BatchSource::Twice,
+        BatchSource::Rebuilt,
+        BatchSource::Endless,
+        BatchSource::Steps,
+    ] {
+        let program = Loop {
+            source,
+            ..Loop::new(Backend::Flex)
+        };
+        assert_exact_at_each_batch(&program, &SOME);
+    }
+}
+
+#[test]
+fn with_gradients_accumulated_by_hand_a_loop_ends_as_if_undisturbed() {
+    for (accumulation, carries) in [(7, false), (3, false), (3, true), (4, true)] {
+        let program = Loop {
+            accumulation,
+            carries,
+            ..Loop::new(Backend::Flex)
+        };
+        assert_exact_at_each_batch(&program, &SOME);
+    }
+}
+
+#[test]
+fn with_other_optimizers_a_loop_ends_as_if_undisturbed() {
+    let optimizers: [fn() -> burn::optim::ModuleOptimizer; 3] = [
+        || {
+            let momentum = Some(MomentumConfig::new());
+            SgdConfig::new().with_momentum(momentum).init()
+        },
+        || {
+            let clipping = GradientClipping::Norm(0.5);
+            AdamWConfig::new().init().with_grad_clipping(clipping)
+        },
+        || {
+            let matrix = ParamGroup::from_predicate("input.weight");
+            let optimizer = SgdConfig::new().init();
+            optimizer.with_group(matrix, MuonConfig::new().build(), None)
+        },
+    ];
+    for optimizer in optimizers {
+        let program = Loop {
+            optimizer,
+            ..Loop::new(Backend::Flex)
+        };
+        let expected = undisturbed(&program);
+        for snapshot in [Snapshot::Shared, Snapshot::Blocking] {
+            for halts in [
+                vec![LoopHalt::Stop(1)],
+                vec![LoopHalt::Return(9)],
+                vec![LoopHalt::Stop(8), LoopHalt::Return(2), LoopHalt::Stop(5)],
+            ] {
+                let configure = |backup: BackupAndRestore| backup.save_freq(1).snapshot(snapshot);
+                assert_exact(&program, &expected, configure, &halts);
+            }
+        }
+    }
+}
