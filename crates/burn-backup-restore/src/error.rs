@@ -462,6 +462,7 @@ pub enum BackupError {
         "BackupAndRestore::{setting} can't be used with reinforcement learning; nothing was changed: leave it \
          out{hint}"
     )]
+    #[non_exhaustive]
     NotForRl {
         /// Its name.
         setting: &'static str,
@@ -474,6 +475,7 @@ pub enum BackupError {
     #[error(
         "OffPolicyConfig::{field} is 0, so nothing could be learned; nothing was changed: give 1 or more"
     )]
+    #[non_exhaustive]
     InvalidOffPolicy {
         /// The field's name.
         field: &'static str,
@@ -487,6 +489,7 @@ pub enum BackupError {
          no training uses it, to start anew",
         path.display()
     )]
+    #[non_exhaustive]
     RlMismatch {
         /// The backup directory.
         path: PathBuf,
@@ -504,6 +507,7 @@ pub enum BackupError {
         "the replay buffer holds {expected}, and was given {given}; the training ends, and the last backup \
          stays: have the environment and the policy give one row at a time, always of one shape and type"
     )]
+    #[non_exhaustive]
     Transition {
         /// What it holds.
         expected: String,

@@ -8,7 +8,7 @@ use super::replay_item::ReplayItem;
 use super::strategy::BackupStrategy;
 use crate::settings::BackupAndRestore;
 
-/// Adds the one line to Burn's [`RLTraining`].
+/// Adds the one line to Burn's [`RLTraining`]. It can't be implemented elsewhere.
 ///
 /// # Example
 ///
@@ -37,7 +37,7 @@ use crate::settings::BackupAndRestore;
 ///     .launch(agent)
 /// # }
 /// ```
-pub trait RlBackupExt<RLC: RLComponentsTypes> {
+pub trait RlBackupExt<RLC: RLComponentsTypes>: sealed::Sealed {
     /// Backs the training up while it runs; when the program is run again, continues it at the exact next
     /// step. Replaces the builder's learning strategy by `strategy`.
     fn backup_and_restore<B: EnvironmentBackup<RLC::Env>>(
@@ -46,6 +46,12 @@ pub trait RlBackupExt<RLC: RLComponentsTypes> {
         strategy: OffPolicy<B>,
     ) -> Self;
 }
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+impl<RLC: RLComponentsTypes + 'static> sealed::Sealed for RLTraining<RLC> {}
 
 impl<RLC> RlBackupExt<RLC> for RLTraining<RLC>
 where
