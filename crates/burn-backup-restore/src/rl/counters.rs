@@ -167,7 +167,7 @@ mod tests {
         let table: &[(usize, usize, Option<usize>, usize, &[usize])] = &[
             // Burn's first step is announced as the second one.
             (1, 5, None, 16, &[5, 10, 15]),
-            (4, 5, None, 20, &[5, 13, 17]),
+            (4, 5, None, 20, &[5, 13, 17, 21]),
             (1, 5, Some(10), 21, &[15, 20]),
             // One evaluation of each round at most, and none of those that a round has passed.
             (10, 4, None, 31, &[11]),

@@ -368,7 +368,7 @@ mod tests {
         let buffer = filled(50, 60);
         let sample = |seed, step| {
             let batch = buffer.sample(64, seed, step, &Device::flex()).unwrap();
-            let numbers = |tensor: Tensor<2>| tensor.into_data().to_vec::<f32>().unwrap();
+            let numbers = |tensor: Tensor<2>| tensor.into_data().try_to_vec::<f32>().unwrap();
             let states = numbers(batch.states);
             let rewards = numbers(batch.rewards);
             let dones = numbers(batch.dones);
