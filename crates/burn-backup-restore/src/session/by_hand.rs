@@ -39,6 +39,7 @@ use metric_lines::MetricLines;
 
 /// What a loop does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Flow {
     /// It goes on.
     Continue,
