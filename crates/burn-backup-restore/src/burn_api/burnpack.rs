@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use burn::store::RecordError;
 use burn::tensor::{Bytes, DType};
-use burn_backup_store::Cutter;
+use burn_backup_store::Chunking;
 use burn_pack::{
     HEADER_SIZE, Header, MAX_CBOR_RECURSION_DEPTH, MAX_METADATA_SIZE, MAX_TENSOR_COUNT,
     MAX_TENSOR_SIZE, Reader, Scalar, TENSOR_ALIGNMENT, Tensor, aligned_data_section_start,
@@ -224,7 +224,7 @@ impl PerTensor {
     }
 }
 
-impl Cutter for PerTensor {
+impl Chunking for PerTensor {
     fn next_lengths(&self, part: &str, read: usize, last: &[u8]) -> Vec<usize> {
         let lengths = match read {
             _ if !self.is_of_kind(part) => None,
@@ -455,9 +455,9 @@ mod tests {
     #[test]
     fn no_more_is_decoded_than_burn_pack_would_take() {
         let header = Header::new(MAX_METADATA_SIZE + 1).into_bytes();
-        let cutter = PerTensor("model");
+        let chunking = PerTensor("model");
         assert_eq!(
-            cutter.next_lengths("model", 1, &header),
+            chunking.next_lengths("model", 1, &header),
             Vec::<usize>::new()
         );
 
@@ -478,7 +478,7 @@ mod tests {
         };
         let lengths = |end| {
             let metadata = with(BTreeMap::from([("large".to_owned(), descriptor(end))]));
-            cutter.next_lengths("model", 2, &encoded(&metadata))
+            chunking.next_lengths("model", 2, &encoded(&metadata))
         };
         let largest = MAX_TENSOR_SIZE as u64;
         assert_eq!(lengths(largest).last(), Some(&MAX_TENSOR_SIZE));
@@ -597,9 +597,9 @@ mod tests {
 
     #[test]
     fn other_parts_are_not_cut() {
-        let cutter = PerTensor("optimizer");
-        assert!(cutter.next_lengths("model", 0, &[]).is_empty());
-        assert_eq!(cutter.next_lengths("optimizer", 0, &[]), [HEADER_SIZE]);
+        let chunking = PerTensor("optimizer");
+        assert!(chunking.next_lengths("model", 0, &[]).is_empty());
+        assert_eq!(chunking.next_lengths("optimizer", 0, &[]), [HEADER_SIZE]);
     }
 
     #[test]
