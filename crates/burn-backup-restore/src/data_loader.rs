@@ -33,7 +33,7 @@ use crate::seed;
 use context::BatchId;
 use recipe::{Failure, Order, Recipe};
 use shuffle::Shuffled;
-use workers::{Ahead, Make, Workers};
+use workers::{Make, Prefetched, Workers};
 
 pub use context::{draw_seed, epoch};
 pub use sampler::SamplerDataset;
@@ -310,7 +310,7 @@ struct Epoch<'l, I, O> {
 enum Source<'l, I, O> {
     /// This thread.
     Here(Make<Outcome<I, O>>),
-    Workers(Ahead<'l, Outcome<I, O>>),
+    Workers(Prefetched<'l, Outcome<I, O>>),
 }
 
 impl<'l, I, O> Epoch<'l, I, O>

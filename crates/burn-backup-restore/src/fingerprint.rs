@@ -108,7 +108,7 @@ struct Collector<'a> {
 }
 
 /// What is known of a parameter without initialising it.
-struct Outline {
+struct ParamInfo {
     shape: Shape,
     is_initialized: bool,
     device: Device,
@@ -117,13 +117,13 @@ struct Outline {
 impl Collector<'_> {
     fn add(
         &mut self,
-        outline: impl FnOnce() -> Outline,
+        outline: impl FnOnce() -> ParamInfo,
         saved: impl FnOnce() -> DType,
         default_dtype: impl FnOnce(&Device) -> DType,
     ) {
         let path = self.path.join(".");
         let recorded = self.recorded.get(path.as_str());
-        let Outline {
+        let ParamInfo {
             shape,
             is_initialized,
             device,
@@ -149,7 +149,7 @@ macro_rules! visit_kind {
     ($method:ident, $kind:ty, $setting:ident) => {
         fn $method<const D: usize>(&mut self, param: &Param<Tensor<D, $kind>>) {
             self.add(
-                || Outline {
+                || ParamInfo {
                     shape: param.lazy_shape(),
                     is_initialized: param.is_initialized(),
                     device: param.lazy_device(),

@@ -19,7 +19,7 @@ pub(crate) fn tensors<M: Module>(model: &M) -> Vec<RecordTensor> {
 /// The names, shapes and types that the model's tensors will have. Parameters that are still to be
 /// initialised stay so; nothing of the tensors can be read.
 pub(crate) fn outline<M: Module>(model: &M) -> Vec<RecordTensor> {
-    let mut outline = Outline::default();
+    let mut outline = OutlineCollector::default();
     model.visit(&mut outline);
     outline.tensors
 }
@@ -112,7 +112,7 @@ impl ModuleVisitor for Collector {
 }
 
 #[derive(Default)]
-struct Outline {
+struct OutlineCollector {
     path: Vec<String>,
     tensors: Vec<RecordTensor>,
 }
@@ -135,7 +135,7 @@ macro_rules! outline_kind {
     };
 }
 
-impl ModuleVisitor for Outline {
+impl ModuleVisitor for OutlineCollector {
     outline_kind!(visit_float, burn::tensor::Float, float_dtype);
     outline_kind!(visit_int, Int, int_dtype);
     outline_kind!(visit_bool, Bool, bool_dtype);

@@ -38,5 +38,5 @@ pub use by_hand::{Batches, Flow, Session};
 pub(crate) use ending::Ending;
 pub(crate) use events::Core;
 pub(crate) use open::Context;
-pub(crate) use progress::Outlook;
+pub(crate) use progress::Remaining;
 pub(crate) use saver::{MetricSource, NoMetrics, Parted};

@@ -107,12 +107,21 @@ pub trait ReadFile: Read + Send {
 
 /// One entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Entry {
     /// The entry's name. Names that are not Unicode are shown with replacement characters: the
     /// store only ever acts on names that it wrote itself, which are ASCII.
     pub name: String,
     /// What the entry is.
     pub kind: EntryKind,
+}
+
+impl Entry {
+    /// The entry `name`.
+    pub fn new(name: impl Into<String>, kind: EntryKind) -> Self {
+        let name = name.into();
+        Self { name, kind }
+    }
 }
 
 /// What a directory entry is; symbolic links are not followed.
@@ -143,8 +152,17 @@ pub enum LockAttempt {
     /// The lock is held until this value is dropped.
     Held(Box<dyn HeldLock>),
     /// Somebody else holds it: what they wrote into the file.
+    #[non_exhaustive]
     Busy {
         /// What the holder wrote into the lock file; empty if it can't be read.
         owner: String,
     },
+}
+
+impl LockAttempt {
+    /// Somebody else holds the lock, and wrote `owner` into the file.
+    pub fn busy(owner: impl Into<String>) -> Self {
+        let owner = owner.into();
+        Self::Busy { owner }
+    }
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a backup directory is: its format, and the training it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Identity {
     /// The version of the directory's layout.
     pub format: u32,

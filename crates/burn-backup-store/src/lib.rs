@@ -100,4 +100,4 @@ pub use open::OpenOptions;
 pub use persist::{PartDigest, PartWriter, Staging};
 pub use prune::to_prune;
 pub use store::Store;
-pub use verify::{Cutter, Generation};
+pub use verify::{Chunking, Generation};

@@ -9,7 +9,7 @@ use crate::layout::{MANIFEST_FILE, Quarantined};
 use crate::possession::IfGone;
 use crate::store::Store;
 use crate::sync::{self, Sync};
-use crate::verify::{self, Cutter, Generation, Uncut};
+use crate::verify::{self, Chunking, Generation, WholePart};
 use crate::{discover, quarantine};
 
 const LOG: &str = "burn_backup::discover";
@@ -30,26 +30,32 @@ impl Store {
     /// and [`StoreError::Io`] if a call fails in a way that says nothing about the generation; it stays
     /// in its place then.
     pub fn newest(&self) -> Result<Option<Generation>, StoreError> {
-        self.newest_cut(&Uncut)
+        self.newest_chunked(&WholePart)
     }
 
-    /// The same, with parts read into as many buffers as `cutter` says:
-    /// [`Generation::take_pieces`] gives them.
+    /// The same, with parts read into as many buffers as `chunking` says:
+    /// [`Generation::take_chunks`] gives them.
     ///
     /// # Errors
     ///
     /// Those of [`newest`](Self::newest).
-    pub fn newest_cut(&self, cutter: &dyn Cutter) -> Result<Option<Generation>, StoreError> {
-        self.newest_unexplained(cutter)
+    pub fn newest_chunked(
+        &self,
+        chunking: &dyn Chunking,
+    ) -> Result<Option<Generation>, StoreError> {
+        self.newest_unexplained(chunking)
             .map_err(|error| self.explain(error))
     }
 
-    fn newest_unexplained(&self, cutter: &dyn Cutter) -> Result<Option<Generation>, StoreError> {
+    fn newest_unexplained(
+        &self,
+        chunking: &dyn Chunking,
+    ) -> Result<Option<Generation>, StoreError> {
         self.possess(IfGone::Fail)?;
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let (mut not_moved, mut is_first) = (None, true);
         for id in discover::generations(fs, layout)? {
-            let damage = match verify::generation(fs, layout, id, &self.identity, cutter)? {
+            let damage = match verify::generation(fs, layout, id, &self.identity, chunking)? {
                 Ok(generation) => {
                     log::debug!(target: LOG, "generation {id} is whole");
                     self.make_durable(&generation)?;

@@ -93,7 +93,7 @@ where
                     return Work::Here(work);
                 }
                 match spawn_scoped(scope, name, work, |work| work()) {
-                    Ok(thread) if seam::in_turn() => Work::Done(thread.join()),
+                    Ok(thread) if test_hook::in_turn() => Work::Done(thread.join()),
                     Ok(thread) => Work::There(thread),
                     Err(work) => Work::Here(work),
                 }
@@ -117,7 +117,7 @@ where
 
 /// Starts a thread, and says so if there is none.
 fn start<H>(name: &str, spawn: impl FnOnce(Builder) -> std::io::Result<H>) -> Option<H> {
-    let spawned = match seam::is_refused() {
+    let spawned = match test_hook::is_refused() {
         true => Err(std::io::ErrorKind::WouldBlock.into()),
         false => spawn(Builder::new().name(name.to_owned())),
     };
@@ -130,9 +130,9 @@ fn start<H>(name: &str, spawn: impl FnOnce(Builder) -> std::io::Result<H>) -> Op
 
 /// What a thread does: it waits for its input, which would be lost with a thread that isn't started.
 fn receiving<I, T>(inbox: Receiver<I>, work: impl FnOnce(I) -> T) -> impl FnOnce() -> Option<T> {
-    let seam = seam::current();
+    let hook = test_hook::current();
     move || {
-        seam::inherit(seam);
+        test_hook::inherit(hook);
         inbox.recv().ok().map(work)
     }
 }
@@ -146,54 +146,54 @@ fn outcome<T>(outcome: Option<T>) -> Result<T> {
 }
 
 #[cfg(feature = "testing")]
-pub(crate) use seam::Seam;
+pub(crate) use test_hook::TestHook;
 
 /// Where tests reach in: the threads that a test's thread starts, and those that these start.
 #[cfg(feature = "testing")]
-mod seam {
+mod test_hook {
     use std::cell::RefCell;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// What a test has asked for.
-    pub(crate) struct Seam {
+    pub(crate) struct TestHook {
         pub asked: AtomicUsize,
         pub refuses: Box<dyn Fn(usize) -> bool + Send + Sync>,
         pub in_turn: bool,
     }
 
     thread_local! {
-        static SEAM: RefCell<Option<Arc<Seam>>> = const { RefCell::new(None) };
+        static HOOK: RefCell<Option<Arc<TestHook>>> = const { RefCell::new(None) };
     }
 
-    pub(super) fn current() -> Option<Arc<Seam>> {
-        SEAM.with_borrow(Clone::clone)
+    pub(super) fn current() -> Option<Arc<TestHook>> {
+        HOOK.with_borrow(Clone::clone)
     }
 
-    pub(super) fn inherit(seam: Option<Arc<Seam>>) {
-        Seam::replace(seam);
+    pub(super) fn inherit(hook: Option<Arc<TestHook>>) {
+        TestHook::replace(hook);
     }
 
     pub(super) fn in_turn() -> bool {
-        SEAM.with_borrow(|seam| seam.as_ref().is_some_and(|seam| seam.in_turn))
+        HOOK.with_borrow(|hook| hook.as_ref().is_some_and(|hook| hook.in_turn))
     }
 
     pub(super) fn is_refused() -> bool {
-        current().is_some_and(|seam| {
-            let number = seam.asked.fetch_add(1, Ordering::Relaxed);
-            (seam.refuses)(number)
+        current().is_some_and(|hook| {
+            let number = hook.asked.fetch_add(1, Ordering::Relaxed);
+            (hook.refuses)(number)
         })
     }
 
-    impl Seam {
-        pub(crate) fn replace(seam: Option<Arc<Self>>) -> Option<Arc<Self>> {
-            SEAM.replace(seam)
+    impl TestHook {
+        pub(crate) fn replace(hook: Option<Arc<Self>>) -> Option<Arc<Self>> {
+            HOOK.replace(hook)
         }
     }
 }
 
 #[cfg(not(feature = "testing"))]
-mod seam {
+mod test_hook {
     pub(super) fn current() {}
 
     pub(super) fn inherit((): ()) {}

@@ -29,16 +29,16 @@ const LARGE: u64 = 4 * 1024 * 1024;
 /// Says into how many buffers a part is read, and how long each is.
 ///
 /// What it is shown is not verified yet, and may be anything.
-pub trait Cutter: Sync {
+pub trait Chunking: Sync {
     /// The lengths of the next buffers of the part `part`, when `read` of them are read and the last
     /// one holds `last`. None, if all that is left goes into one.
     fn next_lengths(&self, part: &str, read: usize, last: &[u8]) -> Vec<usize>;
 }
 
 /// Reads each part into one buffer.
-pub(crate) struct Uncut;
+pub(crate) struct WholePart;
 
-impl Cutter for Uncut {
+impl Chunking for WholePart {
     fn next_lengths(&self, _part: &str, _read: usize, _last: &[u8]) -> Vec<usize> {
         Vec::new()
     }
@@ -64,7 +64,7 @@ impl Generation {
 
     /// Takes the bytes of the part `name` out; `None` if there is none or it was taken before.
     pub fn take_part(&mut self, name: &str) -> Option<Vec<u8>> {
-        let mut pieces = self.take_pieces(name)?;
+        let mut pieces = self.take_chunks(name)?;
         match pieces.pop() {
             Some(whole) if pieces.is_empty() => Some(whole),
             Some(last) => {
@@ -76,7 +76,7 @@ impl Generation {
     }
 
     /// The same, in the buffers that the part was read into.
-    pub fn take_pieces(&mut self, name: &str) -> Option<Vec<Vec<u8>>> {
+    pub fn take_chunks(&mut self, name: &str) -> Option<Vec<Vec<u8>>> {
         let at = self.parts.iter().position(|(part, _)| part == name)?;
         Some(self.parts.swap_remove(at).1)
     }
@@ -89,7 +89,7 @@ pub(crate) fn generation(
     layout: &Layout,
     id: GenerationId,
     identity: &Identity,
-    cutter: &dyn Cutter,
+    chunking: &dyn Chunking,
 ) -> Result<Result<Generation, Damage>, StoreError> {
     let manifest = match manifest(fs, layout, id, Some(identity))? {
         Ok(manifest) => manifest,
@@ -98,7 +98,7 @@ pub(crate) fn generation(
     let dir = layout.generation(id);
     let read = |entry: &PartEntry| {
         let path = dir.join(&entry.file);
-        twice(|| part(fs, &path, entry, cutter)).map_err(StoreError::io("read", &path, UNREAD))
+        twice(|| part(fs, &path, entry, chunking)).map_err(StoreError::io("read", &path, UNREAD))
     };
     let read = &read;
     let reading = manifest.parts.iter().map(|entry| {
@@ -258,7 +258,7 @@ fn part(
     fs: &dyn Filesystem,
     path: &Path,
     entry: &PartEntry,
-    cutter: &dyn Cutter,
+    chunking: &dyn Chunking,
 ) -> io::Result<Result<Vec<Vec<u8>>, Damage>> {
     let wrong_length = |found| {
         Ok(Err(Damage::PartLength {
@@ -280,7 +280,7 @@ fn part(
     if found != entry.bytes {
         return wrong_length(found);
     }
-    let (pieces, hash) = match read_and_hash(file, entry, len, cutter)? {
+    let (pieces, hash) = match read_and_hash(file, entry, len, chunking)? {
         Ok(read) => read,
         Err(short) => return wrong_length(short),
     };
@@ -299,7 +299,7 @@ fn read_and_hash(
     file: Box<dyn ReadFile>,
     entry: &PartEntry,
     len: usize,
-    cutter: &dyn Cutter,
+    chunking: &dyn Chunking,
 ) -> io::Result<Hashed> {
     let (sender, inbox) = std::sync::mpsc::channel::<Vec<u8>>();
     std::thread::scope(|scope| {
@@ -307,7 +307,7 @@ fn read_and_hash(
             true => threads::spawn_scoped(scope, "backup-hash", inbox, hash),
             false => Err(inbox),
         };
-        let outcome = read_pieces(file, entry, len, cutter, sender);
+        let outcome = read_pieces(file, entry, len, chunking, sender);
         let hashed = match hashing {
             Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
             // All that was read is waiting there.
@@ -326,16 +326,16 @@ fn hash(inbox: Receiver<Vec<u8>>) -> (Vec<Vec<u8>>, u128) {
     (pieces, hash.digest128())
 }
 
-/// Reads `len` bytes into the buffers that the cutter asks for. If there are less, says how many.
+/// Reads `len` bytes into the buffers that the chunking asks for. If there are less, says how many.
 fn read_pieces(
     mut file: Box<dyn ReadFile>,
     entry: &PartEntry,
     len: usize,
-    cutter: &dyn Cutter,
+    chunking: &dyn Chunking,
     pieces: Sender<Vec<u8>>,
 ) -> io::Result<Result<(), u64>> {
     let (mut left, mut read) = (len, 0);
-    let mut next = VecDeque::from(cutter.next_lengths(&entry.name, 0, &[]));
+    let mut next = VecDeque::from(chunking.next_lengths(&entry.name, 0, &[]));
     while left > 0 {
         // No length makes no progress.
         let asked = next.pop_front().filter(|len| *len > 0);
@@ -347,7 +347,7 @@ fn read_pieces(
         left -= piece;
         read += 1;
         if next.is_empty() {
-            next = cutter.next_lengths(&entry.name, read, &bytes).into();
+            next = chunking.next_lengths(&entry.name, read, &bytes).into();
         }
         // Whoever hashes takes them all.
         let _ = pieces.send(bytes);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use burn::store::RecordError;
 use burn::tensor::{Bytes, DType};
-use burn_backup_store::Cutter;
+use burn_backup_store::Chunking;
 use burn_pack::{
     HEADER_SIZE, Header, MAX_CBOR_RECURSION_DEPTH, MAX_METADATA_SIZE, MAX_TENSOR_COUNT,
     MAX_TENSOR_SIZE, Reader, Scalar, TENSOR_ALIGNMENT, Tensor, aligned_data_section_start,
@@ -92,7 +92,7 @@ impl From<Vec<Tensor>> for Container {
 
 /// What of a container no reader of burn-pack takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Excess {
+pub(crate) struct ExceededLimit {
     pub what: String,
     pub found: u64,
     pub limit: u64,
@@ -100,17 +100,19 @@ pub(crate) struct Excess {
 
 impl Container {
     /// Looks for what `burn-pack` writes and refuses to read.
-    pub(crate) fn excess(&self) -> Result<Option<Excess>, RecordError> {
+    pub(crate) fn exceeded_limit(&self) -> Result<Option<ExceededLimit>, RecordError> {
         let exceeds = |what: String, found: usize, limit: usize| {
-            (found > limit).then_some(Excess {
+            (found > limit).then_some(ExceededLimit {
                 what,
                 found: found as u64,
                 limit: limit as u64,
             })
         };
         let count = self.tensors.len();
-        if let Some(excess) = exceeds("the number of tensors".to_owned(), count, MAX_TENSOR_COUNT) {
-            return Ok(Some(excess));
+        if let Some(exceeded_limit) =
+            exceeds("the number of tensors".to_owned(), count, MAX_TENSOR_COUNT)
+        {
+            return Ok(Some(exceeded_limit));
         }
         let largest = self.tensors.iter().max_by_key(|tensor| tensor.byte_len());
         let too_large = largest.and_then(|tensor| {
@@ -222,7 +224,7 @@ impl PerTensor {
     }
 }
 
-impl Cutter for PerTensor {
+impl Chunking for PerTensor {
     fn next_lengths(&self, part: &str, read: usize, last: &[u8]) -> Vec<usize> {
         let lengths = match read {
             _ if !self.is_of_kind(part) => None,
@@ -411,18 +413,22 @@ mod tests {
 
     #[test]
     fn what_burn_pack_would_refuse_to_read_is_an_excess() {
-        let excess = |tensors: Vec<Tensor>| Container::from(tensors).excess().unwrap();
+        let exceeded_limit =
+            |tensors: Vec<Tensor>| Container::from(tensors).exceeded_limit().unwrap();
         let of = |what: &str, found: usize, limit: usize| {
-            Some(Excess {
+            Some(ExceededLimit {
                 what: what.to_owned(),
                 found: found as u64,
                 limit: limit as u64,
             })
         };
         let size = "the size of 'large' in bytes";
-        assert_eq!(excess(vec![claimed("large", MAX_TENSOR_SIZE)]), None);
         assert_eq!(
-            excess(vec![
+            exceeded_limit(vec![claimed("large", MAX_TENSOR_SIZE)]),
+            None
+        );
+        assert_eq!(
+            exceeded_limit(vec![
                 claimed("small", 1),
                 claimed("large", MAX_TENSOR_SIZE + 1)
             ]),
@@ -430,9 +436,9 @@ mod tests {
         );
 
         let many = |count: usize| (0..count).map(|at| claimed(&at.to_string(), 1)).collect();
-        assert_eq!(excess(many(MAX_TENSOR_COUNT)), None);
+        assert_eq!(exceeded_limit(many(MAX_TENSOR_COUNT)), None);
         assert_eq!(
-            excess(many(MAX_TENSOR_COUNT + 1)),
+            exceeded_limit(many(MAX_TENSOR_COUNT + 1)),
             of(
                 "the number of tensors",
                 MAX_TENSOR_COUNT + 1,
@@ -441,7 +447,7 @@ mod tests {
         );
 
         let name = "x".repeat(MAX_METADATA_SIZE as usize);
-        let found = excess(vec![claimed(&name, 1)]).unwrap();
+        let found = exceeded_limit(vec![claimed(&name, 1)]).unwrap();
         assert!(found.what.contains("names"), "{}", found.what);
         assert!(found.found > found.limit);
     }
@@ -449,9 +455,9 @@ mod tests {
     #[test]
     fn no_more_is_decoded_than_burn_pack_would_take() {
         let header = Header::new(MAX_METADATA_SIZE + 1).into_bytes();
-        let cutter = PerTensor("model");
+        let chunking = PerTensor("model");
         assert_eq!(
-            cutter.next_lengths("model", 1, &header),
+            chunking.next_lengths("model", 1, &header),
             Vec::<usize>::new()
         );
 
@@ -472,7 +478,7 @@ mod tests {
         };
         let lengths = |end| {
             let metadata = with(BTreeMap::from([("large".to_owned(), descriptor(end))]));
-            cutter.next_lengths("model", 2, &encoded(&metadata))
+            chunking.next_lengths("model", 2, &encoded(&metadata))
         };
         let largest = MAX_TENSOR_SIZE as u64;
         assert_eq!(lengths(largest).last(), Some(&MAX_TENSOR_SIZE));
@@ -591,9 +597,9 @@ mod tests {
 
     #[test]
     fn other_parts_are_not_cut() {
-        let cutter = PerTensor("optimizer");
-        assert!(cutter.next_lengths("model", 0, &[]).is_empty());
-        assert_eq!(cutter.next_lengths("optimizer", 0, &[]), [HEADER_SIZE]);
+        let chunking = PerTensor("optimizer");
+        assert!(chunking.next_lengths("model", 0, &[]).is_empty());
+        assert_eq!(chunking.next_lengths("optimizer", 0, &[]), [HEADER_SIZE]);
     }
 
     #[test]

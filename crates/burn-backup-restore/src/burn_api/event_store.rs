@@ -22,8 +22,8 @@ pub(crate) fn event_store(
     logger: impl MetricLogger + 'static,
     device: &Device,
 ) -> Option<Arc<EventStoreClient>> {
-    let caught = Arc::new(Catch::default());
-    let model = Nobody {
+    let keeper = Arc::new(KeepEventStore::default());
+    let model = UnusedModel {
         // Not initialised before it is used, and it never is.
         nothing: Initializer::Zeros.init([1], device),
     };
@@ -33,27 +33,27 @@ pub(crate) fn event_store(
             .with_application_logger(None)
             .renderer(Box::new(CliMetricsRenderer::new()))
             .with_metric_logger(logger)
-            .with_training_strategy(TrainingStrategy::Custom(caught.clone()))
+            .with_training_strategy(TrainingStrategy::Custom(keeper.clone()))
             .launch(Learner::new(model, SgdConfig::new().init(), 0.0)),
     );
-    let mut store = caught.store.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut store = keeper.store.lock().unwrap_or_else(PoisonError::into_inner);
     store.take()
 }
 
 /// Trains nothing, and keeps the event store.
 #[derive(Default)]
-struct Catch {
+struct KeepEventStore {
     store: Mutex<Option<Arc<EventStoreClient>>>,
 }
 
-impl SupervisedLearningStrategy<Nobody> for Catch {
+impl SupervisedLearningStrategy<UnusedModel> for KeepEventStore {
     fn train(
         &self,
-        learner: Learner<Nobody>,
-        _train: TrainLoader<Nobody>,
-        _valid: ValidLoader<Nobody>,
-        components: TrainingComponents<Nobody>,
-    ) -> LearningResult<Nobody> {
+        learner: Learner<UnusedModel>,
+        _train: TrainLoader<UnusedModel>,
+        _valid: ValidLoader<UnusedModel>,
+        components: TrainingComponents<UnusedModel>,
+    ) -> LearningResult<UnusedModel> {
         let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
         *store = Some(components.event_store);
         LearningResult {
@@ -66,23 +66,23 @@ impl SupervisedLearningStrategy<Nobody> for Catch {
 
     fn fit(
         &self,
-        components: TrainingComponents<Nobody>,
-        learner: Learner<Nobody>,
-        _train: TrainLoader<Nobody>,
-        _valid: ValidLoader<Nobody>,
+        components: TrainingComponents<UnusedModel>,
+        learner: Learner<UnusedModel>,
+        _train: TrainLoader<UnusedModel>,
+        _valid: ValidLoader<UnusedModel>,
         _starting_epoch: usize,
-    ) -> (Nobody, SupervisedTrainingEventProcessor<Nobody>) {
+    ) -> (UnusedModel, SupervisedTrainingEventProcessor<UnusedModel>) {
         (learner.model(), components.event_processor)
     }
 }
 
 /// A model that is never used.
 #[derive(Module, Debug)]
-struct Nobody {
+struct UnusedModel {
     nothing: Param<Tensor<1>>,
 }
 
-impl TrainStep for Nobody {
+impl TrainStep for UnusedModel {
     type Input = ();
     type Output = ();
 
@@ -94,7 +94,7 @@ impl TrainStep for Nobody {
     }
 }
 
-impl InferenceStep for Nobody {
+impl InferenceStep for UnusedModel {
     type Input = ();
     type Output = ();
 

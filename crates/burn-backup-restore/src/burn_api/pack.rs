@@ -54,11 +54,11 @@ pub(crate) fn optimizer_record(container: Container) -> Result<OptimizerRecord, 
             state.tensors.push(tensor);
         }
     }
-    let teller = Teller {
+    let provider = StateProvider {
         states: Arc::new(Mutex::new(states)),
     };
     let optimizer: ModuleOptimizer = SgdConfig::new().init();
-    let optimizer = optimizer.with_group(ParamGroup::all(), teller, None);
+    let optimizer = optimizer.with_group(ParamGroup::all(), provider, None);
     Ok(optimizer.load_record(outline).to_record())
 }
 
@@ -98,12 +98,12 @@ struct State {
     scalars: Vec<(String, Scalar)>,
 }
 
-/// An optimizer that tells the states that it was given, each once.
-struct Teller {
+/// An optimizer that gives the states that it was made with, each once.
+struct StateProvider {
     states: Arc<Mutex<BTreeMap<String, State>>>,
 }
 
-impl DynOptimizer for Teller {
+impl DynOptimizer for StateProvider {
     fn state_unflatten(
         &self,
         rank: usize,

@@ -29,7 +29,7 @@ use crate::panics::panic_message;
 pub(crate) struct RecordReader<M: LearnerModel> {
     event_store: Arc<EventStoreClient>,
     /// Started when they are first needed.
-    handover: Option<Handover<M>>,
+    channels: Option<RecordChannels<M>>,
     unpacker: Unpacker,
 }
 
@@ -82,13 +82,13 @@ impl Unpacker {
 }
 
 /// What hands records over, on threads of Burn's.
-struct Handover<M: LearnerModel> {
+struct RecordChannels<M: LearnerModel> {
     checkpointer: LearningCheckpointer<M>,
     optimizer: Receiver<OptimizerRecord>,
     scheduler: Receiver<LrSchedulerRecord>,
 }
 
-impl<M: LearnerModel> Handover<M> {
+impl<M: LearnerModel> RecordChannels<M> {
     /// Burn panics where no thread can be had.
     fn start() -> Result<Self, RecordError> {
         let started = catch_unwind(|| {
@@ -97,8 +97,8 @@ impl<M: LearnerModel> Handover<M> {
             Self {
                 checkpointer: LearningCheckpointer::new(
                     AsyncCheckpointer::new(Ignore),
-                    AsyncCheckpointer::new(Catch(optimizer_sender)),
-                    AsyncCheckpointer::new(Catch(scheduler_sender)),
+                    AsyncCheckpointer::new(SendRecord(optimizer_sender)),
+                    AsyncCheckpointer::new(SendRecord(scheduler_sender)),
                     Box::new(AlwaysSave),
                 ),
                 optimizer,
@@ -116,14 +116,14 @@ impl<M: LearnerModel> RecordReader<M> {
     pub(crate) fn new(event_store: Arc<EventStoreClient>) -> Self {
         Self {
             event_store,
-            handover: None,
+            channels: None,
             unpacker: Unpacker::default(),
         }
     }
 
     /// Forgets what is still on its way after a panic.
     pub(crate) fn reset(&mut self) {
-        self.handover = None;
+        self.channels = None;
     }
 
     /// Reads the optimizer's and the scheduler's records from the device, while the learner, which shares
@@ -131,13 +131,13 @@ impl<M: LearnerModel> RecordReader<M> {
     pub(crate) fn read(&mut self, learner: &Learner<M>) -> Result<(Container, Bytes), RecordError> {
         let Self {
             event_store,
-            handover,
+            channels,
             unpacker,
         } = self;
         let mut scheduler = None;
         let paths = paths(&learner.model());
         let optimizer = unpacker.read(&paths, || {
-            let (optimizer, of_scheduler) = take(handover, event_store, learner)?;
+            let (optimizer, of_scheduler) = take(channels, event_store, learner)?;
             scheduler = Some(of_scheduler);
             Ok(optimizer)
         })?;
@@ -146,18 +146,18 @@ impl<M: LearnerModel> RecordReader<M> {
 }
 
 fn take<M: LearnerModel>(
-    handover: &mut Option<Handover<M>>,
+    channels: &mut Option<RecordChannels<M>>,
     event_store: &Arc<EventStoreClient>,
     learner: &Learner<M>,
 ) -> Result<(OptimizerRecord, LrSchedulerRecord), RecordError> {
-    let handover = match handover {
-        Some(handover) => handover,
-        None => handover.insert(Handover::start()?),
+    let channels = match channels {
+        Some(channels) => channels,
+        None => channels.insert(RecordChannels::start()?),
     };
-    handover.checkpointer.checkpoint(learner, 0, event_store);
+    channels.checkpointer.checkpoint(learner, 0, event_store);
     let gone = |_| RecordError::Io("the thread that hands records over is gone".to_owned());
-    let optimizer = handover.optimizer.recv().map_err(gone)?;
-    let scheduler = handover.scheduler.recv().map_err(gone)?;
+    let optimizer = channels.optimizer.recv().map_err(gone)?;
+    let scheduler = channels.scheduler.recv().map_err(gone)?;
     Ok((optimizer, scheduler))
 }
 
@@ -228,9 +228,9 @@ impl Checkpointer<ModuleRecord> for Ignore {
     }
 }
 
-struct Catch<R>(Sender<R>);
+struct SendRecord<R>(Sender<R>);
 
-impl<R: Checkpoint> Checkpointer<R> for Catch<R> {
+impl<R: Checkpoint> Checkpointer<R> for SendRecord<R> {
     fn save(&self, _epoch: usize, record: R) -> Result<(), CheckpointerError> {
         // Without a receiver nobody waits for the record.
         let _ = self.0.send(record);

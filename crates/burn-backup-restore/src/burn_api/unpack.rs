@@ -3,7 +3,7 @@
 //! An [`OptimizerRecord`] gives nothing but bytes: a copy of all its tensors in one fresh buffer,
 //! which takes longer than to write them. But it can be loaded, and what loads it may be ours: a
 //! [`ModuleOptimizer`] asks its optimizers to rebuild the state of each parameter from the record's
-//! own tensors, by name. [`Tap`] answers by taking them all. It knows the names that Burn's
+//! own tensors, by name. [`StateRecorder`] answers by taking them all. It knows the names that Burn's
 //! optimizers use, and learns others from records that were taken apart the long way. The record
 //! says how many tensors and scalars it has: one that holds anything else is seen by the count.
 
@@ -74,16 +74,19 @@ impl Names {
         paths: &BTreeMap<u64, String>,
     ) -> Option<Container> {
         let expected = (record.len(), count_scalars(&record)?);
-        let tap = Tap {
+        let recorder = StateRecorder {
             names: Arc::new(self.clone()),
             taken: Arc::default(),
         };
         let optimizer: ModuleOptimizer = SgdConfig::new().init();
-        let optimizer = optimizer.with_group(ParamGroup::all(), tap.clone(), None);
+        let optimizer = optimizer.with_group(ParamGroup::all(), recorder.clone(), None);
         drop(optimizer.load_record(record));
 
-        let mut taken = tap.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let Taken { mut container, ids } = std::mem::take(&mut *taken);
+        let mut taken = recorder
+            .taken
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let RecordedStates { mut container, ids } = std::mem::take(&mut *taken);
         if (container.tensors.len(), container.scalars.len()) != expected {
             return None;
         }
@@ -117,20 +120,20 @@ fn count_scalars(record: &OptimizerRecord) -> Option<usize> {
     digits.parse().ok()
 }
 
-/// An optimizer that takes the states that it is to rebuild.
+/// An optimizer that records the states that it is to rebuild.
 #[derive(Clone)]
-struct Tap {
+struct StateRecorder {
     names: Arc<Names>,
-    taken: Arc<Mutex<Taken>>,
+    taken: Arc<Mutex<RecordedStates>>,
 }
 
 #[derive(Default)]
-struct Taken {
+struct RecordedStates {
     container: Container,
     ids: Vec<u64>,
 }
 
-impl DynOptimizer for Tap {
+impl DynOptimizer for StateRecorder {
     fn state_unflatten(
         &self,
         _rank: usize,

@@ -1,6 +1,6 @@
 //! Threads that make batches ahead of whoever takes them, who gets them in their order.
 //!
-//! A batch is claimed by one thread, made without any lock held, and laid into the slot of its
+//! A batch is claimed by one thread, made without any lock held, and put into the slot of its
 //! index. Whoever finds that the batch it needs next is claimed by nobody makes it itself: the
 //! threads can be late, but never in the way.
 //!
@@ -60,7 +60,7 @@ struct Pass<T> {
 }
 
 /// What becomes of a batch that is made.
-enum Laid<T> {
+enum Delivery<T> {
     /// It waits to be taken.
     Early,
     /// Somebody waits for it.
@@ -70,7 +70,7 @@ enum Laid<T> {
 }
 
 /// The batches of one iterator, as they are taken.
-pub(super) struct Ahead<'w, T> {
+pub(super) struct Prefetched<'w, T> {
     shared: &'w Shared<T>,
     id: u64,
     make: Make<T>,
@@ -114,7 +114,7 @@ impl<T: Send + 'static> Workers<T> {
     }
 
     /// Has them make the batches from `next` on, of which there are as many as `end` says.
-    pub(super) fn begin(&self, next: usize, end: usize, make: Make<T>) -> Ahead<'_, T> {
+    pub(super) fn begin(&self, next: usize, end: usize, make: Make<T>) -> Prefetched<'_, T> {
         let taker = Arc::new(Condvar::new());
         let mut state = self.shared.lock();
         let id = state.next_id;
@@ -128,7 +128,7 @@ impl<T: Send + 'static> Workers<T> {
             taker: taker.clone(),
             is_awaited: false,
         });
-        Ahead {
+        Prefetched {
             shared: &self.shared,
             id,
             make,
@@ -170,15 +170,15 @@ impl<T> Shared<T> {
             let made = make(index);
             drop(make);
             state = self.lock();
-            match state.lay(id, index, made) {
-                Laid::Early => {}
+            match state.deliver(id, index, made) {
+                Delivery::Early => {}
                 // Whoever is woken up is to find the lock free.
-                Laid::Awaited(taker) => {
+                Delivery::Awaited(taker) => {
                     drop(state);
                     taker.notify_one();
                     state = self.lock();
                 }
-                Laid::Unwanted(made) => {
+                Delivery::Unwanted(made) => {
                     drop(state);
                     discard(made);
                     state = self.lock();
@@ -224,23 +224,23 @@ impl<T> State<T> {
         Some((pass.id, pass.claim(), pass.make.clone()))
     }
 
-    /// Lays a batch into its slot, if it still has one.
-    fn lay(&mut self, id: u64, index: usize, made: T) -> Laid<T> {
+    /// Puts a batch into its slot, if it still has one.
+    fn deliver(&mut self, id: u64, index: usize, made: T) -> Delivery<T> {
         let Some(pass) = self.pass(id) else {
-            return Laid::Unwanted(made);
+            return Delivery::Unwanted(made);
         };
         let slot = index
             .checked_sub(pass.next)
             .and_then(|place| pass.slots.get_mut(place));
         let Some(slot) = slot else {
-            return Laid::Unwanted(made);
+            return Delivery::Unwanted(made);
         };
         *slot = Some(made);
         if pass.is_awaited && index == pass.next {
             pass.is_awaited = false;
-            return Laid::Awaited(pass.taker.clone());
+            return Delivery::Awaited(pass.taker.clone());
         }
-        Laid::Early
+        Delivery::Early
     }
 }
 
@@ -264,7 +264,7 @@ impl<T> Pass<T> {
     }
 }
 
-impl<T> Ahead<'_, T> {
+impl<T> Prefetched<'_, T> {
     /// The batch with this index, which is that of the last one taken and 1, or more. Nothing if a
     /// batch after it was taken.
     pub(super) fn take(&self, index: usize) -> Option<T> {
@@ -299,7 +299,7 @@ impl<T> Ahead<'_, T> {
     }
 }
 
-impl<T> Drop for Ahead<'_, T> {
+impl<T> Drop for Prefetched<'_, T> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         let place = state.passes.iter().position(|pass| pass.id == self.id);

@@ -24,7 +24,7 @@ pub(crate) struct History {
 
 /// What a metric came to in an epoch.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Past<'h> {
+pub(crate) struct EpochValue<'h> {
     pub metric: &'h str,
     /// As Burn calls it: `train` or `valid`.
     pub split: &'h str,
@@ -75,12 +75,12 @@ impl History {
     }
 
     /// All values of the epochs up to this one.
-    pub(crate) fn up_to(&self, epoch: usize) -> impl Iterator<Item = Past<'_>> {
+    pub(crate) fn up_to(&self, epoch: usize) -> impl Iterator<Item = EpochValue<'_>> {
         self.values
             .iter()
             .flat_map(move |((metric, split), values)| {
                 let past = values.range(..=epoch);
-                past.map(move |(epoch, value)| Past {
+                past.map(move |(epoch, value)| EpochValue {
                     metric,
                     split,
                     epoch: *epoch,
@@ -98,10 +98,10 @@ impl History {
 
 /// The history of the training at hand. Cloning it shares it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct MetricHistory(Arc<Mutex<Told>>);
+pub(crate) struct MetricHistory(Arc<Mutex<HistoryState>>);
 
 #[derive(Debug)]
-struct Told {
+struct HistoryState {
     history: Arc<History>,
     /// Up to which epoch it may be told. While decisions of the past are made once more, their future
     /// is not known.
@@ -112,7 +112,7 @@ struct Told {
     checkpoints_continue: bool,
 }
 
-impl Default for Told {
+impl Default for HistoryState {
     fn default() -> Self {
         Self {
             history: Arc::default(),
@@ -126,53 +126,53 @@ impl Default for Told {
 impl MetricHistory {
     /// Continues what is in a backup, with the epochs of the `past`.
     pub(crate) fn continue_from(&self, history: History, past: RangeInclusive<usize>) {
-        let mut told = self.told();
-        told.history = Arc::new(history);
-        told.past = past;
+        let mut state = self.state();
+        state.history = Arc::new(history);
+        state.past = past;
     }
 
     /// The history as it is now.
     pub(crate) fn history(&self) -> Arc<History> {
-        self.told().history.clone()
+        self.state().history.clone()
     }
 
     /// The epochs that were trained and validated before this process.
     pub(crate) fn past(&self) -> RangeInclusive<usize> {
-        self.told().past.clone()
+        self.state().past.clone()
     }
 
     /// What `metric` came to in that `epoch`, if that is known.
     pub(crate) fn value(&self, metric: &str, split: &Split, epoch: usize) -> Option<f64> {
-        self.told().history.value(metric, split, epoch)
+        self.state().history.value(metric, split, epoch)
     }
 
     /// Notes what `metric` came to.
     pub(crate) fn record(&self, metric: &str, split: &Split, epoch: usize, value: f64) {
-        let mut told = self.told();
-        Arc::make_mut(&mut told.history).record(metric, split, epoch, value);
+        let mut state = self.state();
+        Arc::make_mut(&mut state.history).record(metric, split, epoch, value);
     }
 
     /// From here on, nothing is told of the epochs after this one.
     pub(crate) fn stand_at(&self, epoch: usize) {
-        self.told().visible = epoch;
+        self.state().visible = epoch;
     }
 
     /// Whether the checkpointing strategy that was asked last is one that makes its decisions of the past
     /// once more.
     pub(crate) fn checkpoints_continue(&self) -> bool {
-        self.told().checkpoints_continue
+        self.state().checkpoints_continue
     }
 
     fn note_continued_checkpoints(&self) {
-        self.told().checkpoints_continue = true;
+        self.state().checkpoints_continue = true;
     }
 
     fn is_visible(&self, epoch: usize) -> bool {
-        epoch <= self.told().visible
+        epoch <= self.state().visible
     }
 
     /// Plain data: a panic elsewhere leaves nothing half done in it.
-    fn told(&self) -> MutexGuard<'_, Told> {
+    fn state(&self) -> MutexGuard<'_, HistoryState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn can_be(signal: i32) -> bool {
 
 /// Listens to signals until it is dropped.
 pub(super) struct Signals {
-    heard: Vec<Heard>,
+    listened: Vec<ListenedSignal>,
     /// When a second signal that asks for the process's end has its way.
     repeats: Repeats,
     after: After,
@@ -45,7 +45,7 @@ pub(super) enum After {
 }
 
 /// A signal that is listened to.
-struct Heard {
+struct ListenedSignal {
     signal: i32,
     flag: Arc<AtomicBool>,
     actions: Vec<SigId>,
@@ -56,7 +56,7 @@ impl Signals {
     /// have it so on purpose.
     pub(super) fn listen(signals: &[i32], after: After) -> io::Result<Self> {
         let mut listening = Self {
-            heard: Vec::new(),
+            listened: Vec::new(),
             repeats: Repeats::watch(),
             after,
         };
@@ -71,13 +71,13 @@ impl Signals {
                 continue;
             }
             // One that fails half way is taken back when it is dropped.
-            let heard = listening.begin(*signal)?;
-            listening.heard.push(heard);
+            let listened = listening.begin(*signal)?;
+            listening.listened.push(listened);
         }
         Ok(listening)
     }
 
-    fn begin(&self, signal: i32) -> io::Result<Heard> {
+    fn begin(&self, signal: i32) -> io::Result<ListenedSignal> {
         let mut takeovers = takeovers();
         let takeover = match takeovers.get_mut(&signal) {
             Some(takeover) => takeover,
@@ -86,7 +86,7 @@ impl Signals {
                 takeovers.entry(signal).or_insert(takeover)
             }
         };
-        let mut heard = Heard {
+        let mut listened = ListenedSignal {
             signal,
             flag: Arc::default(),
             actions: Vec::new(),
@@ -94,27 +94,26 @@ impl Signals {
         if matches!(signal, SIGINT | SIGTERM) {
             let count = self.repeats.count();
             let end = register_default(signal, count)?;
-            heard.actions.push(end);
+            listened.actions.push(end);
             let come = flag::register(signal, self.repeats.come())?;
-            heard.actions.push(come);
+            listened.actions.push(come);
         }
-        heard
+        listened
             .actions
-            .push(flag::register(signal, heard.flag.clone())?);
+            .push(flag::register(signal, listened.flag.clone())?);
         // Only now: a signal that comes before is not lost, but ends the process as it always did.
         takeover.listeners += 1;
         takeover.is_idle.store(false, Ordering::SeqCst);
-        Ok(heard)
+        Ok(listened)
     }
 
     /// The names of the signals that have come since the last call, which is to be made at each batch
     /// boundary.
     pub(super) fn take(&self) -> Vec<&'static str> {
         self.repeats.at_boundary();
-        let come = |heard: &&Heard| heard.flag.swap(false, Ordering::SeqCst);
-        let heard = self.heard.iter().filter(come);
-        heard
-            .filter_map(|heard| signal_name(heard.signal))
+        let come = |listened: &&ListenedSignal| listened.flag.swap(false, Ordering::SeqCst);
+        let came = self.listened.iter().filter(come);
+        came.filter_map(|listened| signal_name(listened.signal))
             .collect()
     }
 }
@@ -122,8 +121,8 @@ impl Signals {
 impl Drop for Signals {
     fn drop(&mut self) {
         let mut takeovers = takeovers();
-        for heard in &self.heard {
-            if let Some(takeover) = takeovers.get_mut(&heard.signal) {
+        for listened in &self.listened {
+            if let Some(takeover) = takeovers.get_mut(&listened.signal) {
                 takeover.listeners = takeover.listeners.saturating_sub(1);
                 // Before the flags are gone: a signal that comes in between must not be swallowed.
                 let is_idle = takeover.listeners == 0 && self.after == After::AsBefore;
@@ -133,7 +132,7 @@ impl Drop for Signals {
     }
 }
 
-impl Drop for Heard {
+impl Drop for ListenedSignal {
     fn drop(&mut self) {
         for action in &self.actions {
             unregister(*action);

@@ -8,7 +8,7 @@ use burn::data::dataset::DatasetError;
 use burn::train::TrainingError;
 
 use super::LOG;
-use super::check::{self, Check, First, batches_left};
+use super::check::{self, Check, FirstBatch, batches_left};
 use super::plan::Plan;
 use crate::burn_api::{self, Items};
 use crate::change::Change;
@@ -209,7 +209,7 @@ fn skip<'l, O>(
         };
         say_what_is_loaded(iterator.as_ref(), batches);
     }
-    let First {
+    let FirstBatch {
         whole,
         batches,
         ahead,

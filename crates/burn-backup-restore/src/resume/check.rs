@@ -72,7 +72,7 @@ pub(super) struct Check<'a> {
 }
 
 /// The first batch of an epoch.
-pub(super) struct First<O> {
+pub(super) struct FirstBatch<O> {
     /// The items in a whole batch.
     pub whole: usize,
     /// How many batches were looked at: 0 or 1.
@@ -87,11 +87,11 @@ impl Check<'_> {
     pub(super) fn first_batch<O>(
         &self,
         iterator: &mut dyn DataLoaderIterator<O>,
-    ) -> Result<First<O>, TrainingError> {
+    ) -> Result<FirstBatch<O>, TrainingError> {
         let has_order = self.loader == LoaderKind::Single || batches_left(iterator).is_some();
         let batches = self.skip(iterator, 1, 0)?;
         let items = burn_api::items(iterator);
-        let first = |whole, ahead| First {
+        let first = |whole, ahead| FirstBatch {
             whole,
             batches,
             ahead,

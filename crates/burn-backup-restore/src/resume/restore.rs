@@ -231,7 +231,7 @@ impl SavedPart {
         state: &TrainingState,
         generation: &mut Generation,
     ) -> Result<Self, BackupError> {
-        let optimizer = generation.take_pieces(&part::name(name, OPTIMIZER));
+        let optimizer = generation.take_chunks(&part::name(name, OPTIMIZER));
         let optimizer = optimizer.map(|pieces| {
             let failed = unreadable(&part::name(name, OPTIMIZER));
             Container::of_pieces(pieces).map_err(failed)

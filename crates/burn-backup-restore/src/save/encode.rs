@@ -14,7 +14,7 @@ use super::fit::Fit;
 use super::frozen::Frozen;
 use super::poison;
 use super::snapshot::{Contents, Others, PartSnapshot, Records, SharedModel, SharedPart};
-use crate::burn_api::burnpack::{Chunk, Container, Excess};
+use crate::burn_api::burnpack::{Chunk, Container, ExceededLimit};
 use crate::error::BackupError;
 use crate::fingerprint;
 use crate::part::{self, FROZEN, MODEL, OPTIMIZER, SCHEDULER, VALUE, failed};
@@ -187,9 +187,9 @@ fn checked(name: &str, others: Others) -> Result<Others, BackupError> {
 
 /// The container, if Burn's reader takes it.
 pub(crate) fn within_limits(part: &str, container: Container) -> Result<Container, BackupError> {
-    match container.excess().map_err(failed(part))? {
+    match container.exceeded_limit().map_err(failed(part))? {
         None => Ok(container),
-        Some(Excess { what, found, limit }) => Err(BackupError::TooLarge {
+        Some(ExceededLimit { what, found, limit }) => Err(BackupError::TooLarge {
             part: part.to_owned(),
             what,
             found,

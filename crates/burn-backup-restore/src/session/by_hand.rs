@@ -18,7 +18,7 @@ use burn::train::metric::store::Split;
 use burn::train::{Interrupter, TrainingError};
 
 use super::progress::{check_whole, say_entered};
-use super::{Core, NoMetrics, Outlook, announcement, closing};
+use super::{Core, NoMetrics, Remaining, announcement, closing};
 use crate::burn_api;
 use crate::change::Change;
 use crate::data_loader;
@@ -39,6 +39,7 @@ use metric_lines::MetricLines;
 
 /// What a loop does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Flow {
     /// It goes on.
     Continue,
@@ -295,7 +296,7 @@ impl<S: State> Session<S> {
         if self.was_left() {
             return RangeInclusive::new(1, 0);
         }
-        if self.core.progress.outlook(num_epochs) == Outlook::Unfinished {
+        if self.core.progress.remaining(num_epochs) == Remaining::Unfinished {
             self.core.warn_if_unprotected(num_epochs, None);
         }
         epoch..=num_epochs
@@ -491,7 +492,7 @@ impl<S: State> Session<S> {
         let seeds = seeds.map(|seeds| seeds.after(self.loaders.fetched()));
         if seeds.is_some() && self.has_fusion {
             // The step before.
-            self.have_drawn()?;
+            self.force_draws()?;
         }
         let devices = &self.devices;
         let fetched = batches.fetch(|| {
@@ -504,7 +505,7 @@ impl<S: State> Session<S> {
             }
         });
         if seeds.is_some() {
-            self.have_drawn()?;
+            self.force_draws()?;
         }
         let batch = fetched.transpose().map_err(BackupError::Dataset)?;
         match (batches.role, &batch) {
@@ -723,11 +724,11 @@ impl<S: State> Session<S> {
         let progress = &mut self.core.progress;
         if let Some(num_epochs) = self.num_epochs {
             let is_left = !progress.state.early_stopped;
-            match progress.outlook(num_epochs) {
-                Outlook::Beyond if is_left => return self.core.beyond(num_epochs),
+            match progress.remaining(num_epochs) {
+                Remaining::Beyond if is_left => return self.core.beyond(num_epochs),
                 // The loop has left it.
-                Outlook::Unfinished => progress.state.early_stopped = true,
-                Outlook::Beyond | Outlook::Complete => {}
+                Remaining::Unfinished => progress.state.early_stopped = true,
+                Remaining::Beyond | Remaining::Complete => {}
             }
         }
         let are_left =
@@ -805,7 +806,7 @@ impl<S: State> Session<S> {
 
     /// What was to be drawn is drawn, in this order and before anything else is: a device with fusion draws
     /// later than it is told to.
-    fn have_drawn(&self) -> Result<(), BackupError> {
+    fn force_draws(&self) -> Result<(), BackupError> {
         for (index, device) in self.devices.iter().enumerate() {
             device
                 .flush()

@@ -98,7 +98,7 @@ impl Core {
             // Whether it may differ is decided here.
             .keep_seed(true);
         let store = Arc::new(Store::open(&settings.backup_dir, options)?);
-        let newest = store.newest_cut(&PerTensor(part::OPTIMIZER))?;
+        let newest = store.newest_chunked(&PerTensor(part::OPTIMIZER))?;
         let state_bytes = match &newest {
             Some(generation) => generation.manifest().bytes(),
             None => estimated_bytes(&parts),

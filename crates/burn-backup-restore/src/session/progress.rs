@@ -23,7 +23,7 @@ const BURNS_SAMPLER: &str = "not exact after a restart: the training dataset has
 
 /// What is left of a training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outlook {
+pub(crate) enum Remaining {
     /// Something to train or to validate.
     Unfinished,
     /// Nothing.
@@ -143,14 +143,14 @@ impl Progress {
     }
 
     /// What is left to do in a training of `num_epochs` epochs.
-    pub(crate) fn outlook(&self, num_epochs: usize) -> Outlook {
+    pub(crate) fn remaining(&self, num_epochs: usize) -> Remaining {
         let position = self.state.position;
         if position.epoch <= num_epochs && !self.state.early_stopped {
-            Outlook::Unfinished
+            Remaining::Unfinished
         } else if position.epoch <= num_epochs.saturating_add(1) && position.step_in_epoch == 0 {
-            Outlook::Complete
+            Remaining::Complete
         } else {
-            Outlook::Beyond
+            Remaining::Beyond
         }
     }
 

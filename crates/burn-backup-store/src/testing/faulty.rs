@@ -111,7 +111,7 @@ pub struct FaultyFilesystem {
 }
 
 /// What is left to do of a call that the rule has not failed.
-enum Leave {
+enum Portion {
     Whole,
     Half,
     Nothing,
@@ -136,18 +136,19 @@ impl FaultyFilesystem {
         }
     }
 
-    fn leave(&self, operation: Operation, path: &Path) -> io::Result<Leave> {
+    fn left_to_do(&self, operation: Operation, path: &Path) -> io::Result<Portion> {
         let is_sync = matches!(operation, Operation::SyncFile | Operation::SyncDir);
         match (self.rule)(operation, path) {
             Err(Fault::Error(error)) => Err(error),
-            Err(Fault::ShortWrite) if operation == Operation::Write => Ok(Leave::Half),
-            Err(Fault::Lie) if is_sync => Ok(Leave::Nothing),
-            _ => Ok(Leave::Whole),
+            Err(Fault::ShortWrite) if operation == Operation::Write => Ok(Portion::Half),
+            Err(Fault::Lie) if is_sync => Ok(Portion::Nothing),
+            _ => Ok(Portion::Whole),
         }
     }
 
     fn ask(&self, operation: Operation, path: &Path) -> io::Result<&dyn Filesystem> {
-        self.leave(operation, path).map(|_| self.inner.as_ref())
+        self.left_to_do(operation, path)
+            .map(|_| self.inner.as_ref())
     }
 
     fn file<F>(&self, file: F, path: &Path) -> FaultyFile<F> {
@@ -203,16 +204,16 @@ impl Filesystem for FaultyFilesystem {
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {
-        match self.leave(Operation::SyncFile, path)? {
-            Leave::Nothing => Ok(()),
-            Leave::Whole | Leave::Half => self.inner.sync_file(path),
+        match self.left_to_do(Operation::SyncFile, path)? {
+            Portion::Nothing => Ok(()),
+            Portion::Whole | Portion::Half => self.inner.sync_file(path),
         }
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        match self.leave(Operation::SyncDir, path)? {
-            Leave::Nothing => Ok(()),
-            Leave::Whole | Leave::Half => self.inner.sync_dir(path),
+        match self.left_to_do(Operation::SyncDir, path)? {
+            Portion::Nothing => Ok(()),
+            Portion::Whole | Portion::Half => self.inner.sync_dir(path),
         }
     }
 
@@ -248,12 +249,12 @@ struct FaultyFile<F> {
 
 impl Write for FaultyFile<Box<dyn WriteFile>> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        match self.filesystem.leave(Operation::Write, &self.path)? {
-            Leave::Half => {
+        match self.filesystem.left_to_do(Operation::Write, &self.path)? {
+            Portion::Half => {
                 let (half, _) = buffer.split_at(buffer.len().div_ceil(2));
                 self.file.write(half)
             }
-            Leave::Whole | Leave::Nothing => self.file.write(buffer),
+            Portion::Whole | Portion::Nothing => self.file.write(buffer),
         }
     }
 
@@ -264,9 +265,12 @@ impl Write for FaultyFile<Box<dyn WriteFile>> {
 
 impl WriteFile for FaultyFile<Box<dyn WriteFile>> {
     fn sync(&mut self) -> io::Result<()> {
-        match self.filesystem.leave(Operation::SyncFile, &self.path)? {
-            Leave::Nothing => Ok(()),
-            Leave::Whole | Leave::Half => self.file.sync(),
+        match self
+            .filesystem
+            .left_to_do(Operation::SyncFile, &self.path)?
+        {
+            Portion::Nothing => Ok(()),
+            Portion::Whole | Portion::Half => self.file.sync(),
         }
     }
 }

@@ -9,11 +9,11 @@ use crate::testing::image::{Body, Change, Image, Inode, ROOT, apply, image_of};
 /// The images that `changes` to a disk with `origin` on it can leave; see
 /// [`MemoryFilesystem::power_cuts`](crate::testing::MemoryFilesystem::power_cuts).
 pub(super) fn images(origin: &[Body], changes: &[Change], limit: usize) -> Vec<Image> {
-    let aftermath = Aftermath::of(origin, changes);
+    let possible = PossibleDisks::of(origin, changes);
     let mut seen = HashSet::new();
     let mut images = Vec::new();
-    for outcome in aftermath.outcomes(limit) {
-        let image = aftermath.image(&outcome);
+    for outcome in possible.outcomes(limit) {
+        let image = possible.image(&outcome);
         if seen.insert(image.clone()) {
             images.push(image);
         }
@@ -22,7 +22,7 @@ pub(super) fn images(origin: &[Body], changes: &[Change], limit: usize) -> Vec<I
 }
 
 /// What is certain after a power cut, and what is open.
-struct Aftermath {
+struct PossibleDisks {
     /// All files and directories that were ever made, with the contents that are durable.
     bodies: Vec<Body>,
     /// Changes to names, in order. Those that are not certain have a number, from 0 on.
@@ -36,7 +36,7 @@ struct Aftermath {
 /// For each open name whether it changed, then for each open file which of its contents it has.
 type Outcome = Vec<usize>;
 
-impl Aftermath {
+impl PossibleDisks {
     fn of(origin: &[Body], changes: &[Change]) -> Self {
         let mut bodies = origin.to_vec();
         let mut unsynced = BTreeMap::new();

@@ -1,13 +1,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::threads::Seam;
+use crate::threads::TestHook;
 
 /// Changes how the store starts threads, until it is dropped: in calls that the test's own thread
 /// makes, and on the threads that these start.
 pub struct Threads {
-    seam: Arc<Seam>,
-    before: Option<Arc<Seam>>,
+    hook: Arc<TestHook>,
+    before: Option<Arc<TestHook>>,
 }
 
 impl Threads {
@@ -24,22 +24,22 @@ impl Threads {
 
     /// How many threads were asked for so far.
     pub fn asked(&self) -> usize {
-        self.seam.asked.load(Ordering::Relaxed)
+        self.hook.asked.load(Ordering::Relaxed)
     }
 
     fn with(refuses: Box<dyn Fn(usize) -> bool + Send + Sync>, in_turn: bool) -> Self {
-        let seam = Arc::new(Seam {
+        let hook = Arc::new(TestHook {
             asked: AtomicUsize::new(0),
             refuses,
             in_turn,
         });
-        let before = Seam::replace(Some(seam.clone()));
-        Self { seam, before }
+        let before = TestHook::replace(Some(hook.clone()));
+        Self { hook, before }
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        Seam::replace(self.before.take());
+        TestHook::replace(self.before.take());
     }
 }

@@ -143,7 +143,7 @@ fn lock_suite(fs: &dyn Filesystem, root: &Path) {
         panic!("nobody holds the lock");
     };
     match fs.lock(&path, "the second").unwrap() {
-        LockAttempt::Busy { owner } => assert_eq!(owner, "the first"),
+        LockAttempt::Busy { owner, .. } => assert_eq!(owner, "the first"),
         LockAttempt::Held(_) => panic!("two hold the lock"),
     }
     drop(first);

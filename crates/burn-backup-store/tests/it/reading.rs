@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use burn_backup_store::testing::{Fault, FaultyFilesystem, Operation};
-use burn_backup_store::{Cutter, OpenOptions, Store, StoreError};
+use burn_backup_store::{Chunking, OpenOptions, Store, StoreError};
 use serde_json::json;
 
 use crate::support::{Scratch, names};
@@ -46,7 +46,7 @@ fn with_parts() -> Scratch {
 /// Asks for the same lengths again and again.
 struct Every(Vec<usize>);
 
-impl Cutter for Every {
+impl Chunking for Every {
     fn next_lengths(&self, part: &str, read: usize, last: &[u8]) -> Vec<usize> {
         assert_eq!(read == 0, last.is_empty(), "{part}");
         self.0.clone()
@@ -66,18 +66,18 @@ fn a_part_is_read_into_the_buffers_that_are_asked_for() {
         vec![0],
         vec![100, 0],
     ] {
-        let cutter = Every(lengths.clone());
-        let mut generation = store.newest_cut(&cutter).unwrap().unwrap();
+        let chunking = Every(lengths.clone());
+        let mut generation = store.newest_chunked(&chunking).unwrap().unwrap();
         for (name, len) in PARTS {
-            let pieces = generation.take_pieces(name).unwrap();
+            let pieces = generation.take_chunks(name).unwrap();
             assert!(pieces.concat() == contents(name, len), "{name} {lengths:?}");
-            assert!(generation.take_pieces(name).is_none());
+            assert!(generation.take_chunks(name).is_none());
             let mut asked = lengths.iter().copied().cycle();
             for piece in &pieces[..pieces.len() - 1] {
                 assert_eq!(Some(piece.len()), asked.next(), "{name} {lengths:?}");
             }
         }
-        let mut generation = store.newest_cut(&cutter).unwrap().unwrap();
+        let mut generation = store.newest_chunked(&chunking).unwrap().unwrap();
         for (name, len) in PARTS {
             assert!(generation.take_part(name).unwrap() == contents(name, len));
         }
@@ -99,7 +99,7 @@ fn each_file_is_opened_once() {
     let options = OpenOptions::default().filesystem(Arc::new(disk));
     let store = Store::open(scratch.root(), options).unwrap();
     calls.lock().unwrap().clear();
-    store.newest_cut(&Every(vec![MIB])).unwrap().unwrap();
+    store.newest_chunked(&Every(vec![MIB])).unwrap().unwrap();
     let calls = calls.lock().unwrap();
     let opened: Vec<_> = calls
         .iter()
@@ -148,9 +148,14 @@ fn damage_anywhere_in_a_large_part_is_detected_however_it_is_cut() {
             std::fs::write(dir.join(format!("{name}.bpk")), contents(name, len)).unwrap();
         }
         let store = scratch.open();
-        assert!(store.newest_cut(&Every(vec![5 * MIB])).unwrap().is_some());
+        assert!(
+            store
+                .newest_chunked(&Every(vec![5 * MIB]))
+                .unwrap()
+                .is_some()
+        );
         std::fs::write(&file, bytes).unwrap();
-        let found = store.newest_cut(&Every(vec![5 * MIB]));
+        let found = store.newest_chunked(&Every(vec![5 * MIB]));
         assert!(
             matches!(found, Err(StoreError::NoneLeft { .. })),
             "{number}"
@@ -177,7 +182,7 @@ fn a_large_part_that_cannot_be_read_is_an_error_and_stays() {
         });
         let options = OpenOptions::default().filesystem(Arc::new(disk));
         let store = Store::open(scratch.root(), options).unwrap();
-        match store.newest_cut(&Every(vec![MIB])) {
+        match store.newest_chunked(&Every(vec![MIB])) {
             Err(StoreError::Io {
                 operation, path, ..
             }) => {

@@ -32,12 +32,12 @@ struct Shared {
     come: Arc<AtomicBool>,
     /// Another one counts.
     count: Arc<AtomicBool>,
-    first: Mutex<Option<First>>,
+    first: Mutex<Option<FirstSignal>>,
 }
 
 /// The first signal.
 #[derive(Clone, Copy)]
-struct First {
+struct FirstSignal {
     seen: Instant,
     /// Whether the training has seen it, at a batch boundary.
     at_boundary: bool,
@@ -91,7 +91,7 @@ impl Shared {
             return;
         }
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = first.get_or_insert(First {
+        let first = first.get_or_insert(FirstSignal {
             seen: now,
             at_boundary: false,
         });

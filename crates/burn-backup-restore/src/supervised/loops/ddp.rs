@@ -22,7 +22,7 @@ use burn::train::{
 };
 
 use super::gradients::Gradients;
-use super::rounds::{have_drawn, seed};
+use super::rounds::{force_draws, seed};
 use super::training::{Next, Training};
 use super::turns::Turns;
 use crate::burn_api;
@@ -192,7 +192,7 @@ impl<M: LearnerModel> Shared<M> {
 
 /// The training has been left to itself, or a worker is gone.
 #[derive(Debug)]
-struct Left;
+struct Abandoned;
 
 struct Worker<M: LearnerModel> {
     index: usize,
@@ -223,7 +223,7 @@ impl<M: LearnerModel> Worker<M> {
     }
 
     /// Trains until the end, or a stop, or until another worker is gone.
-    fn train(&mut self) -> Result<(), Left> {
+    fn train(&mut self) -> Result<(), Abandoned> {
         let (device, shared) = (self.device.clone(), self.shared.clone());
         self.with_learner(|learner| {
             learner.fork(&device);
@@ -266,7 +266,7 @@ impl<M: LearnerModel> Worker<M> {
             let seed = || seed(&worker.device, worker.index, worker.seeds);
             let mut rest = resume::train_loader(loader, &resumption.loader(worker.index))?;
             let ahead = rest.look_ahead(seed);
-            have_drawn(&worker.device, worker.index, worker.seeds)?;
+            force_draws(&worker.device, worker.index, worker.seeds)?;
             ahead.map(|()| rest)
         });
         let (vote, rest) = match rest {
@@ -283,7 +283,7 @@ impl<M: LearnerModel> Worker<M> {
                 };
                 match self.check_whole(whole) {
                     Ok(true) => (Vote::EndEpoch, Rest::Validation),
-                    Ok(false) | Err(Left) => (Vote::Leave, Rest::Validation),
+                    Ok(false) | Err(Abandoned) => (Vote::Leave, Rest::Validation),
                 }
             }
             Ok(Rest::Validation) => (Vote::EndEpoch, Rest::Validation),
@@ -320,7 +320,7 @@ impl<M: LearnerModel> Worker<M> {
         epoch: usize,
         loader: &'l TrainLoader<M>,
         rest: Rest<'l, <M as TrainStep>::Input>,
-    ) -> Result<(), Left> {
+    ) -> Result<(), Abandoned> {
         let (mut batches, trained) = match rest {
             Rest::WholeEpoch | Rest::Anew(_) => (Batches::of(loader), 0),
             Rest::Batches { rest, skipped } => (rest, skipped),
@@ -344,7 +344,7 @@ impl<M: LearnerModel> Worker<M> {
         epoch: usize,
         batches: &mut Batches<'_, <M as TrainStep>::Input>,
         mut trained: usize,
-    ) -> Result<bool, Left> {
+    ) -> Result<bool, Abandoned> {
         let accumulation = self.plan.accumulation;
         let mut gradients = Gradients::of_one_device(accumulation);
         let mut accumulated = 0;
@@ -354,7 +354,7 @@ impl<M: LearnerModel> Worker<M> {
         loop {
             let next = self.in_turn(|worker| {
                 let next = batches.next(|| seed(&worker.device, worker.index, worker.seeds));
-                let drawn = have_drawn(&worker.device, worker.index, worker.seeds);
+                let drawn = force_draws(&worker.device, worker.index, worker.seeds);
                 next.map(|batch| drawn.and(batch.map_err(TrainingError::from)))
             });
             let (vote, batch) = match next {
@@ -421,9 +421,9 @@ impl<M: LearnerModel> Worker<M> {
     }
 
     /// Whether this worker's loader has given what it promised.
-    fn check_whole(&self, epoch: WholeEpoch) -> Result<bool, Left> {
+    fn check_whole(&self, epoch: WholeEpoch) -> Result<bool, Abandoned> {
         let mut training = self.shared.training();
-        let training = training.as_mut().ok_or(Left)?;
+        let training = training.as_mut().ok_or(Abandoned)?;
         let checked = training
             .engine
             .progress
@@ -442,9 +442,9 @@ impl<M: LearnerModel> Worker<M> {
         &mut self,
         item: Item<<M as TrainStep>::Output>,
         batches: &Batches<'_, <M as TrainStep>::Input>,
-    ) -> Result<(), Left> {
+    ) -> Result<(), Abandoned> {
         let mut training = self.shared.training();
-        let training = training.as_mut().ok_or(Left)?;
+        let training = training.as_mut().ok_or(Abandoned)?;
         let learner = self.own.as_ref().unwrap_or(&training.learner);
         let learning_rate = training.engine.learning_rate(learner, item.has_stepped);
         let workers = self.plan.workers;
@@ -471,20 +471,20 @@ impl<M: LearnerModel> Worker<M> {
     }
 
     /// Does `work` on the training if this is the first worker.
-    fn lead(&self, work: impl FnOnce(&mut Training<M>)) -> Result<(), Left> {
+    fn lead(&self, work: impl FnOnce(&mut Training<M>)) -> Result<(), Abandoned> {
         if self.own.is_none() {
             let mut training = self.shared.training();
-            work(training.as_mut().ok_or(Left)?);
+            work(training.as_mut().ok_or(Abandoned)?);
         }
         Ok(())
     }
 
-    fn with_learner<T>(&mut self, work: impl FnOnce(&mut Learner<M>) -> T) -> Result<T, Left> {
+    fn with_learner<T>(&mut self, work: impl FnOnce(&mut Learner<M>) -> T) -> Result<T, Abandoned> {
         match &mut self.own {
             Some(learner) => Ok(work(learner)),
             None => {
                 let mut training = self.shared.training();
-                Ok(work(&mut training.as_mut().ok_or(Left)?.learner))
+                Ok(work(&mut training.as_mut().ok_or(Abandoned)?.learner))
             }
         }
     }

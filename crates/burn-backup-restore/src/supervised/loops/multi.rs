@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use burn::train::{Learner, LearnerModel, MultiDeviceOptim, TrainStep, TrainingError};
 
 use super::gradients::Gradients;
-use super::rounds::{Computed, Devices, have_drawn, seed};
+use super::rounds::{Computed, Devices, force_draws, seed};
 use crate::parts::running_states;
 use crate::resume::Batches;
 use crate::save::RunningStates;
@@ -34,7 +34,7 @@ impl<M: LearnerModel> MultiDevice<M> {
         threads: &Threads,
     ) -> io::Result<Self> {
         Ok(Self {
-            workers: Workers::start(&devices, threads, have_drawn)?,
+            workers: Workers::start(&devices, threads, force_draws)?,
             devices,
             optim,
             running_states: None,
@@ -84,7 +84,7 @@ impl<M: LearnerModel> Devices<M> for MultiDevice<M> {
         for (index, (batches, device)) in batches.iter_mut().zip(&self.devices).enumerate() {
             if let Some(batch) = batches.next(|| seed(device, index, seeds)) {
                 fetched.push((index, batch?));
-                have_drawn(device, index, seeds)?;
+                force_draws(device, index, seeds)?;
             }
         }
         // Only now, with all batches there: the batchers' draws are not to mix with the workers'.

@@ -129,7 +129,7 @@ fn take_up<'l, M: LearnerModel>(
         let seed_step = |index: usize, step| match devices.get(index) {
             Some(device) => {
                 let seeds = seeds.map(|seeds| seeds.after(step));
-                have_drawn(device, index, seeds)?;
+                force_draws(device, index, seeds)?;
                 seed(device, index, seeds);
                 Ok(())
             }
@@ -167,7 +167,7 @@ fn take_up<'l, M: LearnerModel>(
         let seed = || seed(device, index, seeds);
         let mut rest = resume::train_loader(loader, &resumption.loader(index))?;
         rest.look_ahead(seed)?;
-        have_drawn(device, index, seeds)?;
+        force_draws(device, index, seeds)?;
         match rest {
             Rest::WholeEpoch => is_whole = true,
             Rest::Batches { rest, skipped } => {
@@ -214,7 +214,7 @@ pub(super) fn seed(device: &Device, index: usize, seeds: Option<StepSeeds>) {
 /// Sees to it that what was to be drawn on `device`, the one with this index, since it was seeded is
 /// drawn, in this order and before anything else is: a device with fusion executes later, and not in
 /// the order in which it was told to, and the generator may be one for several devices.
-pub(super) fn have_drawn(
+pub(super) fn force_draws(
     device: &Device,
     index: usize,
     seeds: Option<StepSeeds>,

@@ -4,7 +4,7 @@ use burn::tensor::Device;
 use burn::train::{Learner, LearnerModel, TrainStep, TrainingError};
 
 use super::gradients::Gradients;
-use super::rounds::{Computed, Devices, have_drawn, seed};
+use super::rounds::{Computed, Devices, force_draws, seed};
 use crate::resume::Batches;
 use crate::seed::StepSeeds;
 
@@ -40,7 +40,7 @@ impl<M: LearnerModel> Devices<M> for SingleDevice {
             return Ok(Vec::new());
         };
         let batch = batch?;
-        have_drawn(&self.device, 0, seeds)?;
+        force_draws(&self.device, 0, seeds)?;
         let output = learner.train_step(batch);
         Ok(vec![Computed { device: 0, output }])
     }

@@ -16,7 +16,7 @@ use crate::burn_api::{self, Items, LoaderKind};
 use crate::error::BackupError;
 use crate::resume::{Batches, WholeEpoch};
 use crate::say::announce;
-use crate::session::Outlook;
+use crate::session::Remaining;
 use crate::supervised::engine::Engine;
 
 const LOG: &str = "burn_backup::restore";
@@ -66,13 +66,13 @@ impl<M: LearnerModel> Training<M> {
     /// Whether something is left to do. If not, the engine knows how the training ends.
     pub(super) fn has_work(&mut self) -> bool {
         let num_epochs = self.components.num_epochs;
-        match self.engine.progress.outlook(num_epochs) {
-            Outlook::Unfinished => {
+        match self.engine.progress.remaining(num_epochs) {
+            Remaining::Unfinished => {
                 self.engine.warn_if_unprotected(num_epochs, None);
                 return true;
             }
-            Outlook::Complete => self.ends(true),
-            Outlook::Beyond => {
+            Remaining::Complete => self.ends(true),
+            Remaining::Beyond => {
                 self.is_over = true;
                 self.engine.beyond(num_epochs);
             }

@@ -5,7 +5,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::Device;
 use burn::train::{Learner, LearnerModel};
 
-use super::Left;
+use super::Abandoned;
 
 /// Brings the gradients of all workers together.
 pub(super) enum Reducer {
@@ -50,7 +50,7 @@ impl Reducer {
         device: &Device,
         model: &M,
         gradients: GradientsParams,
-    ) -> Result<GradientsParams, Left> {
+    ) -> Result<GradientsParams, Abandoned> {
         #[cfg(not(feature = "testing"))]
         let _ = (index, device, model);
         match self {
@@ -70,7 +70,7 @@ mod on_host {
     use burn::tensor::{Device, Tensor};
     use burn::train::LearnerModel;
 
-    use super::Left;
+    use super::Abandoned;
     use crate::supervised::loops::ddp::agreement::{Agreement, Vote};
 
     /// The mean over the workers, added up in their order.
@@ -93,7 +93,7 @@ mod on_host {
             device: &Device,
             model: &M,
             gradients: GradientsParams,
-        ) -> Result<GradientsParams, Left> {
+        ) -> Result<GradientsParams, Abandoned> {
             let deposits = || self.deposits.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(slot) = deposits().get_mut(index) {
                 *slot = Some(gradients);
@@ -117,9 +117,9 @@ mod on_host {
             self.barrier.break_off();
         }
 
-        fn wait(&self) -> Result<(), Left> {
+        fn wait(&self) -> Result<(), Abandoned> {
             match self.barrier.agree(Vote::Train) {
-                Vote::Leave => Err(Left),
+                Vote::Leave => Err(Abandoned),
                 _ => Ok(()),
             }
         }

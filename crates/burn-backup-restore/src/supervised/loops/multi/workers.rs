@@ -54,7 +54,7 @@ struct Answer<M: LearnerModel> {
 }
 
 impl<M: LearnerModel> Workers<M> {
-    /// Starts them, which see to it by `have_drawn` that what a step draws is drawn.
+    /// Starts them, which see to it by `force_draws` that what a step draws is drawn.
     ///
     /// # Errors
     ///
@@ -62,7 +62,7 @@ impl<M: LearnerModel> Workers<M> {
     pub(super) fn start(
         devices: &[Device],
         threads: &Threads,
-        have_drawn: HaveDrawn,
+        force_draws: ForceDraws,
     ) -> io::Result<Self> {
         let turns = Arc::new(Turns::default());
         let (outbox, answers) = channel();
@@ -72,7 +72,7 @@ impl<M: LearnerModel> Workers<M> {
                 index,
                 device: device.clone(),
                 turns: turns.clone(),
-                have_drawn,
+                force_draws,
             };
             let outbox = outbox.clone();
             threads.start(format!("device-{index}"), move || {
@@ -136,13 +136,13 @@ impl<M: LearnerModel> Workers<M> {
 }
 
 /// Sees to it that what was to be drawn on a device is drawn, as [`rounds`](crate::supervised::loops::rounds) has it.
-type HaveDrawn = fn(&Device, usize, Option<StepSeeds>) -> Result<(), TrainingError>;
+type ForceDraws = fn(&Device, usize, Option<StepSeeds>) -> Result<(), TrainingError>;
 
 struct Worker {
     index: usize,
     device: Device,
     turns: Arc<Turns>,
-    have_drawn: HaveDrawn,
+    force_draws: ForceDraws,
 }
 
 impl Worker {
@@ -174,7 +174,7 @@ impl Worker {
         let model = model.fork(&self.device);
         self.device.seed(seeds.step(self.index));
         let output = TrainStep::step(&model, batch);
-        let drawn = (self.have_drawn)(&self.device, self.index, Some(seeds));
+        let drawn = (self.force_draws)(&self.device, self.index, Some(seeds));
         drawn.map_err(|error| error.to_string())?;
         Ok(output)
     }
@@ -235,9 +235,9 @@ mod tests {
         }
     }
 
-    fn workers(have_drawn: HaveDrawn) -> Workers<Idle> {
+    fn workers(force_draws: ForceDraws) -> Workers<Idle> {
         let devices = vec![device(); 3];
-        Workers::start(&devices, &Threads::default(), have_drawn).unwrap()
+        Workers::start(&devices, &Threads::default(), force_draws).unwrap()
     }
 
     /// Which devices have computed, or which have failed and why.
