@@ -106,3 +106,36 @@ impl Manifest {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The manifest of a generation that was committed then.
+    fn committed(created: &str) -> String {
+        let begin = r#"{"format":1,"generation":1,"run_id":"","run_seed":0,"created":""#;
+        format!(r#"{begin}{created}","writer":"","parts":[],"state":null}}"#)
+    }
+
+    #[test]
+    fn a_time_is_written_as_it_was_read() {
+        for created in [
+            "2026-02-03T14:02:11.1234567Z",
+            "2026-02-03T14:02:11Z",
+            "1969-12-31T23:59:59.5Z",
+            "9999-12-30T22:00:00Z",
+        ] {
+            let text = committed(created);
+            let manifest: Manifest = serde_json::from_str(&text).unwrap();
+            assert_eq!(serde_json::to_string(&manifest).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_time_of_this_system_is_an_error() {
+        for created in ["-000001-01-02T00:00:00Z", "2026-02-30T00:00:00Z", ""] {
+            let manifest: Result<Manifest, _> = serde_json::from_str(&committed(created));
+            assert_eq!(manifest.is_ok(), created.starts_with('-') && cfg!(unix));
+        }
+    }
+}

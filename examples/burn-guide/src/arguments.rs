@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use clap::Parser;
 
-use crate::crash::CrashAt;
+use digits::crash::CrashAt;
 
 /// Trains a convolutional network on generated digits, with backups.
 #[derive(Debug, Parser)]

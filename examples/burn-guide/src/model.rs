@@ -10,8 +10,8 @@ use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Dropout, DropoutConfig, Linear, LinearConfig, PaddingConfig2d, Relu};
 use burn::tensor::{Device, Tensor};
 use burn::train::{ClassificationOutput, InferenceStep, TrainOutput, TrainStep};
+use digits::crash::CrashPoint;
 
-use crate::crash::CrashPoint;
 use crate::data::{CLASSES, DigitBatch, SIDE};
 
 #[derive(Config, Debug)]

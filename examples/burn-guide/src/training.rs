@@ -20,9 +20,10 @@ use burn::train::{EvaluatorBuilder, Learner, LearningResult, SupervisedTraining}
 use burn_backup_restore::data::DataLoaderBuilder;
 use burn_backup_restore::{BackupAndRestore, BackupExt as _};
 
-use crate::crash::{CrashAt, CrashPoint};
+use digits::crash::{CrashAt, CrashPoint};
+use digits::digest;
+
 use crate::data::{Augment, DigitBatch, DigitBatcher, DigitDataset, DigitItem, TRAIN_IMAGES};
-use crate::digest;
 use crate::model::{Model, ModelConfig};
 
 #[derive(Config, Debug)]

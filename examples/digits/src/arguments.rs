@@ -1,14 +1,13 @@
 use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
+use std::str::FromStr as _;
 
 use burn::tensor::Device;
 #[cfg(feature = "wgpu")]
 use burn::tensor::DeviceKind;
 use burn_backup_restore::SaveFreq;
 use clap::{Parser, ValueEnum};
-
-use crate::crash::CrashAt;
+use digits::crash::CrashAt;
+use digits::save_freq;
 
 /// Trains a convolutional network on handwritten digits, with backups.
 #[derive(Debug, Parser)]
@@ -19,7 +18,7 @@ pub struct Arguments {
 
     /// How often to take a backup: "epoch", a number of batches, a time such as "30s", a share of
     /// the training's time such as "1%", or "never".
-    #[arg(long, default_value = "epoch", value_parser = save_freq)]
+    #[arg(long, default_value = "epoch", value_parser = save_freq::parse)]
     pub save_freq: SaveFreq,
 
     /// How many backups stay.
@@ -79,61 +78,6 @@ impl DeviceName {
             Self::Cuda => Device::cuda(0),
             #[cfg(feature = "rocm")]
             Self::Rocm => Device::rocm(0),
-        }
-    }
-}
-
-/// The units of a time, in seconds.
-const UNITS: [(&str, f64); 4] = [("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0)];
-
-fn save_freq(text: &str) -> Result<SaveFreq, String> {
-    let wrong = || {
-        "give \"epoch\", a number of batches, a time such as \"30s\" (or in ms, min or h), a share of \
-         the training's time such as \"1%\", or \"never\""
-            .to_owned()
-    };
-    match text {
-        "epoch" => return Ok(SaveFreq::Epoch),
-        "never" => return Ok(SaveFreq::Never),
-        _ => {}
-    }
-    if let Ok(batches) = text.parse() {
-        return Ok(SaveFreq::Steps(batches));
-    }
-    let unit_at = text.find(|c: char| c.is_alphabetic() || c == '%');
-    let (number, unit) = text.split_at(unit_at.ok_or_else(wrong)?);
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    if unit == "%" {
-        return Ok(SaveFreq::auto(number / 100.0));
-    }
-    let seconds = UNITS.iter().find(|(name, _)| *name == unit);
-    let (_, seconds) = seconds.ok_or_else(wrong)?;
-    let interval = Duration::try_from_secs_f64(number * seconds).map_err(|_| wrong())?;
-    Ok(SaveFreq::Every(interval))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_frequency_is_a_word_a_number_a_time_or_a_share() {
-        let every = |seconds| Ok(SaveFreq::Every(Duration::from_secs_f64(seconds)));
-        let auto = |share| Ok(SaveFreq::auto(share));
-        assert_eq!(save_freq("epoch"), Ok(SaveFreq::Epoch));
-        assert_eq!(save_freq("never"), Ok(SaveFreq::Never));
-        assert_eq!(save_freq("500"), Ok(SaveFreq::Steps(500)));
-        assert_eq!(save_freq("250ms"), every(0.25));
-        assert_eq!(save_freq("30s"), every(30.0));
-        assert_eq!(save_freq("1.5min"), every(90.0));
-        assert_eq!(save_freq("2h"), every(7200.0));
-        assert_eq!(save_freq("1%"), auto(0.01));
-        assert_eq!(save_freq("0.5%"), auto(0.005));
-        let wrongs = [
-            "", "epochs", "1.5", "-3", "s", "30 s", "-1s", "1d", "%", "1%s", "1s%", "1e400s",
-        ];
-        for wrong in wrongs {
-            assert!(save_freq(wrong).is_err(), "{wrong:?}");
         }
     }
 }

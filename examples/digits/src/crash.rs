@@ -38,6 +38,7 @@ pub struct CrashPoint {
 }
 
 impl CrashPoint {
+    /// The crash in a training with so many batches in each epoch, whose backups `handle` knows.
     pub fn new(at: CrashAt, batches_per_epoch: usize, handle: BackupHandle) -> Self {
         Self {
             fatal: ((at.epoch - 1) * batches_per_epoch + at.batch) as u64,

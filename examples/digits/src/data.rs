@@ -7,7 +7,9 @@ use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::data::dataset::InMemDataset;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+/// Pixels of an image's side.
 pub const SIDE: usize = 8;
+/// How many digits there are.
 pub const CLASSES: usize = 10;
 const PIXELS: usize = SIDE * SIDE;
 const TRAIN_IMAGES: usize = 1500;
@@ -26,7 +28,9 @@ pub struct Digit {
 /// Images of shape `[batch, 1, 8, 8]` and their classes, of shape `[batch]`.
 #[derive(Debug, Clone)]
 pub struct DigitBatch {
+    /// The pixels.
     pub images: Tensor<4>,
+    /// What they show.
     pub classes: Tensor<1, Int>,
 }
 
@@ -46,7 +50,8 @@ impl Batcher<Digit, DigitBatch> for DigitBatcher {
     }
 }
 
-type Loader = Arc<dyn DataLoader<DigitBatch>>;
+/// A loader of one split.
+pub type Loader = Arc<dyn DataLoader<DigitBatch>>;
 
 /// The training split, shuffled anew in each epoch, and the validation split.
 pub fn loaders(seed: u64) -> (Loader, Loader) {

@@ -2,10 +2,6 @@
 //! compare the last line with that of a run that was left alone.
 
 mod arguments;
-mod crash;
-mod data;
-mod digest;
-mod model;
 mod renderer;
 
 use std::io::{self, Write as _};
@@ -19,10 +15,11 @@ use burn::train::metric::{AccuracyMetric, LossMetric};
 use burn::train::{Learner, LearningResult, SupervisedTraining};
 use burn_backup_restore::{BackupAndRestore, BackupExt as _, Preemption};
 use clap::Parser as _;
+use digits::crash::CrashPoint;
+use digits::model::{self, DigitsModel};
+use digits::{data, digest};
 
 use arguments::Arguments;
-use crash::CrashPoint;
-use model::DigitsModel;
 
 fn main() -> anyhow::Result<()> {
     let log = env_logger::Env::default().default_filter_or("warn");

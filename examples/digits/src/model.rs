@@ -18,6 +18,7 @@ use crate::data::{self, CLASSES, DigitBatch, SIDE};
 const CHANNELS: usize = 32;
 const HIDDEN: usize = 64;
 
+/// The network.
 #[derive(Module, Debug)]
 pub struct DigitsModel {
     conv1: Conv2d,
@@ -34,6 +35,7 @@ pub struct DigitsModel {
 }
 
 impl DigitsModel {
+    /// A new one on `device`, which crashes in a batch to be trained if it is told to.
     pub fn new(device: &Device, crash: Option<CrashPoint>) -> Self {
         let convolution = |from, to| {
             Conv2dConfig::new([from, to], [3, 3])
@@ -66,6 +68,30 @@ impl DigitsModel {
         self.linear2.forward(self.dropout.forward(x))
     }
 
+    /// The loss of a batch that is trained, and what it is computed from.
+    pub fn classify_to_train(&self, batch: DigitBatch) -> ClassificationOutput {
+        let output = self.classify(batch);
+        if let Some(crash) = &self.crash {
+            crash.pass();
+        }
+        output
+    }
+
+    /// How many images of a batch are recognised.
+    ///
+    /// # Errors
+    ///
+    /// When the device can't be read.
+    pub fn recognised(&self, batch: DigitBatch) -> anyhow::Result<usize> {
+        let hits = self.forward(batch.images).argmax(1).flatten::<1>(0, 1);
+        let hits = hits.equal(batch.classes).int().sum();
+        let hits = hits.try_into_scalar::<i64>();
+        let hits = hits.map_err(|error| {
+            anyhow::anyhow!("cannot read the accuracy from the device: {error:?}")
+        })?;
+        Ok(usize::try_from(hits)?)
+    }
+
     fn classify(&self, batch: DigitBatch) -> ClassificationOutput {
         let logits = self.forward(batch.images);
         let loss = CrossEntropyLossConfig::new()
@@ -80,10 +106,7 @@ impl TrainStep for DigitsModel {
     type Output = ClassificationOutput;
 
     fn step(&self, batch: DigitBatch) -> TrainOutput<ClassificationOutput> {
-        let output = self.classify(batch);
-        if let Some(crash) = &self.crash {
-            crash.pass();
-        }
+        let output = self.classify_to_train(batch);
         TrainOutput::new(self, output.loss.backward(), output)
     }
 }
@@ -98,17 +121,12 @@ impl InferenceStep for DigitsModel {
 }
 
 /// The share of the validation set that `model` recognises.
+///
+/// # Errors
+///
+/// When the device can't be read.
 pub fn accuracy(model: &DigitsModel, device: &Device) -> anyhow::Result<f64> {
     let batch = data::validation_batch(device);
     let [images] = batch.classes.dims();
-    let recognised = model
-        .forward(batch.images)
-        .argmax(1)
-        .flatten::<1>(0, 1)
-        .equal(batch.classes)
-        .int()
-        .sum()
-        .try_into_scalar::<i64>()
-        .map_err(|error| anyhow::anyhow!("cannot read the accuracy from the device: {error:?}"))?;
-    Ok(recognised as f64 / images as f64)
+    Ok(model.recognised(batch)? as f64 / images as f64)
 }

@@ -214,3 +214,78 @@ fn a_circle_is_found() {
     let found = imported(code);
     assert_eq!(found, ["a", "c", "d", "g"].map(str::to_owned).into());
 }
+
+/// Public types that are complete: users construct them, or match all there is.
+const COMPLETE: &[&str] = &["EntryKind", "LockAttempt", "Trainee"];
+
+/// The public types and variants of a file that can't get another field or variant without breaking users.
+fn closed(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut item: Option<(&str, bool)> = None;
+    let mut is_non_exhaustive = false;
+    for line in code.lines().filter(|line| !line.trim().is_empty()) {
+        if line.trim().starts_with("#[") {
+            is_non_exhaustive |= line.trim() == "#[non_exhaustive]";
+            continue;
+        }
+        let begins = |keyword| line.starts_with(keyword) && line.ends_with('{');
+        if begins("pub struct ") || begins("pub enum ") {
+            let name = line.split([' ', '<']).nth(2).unwrap_or_default();
+            item = (!COMPLETE.contains(&name)).then_some((name, is_non_exhaustive));
+            if begins("pub enum ") && item.is_some() && !is_non_exhaustive {
+                found.push(name.to_owned());
+            }
+        } else if line == "}" {
+            item = None;
+        } else if let Some((name, is_open)) = item {
+            let is_variant = line.strip_prefix("    ").is_some_and(|variant| {
+                variant.starts_with(char::is_uppercase) && variant.ends_with('{')
+            });
+            let is_closed_field = line.starts_with("    pub ") && !is_open;
+            if is_closed_field || (is_variant && !is_non_exhaustive) {
+                found.push(format!("{name}: {}", line.trim()));
+            }
+        }
+        is_non_exhaustive = false;
+    }
+    found
+}
+
+fn each_file(dir: &Path, look: &mut impl FnMut(&Path)) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => each_file(&path, look),
+            false => look(&path),
+        }
+    }
+}
+
+#[test]
+fn public_types_may_grow() {
+    for name in ["burn-backup-restore", "burn-backup-store"] {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+        let source = source.join(name).join("src");
+        each_file(&source, &mut |path| {
+            // What is for tests promises nothing.
+            let below = path.strip_prefix(&source).unwrap();
+            let is_for_tests = below
+                .iter()
+                .any(|part| part == "testing" || part == "tests");
+            let found = closed(&code(path));
+            assert!(
+                is_for_tests || found.is_empty(),
+                "add #[non_exhaustive], or to COMPLETE: {found:?} in {}",
+                path.display()
+            );
+        });
+    }
+}
+
+#[test]
+fn a_public_type_that_can_not_grow_is_found() {
+    let code = "pub enum A {\n    One,\n}\n#[non_exhaustive]\n#[derive(Debug)]\npub enum B {\n    \
+                #[non_exhaustive]\n    Two {\n        x: u8,\n    },\n    Three {\n        y: u8,\n    },\n}\n\
+                pub struct C {\n    z: u8,\n}\npub struct D<T> {\n    pub t: T,\n}\n";
+    assert_eq!(closed(code), ["A", "B: Three {", "D: pub t: T,"]);
+}

@@ -164,7 +164,9 @@ mod tests {
 
     #[test]
     fn evaluations_come_after_the_same_steps_as_in_burns_loop() {
-        let table: &[(usize, usize, Option<usize>, usize, &[usize])] = &[
+        /// Both intervals, the checkpoint, the steps, and the evaluations.
+        type Case<'c> = (usize, usize, Option<usize>, usize, &'c [usize]);
+        let table: &[Case<'_>] = &[
             // Burn's first step is announced as the second one.
             (1, 5, None, 16, &[5, 10, 15]),
             (4, 5, None, 20, &[5, 13, 17, 21]),

@@ -154,7 +154,6 @@ fn fields(columns: &[Column], start: usize) -> Vec<Field<'_>> {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 
