@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
 use burn::data::dataloader::DataLoader;
@@ -142,7 +142,7 @@ impl From<BackupError> for Left {
 
 impl From<DatasetError> for Left {
     fn from(error: DatasetError) -> Self {
-        panic!("{error}")
+        Self::Backup(BackupError::Dataset(error))
     }
 }
 
@@ -244,7 +244,7 @@ impl Program<'_> {
             self.train_steps(&mut session, state)?;
             return Ok(session.finish(state)?);
         }
-        let loaders: Vec<_> = [1, 2].map(|seed| self.loader(seed)).into();
+        let [first_loader, second_loader] = [1, 2].map(|seed| self.loader(seed));
         let mut endless = match self.of.source {
             BatchSource::Endless => Some(session.stream(self.endless())?.take(7)),
             _ => None,
@@ -265,19 +265,19 @@ impl Program<'_> {
                 _ => draw(&self.device),
             };
             let mut sources = match self.of.source {
-                BatchSource::Loader(..) => Sources::One(session.batches(&loaders[0])?),
+                BatchSource::Loader(..) => Sources::One(session.batches(&first_loader)?),
                 BatchSource::Iterator => Sources::One(session.batches_of(self.shuffled(epoch))?),
                 BatchSource::Two => {
-                    let first = session.batches(&loaders[0])?;
-                    Sources::Pairs(first, session.batches(&loaders[1])?)
+                    let first = session.batches(&first_loader)?;
+                    Sources::Pairs(first, session.batches(&second_loader)?)
                 }
                 BatchSource::InTurn => {
-                    let first = session.batches(&loaders[0])?;
-                    Sources::InTurn(first, session.batches(&loaders[1])?)
+                    let first = session.batches(&first_loader)?;
+                    Sources::InTurn(first, session.batches(&second_loader)?)
                 }
                 BatchSource::Twice => {
-                    let first = session.batches(&loaders[0])?;
-                    Sources::InTurn(first, session.batches(&loaders[0])?)
+                    let first = session.batches(&first_loader)?;
+                    Sources::InTurn(first, session.batches(&first_loader)?)
                 }
                 BatchSource::Rebuilt => Sources::Results(session.batches_of(rebuilt.iter())?),
                 BatchSource::Endless => Sources::Endless,
@@ -333,7 +333,7 @@ impl Program<'_> {
                     }
                     _ => {}
                 }
-                let mut batches = session.batches(&loaders[1])?;
+                let mut batches = session.batches(&second_loader)?;
                 let batch = session.next(&mut batches, state)?.unwrap();
                 let output = InferenceStep::step(&model, to_inner(batch));
                 Ok::<_, Left>(f64::from(output.loss.into_scalar::<f32>()))
@@ -376,9 +376,7 @@ impl Program<'_> {
     fn leave_if_halted(&self) -> Result<(), Left> {
         match self.halt {
             LoopHalt::Return(at) if at == self.trained_here => Err(Left::Halted),
-            LoopHalt::Panic(at) if at == self.trained_here => {
-                std::panic::panic_any(PANIC);
-            }
+            LoopHalt::Panic(at) if at == self.trained_here => resume_unwind(Box::new(PANIC)),
             _ => Ok(()),
         }
     }

@@ -74,7 +74,6 @@ impl MetricLines {
             attributes: MetricAttributes::Numeric(NumericAttributes {
                 unit: None,
                 higher_is_better: false,
-                ..Default::default()
             }),
         });
         id
