@@ -112,11 +112,11 @@ where
         _starting_epoch: usize,
     ) -> (Stack, SupervisedTrainingEventProcessor<Stack>) {
         let mut look = self.look.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut desk = Desk::new(&self.dir, &components);
+        let mut checkpoints = Checkpoints::new(&self.dir, &components);
         for (number, batch) in (1..).zip(train.iter()) {
             let watched = batch
                 .context("no batch")
-                .and_then(|batch| desk.train_and_save(&mut learner, batch, number));
+                .and_then(|batch| checkpoints.train_and_save(&mut learner, batch, number));
             // The receiver is there until the training has ended.
             let _ = self.looks.send(watched.and_then(&mut *look));
         }
@@ -125,14 +125,14 @@ where
 }
 
 /// Burn's checkpointer, and how to learn that it has finished.
-struct Desk {
+struct Checkpoints {
     dir: PathBuf,
     checkpointer: LearningCheckpointer<Stack>,
     event_store: Arc<EventStoreClient>,
     saved: Receiver<()>,
 }
 
-impl Desk {
+impl Checkpoints {
     fn new(dir: &Path, components: &TrainingComponents<Stack>) -> Self {
         let (sender, saved) = channel();
         let interrupter = &components.interrupter;
