@@ -18,10 +18,10 @@
 //!
 //! # fn run<M: LearnerModel>(
 //! #     learner: Learner<M>,
-//! #     train_loader: TrainLoader<M>,
-//! #     valid_loader: ValidLoader<M>,
+//! #     train: TrainLoader<M>,
+//! #     valid: ValidLoader<M>,
 //! # ) -> LearningResult<M> {
-//! SupervisedTraining::new("artifacts", train_loader, valid_loader)
+//! SupervisedTraining::new("artifacts", train, valid)
 //!     .num_epochs(10)
 //!     .backup_and_restore(BackupAndRestore::new("backup")) // the one line
 //!     .launch(learner)

@@ -43,6 +43,7 @@ mod preemption;
 mod process;
 mod programs;
 mod race;
+mod readme;
 mod remote;
 mod replay;
 #[cfg(unix)]

@@ -28,7 +28,7 @@ impl BackupAndRestore {
     ///
     /// ```
     /// use burn::module::Module;
-    /// use burn::optim::{GradientsParams, SgdConfig};
+    /// use burn::optim::{GradientsParams, ModuleOptimizer};
     /// use burn::tensor::Device;
     /// use burn_backup_restore::{BackupAndRestore, BackupError, Trainee};
     /// # use std::sync::Arc;
@@ -38,10 +38,11 @@ impl BackupAndRestore {
     ///
     /// # fn run<M: Module + Loss + 'static>(
     /// #     model: M,
+    /// #     optim: ModuleOptimizer,
     /// #     loader: Arc<dyn DataLoader<Tensor<2>>>,
     /// #     device: Device,
     /// # ) -> Result<M, BackupError> {
-    /// let mut t = Trainee { model, optim: SgdConfig::new().init(), lr: 0.01 };
+    /// let mut t = Trainee { model, optim, lr: 1e-3 };
     /// let mut session = BackupAndRestore::new("backup").resume(&mut t, &device)?;
     /// for epoch in session.epochs(10) {
     ///     let mut batches = session.batches(&loader)?;
@@ -50,9 +51,7 @@ impl BackupAndRestore {
     ///         t.model = t.optim.step(t.lr, t.model, grads);
     ///         session.stepped(&t);
     ///     }
-    ///     if session.epoch_done(&t).is_stop() {
-    ///         break;
-    ///     }
+    ///     if session.epoch_done(&t).is_stop() { break }
     /// }
     /// session.finish(&t)?;
     /// # Ok(t.model)
