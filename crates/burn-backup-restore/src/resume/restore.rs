@@ -52,6 +52,10 @@ pub(crate) struct SavedPart {
     pub optimizer: Option<Container>,
     pub scheduler: Option<Bytes>,
     pub value: Option<Bytes>,
+    #[cfg_attr(
+        not(feature = "rl"),
+        expect(dead_code, reason = "only a replay buffer has segments")
+    )]
     pub segments: Vec<Segment>,
 }
 

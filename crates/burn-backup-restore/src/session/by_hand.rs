@@ -2,37 +2,33 @@
 
 mod batches;
 mod farewell;
+mod fetch;
+mod finish;
 mod loaders;
 mod metric_lines;
 mod open;
 mod results;
+mod sources;
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use burn::data::dataloader::DataLoader;
 use burn::tensor::Device;
 use burn::train::metric::store::Split;
 use burn::train::{Interrupter, TrainingError};
 
-use super::progress::{check_whole, say_entered};
-use super::{Core, NoMetrics, Remaining, announcement, closing};
+use super::{Core, NoMetrics, Remaining};
 use crate::burn_api;
-use crate::change::Change;
-use crate::data_loader;
 use crate::error::BackupError;
 use crate::handle::BackupHandle;
-use crate::outcome::Outcome;
 use crate::parts::State;
 use crate::position::Position;
 use crate::preemption::AfterPreemption;
-use crate::resume::{self, Plan, Rest, WholeEpoch};
-use crate::say::{announce, say, warn};
-use crate::state::{LoaderProgress, Phase};
+use crate::say::{announce, warn};
+use crate::state::Phase;
 pub use batches::Batches;
-use batches::{Role, Source};
 use farewell::Farewell;
 use loaders::Loaders;
 use metric_lines::MetricLines;
@@ -273,7 +269,7 @@ pub struct Session<S> {
     is_validating: bool,
     has_split_begun: bool,
     has_stepped_in_epoch: bool,
-    has_asked_for_loader: bool,
+    has_warned_of_workers: bool,
     /// How many epochs the loop is to have, if it has said so.
     num_epochs: Option<usize>,
     /// How many steps, by the place of their stream.
@@ -300,223 +296,6 @@ impl<S: State> Session<S> {
             self.core.warn_if_unprotected(num_epochs, None);
         }
         epoch..=num_epochs
-    }
-
-    /// The batches of `loader` that are left of the epoch in progress; those that are trained are skipped.
-    ///
-    /// To be called in each epoch, for the same loaders in the same order. After [`trained`](Self::trained),
-    /// these are batches to validate with: all of them, and [`next`](Self::next) neither counts them as steps
-    /// nor seeds a device.
-    ///
-    /// A loader that is built anew in each epoch has its batches in the order of a new one: give
-    /// `loader.iter()` to [`batches_of`](Self::batches_of).
-    ///
-    /// # Errors
-    ///
-    /// When the loader does not give what it gave when the backup was made, or fails.
-    pub fn batches<'l, O: 'static>(
-        &mut self,
-        loader: &'l Arc<dyn DataLoader<O>>,
-    ) -> Result<Batches<'l, O>, BackupError> {
-        let opened = self.loaders.open(loader);
-        let kind = burn_api::loader_kind(loader.as_ref());
-        let slot = opened.slot;
-        if self.is_validating {
-            announcement::say_of_validation(kind);
-            for _ in 0..opened.to_ask {
-                drop(loader.iter());
-            }
-            let rest = resume::Batches::of(loader);
-            return Ok(Batches {
-                role: Role::Validation { slot },
-                source: Source::Loader { rest, kind },
-                most_in_epoch: None,
-            });
-        }
-        let is_restored = self.core.progress.is_restored();
-        if !std::mem::replace(&mut self.has_asked_for_loader, true) {
-            announcement::warn_of_workers(self.farewell.handle(), kind, is_restored);
-        }
-        if opened.is_other && opened.progress.is_rebuilt {
-            log::warn!(
-                target: super::LOG,
-                "the training loader of epoch {} is another one than before: a restart at the end of the first \
-                 epoch would take it for the same; give loader.iter() to Session::batches_of",
-                self.core.progress.state.position.epoch,
-            );
-        }
-        let rest = resume::train_loader(loader, &self.plan(opened.to_ask, opened.progress));
-        let rest = rest.map_err(of_training)?;
-        self.core
-            .progress
-            .warn_of_sampler(data_loader::take_finding());
-        let rest = match rest {
-            Rest::WholeEpoch => Some(resume::Batches::of(loader)),
-            Rest::Batches { rest, .. } => Some(rest),
-            Rest::Validation => None,
-            Rest::Entered { rest, at, change } => {
-                self.loaders.enter(slot, at);
-                say_entered(at, change);
-                Some(rest)
-            }
-            Rest::Anew(change) => {
-                self.begin_epoch_anew(change)?;
-                Some(resume::Batches::of(loader))
-            }
-        };
-        let source = rest.map(|rest| Source::Loader { rest, kind });
-        self.seed_before_batch();
-        Ok(self.of_epoch(slot, source))
-    }
-
-    /// The batches of an iterator that are left of the epoch in progress: it is asked for those that are
-    /// trained, one by one, and they are dropped.
-    ///
-    /// To be called in each epoch, with an iterator that gives the same again when the program is run again.
-    ///
-    /// # Errors
-    ///
-    /// When it has fewer batches than are trained.
-    pub fn batches_of<'l, O>(
-        &mut self,
-        batches: impl IntoIterator<Item = O, IntoIter: 'l>,
-    ) -> Result<Batches<'l, O>, BackupError> {
-        let (slot, trained) = self.loaders.open_iterator();
-        let mut batches = batches.into_iter();
-        if self.is_validating {
-            return Ok(Batches {
-                role: Role::Validation { slot },
-                source: Source::Iterator(Box::new(batches)),
-                most_in_epoch: None,
-            });
-        }
-        if self.core.progress.state.phase == Phase::Validate {
-            return Ok(self.of_epoch(slot, None));
-        }
-        self.skip(&mut batches, trained)?;
-        self.seed_before_batch();
-        Ok(self.of_epoch(slot, Some(Source::Iterator(Box::new(batches)))))
-    }
-
-    /// Batches that go on from one epoch to the next, or of a loop without epochs: a restart asks the iterator
-    /// for all that it has given so far, one by one, and drops them.
-    ///
-    /// To be called once, before the loop. [`Batches::take`] says how many make an epoch. What an epoch draws by
-    /// itself, before its first batch, belongs in the state then.
-    ///
-    /// # Errors
-    ///
-    /// When it has fewer batches than are trained.
-    pub fn stream<'l, O>(
-        &mut self,
-        batches: impl IntoIterator<Item = O, IntoIter: 'l>,
-    ) -> Result<Batches<'l, O>, BackupError> {
-        let (place, trained) = self.loaders.open_stream();
-        let mut batches = batches.into_iter();
-        self.skip(&mut batches, trained)?;
-        self.seed_after_skipping();
-        Ok(Batches {
-            role: Role::Stream { place },
-            source: Source::Iterator(Box::new(batches)),
-            most_in_epoch: None,
-        })
-    }
-
-    /// The numbers of the steps that are left of `num_steps`, which are counted from 1: for a loop without a
-    /// loader.
-    ///
-    /// # Errors
-    ///
-    /// When the training has made more steps.
-    pub fn steps(&mut self, num_steps: u64) -> Result<Batches<'static, u64>, BackupError> {
-        let (place, trained) = self.loaders.open_stream();
-        self.num_steps.push((place, num_steps));
-        if trained > num_steps {
-            return Err(BackupError::BeyondSteps {
-                steps: trained,
-                num_steps,
-            });
-        }
-        self.seed_after_skipping();
-        let left = match self.was_left() {
-            true => RangeInclusive::new(1, 0),
-            false => trained + 1..=num_steps,
-        };
-        Ok(Batches {
-            role: Role::Stream { place },
-            source: Source::Iterator(Box::new(left)),
-            most_in_epoch: None,
-        })
-    }
-
-    /// Fetches the next batch; none when no more is left, and when the training is being stopped.
-    ///
-    /// Before that it looks for notices of a preemption, and seeds the devices. A batch that is followed by
-    /// none of [`stepped`](Self::stepped) and [`accumulated`](Self::accumulated), but by another `next`,
-    /// belongs to the step of that one: so several loaders can give to one step, and a batch can be left out.
-    ///
-    /// # Errors
-    ///
-    /// When the loader fails, or ends before it has given what it promised.
-    pub fn next<O>(
-        &mut self,
-        batches: &mut Batches<'_, O>,
-        state: &S,
-    ) -> Result<Option<O>, BackupError> {
-        if let Role::Validation { slot } = batches.role {
-            return self.next_to_validate(slot, batches, state);
-        }
-        let is_of_this_epoch = match batches.role {
-            Role::Epoch { epoch, .. } => epoch == self.epoch_count,
-            Role::Stream { .. } | Role::Validation { .. } => true,
-        };
-        if !is_of_this_epoch || self.is_validating {
-            return Err(BackupError::NotThisEpoch);
-        }
-        // Only between two steps is the state one that can be saved.
-        if !self.loaders.has_pending() {
-            self.core.look_out(state, &mut NoMetrics);
-            if self.core.interrupter().should_stop() {
-                return Ok(None);
-            }
-        }
-        self.begin_split(state);
-        let given = match batches.role {
-            Role::Epoch { slot, .. } | Role::Validation { slot } => self.loaders.batches(slot),
-            Role::Stream { place } => self.loaders.stream(place).1,
-        };
-        if batches.most_in_epoch.is_some_and(|most| given >= most) {
-            return Ok(None);
-        }
-        let seeds = self.core.progress.step_seeds();
-        let seeds = seeds.map(|seeds| seeds.after(self.loaders.fetched()));
-        if seeds.is_some() && self.has_fusion {
-            // The step before.
-            self.force_draws()?;
-        }
-        let devices = &self.devices;
-        let fetched = batches.fetch(|| {
-            for (index, device) in devices.iter().enumerate() {
-                match (seeds, index) {
-                    (Some(seeds), 0) => device.seed(seeds.batch(0)),
-                    (Some(seeds), index) => device.seed(seeds.step(index)),
-                    (None, _) => {}
-                }
-            }
-        });
-        if seeds.is_some() {
-            self.force_draws()?;
-        }
-        let batch = fetched.transpose().map_err(BackupError::Dataset)?;
-        match (batches.role, &batch) {
-            (Role::Epoch { slot, .. } | Role::Validation { slot }, Some(_)) => {
-                self.loaders.fetched_from(slot, batches.items());
-            }
-            (Role::Stream { place }, Some(_)) => self.loaders.fetched_from_stream(place),
-            (Role::Epoch { slot, .. }, None) => self.has_ended(slot, batches, "training")?,
-            (Role::Stream { .. } | Role::Validation { .. }, None) => {}
-        }
-        Ok(batch)
     }
 
     /// A batch is trained: the state is what it is after the optimizer's step. This is the moment at which a
@@ -661,85 +440,6 @@ impl<S: State> Session<S> {
         self.farewell.handle().clone()
     }
 
-    /// The loop has ended.
-    ///
-    /// A training that was stopped is saved, and said to be; the program resumes it when it is run again. One that
-    /// has run to its end, or whose loop was left although it was not being stopped, needs its backup no
-    /// longer: it is deleted, unless [`delete_checkpoint`](crate::BackupAndRestore::delete_checkpoint)
-    /// says otherwise.
-    ///
-    /// # Errors
-    ///
-    /// When a backup has failed and ends the training (see
-    /// [`OnBackupError`](crate::OnBackupError)).
-    pub fn finish(mut self, state: &S) -> Result<Outcome, BackupError> {
-        let is_stopping = self.core.interrupter().should_stop();
-        if self.loaders.has_pending() {
-            // The loop was left in the middle of a step.
-            self.core.window.set_between(true);
-        }
-        match is_stopping {
-            true => self.core.stopped(state, &mut NoMetrics),
-            false => self.ends(state),
-        }
-        let Self {
-            mut core,
-            mut farewell,
-            after,
-            ..
-        } = self;
-        let ending = core.take_ending();
-        core.conclude(ending.error.is_none() && ending.interrupted.is_none());
-        let handle = farewell.handle().clone();
-        let outcome = match (&ending.error, ending.beyond, &ending.interrupted) {
-            (Some(_), _, _) => Outcome::Failed,
-            (None, Some((at, num_epochs)), _) => Outcome::Beyond { at, num_epochs },
-            (None, None, Some(_)) => Outcome::Stopped {
-                saved: ending.saved_at,
-            },
-            (None, None, None) => Outcome::Finished,
-        };
-        farewell.finished(outcome);
-        if let Some(error) = ending.error {
-            return Err(BackupError::from_training(error));
-        }
-        let reason = ending.interrupted.and_then(|stop| stop.reason);
-        let saved = ending.saved.as_deref();
-        let line = closing::line(outcome, None, reason.as_deref(), saved, &handle);
-        for note in handle.take_notes() {
-            say(&format!("warning: {note}"));
-        }
-        match (line, after) {
-            (Some(line), AfterPreemption::Exit(code)) if ending.is_preempted => {
-                closing::exit(&line, code)
-            }
-            (Some(line), _) => say(&line),
-            (None, _) => {}
-        }
-        Ok(outcome)
-    }
-
-    /// The loop has ended, and the training was not stopped.
-    fn ends(&mut self, state: &S) {
-        let progress = &mut self.core.progress;
-        if let Some(num_epochs) = self.num_epochs {
-            let is_left = !progress.state.early_stopped;
-            match progress.remaining(num_epochs) {
-                Remaining::Beyond if is_left => return self.core.beyond(num_epochs),
-                // The loop has left it.
-                Remaining::Unfinished => progress.state.early_stopped = true,
-                Remaining::Beyond | Remaining::Complete => {}
-            }
-        }
-        let are_left =
-            |(place, num_steps): &(usize, u64)| self.loaders.stream(*place).0 < *num_steps;
-        if self.num_steps.iter().any(are_left) {
-            progress.state.early_stopped = true;
-        }
-        self.commit();
-        self.core.finished(state, &mut NoMetrics);
-    }
-
     /// Whether the loop has left the training before, without being stopped; then says so.
     fn was_left(&self) -> bool {
         let state = &self.core.progress.state;
@@ -760,19 +460,6 @@ impl<S: State> Session<S> {
         }
     }
 
-    /// The first batch of an epoch, or of what is left of it, is about to be fetched.
-    fn begin_split(&mut self, state: &S) {
-        if std::mem::replace(&mut self.has_split_begun, true) {
-            return;
-        }
-        self.core.split_begins(state);
-        let is_new = self.core.progress.state.position.global_step == 0;
-        if is_new && !self.core.window.accumulates() {
-            // Whether it accumulates is known after the first batch.
-            self.core.hold(state);
-        }
-    }
-
     fn step_done(&mut self, state: &S, has_stepped: bool) -> Flow {
         self.has_stepped_in_epoch = true;
         self.commit();
@@ -790,29 +477,10 @@ impl<S: State> Session<S> {
         }
     }
 
-    /// What was skipped may have drawn, and the loop may ask for no batches of an epoch.
-    fn seed_after_skipping(&self) {
-        match self.core.progress.state.position.step_in_epoch {
-            0 => self.seed_before_epoch(),
-            _ => self.seed_before_batch(),
-        }
-    }
-
     fn seed_before_epoch(&self) {
         for device in &self.devices {
             self.core.progress.seed_before_epoch(device);
         }
-    }
-
-    /// What was to be drawn is drawn, in this order and before anything else is: a device with fusion draws
-    /// later than it is told to.
-    fn force_draws(&self) -> Result<(), BackupError> {
-        for (index, device) in self.devices.iter().enumerate() {
-            device
-                .flush()
-                .map_err(|error| of_training(burn_api::device_failed(index, error.to_string())))?;
-        }
-        Ok(())
     }
 
     /// What was fetched and computed is part of the training.
@@ -836,116 +504,6 @@ impl<S: State> Session<S> {
         }
         self.loaders.commit(&mut self.core.progress.state);
         self.core.progress.state.phase = Phase::Validate;
-    }
-
-    fn next_to_validate<O>(
-        &mut self,
-        slot: usize,
-        batches: &mut Batches<'_, O>,
-        state: &S,
-    ) -> Result<Option<O>, BackupError> {
-        let was_stopping = self.is_stopping();
-        self.core.look_out(state, &mut NoMetrics);
-        if self.is_stopping() && !was_stopping {
-            // The validation may take longer than is left.
-            self.core.save_what_is_held(&mut NoMetrics);
-        }
-        let batch = batches
-            .fetch(|| ())
-            .transpose()
-            .map_err(BackupError::Dataset)?;
-        match (&batch, batches.items()) {
-            (Some(_), Some(items)) => {
-                if let Some(progress) = self.loaders.progress(slot)
-                    && progress.data.items_processed == 0
-                {
-                    progress.data.after_batch(items, true);
-                }
-            }
-            (Some(_), None) => {}
-            (None, _) => self.has_ended(slot, batches, "validation")?,
-        }
-        Ok(batch)
-    }
-
-    /// Checks that a loader has given all that it promised.
-    fn has_ended<O>(
-        &mut self,
-        slot: usize,
-        batches: &Batches<'_, O>,
-        split: &'static str,
-    ) -> Result<(), BackupError> {
-        let Source::Loader { rest, kind } = &batches.source else {
-            return Ok(());
-        };
-        let is_allowed = self.core.progress.allow_short_epochs;
-        let Some(progress) = self.loaders.progress(slot) else {
-            return Ok(());
-        };
-        let first_batch = progress.data.first_batch_items;
-        let epoch = WholeEpoch {
-            items: rest.items(),
-            first_batch: (first_batch > 0).then_some(first_batch),
-            loader: *kind,
-        };
-        check_whole(epoch, &mut progress.data.epoch_items, split, is_allowed)
-    }
-
-    /// Where a loader goes on that is still to be asked for so many iterators.
-    fn plan(&self, to_ask: u64, progress: LoaderProgress) -> Plan {
-        let core = &self.core.progress;
-        let has_trained = progress.data.items_total > 0;
-        Plan {
-            iterators: usize::try_from(to_ask).unwrap_or(usize::MAX),
-            batches: usize::try_from(progress.batches).unwrap_or(usize::MAX),
-            phase: core.state.phase,
-            has_trained,
-            recorded: has_trained.then_some(progress.data),
-            is_only_loader: true,
-            is_first: true,
-            backup_dir: core.backup_dir.clone(),
-            changes: core.changes.clone(),
-        }
-    }
-
-    fn of_epoch<'l, O>(&self, slot: usize, source: Option<Source<'l, O>>) -> Batches<'l, O> {
-        Batches {
-            role: Role::Epoch {
-                slot,
-                epoch: self.epoch_count,
-            },
-            source: source.unwrap_or(Source::Over),
-            most_in_epoch: None,
-        }
-    }
-
-    /// The epoch begins anew, because batches or data are changed on purpose.
-    fn begin_epoch_anew(&mut self, change: Change) -> Result<(), BackupError> {
-        if self.loaders.has_several_open() {
-            return Err(BackupError::SeveralLoaders { change });
-        }
-        self.core.progress.begins_epoch_anew(change);
-        self.loaders.begin_epoch_anew();
-        Ok(())
-    }
-
-    fn skip<O>(
-        &self,
-        batches: &mut impl Iterator<Item = O>,
-        trained: u64,
-    ) -> Result<(), BackupError> {
-        for found in 0..trained {
-            if batches.next().is_none() {
-                return Err(BackupError::DataMismatch {
-                    path: self.core.progress.backup_dir.clone(),
-                    what: "the number of batches that an iterator gives, at least,",
-                    recorded: usize::try_from(trained).unwrap_or(usize::MAX),
-                    found: usize::try_from(found).unwrap_or(usize::MAX),
-                    change: Change::Data,
-                });
-            }
-        }
-        Ok(())
     }
 }
 

@@ -116,7 +116,7 @@ impl BackupAndRestore {
             is_validating: false,
             has_split_begun: false,
             has_stepped_in_epoch: false,
-            has_asked_for_loader: false,
+            has_warned_of_workers: false,
             num_epochs: None,
             num_steps: Vec::new(),
             state: std::marker::PhantomData,

@@ -1,0 +1,159 @@
+//! The next batch: look for a reason to stop, seed, fetch.
+
+use super::batches::{Batches, Role, Source};
+use super::{Session, of_training};
+use crate::burn_api;
+use crate::error::BackupError;
+use crate::parts::State;
+use crate::resume::WholeEpoch;
+use crate::session::NoMetrics;
+use crate::session::progress::check_whole;
+
+impl<S: State> Session<S> {
+    /// Fetches the next batch; none when no more is left, and when the training is being stopped.
+    ///
+    /// Before that it looks for notices of a preemption, and seeds the devices. A batch that is followed by
+    /// none of [`stepped`](Self::stepped) and [`accumulated`](Self::accumulated), but by another `next`,
+    /// belongs to the step of that one: so several loaders can give to one step, and a batch can be left out.
+    ///
+    /// # Errors
+    ///
+    /// When the loader fails, or ends before it has given what it promised.
+    pub fn next<O>(
+        &mut self,
+        batches: &mut Batches<'_, O>,
+        state: &S,
+    ) -> Result<Option<O>, BackupError> {
+        if let Role::Validation { slot } = batches.role {
+            return self.next_to_validate(slot, batches, state);
+        }
+        let is_of_this_epoch = match batches.role {
+            Role::Epoch { epoch, .. } => epoch == self.epoch_count,
+            Role::Stream { .. } | Role::Validation { .. } => true,
+        };
+        if !is_of_this_epoch || self.is_validating {
+            return Err(BackupError::NotThisEpoch);
+        }
+        // Only between two steps is the state one that can be saved.
+        if !self.loaders.has_pending() {
+            self.core.look_out(state, &mut NoMetrics);
+            if self.core.interrupter().should_stop() {
+                return Ok(None);
+            }
+        }
+        self.begin_split(state);
+        let given = match batches.role {
+            Role::Epoch { slot, .. } | Role::Validation { slot } => self.loaders.batches(slot),
+            Role::Stream { place } => self.loaders.stream(place).1,
+        };
+        if batches.most_in_epoch.is_some_and(|most| given >= most) {
+            return Ok(None);
+        }
+        let seeds = self.core.progress.step_seeds();
+        let seeds = seeds.map(|seeds| seeds.after(self.loaders.fetched()));
+        if seeds.is_some() && self.has_fusion {
+            // The step before.
+            self.force_draws()?;
+        }
+        let devices = &self.devices;
+        let fetched = batches.fetch(|| {
+            for (index, device) in devices.iter().enumerate() {
+                match (seeds, index) {
+                    (Some(seeds), 0) => device.seed(seeds.batch(0)),
+                    (Some(seeds), index) => device.seed(seeds.step(index)),
+                    (None, _) => {}
+                }
+            }
+        });
+        if seeds.is_some() {
+            self.force_draws()?;
+        }
+        let batch = fetched.transpose().map_err(BackupError::Dataset)?;
+        match (batches.role, &batch) {
+            (Role::Epoch { slot, .. } | Role::Validation { slot }, Some(_)) => {
+                self.loaders.fetched_from(slot, batches.items());
+            }
+            (Role::Stream { place }, Some(_)) => self.loaders.fetched_from_stream(place),
+            (Role::Epoch { slot, .. }, None) => self.has_ended(slot, batches, "training")?,
+            (Role::Stream { .. } | Role::Validation { .. }, None) => {}
+        }
+        Ok(batch)
+    }
+
+    /// The first batch of an epoch, or of what is left of it, is about to be fetched.
+    fn begin_split(&mut self, state: &S) {
+        if std::mem::replace(&mut self.has_split_begun, true) {
+            return;
+        }
+        self.core.split_begins(state);
+        let is_new = self.core.progress.state.position.global_step == 0;
+        if is_new && !self.core.window.accumulates() {
+            // Whether it accumulates is known after the first batch.
+            self.core.hold(state);
+        }
+    }
+
+    fn next_to_validate<O>(
+        &mut self,
+        slot: usize,
+        batches: &mut Batches<'_, O>,
+        state: &S,
+    ) -> Result<Option<O>, BackupError> {
+        let was_stopping = self.is_stopping();
+        self.core.look_out(state, &mut NoMetrics);
+        if self.is_stopping() && !was_stopping {
+            // The validation may take longer than is left.
+            self.core.save_what_is_held(&mut NoMetrics);
+        }
+        let batch = batches
+            .fetch(|| ())
+            .transpose()
+            .map_err(BackupError::Dataset)?;
+        match (&batch, batches.items()) {
+            (Some(_), Some(items)) => {
+                if let Some(progress) = self.loaders.progress(slot)
+                    && progress.data.items_processed == 0
+                {
+                    progress.data.after_batch(items, true);
+                }
+            }
+            (Some(_), None) => {}
+            (None, _) => self.has_ended(slot, batches, "validation")?,
+        }
+        Ok(batch)
+    }
+
+    /// Checks that a loader has given all that it promised.
+    fn has_ended<O>(
+        &mut self,
+        slot: usize,
+        batches: &Batches<'_, O>,
+        split: &'static str,
+    ) -> Result<(), BackupError> {
+        let Source::Loader { rest, kind } = &batches.source else {
+            return Ok(());
+        };
+        let is_allowed = self.core.progress.allow_short_epochs;
+        let Some(progress) = self.loaders.progress(slot) else {
+            return Ok(());
+        };
+        let first_batch = progress.data.first_batch_items;
+        let epoch = WholeEpoch {
+            items: rest.items(),
+            first_batch: (first_batch > 0).then_some(first_batch),
+            loader: *kind,
+        };
+        check_whole(epoch, &mut progress.data.epoch_items, split, is_allowed)
+    }
+
+    /// What was to be drawn is drawn, in this order and before anything else is: a device with fusion draws
+    /// later than it is told to.
+    fn force_draws(&self) -> Result<(), BackupError> {
+        for (index, device) in self.devices.iter().enumerate() {
+            device
+                .flush()
+                .map_err(|error| of_training(burn_api::device_failed(index, error.to_string())))?;
+        }
+        Ok(())
+    }
+}

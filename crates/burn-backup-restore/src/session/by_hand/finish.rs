@@ -1,0 +1,90 @@
+//! The end of the loop.
+
+use super::Session;
+use crate::error::BackupError;
+use crate::outcome::Outcome;
+use crate::parts::State;
+use crate::preemption::AfterPreemption;
+use crate::say::say;
+use crate::session::{NoMetrics, Remaining, closing};
+
+impl<S: State> Session<S> {
+    /// The loop has ended.
+    ///
+    /// A training that was stopped is saved, and said to be; the program resumes it when it is run again. One that
+    /// has run to its end, or whose loop was left although it was not being stopped, needs its backup no
+    /// longer: it is deleted, unless [`delete_checkpoint`](crate::BackupAndRestore::delete_checkpoint)
+    /// says otherwise.
+    ///
+    /// # Errors
+    ///
+    /// When a backup has failed and ends the training (see
+    /// [`OnBackupError`](crate::OnBackupError)).
+    pub fn finish(mut self, state: &S) -> Result<Outcome, BackupError> {
+        let is_stopping = self.core.interrupter().should_stop();
+        if self.loaders.has_pending() {
+            // The loop was left in the middle of a step.
+            self.core.window.set_between(true);
+        }
+        match is_stopping {
+            true => self.core.stopped(state, &mut NoMetrics),
+            false => self.ends(state),
+        }
+        let Self {
+            mut core,
+            mut farewell,
+            after,
+            ..
+        } = self;
+        let ending = core.take_ending();
+        core.conclude(ending.error.is_none() && ending.interrupted.is_none());
+        let handle = farewell.handle().clone();
+        let outcome = match (&ending.error, ending.beyond, &ending.interrupted) {
+            (Some(_), _, _) => Outcome::Failed,
+            (None, Some((at, num_epochs)), _) => Outcome::Beyond { at, num_epochs },
+            (None, None, Some(_)) => Outcome::Stopped {
+                saved: ending.saved_at,
+            },
+            (None, None, None) => Outcome::Finished,
+        };
+        farewell.finished(outcome);
+        if let Some(error) = ending.error {
+            return Err(BackupError::from_training(error));
+        }
+        let reason = ending.interrupted.and_then(|stop| stop.reason);
+        let saved = ending.saved.as_deref();
+        let line = closing::line(outcome, None, reason.as_deref(), saved, &handle);
+        for note in handle.take_notes() {
+            say(&format!("warning: {note}"));
+        }
+        match (line, after) {
+            (Some(line), AfterPreemption::Exit(code)) if ending.is_preempted => {
+                closing::exit(&line, code)
+            }
+            (Some(line), _) => say(&line),
+            (None, _) => {}
+        }
+        Ok(outcome)
+    }
+
+    /// The loop has ended, and the training was not stopped.
+    fn ends(&mut self, state: &S) {
+        let progress = &mut self.core.progress;
+        if let Some(num_epochs) = self.num_epochs {
+            let is_left = !progress.state.early_stopped;
+            match progress.remaining(num_epochs) {
+                Remaining::Beyond if is_left => return self.core.beyond(num_epochs),
+                // The loop has left it.
+                Remaining::Unfinished => progress.state.early_stopped = true,
+                Remaining::Beyond | Remaining::Complete => {}
+            }
+        }
+        let are_left =
+            |(place, num_steps): &(usize, u64)| self.loaders.stream(*place).0 < *num_steps;
+        if self.num_steps.iter().any(are_left) {
+            progress.state.early_stopped = true;
+        }
+        self.commit();
+        self.core.finished(state, &mut NoMetrics);
+    }
+}

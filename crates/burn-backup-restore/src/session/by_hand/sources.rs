@@ -1,0 +1,233 @@
+//! Where batches come from.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use burn::data::dataloader::DataLoader;
+
+use super::batches::{Batches, Role, Source};
+use super::{Session, of_training};
+use crate::burn_api::{self, LoaderKind};
+use crate::change::Change;
+use crate::data_loader;
+use crate::error::BackupError;
+use crate::parts::State;
+use crate::resume::{self, Plan, Rest};
+use crate::session::progress::say_entered;
+use crate::session::{LOG, announcement};
+use crate::state::{LoaderProgress, Phase};
+
+impl<S: State> Session<S> {
+    /// The batches of `loader` that are left of the epoch in progress; those that are trained are skipped.
+    ///
+    /// To be called in each epoch, for the same loaders in the same order. After [`trained`](Self::trained),
+    /// these are batches to validate with: all of them, and [`next`](Self::next) neither counts them as steps
+    /// nor seeds a device.
+    ///
+    /// A loader that is built anew in each epoch has its batches in the order of a new one: give
+    /// `loader.iter()` to [`batches_of`](Self::batches_of).
+    ///
+    /// # Errors
+    ///
+    /// When the loader does not give what it gave when the backup was made, or fails.
+    pub fn batches<'l, O: 'static>(
+        &mut self,
+        loader: &'l Arc<dyn DataLoader<O>>,
+    ) -> Result<Batches<'l, O>, BackupError> {
+        let opened = self.loaders.open(loader);
+        let kind = burn_api::loader_kind(loader.as_ref());
+        let slot = opened.slot;
+        if self.is_validating {
+            announcement::say_of_validation(kind);
+            for _ in 0..opened.to_ask {
+                drop(loader.iter());
+            }
+            let rest = resume::Batches::of(loader);
+            return Ok(Batches {
+                role: Role::Validation { slot },
+                source: Source::Loader { rest, kind },
+                most_in_epoch: None,
+            });
+        }
+        if kind == LoaderKind::Workers && !std::mem::replace(&mut self.has_warned_of_workers, true)
+        {
+            let is_restored = self.core.progress.is_restored();
+            announcement::warn_of_workers(self.farewell.handle(), kind, is_restored);
+        }
+        if opened.is_other && opened.progress.is_rebuilt {
+            log::warn!(
+                target: LOG,
+                "the training loader of epoch {} is another one than before: a restart at the end of the first \
+                 epoch would take it for the same; give loader.iter() to Session::batches_of",
+                self.core.progress.state.position.epoch,
+            );
+        }
+        let rest = resume::train_loader(loader, &self.plan(opened.to_ask, opened.progress));
+        let rest = rest.map_err(of_training)?;
+        self.core
+            .progress
+            .warn_of_sampler(data_loader::take_finding());
+        let rest = match rest {
+            Rest::WholeEpoch => Some(resume::Batches::of(loader)),
+            Rest::Batches { rest, .. } => Some(rest),
+            Rest::Validation => None,
+            Rest::Entered { rest, at, change } => {
+                self.loaders.enter(slot, at);
+                say_entered(at, change);
+                Some(rest)
+            }
+            Rest::Anew(change) => {
+                self.begin_epoch_anew(change)?;
+                Some(resume::Batches::of(loader))
+            }
+        };
+        let source = rest.map(|rest| Source::Loader { rest, kind });
+        self.seed_before_batch();
+        Ok(self.of_epoch(slot, source))
+    }
+
+    /// The batches of an iterator that are left of the epoch in progress: it is asked for those that are
+    /// trained, one by one, and they are dropped.
+    ///
+    /// To be called in each epoch, with an iterator that gives the same again when the program is run again.
+    ///
+    /// # Errors
+    ///
+    /// When it has fewer batches than are trained.
+    pub fn batches_of<'l, O>(
+        &mut self,
+        batches: impl IntoIterator<Item = O, IntoIter: 'l>,
+    ) -> Result<Batches<'l, O>, BackupError> {
+        let (slot, trained) = self.loaders.open_iterator();
+        let mut batches = batches.into_iter();
+        if self.is_validating {
+            return Ok(Batches {
+                role: Role::Validation { slot },
+                source: Source::Iterator(Box::new(batches)),
+                most_in_epoch: None,
+            });
+        }
+        if self.core.progress.state.phase == Phase::Validate {
+            return Ok(self.of_epoch(slot, None));
+        }
+        self.skip(&mut batches, trained)?;
+        self.seed_before_batch();
+        Ok(self.of_epoch(slot, Some(Source::Iterator(Box::new(batches)))))
+    }
+
+    /// Batches that go on from one epoch to the next, or of a loop without epochs: a restart asks the iterator
+    /// for all that it has given so far, one by one, and drops them.
+    ///
+    /// To be called once, before the loop. [`Batches::take`] says how many make an epoch. What an epoch draws by
+    /// itself, before its first batch, belongs in the state then.
+    ///
+    /// # Errors
+    ///
+    /// When it has fewer batches than are trained.
+    pub fn stream<'l, O>(
+        &mut self,
+        batches: impl IntoIterator<Item = O, IntoIter: 'l>,
+    ) -> Result<Batches<'l, O>, BackupError> {
+        let (place, trained) = self.loaders.open_stream();
+        let mut batches = batches.into_iter();
+        self.skip(&mut batches, trained)?;
+        self.seed_after_skipping();
+        Ok(Batches {
+            role: Role::Stream { place },
+            source: Source::Iterator(Box::new(batches)),
+            most_in_epoch: None,
+        })
+    }
+
+    /// The numbers of the steps that are left of `num_steps`, which are counted from 1: for a loop without a
+    /// loader.
+    ///
+    /// # Errors
+    ///
+    /// When the training has made more steps.
+    pub fn steps(&mut self, num_steps: u64) -> Result<Batches<'static, u64>, BackupError> {
+        let (place, trained) = self.loaders.open_stream();
+        self.num_steps.push((place, num_steps));
+        if trained > num_steps {
+            return Err(BackupError::BeyondSteps {
+                steps: trained,
+                num_steps,
+            });
+        }
+        self.seed_after_skipping();
+        let left = match self.was_left() {
+            true => RangeInclusive::new(1, 0),
+            false => trained + 1..=num_steps,
+        };
+        Ok(Batches {
+            role: Role::Stream { place },
+            source: Source::Iterator(Box::new(left)),
+            most_in_epoch: None,
+        })
+    }
+
+    /// Where a loader goes on that is still to be asked for so many iterators.
+    fn plan(&self, to_ask: u64, progress: LoaderProgress) -> Plan {
+        let core = &self.core.progress;
+        let has_trained = progress.data.items_total > 0;
+        Plan {
+            iterators: usize::try_from(to_ask).unwrap_or(usize::MAX),
+            batches: usize::try_from(progress.batches).unwrap_or(usize::MAX),
+            phase: core.state.phase,
+            has_trained,
+            recorded: has_trained.then_some(progress.data),
+            is_only_loader: true,
+            is_first: true,
+            backup_dir: core.backup_dir.clone(),
+            changes: core.changes.clone(),
+        }
+    }
+
+    fn of_epoch<'l, O>(&self, slot: usize, source: Option<Source<'l, O>>) -> Batches<'l, O> {
+        Batches {
+            role: Role::Epoch {
+                slot,
+                epoch: self.epoch_count,
+            },
+            source: source.unwrap_or(Source::Over),
+            most_in_epoch: None,
+        }
+    }
+
+    /// The epoch begins anew, because batches or data are changed on purpose.
+    fn begin_epoch_anew(&mut self, change: Change) -> Result<(), BackupError> {
+        if self.loaders.has_several_open() {
+            return Err(BackupError::SeveralLoaders { change });
+        }
+        self.core.progress.begins_epoch_anew(change);
+        self.loaders.begin_epoch_anew();
+        Ok(())
+    }
+
+    fn skip<O>(
+        &self,
+        batches: &mut impl Iterator<Item = O>,
+        trained: u64,
+    ) -> Result<(), BackupError> {
+        for found in 0..trained {
+            if batches.next().is_none() {
+                return Err(BackupError::DataMismatch {
+                    path: self.core.progress.backup_dir.clone(),
+                    what: "the number of batches that an iterator gives, at least,",
+                    recorded: usize::try_from(trained).unwrap_or(usize::MAX),
+                    found: usize::try_from(found).unwrap_or(usize::MAX),
+                    change: Change::Data,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// What was skipped may have drawn, and the loop may ask for no batches of an epoch.
+    fn seed_after_skipping(&self) {
+        match self.core.progress.state.position.step_in_epoch {
+            0 => self.seed_before_epoch(),
+            _ => self.seed_before_batch(),
+        }
+    }
+}
