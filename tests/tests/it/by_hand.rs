@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use burn::grad_clipping::GradientClipping;
 use burn::module::ParamGroup;
@@ -174,6 +175,31 @@ fn whatever_its_batches_come_from_a_loop_ends_as_if_undisturbed() {
             ..Loop::new(Backend::Flex)
         };
         assert_exact_at_each_batch(&program, &SOME);
+    }
+}
+
+#[test]
+fn whatever_the_frequency_and_the_snapshot_are_a_loop_ends_as_if_undisturbed() {
+    use LoopHalt::{Return, Stop};
+    let program = Loop::new(Backend::Flex);
+    let expected = undisturbed(&program);
+    for frequency in [
+        SaveFreq::Every(Duration::from_micros(1)),
+        SaveFreq::Every(Duration::from_secs(3600)),
+        SaveFreq::auto(0.5),
+    ] {
+        for snapshot in [Snapshot::Shared, Snapshot::Blocking] {
+            let configure = |backup: BackupAndRestore| {
+                backup.save_freq(frequency).snapshot(snapshot).keep_last(3)
+            };
+            for halts in [
+                vec![Stop(5)],
+                vec![Return(9), Stop(3)],
+                vec![Stop(7), Return(4)],
+            ] {
+                assert_exact(&program, &expected, configure, &halts);
+            }
+        }
     }
 }
 

@@ -7,12 +7,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use burn::lr_scheduler::LrSchedulerConfig;
 use burn::lr_scheduler::composed::ComposedLrSchedulerConfig;
+use burn::lr_scheduler::constant::ConstantLr;
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::lr_scheduler::exponential::ExponentialLrSchedulerConfig;
 use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
 use burn::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
 use burn::lr_scheduler::noam::NoamLrSchedulerConfig;
+use burn::lr_scheduler::sequential::SequentialLrSchedulerConfig;
 use burn::lr_scheduler::step::StepLrSchedulerConfig;
 use burn::module::{Module, Param};
 use burn::nn::{Linear, LinearConfig};
@@ -615,7 +618,7 @@ fn with_l_bfgs_a_loop_ends_as_if_undisturbed() {
 
 #[test]
 fn with_each_of_burns_schedulers_a_loop_ends_as_if_undisturbed() {
-    let schedulers: [fn() -> ModuleLrScheduler; 6] = [
+    let schedulers: [fn() -> ModuleLrScheduler; 8] = [
         || {
             CosineAnnealingLrSchedulerConfig::new(0.1, 4)
                 .init()
@@ -630,6 +633,13 @@ fn with_each_of_burns_schedulers_a_loop_ends_as_if_undisturbed() {
                 .unwrap()
         },
         || StepLrSchedulerConfig::new(0.1, 2).init().unwrap(),
+        || ModuleLrScheduler::from(ConstantLr::new(0.05)),
+        || {
+            let first = LrSchedulerConfig::Linear(LinearLrSchedulerConfig::new(0.01, 0.1, 3));
+            let second = LrSchedulerConfig::Cosine(CosineAnnealingLrSchedulerConfig::new(0.1, 3));
+            let config = SequentialLrSchedulerConfig::new(vec![first, second], vec![3]);
+            config.init().unwrap()
+        },
         || {
             let config = ComposedLrSchedulerConfig::new();
             let config = config.exponential(ExponentialLrSchedulerConfig::new(0.1, 0.8));
