@@ -19,7 +19,7 @@ use crate::state::{DataProgress, Entered, Phase, TrainingState};
 /// Said of Burn's sampler.
 const BURNS_SAMPLER: &str = "not exact after a restart: the training dataset has Burn's \
      SamplerDataset, whose samples follow from how often it was asked; use \
-     burn_backup_restore::data::SamplerDataset instead, or FastForward::Replay and no workers";
+     burn_backup_restore::data::SamplerDataset instead";
 
 /// What is left of a training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,13 +127,14 @@ impl Progress {
         self.state.begin_epoch_anew();
     }
 
-    /// Warns of a dataset that a restart can't bring to where it was.
-    pub(crate) fn warn_of_sampler(&mut self, found: Option<BurnsSampler>) {
+    /// Warns of a dataset that a restart can't bring to where it was. `or_else` is said of what else there is
+    /// to do.
+    pub(crate) fn warn_of_sampler(&mut self, found: Option<BurnsSampler>, or_else: &str) {
         let is_exact = |found: BurnsSampler| self.replays() && !found.has_workers;
         let is_first = !self.is_restored && !self.has_warned_of_sampler;
         if is_first && found.is_some_and(|found| !is_exact(found)) {
             self.has_warned_of_sampler = true;
-            warn(&self.handle, BURNS_SAMPLER);
+            warn(&self.handle, &format!("{BURNS_SAMPLER}{or_else}"));
         }
     }
 

@@ -45,8 +45,8 @@ pub(super) struct Opened {
     /// How many iterators it is still to be asked for before the one of this epoch.
     pub to_ask: u64,
     pub progress: LoaderProgress,
-    /// Whether another loader had the slot before, which may be gone.
-    pub is_other: bool,
+    /// Whether it turns out now that the program builds the loader anew in each epoch.
+    pub is_found_rebuilt: bool,
 }
 
 impl Loaders {
@@ -81,16 +81,18 @@ impl Loaders {
         let address = Arc::as_ptr(loader).cast::<()>() as usize;
         let asked = self.known.get(&address).map_or(0, |known| known.iterators);
         let slot = self.next(asked);
-        let mut is_other = false;
+        let mut is_found_rebuilt = false;
         let mut progress = LoaderProgress::default();
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.is_open = true;
             // Of one that this process has not asked yet, the backup tells.
             if let Some(before) = slot.address.replace(address) {
-                is_other = before != address;
+                let is_other = before != address;
                 if is_other {
                     let before = self.known.get(&before);
-                    slot.progress.is_rebuilt = before.is_some_and(|before| !(before.is_alive)());
+                    let is_rebuilt = before.is_some_and(|before| !(before.is_alive)());
+                    is_found_rebuilt = is_rebuilt && !slot.progress.is_rebuilt;
+                    slot.progress.is_rebuilt = is_rebuilt;
                 }
                 slot.progress.iterators = match is_other {
                     true => asked,
@@ -109,7 +111,7 @@ impl Loaders {
             slot,
             to_ask: progress.iterators.saturating_sub(asked),
             progress,
-            is_other,
+            is_found_rebuilt,
         }
     }
 

@@ -13,8 +13,9 @@ use crate::data_loader;
 use crate::error::BackupError;
 use crate::parts::State;
 use crate::resume::{self, Plan, Rest};
+use crate::say::warn;
+use crate::session::announcement;
 use crate::session::progress::say_entered;
-use crate::session::{LOG, announcement};
 use crate::state::{LoaderProgress, Phase};
 
 impl<S: State> Session<S> {
@@ -54,19 +55,18 @@ impl<S: State> Session<S> {
             let is_restored = self.core.progress.is_restored();
             announcement::warn_of_workers(self.farewell.handle(), kind, is_restored);
         }
-        if opened.is_other && opened.progress.is_rebuilt {
-            log::warn!(
-                target: LOG,
-                "the training loader of epoch {} is another one than before: a restart at the end of the first \
-                 epoch would take it for the same; give loader.iter() to Session::batches_of",
-                self.core.progress.state.position.epoch,
+        if opened.is_found_rebuilt {
+            warn(
+                self.farewell.handle(),
+                "not exact after a restart at the end of the first epoch: the training loader is built anew in \
+                 each epoch; give loader.iter() to Session::batches_of",
             );
         }
         let rest = resume::train_loader(loader, &self.plan(opened.to_ask, opened.progress));
         let rest = rest.map_err(of_training)?;
         self.core
             .progress
-            .warn_of_sampler(data_loader::take_finding());
+            .warn_of_sampler(data_loader::take_finding(), "");
         let rest = match rest {
             Rest::WholeEpoch => Some(resume::Batches::of(loader)),
             Rest::Batches { rest, .. } => Some(rest),

@@ -328,7 +328,7 @@ impl<M: LearnerModel> Worker<M> {
             Rest::Validation => return self.lead(Training::has_trained_all),
         };
         let found = data_loader::take_finding();
-        self.lead(|training| training.engine.progress.warn_of_sampler(found))?;
+        self.lead(|training| training.engine.progress.warn_of_sampler(found, ""))?;
         let is_done = self.train_batches(epoch, &mut batches, trained)?;
         self.lead(|training| {
             if is_done {

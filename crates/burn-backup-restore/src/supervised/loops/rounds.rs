@@ -18,6 +18,9 @@ use crate::resume::{self, Batches, Rest};
 use crate::seed::StepSeeds;
 use crate::state::Phase;
 
+/// What else there is to do about Burn's sampler.
+const OR_REPLAY: &str = ", or FastForward::Replay and no workers";
+
 /// How the devices of a training compute one round.
 pub(super) trait Devices<M: LearnerModel> {
     /// All of them, in the order of their loaders.
@@ -271,7 +274,7 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
         self.training
             .engine
             .progress
-            .warn_of_sampler(data_loader::take_finding());
+            .warn_of_sampler(data_loader::take_finding(), OR_REPLAY);
         if self.train_rounds(&mut batches, &kinds::<M>(loaders), trained) {
             self.training.engine.split_done();
         }
