@@ -33,6 +33,7 @@
 //! # Features
 //!
 //! - `cloud`: watchers for the preemption notices of Google Compute Engine, Amazon EC2 and Azure.
+//! - `rl`: reinforcement learning with Burn's `RLTraining`.
 //! - `testing`: what the tests of this crate need. It is exempt from semantic versioning.
 
 mod burn_api;

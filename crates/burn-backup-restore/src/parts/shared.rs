@@ -15,7 +15,7 @@ use crate::save::{Misfit, RunningStates, SavePart, SharedPart};
 
 /// A part of the state that a training and its backup both hold. Cloning it shares it.
 ///
-/// Burn's builder owns the learner while it trains, and the model's `step` has but a reference to the model.
+/// Burn's builder owns the learner while it trains, and the model's `step` has only a reference to the model.
 /// What the program counts or averages there goes into one of these: a clone for the model or a metric, and
 /// one for [`BackupAndRestore::state`](crate::BackupAndRestore::state).
 ///

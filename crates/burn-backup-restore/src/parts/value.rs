@@ -7,13 +7,14 @@ use serde::de::DeserializeOwned;
 
 use crate::change::Change;
 use crate::error::BackupError;
-use crate::resume::{Expected, LoadPart, Loaded, SavedPart, foreign};
+use crate::resume::{Expected, LoadPart, Loaded, SavedPart};
 use crate::save::{Fit, Others, RunningStates, SavePart, SharedModel, SharedPart};
 
 /// A value of the program's own: counters, a curriculum, a best loss, a generator of random numbers.
 ///
 /// It is written as [CBOR](https://www.rfc-editor.org/rfc/rfc8949), which unlike JSON keeps infinities and
-/// NaN, with which a best loss often begins.
+/// NaN, with which a best loss often begins. That is done on the training's thread whenever a snapshot is taken, so a
+/// value of many megabytes holds the training.
 ///
 /// # Example
 ///
@@ -99,8 +100,7 @@ impl<T: Serialize + DeserializeOwned + 'static> LoadPart for Value<T> {
         saved: &SavedPart,
         expected: &Expected<'_>,
     ) -> Result<Vec<Change>, BackupError> {
-        let bytes = saved.value.as_ref();
-        let bytes = bytes.ok_or_else(|| foreign(expected.backup_dir, None))?;
+        let bytes = saved.value(expected.backup_dir)?;
         decode::<T>(bytes).map_err(|error| error.of_state(&saved.name))?;
         Ok(Vec::new())
     }
@@ -111,9 +111,8 @@ impl<T: Serialize + DeserializeOwned + 'static> LoadPart for Value<T> {
         _changed: &mut Vec<Change>,
         expected: &Expected<'_>,
     ) -> Result<Loaded, BackupError> {
-        let bytes = saved.value.as_ref();
-        let bytes = bytes.ok_or_else(|| foreign(expected.backup_dir, None))?;
-        self.0 = decode(bytes)?;
+        let bytes = saved.value(expected.backup_dir)?;
+        self.0 = decode(bytes).map_err(|error| error.of_state(&saved.name))?;
         Ok(Loaded::default())
     }
 }

@@ -280,6 +280,12 @@ impl SavedPart {
         })
     }
 
+    /// The value that was saved, as CBOR.
+    pub(crate) fn value(&self, backup_dir: &Path) -> Result<&Bytes, BackupError> {
+        let value = self.value.as_ref();
+        value.ok_or_else(|| foreign(backup_dir, None))
+    }
+
     /// The records of the model, to be loaded one after the other. That they fit was checked.
     pub(crate) fn model_records(
         &mut self,

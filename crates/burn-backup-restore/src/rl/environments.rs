@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::change::Change;
 use crate::error::BackupError;
 use crate::parts::{decode, encode, shared_value};
-use crate::resume::{Expected, LoadPart, Loaded, SavedPart, foreign};
+use crate::resume::{Expected, LoadPart, Loaded, SavedPart};
 use crate::save::{RunningStates, SavePart, SharedPart};
 
 /// What was saved of the environments.
@@ -42,8 +42,7 @@ impl<S: Serialize + DeserializeOwned> EnvironmentsSlot<S> {
         saved: &SavedPart,
         expected: &Expected<'_>,
     ) -> Result<SavedEnvironments<S>, BackupError> {
-        let bytes = saved.value.as_ref();
-        let bytes = bytes.ok_or_else(|| foreign(expected.backup_dir, None))?;
+        let bytes = saved.value(expected.backup_dir)?;
         decode(bytes).map_err(|error| error.of_state(&saved.name))
     }
 }

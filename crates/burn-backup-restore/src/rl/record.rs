@@ -14,7 +14,7 @@ use crate::change::Change;
 use crate::error::BackupError;
 use crate::fingerprint::{differences_between, of_tensors};
 use crate::part::{self, VALUE, failed, unreadable};
-use crate::resume::{Expected, LoadPart, Loaded, SavedPart, foreign};
+use crate::resume::{Expected, LoadPart, Loaded, SavedPart};
 use crate::save::{Fit, Others, RunningStates, SavePart, SharedModel, SharedPart, refuse_nan};
 
 /// What a record is checked for.
@@ -108,7 +108,7 @@ impl<R: Checkpoint> RecordSlot<R> {
     }
 
     fn read(saved: &SavedPart, backup_dir: &Path) -> Result<R, BackupError> {
-        let bytes = value(saved, backup_dir)?;
+        let bytes = saved.value(backup_dir)?;
         R::checkpoint_from_bytes(bytes.clone()).map_err(unreadable(&part::name(&saved.name, VALUE)))
     }
 }
@@ -129,7 +129,7 @@ impl<R: Checkpoint> LoadPart for RecordSlot<R> {
         saved: &SavedPart,
         expected: &Expected<'_>,
     ) -> Result<Vec<Change>, BackupError> {
-        self.check_model(value(saved, expected.backup_dir)?, expected.backup_dir)?;
+        self.check_model(saved.value(expected.backup_dir)?, expected.backup_dir)?;
         Self::read(saved, expected.backup_dir)?;
         Ok(Vec::new())
     }
@@ -146,16 +146,11 @@ impl<R: Checkpoint> LoadPart for RecordSlot<R> {
 
     fn load_weights(&mut self, saved: SavedPart, backup_dir: &Path) -> Result<(), BackupError> {
         if let Check::Model { .. } = self.current.check {
-            self.check_model(value(&saved, backup_dir)?, backup_dir)?;
+            self.check_model(saved.value(backup_dir)?, backup_dir)?;
             self.loaded = Some(Self::read(&saved, backup_dir)?);
         }
         Ok(())
     }
-}
-
-fn value<'s>(saved: &'s SavedPart, backup_dir: &Path) -> Result<&'s Bytes, BackupError> {
-    let value = saved.value.as_ref();
-    value.ok_or_else(|| foreign(backup_dir, None))
 }
 
 /// A record at one moment. It is encoded when it is first needed, and its clones share the bytes.

@@ -71,8 +71,7 @@ impl<O: ReplayItem, A: ReplayItem> LoadPart for ReplayBuffer<O, A> {
 }
 
 fn document(saved: &SavedPart, expected: &Expected<'_>) -> Result<RingDocument, BackupError> {
-    let bytes = saved.value.as_ref();
-    let bytes = bytes.ok_or_else(|| foreign(expected.backup_dir, None))?;
+    let bytes = saved.value(expected.backup_dir)?;
     decode(bytes).map_err(|error| error.of_state(&saved.name))
 }
 

@@ -33,8 +33,8 @@ const NEW_EPISODES: &str = "not exact after a restart: the environments can't be
      OffPolicy::resumable_environments";
 
 /// Said of Burn's own metric logs.
-const METRIC_LOGS: &str = "what Burn's own metric logs have of the training before the restart is written over: \
-     keep a copy of them, or give RLTraining another directory, to have both";
+const METRIC_LOGS: &str = "Burn's own metric logs begin anew at a restart, which writes over what they have from \
+     before: keep a copy of them, or give RLTraining another directory then, to have both";
 
 /// The learning strategy that [`RlBackupExt`](super::RlBackupExt) registers.
 pub(super) struct BackupStrategy<B> {
@@ -184,8 +184,10 @@ where
 
         let devices = announcement::devices(std::slice::from_ref(&device));
         say::announce(&announcement::line(&self.settings, &devices));
-        if core.progress.is_restored() {
-            log::warn!(target: LOG, "{METRIC_LOGS}");
+        match core.progress.is_restored() {
+            true => log::warn!(target: LOG, "{METRIC_LOGS}"),
+            // Said once where the user looks, while there is time.
+            false => say::announce(METRIC_LOGS),
         }
         if !B::IS_EXACT {
             match core.progress.is_restored() {
