@@ -30,6 +30,15 @@ pub enum SaveFreq {
         /// The share, greater than 0.
         max_overhead: f64,
     },
+    /// As often as the disk allows without holding the training: the next backup begins at the first batch or
+    /// epoch that ends after the last one is durable, and the one before it is removed.
+    ///
+    /// A crash then costs the time of one to two backups. The disk is busy all the time, and so is about one
+    /// core of the processor. Wherever records are read on the training's thread
+    /// ([`Snapshot::Blocking`](crate::Snapshot::Blocking), devices with fusion), each backup still holds the
+    /// training for that reading. After backups that fail it waits 1, 2, 4 .. 256 seconds before the next
+    /// one.
+    Continuous,
     /// Only when the training is stopped.
     Never,
 }
@@ -64,7 +73,7 @@ impl SaveFreq {
     /// Whether it says when a backup is due.
     pub(crate) fn is_valid(self) -> bool {
         match self {
-            Self::Epoch | Self::Never => true,
+            Self::Epoch | Self::Continuous | Self::Never => true,
             Self::Steps(steps) => steps > 0,
             Self::Every(interval) => !interval.is_zero(),
             Self::Auto { max_overhead } => max_overhead.is_finite() && max_overhead > 0.0,

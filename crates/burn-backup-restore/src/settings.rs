@@ -143,8 +143,8 @@ impl BackupAndRestore {
     }
 
     /// How often to take a backup: [`SaveFreq::Epoch`] (the default), [`SaveFreq::Steps`] (or just
-    /// a number of batches), [`SaveFreq::Every`] (or just a duration), [`SaveFreq::auto`], or
-    /// [`SaveFreq::Never`].
+    /// a number of batches), [`SaveFreq::Every`] (or just a duration), [`SaveFreq::auto`],
+    /// [`SaveFreq::Continuous`], or [`SaveFreq::Never`].
     pub fn save_freq(mut self, frequency: impl Into<SaveFreq>) -> Self {
         self.frequency = frequency.into();
         self

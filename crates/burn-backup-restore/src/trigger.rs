@@ -10,6 +10,22 @@ use auto::Auto;
 
 pub(crate) use auto::StepTime;
 
+/// After a backup that failed, [`SaveFreq::Continuous`] waits this long, and twice as long after each further
+/// one in a row.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// After so many failures in a row, it waits no longer than that.
+const MAX_DOUBLINGS: u32 = 8;
+
+/// What there is to know about the moment of a decision.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    /// Since the training's launch.
+    pub time: Duration,
+    /// Whether a backup is being written, or pruned after.
+    pub is_writing: bool,
+}
+
 /// Decides at each step and at each epoch's end. Times are counted from the training's launch.
 #[derive(Debug)]
 pub(crate) struct Trigger {
@@ -22,8 +38,17 @@ pub(crate) struct Trigger {
 enum Policy {
     Epoch,
     Steps(u64),
-    Every { interval: Duration, last: Duration },
+    Every {
+        interval: Duration,
+        last: Duration,
+    },
     Auto(Auto),
+    Continuous {
+        /// How many backups have failed in a row.
+        failures: u32,
+        /// When the last one was taken.
+        last: Duration,
+    },
     Never,
 }
 
@@ -38,6 +63,10 @@ impl Trigger {
                 last: Duration::ZERO,
             },
             SaveFreq::Auto { max_overhead } => Policy::Auto(Auto::new(max_overhead, state_bytes)),
+            SaveFreq::Continuous => Policy::Continuous {
+                failures: 0,
+                last: Duration::ZERO,
+            },
             SaveFreq::Never => Policy::Never,
         };
         Self {
@@ -46,14 +75,14 @@ impl Trigger {
         }
     }
 
-    /// Whether to take a backup after the batch that led to `position`, in a `step` that ended at
+    /// Whether to take a backup after the batch that led to `position`, in a `step` that ends
     /// `now`. It can be taken only if `can_save`, that is if no gradients wait for the optimizer.
     pub(crate) fn after_step(
         &mut self,
         position: &Position,
         can_save: bool,
         step: StepTime,
-        now: Duration,
+        now: Now,
     ) -> bool {
         let is_due = match &mut self.policy {
             Policy::Steps(steps) => position.global_step.is_multiple_of(*steps),
@@ -61,18 +90,18 @@ impl Trigger {
                 auto.step(step);
                 auto.is_due()
             }
-            Policy::Every { .. } => self.is_time(now),
+            Policy::Every { .. } | Policy::Continuous { .. } => self.is_time(now),
             Policy::Epoch | Policy::Never => false,
         };
         self.decide(is_due, can_save)
     }
 
-    /// Whether to take a backup at `now`, when an epoch's validation is done. It can be taken only if
+    /// Whether to take a backup now that an epoch's validation is done. It can be taken only if
     /// `can_save`, as after a step.
-    pub(crate) fn after_epoch(&mut self, can_save: bool, now: Duration) -> bool {
+    pub(crate) fn after_epoch(&mut self, can_save: bool, now: Now) -> bool {
         let is_due = match &self.policy {
             Policy::Epoch => true,
-            Policy::Every { .. } => self.is_time(now),
+            Policy::Every { .. } | Policy::Continuous { .. } => self.is_time(now),
             // Nothing has been learned since the last step.
             Policy::Steps(_) | Policy::Auto(_) | Policy::Never => false,
         };
@@ -82,7 +111,7 @@ impl Trigger {
     /// A backup was taken at `now`, which held the training so long.
     pub(crate) fn saved(&mut self, now: Duration, held: Duration) {
         match &mut self.policy {
-            Policy::Every { last, .. } => *last = now,
+            Policy::Every { last, .. } | Policy::Continuous { last, .. } => *last = now,
             Policy::Auto(auto) => auto.saved(held),
             Policy::Epoch | Policy::Steps(_) | Policy::Never => {}
         }
@@ -90,15 +119,19 @@ impl Trigger {
 
     /// The backup that was taken last is committed.
     pub(crate) fn succeeded(&mut self) {
-        if let Policy::Auto(auto) = &mut self.policy {
-            auto.succeeded();
+        match &mut self.policy {
+            Policy::Auto(auto) => auto.succeeded(),
+            Policy::Continuous { failures, .. } => *failures = 0,
+            Policy::Epoch | Policy::Steps(_) | Policy::Every { .. } | Policy::Never => {}
         }
     }
 
     /// The backup that was taken last has failed.
     pub(crate) fn failed(&mut self) {
-        if let Policy::Auto(auto) = &mut self.policy {
-            auto.failed();
+        match &mut self.policy {
+            Policy::Auto(auto) => auto.failed(),
+            Policy::Continuous { failures, .. } => *failures = failures.saturating_add(1),
+            Policy::Epoch | Policy::Steps(_) | Policy::Every { .. } | Policy::Never => {}
         }
     }
 
@@ -112,8 +145,15 @@ impl Trigger {
                 steps.is_some_and(|steps| steps.saturating_mul(epochs as u64) < *interval)
             }
             // Times are not known beforehand, and never is as it is wanted.
-            Policy::Every { .. } | Policy::Auto(_) | Policy::Never => false,
+            Policy::Every { .. } | Policy::Auto(_) | Policy::Continuous { .. } | Policy::Never => {
+                false
+            }
         }
+    }
+
+    /// Whether a backup is due because the one before is written.
+    pub(crate) fn follows_writing(&self) -> bool {
+        matches!(self.policy, Policy::Continuous { .. })
     }
 
     /// Whether to take a backup when the training has run to its end.
@@ -130,9 +170,12 @@ impl Trigger {
         }
     }
 
-    fn is_time(&self, now: Duration) -> bool {
+    fn is_time(&self, now: Now) -> bool {
         match self.policy {
-            Policy::Every { interval, last } => now.saturating_sub(last) >= interval,
+            Policy::Every { interval, last } => now.time.saturating_sub(last) >= interval,
+            Policy::Continuous { failures, last } => {
+                !now.is_writing && now.time.saturating_sub(last) >= retry_after(failures)
+            }
             _ => false,
         }
     }
@@ -141,6 +184,14 @@ impl Trigger {
         let is_wanted = is_due || self.is_overdue;
         self.is_overdue = is_wanted && !can_save;
         is_wanted && can_save
+    }
+}
+
+/// How long to wait after the last of so many failures in a row.
+fn retry_after(failures: u32) -> Duration {
+    match failures.checked_sub(1) {
+        Some(doublings) => RETRY_AFTER * (1 << doublings.min(MAX_DOUBLINGS)),
+        None => Duration::ZERO,
     }
 }
 
@@ -183,6 +234,10 @@ mod tests {
         let mut taken = Vec::new();
         let (took, is_disturbed) = (Duration::from_secs(10), false);
         let step_time = StepTime { took, is_disturbed };
+        let idle = |time| Now {
+            time,
+            is_writing: false,
+        };
         let mut now = Duration::ZERO;
         while position.global_step < steps {
             position = position.after_step();
@@ -191,14 +246,14 @@ mod tests {
             let epoch_ends = position.step_in_epoch == 5;
             let can_save =
                 (position.step_in_epoch as u64).is_multiple_of(optimizer_steps_every) || epoch_ends;
-            if trigger.after_step(&position, can_save, step_time, now) {
+            if trigger.after_step(&position, can_save, step_time, idle(now)) {
                 trigger.saved(now, Duration::ZERO);
                 taken.push((step, "step"));
             }
             if epoch_ends {
                 position = position.after_epoch();
                 now += VALIDATION;
-                if trigger.after_epoch(true, now) {
+                if trigger.after_epoch(true, idle(now)) {
                     trigger.saved(now, Duration::ZERO);
                     taken.push((step, "epoch"));
                 }
@@ -261,6 +316,70 @@ mod tests {
         assert!(Trigger::new(auto, 0).at_end());
     }
 
+    /// The steps after which backups are taken in a training of steps of 10 seconds, where each backup is
+    /// written for `writing` and the first so many fail.
+    fn continuous_saves(steps: u64, writing: Duration, failing: usize) -> Vec<u64> {
+        let mut trigger = Trigger::new(SaveFreq::Continuous, 0);
+        let (mut position, mut taken) = (Position::start_of(1), Vec::new());
+        let mut written = None;
+        for step in 1..=steps {
+            position = position.after_step();
+            let time = Duration::from_secs(10 * step);
+            if written.is_some_and(|written| written <= time) {
+                written = None;
+                match taken.len() <= failing {
+                    true => trigger.failed(),
+                    false => trigger.succeeded(),
+                }
+            }
+            let now = Now {
+                time,
+                is_writing: written.is_some(),
+            };
+            let step_time = StepTime {
+                took: Duration::from_secs(10),
+                is_disturbed: now.is_writing,
+            };
+            if trigger.after_step(&position, true, step_time, now) {
+                trigger.saved(time, Duration::ZERO);
+                written = Some(time + writing);
+                taken.push(step);
+            }
+        }
+        taken
+    }
+
+    #[test]
+    fn continuous_saves_as_soon_as_the_last_one_is_written_and_never_before() {
+        let seconds = Duration::from_secs;
+        assert_eq!(continuous_saves(4, seconds(1), 0), [1, 2, 3, 4]);
+        assert_eq!(continuous_saves(4, seconds(10), 0), [1, 2, 3, 4]);
+        assert_eq!(continuous_saves(7, seconds(11), 0), [1, 3, 5, 7]);
+        assert_eq!(continuous_saves(10, seconds(35), 0), [1, 5, 9]);
+        assert!(Trigger::new(SaveFreq::Continuous, 0).at_end());
+        assert_eq!(saves(SaveFreq::Continuous, 2, 1).len(), 2);
+        // The epoch's end is a moment of its own.
+        assert_eq!(
+            saves(SaveFreq::Continuous, 5, 1).last(),
+            Some(&(5, "epoch"))
+        );
+        assert_eq!(
+            saves(SaveFreq::Continuous, 4, 2),
+            [(2, "step"), (4, "step")]
+        );
+    }
+
+    #[test]
+    fn continuous_waits_twice_as_long_after_each_failure_in_a_row() {
+        // 1, 2, 4, 8, 16 and 32 seconds, in steps of 10.
+        let taken = continuous_saves(20, Duration::from_secs(1), 6);
+        assert_eq!(
+            taken,
+            [1, 2, 3, 4, 5, 7, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
+        );
+        assert_eq!(retry_after(u32::MAX), 256 * RETRY_AFTER);
+    }
+
     #[test]
     fn what_says_nothing_is_not_valid() {
         let auto = |max_overhead| SaveFreq::Auto { max_overhead };
@@ -274,7 +393,14 @@ mod tests {
         ] {
             assert!(!frequency.is_valid(), "{frequency:?}");
         }
-        for frequency in [SaveFreq::Never, SaveFreq::from(1), auto(0.01), auto(2.0)] {
+        let continuous = SaveFreq::Continuous;
+        for frequency in [
+            SaveFreq::Never,
+            continuous,
+            SaveFreq::from(1),
+            auto(0.01),
+            auto(2.0),
+        ] {
             assert!(frequency.is_valid(), "{frequency:?}");
         }
     }

@@ -15,11 +15,12 @@ const UNITS: [(&str, f64); 4] = [("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 
 pub fn parse(text: &str) -> Result<SaveFreq, String> {
     let wrong = || {
         "give \"epoch\", a number of batches, a time such as \"30s\" (or in ms, min or h), a share of \
-         the training's time such as \"1%\", or \"never\""
+         the training's time such as \"1%\", \"continuous\" or \"never\""
             .to_owned()
     };
     match text {
         "epoch" => return Ok(SaveFreq::Epoch),
+        "continuous" => return Ok(SaveFreq::Continuous),
         "never" => return Ok(SaveFreq::Never),
         _ => {}
     }
@@ -47,6 +48,7 @@ mod tests {
         let every = |seconds| Ok(SaveFreq::Every(Duration::from_secs_f64(seconds)));
         let auto = |share| Ok(SaveFreq::auto(share));
         assert_eq!(parse("epoch"), Ok(SaveFreq::Epoch));
+        assert_eq!(parse("continuous"), Ok(SaveFreq::Continuous));
         assert_eq!(parse("never"), Ok(SaveFreq::Never));
         assert_eq!(parse("500"), Ok(SaveFreq::Steps(500)));
         assert_eq!(parse("250ms"), every(0.25));

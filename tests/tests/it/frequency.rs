@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::hint::black_box;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use burn::train::Learner;
 use burn_backup_restore::{
     BackupAndRestore, BackupExt as _, BackupHandle, BackupStats, SaveFreq, Snapshot,
 };
-use burn_backup_store::testing::MemoryFilesystem;
+use burn_backup_store::testing::{FaultyFilesystem, MemoryFilesystem, Operation};
 use burn_backup_tests::{Backend, Halt, Run, Training};
 use test_fork::test;
 
@@ -95,6 +96,7 @@ fn whatever_the_clock_picks_it_ends_as_if_undisturbed() {
             SaveFreq::Every(NANOSECOND),
             SaveFreq::Every(Duration::from_millis(3)),
             SaveFreq::Every(DAY),
+            SaveFreq::Continuous,
             auto(1e-300),
             auto(0.3),
             auto(10.0),
@@ -118,7 +120,7 @@ fn whatever_the_clock_picks_it_waits_for_the_optimizer_step() {
         ..Training::new(Backend::Flex)
     };
     let expected = undisturbed(&training);
-    for frequency in [SaveFreq::Every(NANOSECOND), auto(1e9)] {
+    for frequency in [SaveFreq::Every(NANOSECOND), SaveFreq::Continuous, auto(1e9)] {
         for batch in 1..=12 {
             for halt in [Halt::Stop(batch), Halt::Fail(batch)] {
                 assert_exact(&training, &expected, |b| b.save_freq(frequency), &[halt]);
@@ -131,7 +133,7 @@ fn whatever_the_clock_picks_it_waits_for_the_optimizer_step() {
 fn whatever_the_clock_picks_the_last_backup_is_continued() {
     let training = Training::new(Backend::Flex);
     let expected = undisturbed(&training);
-    for frequency in [SaveFreq::Every(NANOSECOND), auto(1e9)] {
+    for frequency in [SaveFreq::Every(NANOSECOND), SaveFreq::Continuous, auto(1e9)] {
         for batch in [2, 9, 18] {
             let halts = [Halt::Fail(batch)];
             assert_exact(&training, &expected, |b| b.save_freq(frequency), &halts);
@@ -311,4 +313,45 @@ fn before_each_backup_all_the_others_are_paid_for() {
         assert_eq!(handle.stats().failed, 0);
         assert!(max_overhead < 20.0 || saved.len() > 1, "{saved:?}");
     }
+}
+
+/// How many batches are trained while a backup is held back on its way to the disk.
+const BATCHES_MEANWHILE: usize = 4;
+
+#[test]
+fn continuous_backups_never_hold_the_training_and_follow_one_another() {
+    // The first backup can't be renamed into place before some more batches are trained. If the training
+    // waited for it, the gate would open by itself, and the test would see that.
+    let gate = Arc::new((Mutex::new(0), Condvar::new()));
+    let has_waited = Arc::new(AtomicBool::new(false));
+    let (behind_gate, waited) = (gate.clone(), has_waited.clone());
+    let disk = FaultyFilesystem::over(MemoryFilesystem::default(), move |operation, path| {
+        if operation == Operation::Rename && path.ends_with("generations/00000001") {
+            let (trained, changed) = &*behind_gate;
+            let is_early = |trained: &mut usize| *trained <= BATCHES_MEANWHILE;
+            let trained = trained.lock().unwrap();
+            let outcome = changed.wait_timeout_while(trained, Duration::from_secs(20), is_early);
+            waited.store(outcome.unwrap().1.timed_out(), Ordering::Relaxed);
+        }
+        Ok(())
+    });
+    let training = long_training();
+    let configure =
+        |b: BackupAndRestore| b.save_freq(SaveFreq::Continuous).filesystem(Arc::new(disk));
+    let (_, handle, seen) = watched(
+        &training,
+        training.schedule(),
+        configure,
+        move |batch, _| {
+            let (trained, changed) = &*gate;
+            *trained.lock().unwrap() = batch;
+            changed.notify_all();
+        },
+    );
+    assert!(!has_waited.load(Ordering::Relaxed), "the training waited");
+    let saved = saved_after(&seen);
+    assert_eq!(saved.first(), Some(&1));
+    assert!(saved[1] > BATCHES_MEANWHILE, "{saved:?}");
+    assert!(saved.len() > 2, "they go on: {saved:?}");
+    assert_eq!(handle.stats().failed, 0);
 }

@@ -67,6 +67,7 @@ fn frequency(frequency: SaveFreq) -> String {
                 max_overhead * 100.0
             )
         }
+        SaveFreq::Continuous => "one after the other".to_owned(),
         SaveFreq::Never => "when the training is stopped".to_owned(),
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::position::Position;
 use crate::settings::BackupAndRestore;
-use crate::trigger::{StepTime, Trigger};
+use crate::trigger::{Now, StepTime, Trigger};
 
 /// The trigger, and the clocks that it goes by.
 pub(super) struct Cadence {
@@ -49,13 +49,22 @@ impl Cadence {
         position: &Position,
         can_save: bool,
         step: StepTime,
+        is_writing: bool,
     ) -> bool {
-        let now = self.launched.elapsed();
+        let now = self.now(is_writing);
         self.trigger.after_step(position, can_save, step, now)
     }
 
-    pub(super) fn is_due_after_epoch(&mut self, can_save: bool) -> bool {
-        self.trigger.after_epoch(can_save, self.launched.elapsed())
+    pub(super) fn is_due_after_epoch(&mut self, can_save: bool, is_writing: bool) -> bool {
+        let now = self.now(is_writing);
+        self.trigger.after_epoch(can_save, now)
+    }
+
+    fn now(&self, is_writing: bool) -> Now {
+        Now {
+            time: self.launched.elapsed(),
+            is_writing,
+        }
     }
 
     /// A backup was taken, which held the training so long.

@@ -148,8 +148,10 @@ impl Core {
 
         let is_disturbed = self.saver.background.is_busy();
         self.poll();
+        let is_writing = self.saver.background.is_busy();
         let step = self.cadence.step_time(is_disturbed);
-        if self.cadence.is_due_after_step(&position, has_stepped, step) {
+        let cadence = &mut self.cadence;
+        if cadence.is_due_after_step(&position, has_stepped, step, is_writing) {
             self.save(training, metrics);
         }
         self.show_interval();
@@ -207,7 +209,11 @@ impl Core {
     ) {
         self.progress.state.after_epoch(early_stopped);
         let can_save = !self.window.is_between();
-        if self.cadence.is_due_after_epoch(can_save) {
+        if self.cadence.trigger().follows_writing() {
+            self.poll();
+        }
+        let is_writing = self.saver.background.is_busy();
+        if self.cadence.is_due_after_epoch(can_save, is_writing) {
             self.save(training, metrics);
         }
     }
