@@ -3,6 +3,7 @@
 
 pub(crate) mod burnpack;
 mod event_store;
+pub(crate) mod host_memory;
 mod pack;
 mod records;
 mod unpack;

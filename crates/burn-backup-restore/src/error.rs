@@ -104,7 +104,7 @@ pub enum BackupError {
 
     /// The backup directory can't be used, or a save failed.
     #[error("{}", with_causes(.0))]
-    Store(#[from] StoreError),
+    Store(#[source] StoreError),
 
     /// The manifest's state document is whole, but not one of this crate.
     #[error(
@@ -610,6 +610,21 @@ pub enum BackupError {
         caused_by(Some(.0))
     )]
     DeviceThread(#[source] std::io::Error),
+}
+
+impl From<StoreError> for BackupError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            // It is this crate that looks at bytes before they are written.
+            StoreError::Refused { source, .. } if source.is::<Self>() => {
+                match source.downcast::<Self>() {
+                    Ok(refusal) => *refusal,
+                    Err(other) => Self::State(std::io::Error::other(other)),
+                }
+            }
+            error => Self::Store(error),
+        }
+    }
 }
 
 impl BackupError {

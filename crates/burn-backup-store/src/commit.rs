@@ -1,14 +1,15 @@
 //! The commit: only after it does a generation exist.
 
+use std::path::Path;
 use std::time::SystemTime;
 
 use crate::error::{MAYBE_COMMITTED, NOT_COMMITTED, StoreError};
 use crate::layout::{GenerationId, MANIFEST_FILE};
 use crate::manifest::{FORMAT_VERSION, Manifest};
-use crate::persist::Staging;
+use crate::persist::{StagedPart, Staging};
+use crate::seal;
 use crate::sync::{self, Sync};
 use crate::verify::MAX_MANIFEST_BYTES;
-use crate::{files, seal};
 
 const LOG: &str = "burn_backup::commit";
 
@@ -71,7 +72,8 @@ impl Staging<'_> {
     ) -> Result<Committed, StoreError> {
         let store = self.store;
         let (dir, fs) = (&store.dir, store.dir.fs());
-        let identity = &self.store.identity;
+        let parts = self.join()?;
+        let identity = &store.identity;
         let manifest = Manifest {
             format: FORMAT_VERSION,
             generation: self.id,
@@ -79,7 +81,7 @@ impl Staging<'_> {
             run_seed: identity.run_seed,
             created: SystemTime::now(),
             writer: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
-            parts: std::mem::take(&mut self.parts),
+            parts,
             state,
         };
         let path = self.dir.join(MANIFEST_FILE);
@@ -91,10 +93,7 @@ impl Staging<'_> {
                 limit,
             });
         }
-        let on_write = StoreError::io("write", &path, NOT_COMMITTED);
-        let file = files::create_and_write(fs, &path, &bytes).map_err(on_write)?;
-        self.unsynced.push((path, file));
-        self.sync()?;
+        self.write_manifest(&path, &bytes)?;
 
         let layout = &dir.layout;
         let place = layout.generation(self.id);
@@ -131,12 +130,29 @@ impl Staging<'_> {
         Ok(committed)
     }
 
-    /// Makes everything durable that is staged.
-    fn sync(&mut self) -> Result<(), StoreError> {
-        let (paths, files): (Vec<_>, Vec<_>) = self.unsynced.drain(..).unzip();
+    /// Writes the manifest, and makes everything durable that is staged.
+    fn write_manifest(&mut self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let fs = self.store.dir.fs();
+        let on_write = StoreError::io("write", path, NOT_COMMITTED);
+        let manifest = self.reusable.create_file(fs, path).and_then(|fresh| {
+            fresh.file.write_all_at(bytes, 0)?;
+            if fresh.is_reused {
+                fresh.file.truncate(bytes.len() as u64)?;
+            }
+            Ok(fresh.file)
+        });
+        let manifest = manifest.map_err(on_write)?;
+        self.reusable.clear(fs, &self.dir)?;
+
+        let parts = self.parts.drain(..).filter_map(|part| match part {
+            StagedPart::Linked(_) => None,
+            StagedPart::Written(part) => Some((part.path, part.file)),
+        });
+        let written = parts.chain([(path.to_path_buf(), manifest.into())]);
+        let (paths, files): (Vec<_>, Vec<_>) = written.unzip();
         let mut syncs: Vec<_> = files.into_iter().map(Sync::Written).collect();
         syncs.push(Sync::Dir(&self.dir));
-        sync::together(self.store.dir.fs(), syncs).map_err(|(at, error)| {
+        sync::together(fs, syncs).map_err(|(at, error)| {
             let path = paths.get(at).unwrap_or(&self.dir);
             StoreError::io("sync", path, NOT_COMMITTED)(error)
         })

@@ -49,6 +49,7 @@ impl Store {
         // The quarantine first: with it gone, no generations means a new training.
         remove::retire(dir, &layout.quarantine())?;
         remove::retire(dir, &layout.generations())?;
+        dir.take_spare();
         if let Some(error) = sweep::staging(dir).into_iter().next() {
             return Err(error);
         }

@@ -18,6 +18,8 @@ pub(crate) struct Directory {
     lock: Mutex<Box<dyn HeldLock>>,
     /// What is out of its place and could not be removed yet.
     leftovers: Mutex<BTreeSet<PathBuf>>,
+    /// A directory out of its place, whose files may be written over.
+    spare: Mutex<Option<PathBuf>>,
     has_said_in_place: AtomicBool,
 }
 
@@ -28,6 +30,7 @@ impl Directory {
             layout,
             lock: Mutex::new(lock),
             leftovers: Mutex::default(),
+            spare: Mutex::default(),
             has_said_in_place: AtomicBool::new(false),
         }
     }
@@ -102,6 +105,26 @@ impl Directory {
     /// What could not be removed so far. It is forgotten.
     pub(crate) fn take_leftovers(&self) -> BTreeSet<PathBuf> {
         std::mem::take(&mut self.leftovers())
+    }
+
+    /// Keeps a directory that is out of its place, which is durable, and in which nothing is but what this crate
+    /// wrote.
+    pub(crate) fn set_spare(&self, path: PathBuf) {
+        *self.spare() = Some(path);
+    }
+
+    /// The directory that was kept, if there is one. It is forgotten.
+    pub(crate) fn take_spare(&self) -> Option<PathBuf> {
+        self.spare().take()
+    }
+
+    /// Whether a directory is kept.
+    pub(crate) fn has_spare(&self) -> bool {
+        self.spare().is_some()
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Option<PathBuf>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn leftovers(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {

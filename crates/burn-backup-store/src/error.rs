@@ -202,6 +202,16 @@ pub enum StoreError {
         name: String,
     },
 
+    /// Bytes of a part were not to be written, said whoever looked at them.
+    #[error("the part '{part}' was refused; the generation was thrown away")]
+    #[non_exhaustive]
+    Refused {
+        /// The part's name.
+        part: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+
     /// The state document can't be written as JSON.
     #[error("the state of the generation can't be written as JSON; the generation was thrown away")]
     State(#[source] std::io::Error),
@@ -329,5 +339,16 @@ pub enum Damage {
     PartHash {
         /// The part's file.
         file: String,
+    },
+    /// Some of a part's bytes are not those that were written.
+    #[error("{file} does not match its hash in the {bytes} bytes from byte {offset} on")]
+    #[non_exhaustive]
+    BlockHash {
+        /// The part's file.
+        file: String,
+        /// Where in the file the first damaged block begins.
+        offset: u64,
+        /// The length of that block, in bytes.
+        bytes: u64,
     },
 }

@@ -1,25 +1,16 @@
 //! Small files, and the names that nobody else has.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use crate::error::{NOT_COMMITTED, StoreError};
-use crate::fs::{Filesystem, WriteFile};
+use crate::fs::Filesystem;
 
 /// Writes and syncs a small file that does not exist yet.
 pub(crate) fn write_file(fs: &dyn Filesystem, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    create_and_write(fs, path, bytes)?.sync()
-}
-
-/// Writes a small file that does not exist yet and is still to be synced.
-pub(crate) fn create_and_write(
-    fs: &dyn Filesystem,
-    path: &Path,
-    bytes: &[u8],
-) -> io::Result<Box<dyn WriteFile>> {
-    let mut file = fs.create_file(path)?;
-    file.write_all(bytes)?;
-    Ok(file)
+    let file = fs.create_file(path)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync()
 }
 
 /// Draws a number from the operating system's generator.

@@ -2,7 +2,7 @@
 
 mod real;
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 pub use real::RealFilesystem;
@@ -23,6 +23,8 @@ pub use real::RealFilesystem;
 ///   that was created, linked, renamed or removed only after [`sync_dir`] of its directory (of both,
 ///   for a rename across directories).
 /// - After [`WriteFile::sync`] failed, the file's contents are undefined. The store throws it away.
+/// - [`reuse_file`] gives a file only if nobody can notice that its contents change: it has no other
+///   name, and nobody else has it open.
 /// - [`lock`] is released when the returned value is dropped or the process ends, however it ends.
 /// - Calls come from several threads at once.
 ///
@@ -31,6 +33,7 @@ pub use real::RealFilesystem;
 /// [`create_dir`]: Self::create_dir
 /// [`create_file`]: Self::create_file
 /// [`rename`]: Self::rename
+/// [`reuse_file`]: Self::reuse_file
 /// [`sync_dir`]: Self::sync_dir
 /// [`sync_file`]: Self::sync_file
 pub trait Filesystem: Send + Sync + 'static {
@@ -51,6 +54,19 @@ pub trait Filesystem: Send + Sync + 'static {
 
     /// Creates a file that does not exist yet, for writing.
     fn create_file(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
+
+    /// Whether [`reuse_file`](Self::reuse_file) ever gives a file.
+    fn reuses_files(&self) -> bool {
+        false
+    }
+
+    /// Opens a regular file to write it anew, in the memory and the blocks that it has: its contents stay
+    /// until they are written over, and its length until it is set. `None` if others may see the file, or
+    /// that can't be told: it is to be removed then, and created.
+    fn reuse_file(&self, path: &Path) -> io::Result<Option<Box<dyn WriteFile>>> {
+        let _ = path;
+        Ok(None)
+    }
 
     /// Opens a regular file for reading. Fails with [`io::ErrorKind::InvalidInput`] if something else
     /// is there.
@@ -88,20 +104,61 @@ pub trait HeldLock: Send + Sync {
     fn is_at(&self, path: &Path) -> io::Result<bool>;
 }
 
-/// A file being written.
-pub trait WriteFile: Write + Send {
-    /// Makes everything written so far durable.
-    fn sync(&mut self) -> io::Result<()>;
+/// A file being written. Its calls come from several threads at once, and no two of them write the same
+/// bytes.
+pub trait WriteFile: Send + Sync {
+    /// Writes some of `bytes`, from the byte `offset` of the file on, and says how many.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
+
+    /// Cuts off what the file has beyond `len` bytes, if it has more.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+
+    /// Makes everything durable that was written before the call.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Writes all of `bytes`, from the byte `offset` of the file on.
+    fn write_all_at(&self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.write_at(bytes, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    bytes = bytes.get(written..).unwrap_or_default();
+                    offset += written as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
 }
 
-/// A file being read.
-pub trait ReadFile: Read + Send {
+/// A file being read. Its calls come from several threads at once.
+pub trait ReadFile: Send + Sync {
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
+
+    /// Reads some bytes, from the byte `offset` of the file on, and says how many; none at its end.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
     /// Whether the file holds no bytes.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
+    }
+
+    /// Fills the buffer from the byte `offset` of the file on, as far as the file has bytes, and says how
+    /// many these are.
+    fn read_full_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut read = 0;
+        while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
+            match self.read_at(rest, offset + read as u64) {
+                Ok(0) => break,
+                Ok(some) => read += some,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
     }
 }
 

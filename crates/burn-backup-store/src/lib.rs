@@ -56,6 +56,8 @@
 //!
 //! The feature `testing` has filesystems that fail and lose power. It is exempt from semantic versioning.
 
+mod blocks;
+mod buffer;
 mod claim;
 mod commit;
 mod deletion;
@@ -88,6 +90,8 @@ mod threads;
 mod tolerant;
 mod verify;
 
+pub use blocks::{Hash, PartDigest};
+pub use buffer::Buffer;
 pub use commit::Committed;
 pub use error::{Damage, StoreError};
 pub use fs::{
@@ -97,7 +101,7 @@ pub use identity::Identity;
 pub use layout::GenerationId;
 pub use manifest::{FORMAT_VERSION, Manifest, PartEntry};
 pub use open::OpenOptions;
-pub use persist::{PartDigest, PartWriter, Staging};
+pub use persist::{PartWriter, Staging};
 pub use prune::to_prune;
 pub use store::Store;
 pub use verify::{Chunking, Generation};

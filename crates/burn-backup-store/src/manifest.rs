@@ -5,10 +5,11 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use crate::blocks::{self, Hash};
 use crate::layout::{self, GenerationId};
 
 /// The version of the layout and the documents that this crate writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// Of how many parts a generation may consist.
 pub(crate) const MAX_PARTS: usize = 10_000;
@@ -46,8 +47,27 @@ pub struct PartEntry {
     pub file: String,
     /// The file's length in bytes.
     pub bytes: u64,
-    /// The file's XXH3 hash of 128 bits, as 32 lower-case hexadecimal digits.
-    pub xxh3_128: String,
+    /// The hash of the file's contents, or of its blocks' hashes if it has several.
+    pub xxh3_128: Hash,
+    /// The hashes of the file's blocks of 8 MiB, of which the last may be shorter; empty if there is only one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub blocks: Vec<Hash>,
+}
+
+impl PartEntry {
+    /// The part `name` with so many bytes, in these blocks.
+    pub(crate) fn new(name: &str, bytes: u64, blocks: Vec<Hash>) -> Self {
+        Self {
+            name: name.to_owned(),
+            file: layout::part_file(name),
+            bytes,
+            xxh3_128: Hash::of_blocks(&blocks),
+            blocks: match blocks.len() {
+                0 | 1 => Vec::new(),
+                _ => blocks,
+            },
+        }
+    }
 }
 
 /// A time as RFC 3339 in UTC.
@@ -101,6 +121,15 @@ impl Manifest {
             }
             if !names.insert(part.name.as_str()) {
                 return Some(format!("the part '{}' stands in it twice", part.name));
+            }
+            if !part.blocks.is_empty()
+                && (part.blocks.len() as u64 != blocks::count(part.bytes)
+                    || Hash::of_blocks(&part.blocks) != part.xxh3_128)
+            {
+                return Some(format!(
+                    "the blocks of the part '{}' can't be its own",
+                    part.name
+                ));
             }
         }
         None

@@ -1,30 +1,26 @@
-//! Staging a generation: its parts are written beside the committed ones, hashed on the way, each
-//! synced. What is unchanged since the generation before is linked to it instead.
+//! Staging a generation: its parts are written beside the committed ones, hashed on the way, and synced
+//! meanwhile. What is unchanged since the generation before is linked to it instead.
 
-mod background;
 mod link;
+mod open_part;
+mod part;
+mod reuse;
+mod workers;
 
 use std::collections::HashSet;
-use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::sync::Arc;
-
-use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{NOT_COMMITTED, StoreError};
-use crate::fs::WriteFile;
 use crate::layout::{self, GenerationId};
 use crate::manifest::{MAX_PARTS, PartEntry};
 use crate::possession::IfGone;
 use crate::store::Store;
-use crate::{discover, files, remove, seal};
-use background::{Background, Piece};
+use crate::{discover, files, remove};
+use reuse::Reusable;
+use workers::Workers;
 
-/// Hashing and writing follow each other this closely, while the bytes are in the processor's cache.
-const PIECE_BYTES: usize = 4 * 1024 * 1024;
-
-/// Smaller chunks are gathered until they are as many bytes.
-const GATHERED_BYTES: usize = 256 * 1024;
+pub(crate) use open_part::OpenPart;
+pub use part::PartWriter;
 
 const LOG: &str = "burn_backup::persist";
 
@@ -34,12 +30,18 @@ pub struct Staging<'s> {
     pub(crate) store: &'s Store,
     pub(crate) id: GenerationId,
     pub(crate) dir: PathBuf,
-    pub(crate) parts: Vec<PartEntry>,
+    pub(crate) parts: Vec<StagedPart>,
     names: HashSet<String>,
     /// How many bytes of them are linked.
     pub(crate) linked: u64,
-    /// Files that are written and still to be synced.
-    pub(crate) unsynced: Vec<(PathBuf, Box<dyn WriteFile>)>,
+    pub(crate) reusable: Reusable,
+    workers: Workers,
+}
+
+/// A part of a generation in the making.
+pub(crate) enum StagedPart {
+    Linked(PartEntry),
+    Written(OpenPart),
 }
 
 impl Store {
@@ -71,8 +73,14 @@ impl Store {
 impl<'s> Staging<'s> {
     fn create(store: &'s Store, id: GenerationId) -> Result<Self, StoreError> {
         let dir = store.dir.layout.staging(&id.to_string(), files::draw()?);
-        let created = store.dir.fs().create_dir(&dir);
-        created.map_err(StoreError::io("create", &dir, NOT_COMMITTED))?;
+        let reusable = match Reusable::take(&store.dir, &dir) {
+            Some(reusable) => reusable,
+            None => {
+                let created = store.dir.fs().create_dir(&dir);
+                created.map_err(StoreError::io("create", &dir, NOT_COMMITTED))?;
+                Reusable::default()
+            }
+        };
         Ok(Self {
             store,
             id,
@@ -80,7 +88,8 @@ impl<'s> Staging<'s> {
             parts: Vec::new(),
             names: HashSet::new(),
             linked: 0,
-            unsynced: Vec::new(),
+            reusable,
+            workers: Workers::default(),
         })
     }
 
@@ -98,23 +107,33 @@ impl<'s> Staging<'s> {
     pub fn part(&mut self, name: &str) -> Result<PartWriter<'_, 's>, StoreError> {
         self.check_name(name)?;
         let path = self.dir.join(layout::part_file(name));
-        let created = self.store.dir.fs().create_file(&path);
+        let created = self.reusable.create_file(self.store.dir.fs(), &path);
         let file = created
             .map_err(StoreError::io("create", &path, NOT_COMMITTED))
             .map_err(|error| self.store.explain(error))?;
-        Ok(PartWriter {
-            staging: self,
-            name: name.to_owned(),
-            path,
-            file: PartFile::Here(file),
-            gathered: Vec::new(),
-            digest: PartDigest::default(),
-        })
+        Ok(PartWriter::new(self, name, path, file))
     }
 
-    pub(crate) fn add(&mut self, part: PartEntry) {
-        self.names.insert(part.name.clone());
+    fn add(&mut self, name: &str, part: StagedPart) {
+        self.names.insert(name.to_owned());
         self.parts.push(part);
+    }
+
+    /// Waits until every part is written, and gives them as they stand in the manifest. Those whose sync is
+    /// left to the commit stay in [`parts`](Self::parts).
+    pub(crate) fn join(&mut self) -> Result<Vec<PartEntry>, StoreError> {
+        let entry = |part: &StagedPart| match part {
+            StagedPart::Linked(entry) => Ok(entry.clone()),
+            StagedPart::Written(part) => part.join(),
+        };
+        let entries = self.parts.iter().map(entry).collect::<Result<_, _>>()?;
+        // No file of a directory that is renamed may be open everywhere.
+        self.workers = Workers::default();
+        self.parts.retain(|part| match part {
+            StagedPart::Linked(_) => false,
+            StagedPart::Written(part) => part.progress.is_small(),
+        });
+        Ok(entries)
     }
 
     fn check_name(&self, name: &str) -> Result<(), StoreError> {
@@ -132,167 +151,12 @@ impl<'s> Staging<'s> {
 
 impl Drop for Staging<'_> {
     fn drop(&mut self) {
-        self.unsynced.clear();
+        // Nobody may write into the directory any more when it goes.
+        self.workers = Workers::default();
+        self.parts.clear();
         // After a commit nothing is here any more; before it, the next prune tries again.
         if let Err(error) = remove::finish(&self.store.dir, &self.dir) {
             log::debug!(target: LOG, "left to the next prune: {}", error.with_cause());
         }
     }
-}
-
-/// The length and hash of a part's bytes.
-#[derive(Clone, Default)]
-pub struct PartDigest {
-    hash: Xxh3,
-    bytes: u64,
-}
-
-impl PartDigest {
-    /// Takes in the next bytes.
-    pub fn update(&mut self, bytes: &[u8]) {
-        self.hash.update(bytes);
-        self.bytes += bytes.len() as u64;
-    }
-
-    /// How the part `name` with these bytes stands in a manifest.
-    pub(crate) fn entry(&self, name: &str) -> PartEntry {
-        PartEntry {
-            name: name.to_owned(),
-            file: layout::part_file(name),
-            bytes: self.bytes,
-            xxh3_128: seal::hex(self.hash.digest128()),
-        }
-    }
-}
-
-/// Writes one part. The part belongs to the generation once [`finish`](Self::finish) has returned.
-pub struct PartWriter<'a, 's> {
-    staging: &'a mut Staging<'s>,
-    name: String,
-    path: PathBuf,
-    file: PartFile,
-    /// Small chunks that are not written yet.
-    gathered: Vec<u8>,
-    digest: PartDigest,
-}
-
-/// The file of a part.
-enum PartFile {
-    /// No thread is writing.
-    Here(Box<dyn WriteFile>),
-    /// A thread is writing.
-    There(Background),
-    /// The last write failed.
-    Gone,
-}
-
-impl PartWriter<'_, '_> {
-    /// Adds the bytes of `chunk` to the part: hashes them here, and has them written on a thread of
-    /// the part's own while the caller makes the next chunk.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Io`] if a write fails, this one or one before; the staged generation can only
-    /// be dropped then.
-    pub fn append(
-        &mut self,
-        chunk: impl AsRef<[u8]> + Send + Sync + 'static,
-    ) -> Result<(), StoreError> {
-        let bytes = chunk.as_ref();
-        if bytes.len() < GATHERED_BYTES {
-            self.gathered.extend_from_slice(bytes);
-            if self.gathered.len() < GATHERED_BYTES {
-                return Ok(());
-            }
-            return self.write_gathered();
-        }
-        self.write_gathered()?;
-        self.write(Arc::new(chunk))
-    }
-
-    /// Writes what is left and adds the part to the generation. A part that a thread has written is
-    /// synced here, as that takes a while and the caller may have the next one made meanwhile;
-    /// smaller ones are synced together, by [`commit`](Staging::commit).
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Io`] if a write or the sync fails; the staged generation can only be dropped
-    /// then.
-    pub fn finish(mut self) -> Result<(), StoreError> {
-        let is_large = matches!(self.file, PartFile::There(_));
-        let store = self.staging.store;
-        let failed = |operation| StoreError::io(operation, &self.path, NOT_COMMITTED);
-        let (on_write, on_sync) = (failed("write"), failed("sync"));
-        let written = self.written().map_err(on_write);
-        let mut file = written.map_err(|error| store.explain(error))?;
-        if is_large {
-            let synced = file.sync().map_err(on_sync);
-            synced.map_err(|error| store.explain(error))?;
-        } else {
-            self.staging.unsynced.push((self.path, file));
-        }
-        self.staging.add(self.digest.entry(&self.name));
-        Ok(())
-    }
-
-    fn write_gathered(&mut self) -> Result<(), StoreError> {
-        if self.gathered.is_empty() {
-            return Ok(());
-        }
-        let gathered = std::mem::take(&mut self.gathered);
-        self.write(Arc::new(gathered))
-    }
-
-    fn write(&mut self, holder: Arc<dyn AsRef<[u8]> + Send + Sync>) -> Result<(), StoreError> {
-        let len = holder.as_ref().as_ref().len();
-        for start in (0..len).step_by(PIECE_BYTES) {
-            let piece = Piece {
-                holder: holder.clone(),
-                range: start..len.min(start + PIECE_BYTES),
-            };
-            self.digest.update(piece.bytes());
-            self.hand_over(piece)
-                .map_err(StoreError::io("write", &self.path, NOT_COMMITTED))
-                .map_err(|error| self.staging.store.explain(error))?;
-        }
-        Ok(())
-    }
-
-    fn hand_over(&mut self, piece: Piece) -> io::Result<()> {
-        self.file = match std::mem::replace(&mut self.file, PartFile::Gone) {
-            PartFile::Here(file) => match Background::start(file) {
-                Ok(mut background) => {
-                    background.write(piece)?;
-                    PartFile::There(background)
-                }
-                // The next piece may find a thread.
-                Err(mut file) => {
-                    file.write_all(piece.bytes())?;
-                    PartFile::Here(file)
-                }
-            },
-            PartFile::There(mut background) => {
-                background.write(piece)?;
-                PartFile::There(background)
-            }
-            PartFile::Gone => return Err(gone()),
-        };
-        Ok(())
-    }
-
-    /// The file, with all of the part in it.
-    fn written(&mut self) -> io::Result<Box<dyn WriteFile>> {
-        let mut file = match std::mem::replace(&mut self.file, PartFile::Gone) {
-            PartFile::Here(file) => file,
-            PartFile::There(mut background) => background.stop()?,
-            PartFile::Gone => return Err(gone()),
-        };
-        self.digest.update(&self.gathered);
-        file.write_all(&self.gathered)?;
-        Ok(file)
-    }
-}
-
-fn gone() -> io::Error {
-    io::Error::other("an earlier write failed")
 }

@@ -92,6 +92,7 @@ impl Store {
         })?;
         self.knowledge.forget();
         self.dir.take_leftovers();
+        self.dir.take_spare();
         let path = layout.root().display();
         match present {
             Present::Own => log::warn!(

@@ -74,7 +74,14 @@ impl Store {
         let mut pruned = to_prune_past(&whole, &damaged, keep);
         pruned.reverse();
         for id in &pruned {
-            match remove::retire(&self.dir, &self.dir.layout.generation(*id)) {
+            let place = self.dir.layout.generation(*id);
+            // The newest of them is as large as the next one, if any is.
+            let is_spare = pruned.last() == Some(id) && self.dir.fs().reuses_files();
+            let retired = match is_spare && !self.dir.has_spare() {
+                true => remove::keep_as_spare(&self.dir, &place),
+                false => remove::retire(&self.dir, &place),
+            };
+            match retired {
                 Ok(()) => log::debug!(
                     target: LOG,
                     "generation {id} pruned, {} is there", committed.id(),

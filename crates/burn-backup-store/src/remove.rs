@@ -10,13 +10,44 @@ use std::path::Path;
 use crate::directory::Directory;
 use crate::error::{NOT_REMOVED, StoreError, TAKEN_AWAY};
 use crate::files;
-use crate::fs::{EntryKind, Filesystem};
+use crate::fs::{Entry, EntryKind, Filesystem};
 use crate::layout::{self, GenerationId, MANIFEST_FILE};
 
 const LOG: &str = "burn_backup::prune";
 
 /// Takes a directory out of its place, and removes what of it is ours. Nothing there is no error.
 pub(crate) fn retire(dir: &Directory, place: &Path) -> Result<(), StoreError> {
+    retire_to(dir, place, finish)
+}
+
+/// The same with a generation whose files are to be written over, if there is nothing else in it.
+pub(crate) fn keep_as_spare(dir: &Directory, place: &Path) -> Result<(), StoreError> {
+    retire_to(dir, place, |dir, away| {
+        let is_ours = |entry: &Entry| {
+            entry.kind == EntryKind::File && layout::is_generation_file(&entry.name)
+        };
+        let entries = dir.fs().list(away);
+        if !entries.is_ok_and(|entries| entries.iter().all(is_ours)) {
+            return finish(dir, away);
+        }
+        // Its files must not come back under their old names once they are written over.
+        match sync_both(dir, place) {
+            Ok(()) => dir.set_spare(away.to_path_buf()),
+            Err(error) => {
+                dir.leave(away);
+                return Err(error);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Takes a directory out of its place, and leaves it to `finish` there.
+fn retire_to(
+    dir: &Directory,
+    place: &Path,
+    finish: impl FnOnce(&Directory, &Path) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
     let failed = |operation| StoreError::io(operation, place, NOT_REMOVED);
     if dir.fs().kind(place).map_err(failed("look at"))? != Some(EntryKind::Dir) {
         return Ok(());

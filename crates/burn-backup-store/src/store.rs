@@ -5,6 +5,9 @@ use std::path::Path;
 use crate::directory::Directory;
 use crate::identity::Identity;
 use crate::knowledge::Knowledge;
+use crate::remove;
+
+const LOG: &str = "burn_backup::prune";
 
 /// A backup directory, locked by this process until dropped.
 ///
@@ -27,5 +30,16 @@ impl Store {
     /// The absolute path of the directory.
     pub fn path(&self) -> &Path {
         self.dir.layout.root()
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Some(spare) = self.dir.take_spare()
+            && !self.dir.is_lost()
+            && let Err(error) = remove::finish(&self.dir, &spare)
+        {
+            log::debug!(target: LOG, "left to the next start: {}", error.with_cause());
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::fs::{Filesystem, WriteFile};
 use crate::threads::{self, Place};
@@ -9,7 +10,7 @@ use crate::threads::{self, Place};
 /// Something to be made durable.
 pub(crate) enum Sync<'a> {
     /// A file that was just written. It is closed afterwards.
-    Written(Box<dyn WriteFile>),
+    Written(Arc<dyn WriteFile>),
     /// A file that may have been written by somebody else.
     File(&'a Path),
     /// The names in a directory.
@@ -42,7 +43,7 @@ pub(crate) fn together(
 
 fn one(fs: &dyn Filesystem, sync: Sync<'_>) -> io::Result<()> {
     match sync {
-        Sync::Written(mut file) => file.sync(),
+        Sync::Written(file) => file.sync(),
         Sync::File(path) => fs.sync_file(path),
         Sync::Dir(path) => fs.sync_dir(path),
     }

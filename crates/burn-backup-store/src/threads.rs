@@ -26,6 +26,11 @@ impl<T> ScopedThread<'_, T> {
     }
 }
 
+/// Whether all work is to be done in turn, by whoever has it: tests ask for that.
+pub(crate) fn in_turn() -> bool {
+    test_hook::in_turn()
+}
+
 /// Has a thread do `work` with `input`. Without a thread, the input comes back.
 pub(crate) fn spawn<I, T>(
     name: &str,

@@ -70,6 +70,14 @@ impl Filesystem for Tolerant {
         self.inner.create_file(path)
     }
 
+    fn reuses_files(&self) -> bool {
+        self.inner.reuses_files()
+    }
+
+    fn reuse_file(&self, path: &Path) -> io::Result<Option<Box<dyn WriteFile>>> {
+        self.inner.reuse_file(path)
+    }
+
     fn open_file(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
         self.inner.open_file(path)
     }

@@ -1,17 +1,17 @@
 //! Reading a generation and checking every byte of it.
 
-use std::collections::VecDeque;
-use std::io::{self, Read as _};
+mod part;
+
+use std::io;
 use std::panic::resume_unwind;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, Sender};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use xxhash_rust::xxh3::Xxh3;
 
+use crate::buffer::Buffer;
 use crate::error::{Damage, StoreError, UNREAD};
-use crate::fs::{EntryKind, Filesystem, ReadFile};
+use crate::fs::{EntryKind, Filesystem};
 use crate::identity::Identity;
 use crate::layout::{GenerationId, Layout, MANIFEST_FILE};
 use crate::manifest::{FORMAT_VERSION, Manifest, PartEntry};
@@ -23,7 +23,7 @@ const LOG: &str = "burn_backup::verify";
 /// A manifest of 100,000 parameters has about 10 MB; a damaged one must not fill the memory.
 pub(crate) const MAX_MANIFEST_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Parts of more bytes are read side by side, and hashed while they are being read.
+/// Parts of more bytes are read side by side.
 const LARGE: u64 = 4 * 1024 * 1024;
 
 /// Says into how many buffers a part is read, and how long each is.
@@ -48,7 +48,7 @@ impl Chunking for WholePart {
 #[derive(Debug)]
 pub struct Generation {
     manifest: Manifest,
-    parts: Vec<(String, Vec<Vec<u8>>)>,
+    parts: Vec<(String, Vec<Buffer>)>,
 }
 
 impl Generation {
@@ -62,21 +62,14 @@ impl Generation {
         &self.manifest
     }
 
-    /// Takes the bytes of the part `name` out; `None` if there is none or it was taken before.
+    /// Takes the bytes of the part `name` out; `None` if there is none or it was taken before. Those of a
+    /// large part are copied: [`take_chunks`](Self::take_chunks) gives them as they were read.
     pub fn take_part(&mut self, name: &str) -> Option<Vec<u8>> {
-        let mut pieces = self.take_chunks(name)?;
-        match pieces.pop() {
-            Some(whole) if pieces.is_empty() => Some(whole),
-            Some(last) => {
-                pieces.push(last);
-                Some(pieces.concat())
-            }
-            None => Some(Vec::new()),
-        }
+        Some(Buffer::concat(self.take_chunks(name)?))
     }
 
     /// The same, in the buffers that the part was read into.
-    pub fn take_chunks(&mut self, name: &str) -> Option<Vec<Vec<u8>>> {
+    pub fn take_chunks(&mut self, name: &str) -> Option<Vec<Buffer>> {
         let at = self.parts.iter().position(|(part, _)| part == name)?;
         Some(self.parts.swap_remove(at).1)
     }
@@ -98,7 +91,8 @@ pub(crate) fn generation(
     let dir = layout.generation(id);
     let read = |entry: &PartEntry| {
         let path = dir.join(&entry.file);
-        twice(|| part(fs, &path, entry, chunking)).map_err(StoreError::io("read", &path, UNREAD))
+        twice(|| part::read(fs, &path, entry, chunking))
+            .map_err(StoreError::io("read", &path, UNREAD))
     };
     let read = &read;
     let reading = manifest.parts.iter().map(|entry| {
@@ -188,7 +182,8 @@ fn twice<T>(read: impl Fn() -> io::Result<Result<T, Damage>>) -> io::Result<Resu
         Ok(Err(
             damage @ (Damage::ManifestChecksum
             | Damage::PartLength { .. }
-            | Damage::PartHash { .. }),
+            | Damage::PartHash { .. }
+            | Damage::BlockHash { .. }),
         )) => log::warn!(target: LOG, "read once more: {damage}"),
         outcome => return outcome,
     }
@@ -240,124 +235,16 @@ pub(crate) fn read_small(fs: &dyn Filesystem, path: &Path, limit: u64) -> io::Re
         Some(EntryKind::Dir | EntryKind::Other) => return Ok(Small::NotAFile),
     }
     let file = fs.open_file(path)?;
-    if file.len()? > limit {
+    let len = file.len()?;
+    if len > limit {
         return Ok(Small::TooLong);
     }
     let mut bytes = Vec::new();
-    // It may be growing.
-    file.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        return Ok(Small::TooLong);
-    }
-    Ok(Small::Whole(bytes))
-}
-
-/// Reads a part whose length the manifest knows, hashing on the way. No memory is taken before
-/// the file's own length agrees; more than there is, is an error.
-fn part(
-    fs: &dyn Filesystem,
-    path: &Path,
-    entry: &PartEntry,
-    chunking: &dyn Chunking,
-) -> io::Result<Result<Vec<Vec<u8>>, Damage>> {
-    let wrong_length = |found| {
-        Ok(Err(Damage::PartLength {
-            file: entry.file.clone(),
-            expected: entry.bytes,
-            found,
-        }))
-    };
-    if fs.kind(path)? != Some(EntryKind::File) {
-        return Ok(Err(Damage::PartMissing {
-            file: entry.file.clone(),
-        }));
-    }
-    let file = fs.open_file(path)?;
-    let found = file.len()?;
-    let Ok(len) = usize::try_from(entry.bytes) else {
-        return wrong_length(found);
-    };
-    if found != entry.bytes {
-        return wrong_length(found);
-    }
-    let (pieces, hash) = match read_and_hash(file, entry, len, chunking)? {
-        Ok(read) => read,
-        Err(short) => return wrong_length(short),
-    };
-    if seal::hex(hash) != entry.xxh3_128 {
-        return Ok(Err(Damage::PartHash {
-            file: entry.file.clone(),
-        }));
-    }
-    Ok(Ok(pieces))
-}
-
-/// The buffers and the hash of their bytes; or how many bytes there are, if that is too few.
-type Hashed = Result<(Vec<Vec<u8>>, u128), u64>;
-
-fn read_and_hash(
-    file: Box<dyn ReadFile>,
-    entry: &PartEntry,
-    len: usize,
-    chunking: &dyn Chunking,
-) -> io::Result<Hashed> {
-    let (sender, inbox) = std::sync::mpsc::channel::<Vec<u8>>();
-    std::thread::scope(|scope| {
-        let hashing = match entry.bytes > LARGE {
-            true => threads::spawn_scoped(scope, "backup-hash", inbox, hash),
-            false => Err(inbox),
-        };
-        let outcome = read_pieces(file, entry, len, chunking, sender);
-        let hashed = match hashing {
-            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
-            // All that was read is waiting there.
-            Err(inbox) => hash(inbox),
-        };
-        Ok(outcome?.map(|()| hashed))
-    })
-}
-
-fn hash(inbox: Receiver<Vec<u8>>) -> (Vec<Vec<u8>>, u128) {
-    let (mut hash, mut pieces) = (Xxh3::new(), Vec::new());
-    for piece in inbox {
-        hash.update(&piece);
-        pieces.push(piece);
-    }
-    (pieces, hash.digest128())
-}
-
-/// Reads `len` bytes into the buffers that the chunking asks for. If there are less, says how many.
-fn read_pieces(
-    mut file: Box<dyn ReadFile>,
-    entry: &PartEntry,
-    len: usize,
-    chunking: &dyn Chunking,
-    pieces: Sender<Vec<u8>>,
-) -> io::Result<Result<(), u64>> {
-    let (mut left, mut read) = (len, 0);
-    let mut next = VecDeque::from(chunking.next_lengths(&entry.name, 0, &[]));
-    while left > 0 {
-        // No length makes no progress.
-        let asked = next.pop_front().filter(|len| *len > 0);
-        let piece = asked.unwrap_or(left).min(left);
-        let bytes = read_piece(file.as_mut(), piece)?;
-        if bytes.len() < piece {
-            return Ok(Err((len - left + bytes.len()) as u64));
-        }
-        left -= piece;
-        read += 1;
-        if next.is_empty() {
-            next = chunking.next_lengths(&entry.name, read, &bytes).into();
-        }
-        // Whoever hashes takes them all.
-        let _ = pieces.send(bytes);
-    }
-    Ok(Ok(()))
-}
-
-fn read_piece(file: &mut dyn ReadFile, len: usize) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
     bytes.try_reserve_exact(len)?;
-    file.take(len as u64).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    bytes.resize(len, 0);
+    // It may be shrinking.
+    let read = file.read_full_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(Small::Whole(bytes))
 }

@@ -337,13 +337,13 @@ fn a_backup_of_a_newer_format_is_refused() {
     let manifest = scratch.path().join("generations/00000002/manifest.json");
     let text = std::fs::read_to_string(&manifest).unwrap();
     let (sealed, _) = text.split_once(",\n  \"checksum\"").unwrap();
-    let newer = sealed.replacen("\"format\": 1", "\"format\": 2", 1);
+    let newer = sealed.replacen("\"format\": 2", "\"format\": 3", 1);
     let checksum = xxhash_rust::xxh3::xxh3_128(newer.as_bytes());
     let newer = format!("{newer},\n  \"checksum\": \"{checksum:032x}\"\n}}\n");
     std::fs::write(&manifest, newer).unwrap();
     let before = contents(scratch.path());
     let run = training.run(Training::backup(scratch.path()), Halt::Never);
-    assert_refused(&run, &["format version 2", "update burn-backup-restore"]);
+    assert_refused(&run, &["format version 3", "update burn-backup-restore"]);
     assert!(matches!(
         run.backup_error(),
         BackupError::Store(StoreError::NewerFormat { .. })

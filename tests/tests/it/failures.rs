@@ -288,7 +288,8 @@ fn a_panic_in_the_background_is_a_failed_backup() {
     let scratch = tempfile::tempdir().unwrap();
     let saves = AtomicUsize::new(0);
     let filesystem = FaultyFilesystem::new(move |operation, path| {
-        if operation == Operation::CreateFile && path.ends_with("scheduler.bpk") {
+        let begins = matches!(operation, Operation::CreateFile | Operation::ReuseFile);
+        if begins && path.ends_with("scheduler.bpk") {
             let save = saves.fetch_add(1, Ordering::Relaxed) + 1;
             assert!(save != 5, "the test has it panic");
         }
@@ -330,7 +331,7 @@ fn what_is_asked_for_is_what_is_kept_and_one_backup_is_written_at_a_time() {
     let filesystem = FaultyFilesystem::new(move |operation, path| {
         let mut staged = counted.lock().unwrap();
         match operation {
-            Operation::CreateDir if is_staging(path) => {
+            Operation::CreateDir | Operation::Rename if is_staging(path) => {
                 staged.now += 1;
                 staged.most = staged.most.max(staged.now);
             }

@@ -89,7 +89,7 @@ fn metric_logs_of_format_1_go_on_where_they_were() {
 fn a_directory_of_a_future_format_is_refused_and_stays() {
     let scratch = tempfile::tempdir().unwrap();
     copy("format-1/interrupted", scratch.path());
-    let identity = r#"{"format": 2, "something": "new"}"#;
+    let identity = r#"{"format": 3, "something": "new"}"#;
     let document = serde_json::from_str(identity).unwrap();
     let sealed = burn_backup_store::testing::seal(&document).unwrap();
     fs::write(scratch.path().join("burn-backup.json"), sealed).unwrap();

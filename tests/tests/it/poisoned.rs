@@ -125,7 +125,7 @@ fn a_full_disk_at_the_end_does_not_have_the_nan_forgotten() {
     // The backups of batches 8 to 17 are refused; those after find no room.
     let full = FaultyFilesystem::new(move |operation, path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if operation == Operation::CreateDir
+        if matches!(operation, Operation::CreateDir | Operation::Rename)
             && name.starts_with(".staging-0")
             && staged.fetch_add(1, Ordering::Relaxed) >= 17
         {

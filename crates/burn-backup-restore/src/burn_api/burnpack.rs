@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use burn::store::RecordError;
 use burn::tensor::{Bytes, DType};
-use burn_backup_store::Chunking;
+use burn_backup_store::{Buffer, Chunking};
 use burn_pack::{
     HEADER_SIZE, Header, MAX_CBOR_RECURSION_DEPTH, MAX_METADATA_SIZE, MAX_TENSOR_COUNT,
     MAX_TENSOR_SIZE, Reader, Scalar, TENSOR_ALIGNMENT, Tensor, aligned_data_section_start,
 };
 use serde::{Deserialize, Serialize};
+
+use super::host_memory;
 
 /// How much of a tensor that is still on its device, or in a file, is read at a time.
 const WINDOW_BYTES: usize = 8 * 1024 * 1024;
@@ -294,25 +296,27 @@ impl Container {
     }
 
     /// The contents of a record that was read as [`PerTensor`] says.
-    pub(crate) fn of_pieces(pieces: Vec<Vec<u8>>) -> Result<Self, RecordError> {
+    pub(crate) fn of_pieces(pieces: Vec<Buffer>) -> Result<Self, RecordError> {
         let metadata = pieces.get(1).and_then(|bytes| Metadata::decode(bytes).ok());
         let lengths = metadata.as_ref().and_then(Metadata::lengths);
         let is_cut = |lengths: &Vec<usize>| {
             lengths
                 .iter()
                 .copied()
-                .eq(pieces.iter().skip(2).map(Vec::len))
+                .eq(pieces.iter().skip(2).map(|piece| piece.len()))
         };
         match metadata {
             Some(metadata) if lengths.as_ref().is_some_and(is_cut) => metadata.assemble(pieces),
             // It says itself what is wrong with it.
-            _ => Self::read(Reader::from_bytes(Bytes::from_bytes_vec(pieces.concat()))?),
+            _ => Self::read(Reader::from_bytes(Bytes::from_bytes_vec(Buffer::concat(
+                pieces,
+            )))?),
         }
     }
 }
 
 impl Metadata {
-    fn assemble(self, pieces: Vec<Vec<u8>>) -> Result<Container, RecordError> {
+    fn assemble(self, pieces: Vec<Buffer>) -> Result<Container, RecordError> {
         let mut at = 0;
         let mut by_start = HashMap::new();
         for piece in pieces {
@@ -324,8 +328,8 @@ impl Metadata {
             let Descriptor { dtype, shape, .. } = descriptor;
             let (start, len) = self.place(descriptor).unwrap_or_default();
             let bytes = match len {
-                0 => Vec::new(),
-                _ => by_start.remove(&start).unwrap_or_default(),
+                0 => Buffer::from(Vec::new()),
+                _ => by_start.remove(&start).unwrap_or_else(|| Vec::new().into()),
             };
             let shape: Vec<_> = shape.iter().map(|size| *size as usize).collect();
             let elements = shape
@@ -338,7 +342,7 @@ impl Metadata {
                     bytes.len()
                 )));
             }
-            let bytes = aligned(bytes);
+            let bytes = host_memory::bytes(bytes);
             Ok(Tensor::new(
                 name.clone(),
                 *dtype,
@@ -352,16 +356,6 @@ impl Metadata {
             scalars: self.scalars,
             metadata: self.metadata,
         })
-    }
-}
-
-/// The bytes for Burn, at an address that suits numbers of any type: where the allocator gave one,
-/// as it does for all but the smallest buffers, without a copy.
-pub(crate) fn aligned(bytes: Vec<u8>) -> Bytes {
-    if bytes.as_ptr().addr().is_multiple_of(align_of::<u128>()) {
-        Bytes::from_elems(bytes)
-    } else {
-        Bytes::from_bytes_vec(bytes)
     }
 }
 
@@ -382,6 +376,10 @@ mod tests {
     use burn_pack::Writer;
 
     use super::*;
+
+    fn buffers(pieces: Vec<Vec<u8>>) -> Vec<Buffer> {
+        pieces.into_iter().map(Buffer::from).collect()
+    }
 
     fn tensor(name: &str, dtype: DType, shape: [usize; 2]) -> Tensor {
         let len = shape[0] * shape[1] * dtype.size();
@@ -589,10 +587,10 @@ mod tests {
             let tensors: BTreeMap<_, _> = tensors.collect();
             (tensors, container.scalars, container.metadata)
         };
-        let read = contents(Container::of_pieces(pieces).unwrap());
+        let read = contents(Container::of_pieces(buffers(pieces)).unwrap());
         assert!(read == contents(many()));
         // What is in one buffer is read too.
-        assert!(contents(Container::of_pieces(vec![bytes]).unwrap()) == read);
+        assert!(contents(Container::of_pieces(buffers(vec![bytes])).unwrap()) == read);
     }
 
     #[test]
@@ -618,12 +616,12 @@ mod tests {
                 changed[at] = value;
                 let pieces = cut(&changed);
                 assert_eq!(pieces.concat(), changed);
-                let _ = Container::of_pieces(pieces);
+                let _ = Container::of_pieces(buffers(pieces));
             }
             let pieces = cut(&bytes[..at]);
             assert_eq!(pieces.concat(), &bytes[..at]);
             assert!(
-                Container::of_pieces(pieces).is_err() || at > bytes.len() - 8,
+                Container::of_pieces(buffers(pieces)).is_err() || at > bytes.len() - 8,
                 "{at}"
             );
         }

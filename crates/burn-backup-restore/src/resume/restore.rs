@@ -8,10 +8,10 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::store::ModuleRecord;
 use burn::tensor::{Bytes, Device};
-use burn_backup_store::Generation;
+use burn_backup_store::{Buffer, Generation};
 
-use crate::burn_api::burnpack::{Container, aligned};
-use crate::burn_api::{BURN_VERSION, Outline};
+use crate::burn_api::burnpack::Container;
+use crate::burn_api::{BURN_VERSION, Outline, host_memory};
 use crate::change::{Change, Changes};
 use crate::configuration::{Configuration, Schedule};
 use crate::error::BackupError;
@@ -241,8 +241,15 @@ impl SavedPart {
             Container::of_pieces(pieces).map_err(failed)
         });
         let mut take = |record| {
-            let bytes = generation.take_part(&part::name(name, record))?;
-            Some(aligned(bytes).shared())
+            let mut buffers = generation.take_chunks(&part::name(name, record))?;
+            let bytes = match buffers.pop() {
+                Some(only) if buffers.is_empty() => only,
+                last => {
+                    buffers.extend(last);
+                    Buffer::concat(buffers).into()
+                }
+            };
+            Some(host_memory::bytes(bytes).shared())
         };
         let (model, frozen) = (take(MODEL), take(FROZEN));
         let (scheduler, value) = (take(SCHEDULER), take(VALUE));

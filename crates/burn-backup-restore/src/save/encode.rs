@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ScopedJoinHandle;
 
-use burn_backup_store::{PartDigest, Staging, StoreError};
+use burn_backup_store::{PartDigest, Staging};
 use burn_pack::Tensor;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -206,7 +206,7 @@ fn write_others(name: &str, others: Others, staging: &mut Staging<'_>) -> Result
         segments,
     } = others;
     if let Some(optimizer) = optimizer {
-        write(&part::name(name, OPTIMIZER), optimizer, staging, |_| Ok(()))?;
+        write(&part::name(name, OPTIMIZER), optimizer, staging, false)?;
     }
     if let Some(scheduler) = scheduler {
         let mut part = staging.part(&part::name(name, SCHEDULER))?;
@@ -284,9 +284,9 @@ impl ModelParts<'_> {
         if let Some((frozen, digest)) = frozen
             && !staging.link(&frozen_part, &digest)?
         {
-            write(&frozen_part, frozen.into(), staging, |_| Ok(()))?;
+            write(&frozen_part, frozen.into(), staging, false)?;
         }
-        write(&model_part, changing.into(), staging, check)
+        write(&model_part, changing.into(), staging, skip_nan)
     }
 }
 
@@ -312,16 +312,29 @@ fn digest(
     Ok((digest, hashes.collect()))
 }
 
+/// Writes a part. Where a tensor holds NaN that `skip_nan` refuses, an error says so: this one, that of a part
+/// that comes later, or of the commit.
 fn write(
     name: &str,
     container: Container,
     staging: &mut Staging<'_>,
-    check: impl Fn(&Chunk) -> Result<(), BackupError>,
+    skip_nan: bool,
 ) -> Result<(), BackupError> {
     let mut part = staging.part(name)?;
     container.stream(failed(name), |chunk| {
-        check(&chunk)?;
-        part.append(chunk).map_err(StoreError::into)
+        let appended = match chunk.tensor.clone().filter(|_| skip_nan) {
+            // The threads that write look at the bytes.
+            Some((parameter, dtype)) => {
+                part.append_inspected(chunk, move |bytes| match poison::holds_nan(dtype, bytes) {
+                    true => Err(BackupError::Poisoned {
+                        parameter: parameter.clone(),
+                    }),
+                    false => Ok(()),
+                })
+            }
+            None => part.append(chunk),
+        };
+        appended.map_err(BackupError::from)
     })?;
     Ok(part.finish()?)
 }

@@ -1,3 +1,5 @@
+mod alone;
+
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -39,6 +41,18 @@ impl Filesystem for RealFilesystem {
     fn create_file(&self, path: &Path) -> io::Result<Box<dyn WriteFile>> {
         let file = unlinked(OpenOptions::new().write(true).create_new(true)).open(path)?;
         Ok(Box::new(file))
+    }
+
+    fn reuses_files(&self) -> bool {
+        cfg!(target_os = "linux")
+    }
+
+    fn reuse_file(&self, path: &Path) -> io::Result<Option<Box<dyn WriteFile>>> {
+        let file = open_regular(self, path, OpenOptions::new().write(true))?;
+        Ok(match has_one_name(&file) && alone::has_open_alone(&file) {
+            true => Some(Box::new(file)),
+            false => None,
+        })
     }
 
     fn open_file(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
@@ -161,14 +175,36 @@ impl Drop for Locked {
 }
 
 impl WriteFile for File {
-    fn sync(&mut self) -> io::Result<()> {
-        self.sync_all()
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        #[cfg(unix)]
+        return std::os::unix::fs::FileExt::write_at(self, bytes, offset);
+        #[cfg(windows)]
+        return std::os::windows::fs::FileExt::seek_write(self, bytes, offset);
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        match self.metadata()?.len() > len {
+            true => self.set_len(len),
+            false => Ok(()),
+        }
+    }
+
+    /// With all that is needed to find the bytes again, the length among it.
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
     }
 }
 
 impl ReadFile for File {
     fn len(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        #[cfg(unix)]
+        return std::os::unix::fs::FileExt::read_at(self, buffer, offset);
+        #[cfg(windows)]
+        return std::os::windows::fs::FileExt::seek_read(self, buffer, offset);
     }
 }
 

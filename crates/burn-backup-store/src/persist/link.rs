@@ -4,9 +4,11 @@
 use std::io;
 use std::path::Path;
 
+use crate::blocks::PartDigest;
 use crate::error::StoreError;
 use crate::fs::{EntryKind, Filesystem};
-use crate::persist::{PartDigest, Staging};
+use crate::manifest::PartEntry;
+use crate::persist::{StagedPart, Staging};
 
 const LOG: &str = "burn_backup::persist";
 
@@ -24,7 +26,8 @@ impl Staging<'_> {
     /// [`StoreError::TooManyParts`].
     pub fn link(&mut self, name: &str, digest: &PartDigest) -> Result<bool, StoreError> {
         self.check_name(name)?;
-        let entry = digest.entry(name);
+        let (bytes, blocks) = digest.blocks();
+        let entry = PartEntry::new(name, bytes, blocks);
         let latest = self.store.knowledge.latest();
         let Some(latest) = latest.filter(|latest| latest.parts.contains(&entry)) else {
             return Ok(false);
@@ -36,10 +39,12 @@ impl Staging<'_> {
             .generation(latest.id)
             .join(&entry.file);
         let to = self.dir.join(&entry.file);
-        match link(self.store.dir.fs(), &from, &to, entry.bytes) {
+        let fs = self.store.dir.fs();
+        let freed = self.reusable.free(fs, &to);
+        match freed.and_then(|()| link(fs, &from, &to, entry.bytes)) {
             Ok(()) => {
                 self.linked += entry.bytes;
-                self.add(entry);
+                self.add(name, StagedPart::Linked(entry));
                 Ok(true)
             }
             Err(error) => {

@@ -1,4 +1,4 @@
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,9 @@ pub enum Operation {
     List,
     CreateDir,
     CreateFile,
+    ReuseFile,
     Write,
+    Truncate,
     SyncFile,
     OpenFile,
     Read,
@@ -182,6 +184,15 @@ impl Filesystem for FaultyFilesystem {
         Ok(Box::new(self.file(file, path)))
     }
 
+    fn reuses_files(&self) -> bool {
+        self.inner.reuses_files()
+    }
+
+    fn reuse_file(&self, path: &Path) -> io::Result<Option<Box<dyn WriteFile>>> {
+        let file = self.ask(Operation::ReuseFile, path)?.reuse_file(path)?;
+        Ok(file.map(|file| Box::new(self.file(file, path)) as Box<dyn WriteFile>))
+    }
+
     fn open_file(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
         let file = self.ask(Operation::OpenFile, path)?.open_file(path)?;
         Ok(Box::new(self.file(file, path)))
@@ -247,24 +258,23 @@ struct FaultyFile<F> {
     filesystem: FaultyFilesystem,
 }
 
-impl Write for FaultyFile<Box<dyn WriteFile>> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+impl WriteFile for FaultyFile<Box<dyn WriteFile>> {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         match self.filesystem.left_to_do(Operation::Write, &self.path)? {
             Portion::Half => {
-                let (half, _) = buffer.split_at(buffer.len().div_ceil(2));
-                self.file.write(half)
+                let (half, _) = bytes.split_at(bytes.len().div_ceil(2));
+                self.file.write_at(half, offset)
             }
-            Portion::Whole | Portion::Nothing => self.file.write(buffer),
+            Portion::Whole | Portion::Nothing => self.file.write_at(bytes, offset),
         }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.filesystem.ask(Operation::Truncate, &self.path)?;
+        self.file.truncate(len)
     }
-}
 
-impl WriteFile for FaultyFile<Box<dyn WriteFile>> {
-    fn sync(&mut self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         match self
             .filesystem
             .left_to_do(Operation::SyncFile, &self.path)?
@@ -275,15 +285,13 @@ impl WriteFile for FaultyFile<Box<dyn WriteFile>> {
     }
 }
 
-impl Read for FaultyFile<Box<dyn ReadFile>> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.filesystem.ask(Operation::Read, &self.path)?;
-        self.file.read(buffer)
-    }
-}
-
 impl ReadFile for FaultyFile<Box<dyn ReadFile>> {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.filesystem.ask(Operation::Read, &self.path)?;
+        self.file.read_at(buffer, offset)
     }
 }

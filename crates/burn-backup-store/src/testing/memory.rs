@@ -1,5 +1,5 @@
 use std::collections::{BTreeMap, HashSet};
-use std::io::{self, Cursor, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -141,6 +141,16 @@ impl Disk {
         }
     }
 
+    /// How many names a file has.
+    fn names_of(&self, inode: Inode) -> usize {
+        let dirs = self.bodies.iter().filter_map(|body| match body {
+            Body::Dir(names) => Some(names),
+            _ => None,
+        });
+        let names = dirs.flat_map(BTreeMap::values);
+        names.filter(|named| **named == inode).count()
+    }
+
     fn create(&mut self, path: &Path, is_dir: bool) -> io::Result<Inode> {
         let (dir, name) = self.place(path)?;
         if self.child(dir, &name).is_some() {
@@ -214,10 +224,29 @@ impl Filesystem for MemoryFilesystem {
         }))
     }
 
+    fn reuses_files(&self) -> bool {
+        true
+    }
+
+    fn reuse_file(&self, path: &Path) -> io::Result<Option<Box<dyn WriteFile>>> {
+        let disk = self.disk();
+        let inode = disk.find(path)?;
+        if !matches!(disk.bodies.get(inode), Some(Body::File(_))) {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        Ok(match disk.names_of(inode) {
+            1 => Some(Box::new(MemoryFile {
+                filesystem: self.clone(),
+                inode,
+            })),
+            _ => None,
+        })
+    }
+
     fn open_file(&self, path: &Path) -> io::Result<Box<dyn ReadFile>> {
         let disk = self.disk();
         match disk.bodies.get(disk.find(path)?) {
-            Some(Body::File(contents)) => Ok(Box::new(Cursor::new(contents.clone()))),
+            Some(Body::File(contents)) => Ok(Box::new(Contents(contents.clone()))),
             _ => Err(ErrorKind::InvalidInput.into()),
         }
     }
@@ -333,36 +362,62 @@ struct MemoryFile {
     inode: Inode,
 }
 
-impl Write for MemoryFile {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+impl MemoryFile {
+    fn change(&self, change: impl FnOnce(&mut Vec<u8>)) {
         let mut disk = self.filesystem.disk();
         let mut contents = match disk.bodies.get(self.inode) {
             Some(Body::File(contents)) => contents.clone(),
             _ => Vec::new(),
         };
-        contents.extend_from_slice(buffer);
+        change(&mut contents);
         disk.make(Change::Write {
             file: self.inode,
             contents,
         });
-        Ok(buffer.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 
 impl WriteFile for MemoryFile {
-    fn sync(&mut self) -> io::Result<()> {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
+        let start = usize::try_from(offset).map_err(|_| ErrorKind::FileTooLarge)?;
+        self.change(|contents| {
+            let end = start + bytes.len();
+            contents.resize(contents.len().max(end), 0);
+            if let Some(written) = contents.get_mut(start..end) {
+                written.copy_from_slice(bytes);
+            }
+        });
+        Ok(bytes.len())
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        let len = usize::try_from(len).map_err(|_| ErrorKind::FileTooLarge)?;
+        self.change(|contents| contents.truncate(len));
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
         let file = self.inode;
         self.filesystem.disk().make(Change::SyncFile { file });
         Ok(())
     }
 }
 
-impl ReadFile for Cursor<Vec<u8>> {
+/// What was in a file when it was opened.
+struct Contents(Vec<u8>);
+
+impl ReadFile for Contents {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.get_ref().len() as u64)
+        Ok(self.0.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let rest = self.0.get(start..).unwrap_or_default();
+        let read = rest.len().min(buffer.len());
+        if let (Some(to), Some(from)) = (buffer.get_mut(..read), rest.get(..read)) {
+            to.copy_from_slice(from);
+        }
+        Ok(read)
     }
 }

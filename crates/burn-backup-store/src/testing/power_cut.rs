@@ -184,7 +184,8 @@ impl PossibleDisks {
 /// The number of what was written among the contents that a file may have.
 const WHOLE: usize = 0;
 
-/// What was written, the old contents, the first half of what is new, and as many zeros.
+/// What was written, the old contents, the first half of what is new, and as many zeros. Where old contents
+/// were written over, the half is followed by what was there before.
 fn possible_contents(durable: &[u8], written: &[u8]) -> Vec<Vec<u8>> {
     let kept = match written.starts_with(durable) {
         true => durable.len(),
@@ -192,10 +193,12 @@ fn possible_contents(durable: &[u8], written: &[u8]) -> Vec<Vec<u8>> {
     };
     let (old, new) = written.split_at(kept);
     let (half, _) = new.split_at(new.len() / 2);
+    let half = [old, half].concat();
+    let below = durable.get(half.len()..).unwrap_or_default();
     let mut contents = vec![
         written.to_vec(),
         durable.to_vec(),
-        [old, half].concat(),
+        [&half, below].concat(),
         [old, &vec![0; new.len()]].concat(),
     ];
     contents.dedup();
@@ -251,7 +254,6 @@ fn digits(mut n: usize, choices: &[usize]) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
     use std::path::Path;
 
     use crate::fs::Filesystem as _;
@@ -282,8 +284,8 @@ mod tests {
         let (dir, file) = (Path::new("dir"), Path::new("dir/file"));
         disk.create_dir(dir).unwrap();
         disk.sync_dir(Path::new("")).unwrap();
-        let mut writer = disk.create_file(file).unwrap();
-        writer.write_all(b"abcd").unwrap();
+        let writer = disk.create_file(file).unwrap();
+        writer.write_all_at(b"abcd", 0).unwrap();
         let open = [vec![None], bytes(&[b"", b"\0\0\0\0", b"ab", b"abcd"])].concat();
         assert_eq!(found(&disk, "dir/file"), open);
 
@@ -294,11 +296,31 @@ mod tests {
         );
         writer.sync().unwrap();
         assert_eq!(found(&disk, "dir/file"), bytes(&[b"abcd"]));
-        writer.write_all(b"ef").unwrap();
+        writer.write_all_at(b"ef", 4).unwrap();
         assert_eq!(
             found(&disk, "dir/file"),
             bytes(&[b"abcd", b"abcd\0\0", b"abcde", b"abcdef"])
         );
+    }
+
+    #[test]
+    fn what_is_written_over_may_be_old_new_or_both() {
+        let disk = MemoryFilesystem::default();
+        let file = Path::new("file");
+        let writer = disk.create_file(file).unwrap();
+        writer.write_all_at(b"abcdef", 0).unwrap();
+        writer.sync().unwrap();
+        disk.sync_dir(Path::new("")).unwrap();
+        drop(writer);
+        let writer = disk.reuse_file(file).unwrap().unwrap();
+        writer.write_all_at(b"wxyz", 0).unwrap();
+        writer.truncate(4).unwrap();
+        assert_eq!(
+            found(&disk, "file"),
+            bytes(&[b"\0\0\0\0", b"abcdef", b"wxcdef", b"wxyz"])
+        );
+        writer.sync().unwrap();
+        assert_eq!(found(&disk, "file"), bytes(&[b"wxyz"]));
     }
 
     #[test]

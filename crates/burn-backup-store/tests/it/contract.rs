@@ -1,11 +1,21 @@
 //! What every filesystem under the store must do; the real one, the faulty one and the one in memory
 //! pass the same.
 
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::ErrorKind;
 use std::path::Path;
 
 use burn_backup_store::testing::{FaultyFilesystem, Image, MemoryFilesystem, Node};
 use burn_backup_store::{EntryKind, Filesystem, LockAttempt, RealFilesystem};
+
+/// The text in a file.
+fn read(fs: &dyn Filesystem, path: &Path) -> std::io::Result<String> {
+    let file = fs.open_file(path)?;
+    let mut contents = vec![0; file.len()? as usize];
+    let read = file.read_full_at(&mut contents, 0)?;
+    assert_eq!(read, contents.len());
+    assert_eq!(file.read_at(&mut [0; 8], contents.len() as u64)?, 0);
+    Ok(String::from_utf8(contents).unwrap())
+}
 
 fn suite(fs: &dyn Filesystem, root: &Path) {
     let (dir, file) = (root.join("dir"), root.join("file"));
@@ -23,19 +33,16 @@ fn suite(fs: &dyn Filesystem, root: &Path) {
         ErrorKind::NotFound
     );
 
-    let mut writer = fs.create_file(&file).unwrap();
-    writer.write_all(b"contents").unwrap();
+    let writer = fs.create_file(&file).unwrap();
+    writer.write_all_at(b"contents", 0).unwrap();
     writer.sync().unwrap();
     drop(writer);
     assert_eq!(fs.kind(&file).unwrap(), Some(EntryKind::File));
     let again = fs.create_file(&file).err().unwrap();
     assert_eq!(again.kind(), ErrorKind::AlreadyExists);
 
-    let mut reader = fs.open_file(&file).unwrap();
-    assert_eq!(reader.len().unwrap(), 8);
-    let mut contents = String::new();
-    reader.read_to_string(&mut contents).unwrap();
-    assert_eq!(contents, "contents");
+    assert_eq!(fs.open_file(&file).unwrap().len().unwrap(), 8);
+    assert_eq!(read(fs, &file).unwrap(), "contents");
     assert_eq!(
         fs.open_file(&dir).err().unwrap().kind(),
         ErrorKind::InvalidInput
@@ -70,14 +77,9 @@ fn second_names_suite(fs: &dyn Filesystem, root: &Path) {
     fs.create_dir(&dir).unwrap();
     fs.create_dir(&other_dir).unwrap();
     fs.create_file(&first)
-        .and_then(|mut file| file.write_all(b"contents").and_then(|()| file.sync()))
+        .and_then(|file| file.write_all_at(b"contents", 0).and_then(|()| file.sync()))
         .unwrap();
-    let read = |path: &Path| {
-        let mut contents = String::new();
-        fs.open_file(path)
-            .and_then(|mut file| file.read_to_string(&mut contents))
-            .map(|_| contents)
-    };
+    let read = |path: &Path| read(fs, path);
     let kind_of_error = |from: &Path, to: &Path| fs.link(from, to).unwrap_err().kind();
 
     fs.link(&first, &second).unwrap();

@@ -224,7 +224,7 @@ fn a_generation_of_a_newer_format_is_refused_and_stays() {
             error,
             StoreError::NewerFormat {
                 found: 9,
-                supported: 1,
+                supported: 2,
                 ..
             }
         ),

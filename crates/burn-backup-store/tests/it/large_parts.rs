@@ -1,10 +1,12 @@
 //! Parts that a thread writes while the caller makes the next chunk.
 
-use std::io::{self, ErrorKind, Write};
+use std::collections::HashSet;
+use std::io::{self, ErrorKind};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::ThreadId;
+use std::time::Duration;
 
 use burn_backup_store::testing::{Fault, FaultyFilesystem, Operation, Threads, report};
 use burn_backup_store::{
@@ -23,9 +25,9 @@ const MIB: usize = 1024 * KIB;
 /// Lengths of chunks on both sides of what is gathered and of what is written in one piece.
 const MIXED: [usize; 9] = [0, 1, 255 * KIB, 256 * KIB, 9 * MIB, 1, 255 * KIB, 0, 1000];
 
-/// How many calls write a part of [`MIXED`]: what was gathered, 256 KiB, three pieces of 9 MiB, and
-/// what was gathered last.
-const WRITES: usize = 6;
+/// How many calls write a part of [`MIXED`]. The block of 8 MiB: what was gathered, 256 KiB, and 8 pieces of the
+/// 9 MiB. What is left: 2 pieces, and what was gathered last.
+const WRITES: usize = 13;
 
 /// As many bytes, no two stretches of them alike.
 fn bytes(len: usize) -> Vec<u8> {
@@ -125,6 +127,7 @@ fn whichever_write_of_a_large_part_fails_the_error_names_the_file_and_nothing_is
                 let scratch = Scratch::new().with_generations(1);
                 let calls = Arc::new(AtomicUsize::new(0));
                 let counted = calls.clone();
+                let _in_turn = Threads::in_turn();
                 let store = scratch.open_through(at_writes(move || {
                     match (counted.fetch_add(1, Ordering::Relaxed), is_cut_short_before) {
                         (call, false) if call == at => Err(error().into()),
@@ -169,6 +172,34 @@ fn whichever_write_of_a_large_part_fails_the_error_names_the_file_and_nothing_is
 }
 
 #[test]
+fn whichever_write_fails_on_a_thread_the_save_fails_and_nothing_is_left() {
+    for at in 0..WRITES {
+        let scratch = Scratch::new().with_generations(1);
+        let calls = AtomicUsize::new(0);
+        let store = scratch.open_through(at_writes(move || {
+            match calls.fetch_add(1, Ordering::Relaxed) == at {
+                true => Err(ErrorKind::StorageFull.into()),
+                false => Ok(()),
+            }
+        }));
+        match save_chunks(&store, &MIXED) {
+            Err(StoreError::Io { path, source, .. }) => {
+                assert!(path.ends_with("model.bpk"), "{}", path.display());
+                assert_eq!(source.kind(), ErrorKind::StorageFull);
+            }
+            other => panic!("at write {at}: {other:?}"),
+        }
+        assert_eq!(
+            names(scratch.root()),
+            ["burn-backup.json", "generations", "lock"]
+        );
+        assert_is(store.newest().unwrap(), 1);
+        let _ = save(&store, 2).unwrap();
+        assert_is(store.newest().unwrap(), 2);
+    }
+}
+
+#[test]
 fn short_writes_of_a_large_part_go_on_where_they_were_cut() {
     for at in 0..=WRITES {
         let scratch = Scratch::new();
@@ -208,11 +239,11 @@ fn after_a_failed_write_the_part_takes_nothing_more_and_cannot_be_finished() {
     let store = scratch.open_through(at_writes(|| Err(ErrorKind::StorageFull.into())));
     let mut staging = store.stage().unwrap();
     let mut part = staging.part("model").unwrap();
-    // Before the thread's failure shows, one chunk was taken and two wait.
-    let error = (0..4).find_map(|_| part.append(vec![1; 256 * KIB]).err());
+    // Before the failure shows, each thread has a block and some wait.
+    let error = (0..20).find_map(|_| part.append(vec![1; 8 * MIB]).err());
     let error = error.unwrap();
     assert!(matches!(error, StoreError::Io { .. }), "{error}");
-    for chunk in [256 * KIB, 5 * MIB] {
+    for chunk in [1, 256 * KIB, 9 * MIB] {
         let error = part.append(vec![1; chunk]).unwrap_err();
         assert!(
             matches!(&error, StoreError::Io { path, .. } if path.ends_with("model.bpk")),
@@ -264,22 +295,20 @@ impl Gated {
     }
 }
 
-impl Write for GatedFile {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+impl WriteFile for GatedFile {
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize> {
         self.filesystem.change(|state| state.is_writing = true);
         self.filesystem.wait_until(|state| state.is_gate_open);
         (self.filesystem).change(|state| state.calls.push(Operation::Write));
         // Little at a time, so that who doesn't wait for the end comes far too early.
-        self.file.write(&buffer[..buffer.len().min(256)])
+        self.file.write_at(&bytes[..bytes.len().min(256)], offset)
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.file.truncate(len)
     }
-}
 
-impl WriteFile for GatedFile {
-    fn sync(&mut self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         (self.filesystem).change(|state| state.calls.push(Operation::SyncFile));
         self.file.sync()
     }
@@ -349,23 +378,21 @@ impl Filesystem for Gated {
 }
 
 #[test]
-fn a_large_part_that_is_dropped_in_the_middle_leaves_nothing_behind_and_nobody_writing() {
+fn a_generation_that_is_dropped_in_the_middle_leaves_nothing_behind_and_nobody_writing() {
     let scratch = Scratch::new().with_generations(1);
     let filesystem = Gated::default();
     let store = scratch.open_through(filesystem.clone());
     let mut staging = store.stage().unwrap();
     let mut part = staging.part("model").unwrap();
-    // Nothing of it can be written yet: one chunk is held back in its write and one waits, so that
-    // the thread has all of its work before it when the part is dropped.
-    part.append(bytes(MIB)).unwrap();
+    // Nothing of it can be written yet: the threads have all of their work before them when it is dropped.
+    part.append(bytes(17 * MIB)).unwrap();
     filesystem.wait_until(|state| state.is_writing);
-    part.append(bytes(MIB)).unwrap();
     assert!(filesystem.state().is_file_open);
     filesystem.change(|state| state.is_gate_open = true);
     drop(part);
+    drop(staging);
     // Whoever could write has closed the file.
     assert!(!filesystem.state().is_file_open);
-    drop(staging);
     let calls = filesystem.state().calls.clone();
     let removed = calls.iter().position(|call| *call == Operation::RemoveFile);
     assert_eq!(calls[removed.unwrap()..], [Operation::RemoveFile]);
@@ -381,8 +408,7 @@ fn a_large_part_that_is_dropped_in_the_middle_leaves_nothing_behind_and_nobody_w
 
 #[test]
 fn a_write_that_panics_on_the_thread_is_an_error_and_no_panic() {
-    // All writes but the last are the thread's.
-    for at in 0..WRITES - 1 {
+    for at in 0..WRITES {
         let scratch = Scratch::new().with_generations(1);
         let calls = AtomicUsize::new(0);
         let store = scratch.open_through(at_writes(move || {
@@ -449,28 +475,147 @@ fn without_threads(calls: &[Call]) -> Vec<(Operation, &str)> {
 }
 
 #[test]
-fn a_large_part_is_written_in_pieces_on_one_thread_and_synced_on_the_callers() {
+fn where_all_is_done_in_turn_a_large_part_is_written_in_order_and_synced_once() {
     let calls = calls_of(|_, _| Ok(()), |store| save_chunks(store, &MIXED).unwrap());
     let calls = calls_on(&calls, "model.bpk");
-    let operations: Vec<_> = calls.iter().map(|(operation, _)| *operation).collect();
-    let writes = [Operation::Write; WRITES];
+    let here = std::thread::current().id();
     let expected = [
         &[Operation::CreateFile],
-        &writes[..],
+        &[Operation::Write; WRITES][..],
         &[Operation::SyncFile],
-    ]
-    .concat();
-    assert_eq!(operations, expected);
-    let here = std::thread::current().id();
-    let threads: Vec<_> = calls.iter().map(|(_, thread)| **thread).collect();
-    let there = threads[1];
-    assert_ne!(there, here);
-    assert_eq!(threads[1..WRITES], [there; WRITES - 1]);
-    // What was gathered last is written by `finish`.
-    assert_eq!(
-        [threads[0], threads[WRITES], threads[WRITES + 1]],
-        [here; 3]
+    ];
+    let expected: Vec<_> = expected
+        .concat()
+        .into_iter()
+        .map(|call| (call, &here))
+        .collect();
+    assert_eq!(calls, expected);
+}
+
+/// More than what is synced at once, twice.
+const HUGE: usize = 90 * MIB;
+
+/// After so many writes of a mebibyte, more blocks are complete than are synced at once, however many threads
+/// have one in hand.
+const WRITES_BEFORE_SYNC: usize = 70;
+
+#[test]
+fn a_large_part_is_synced_while_it_is_being_written() {
+    // The last blocks can't be written before the file was synced once. If nobody does that, they are written
+    // all the same, and the test sees it.
+    let seen = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+    let has_timed_out = Arc::new(AtomicBool::new(false));
+    let (seen_there, timed_out) = (seen.clone(), has_timed_out.clone());
+    let scratch = Scratch::new();
+    let store = scratch.open_through(FaultyFilesystem::new(move |operation, path| {
+        let is_of_part = path.ends_with("model.bpk");
+        if !is_of_part || !matches!(operation, Operation::Write | Operation::SyncFile) {
+            return Ok(());
+        }
+        let (calls, changed) = &*seen_there;
+        let mut calls = calls.lock().unwrap();
+        if operation == Operation::Write && calls.len() > WRITES_BEFORE_SYNC {
+            let is_missing = |calls: &mut Vec<(Operation, ThreadId)>| {
+                calls.iter().all(|(call, _)| *call == Operation::Write)
+            };
+            let waited = changed.wait_timeout_while(calls, Duration::from_secs(20), is_missing);
+            let (unlocked, timeout) = waited.unwrap();
+            timed_out.fetch_or(timeout.timed_out(), Ordering::Relaxed);
+            calls = unlocked;
+        }
+        calls.push((operation, std::thread::current().id()));
+        changed.notify_all();
+        Ok(())
+    }));
+    save_chunks(&store, &[HUGE]).unwrap();
+    assert!(!has_timed_out.load(Ordering::Relaxed));
+    let calls = seen.0.lock().unwrap().clone();
+    let first_sync = calls
+        .iter()
+        .position(|(call, _)| *call == Operation::SyncFile);
+    let last_write = calls
+        .iter()
+        .rposition(|(call, _)| *call == Operation::Write);
+    assert!(first_sync < last_write, "{calls:?}");
+    assert_eq!(calls.last().unwrap().0, Operation::SyncFile);
+    // Writers and who syncs are threads of their own.
+    let threads_of = |operation| {
+        let of = calls.iter().filter(move |(call, _)| *call == operation);
+        of.map(|(_, thread)| *thread).collect::<HashSet<_>>()
+    };
+    let (writers, syncers) = (
+        threads_of(Operation::Write),
+        threads_of(Operation::SyncFile),
     );
+    assert_eq!(syncers.len(), 1);
+    assert!(writers.is_disjoint(&syncers));
+    assert!(!writers.contains(&std::thread::current().id()));
+    let mut newest = store.newest().unwrap().unwrap();
+    assert!(newest.take_part("model").unwrap() == bytes(HUGE));
+}
+
+#[test]
+fn a_sync_that_fails_while_a_part_is_being_written_fails_the_part() {
+    for in_turn in [true, false] {
+        for at in 0..2 {
+            let scratch = Scratch::new().with_generations(1);
+            let _in_turn = in_turn.then(Threads::in_turn);
+            let syncs = AtomicUsize::new(0);
+            let store = scratch.open_through(FaultyFilesystem::new(move |operation, path| {
+                let is_sync = operation == Operation::SyncFile && path.ends_with("model.bpk");
+                match is_sync && syncs.fetch_add(1, Ordering::Relaxed) == at {
+                    true => Err(io::Error::other("the device fails").into()),
+                    false => Ok(()),
+                }
+            }));
+            let error = save_chunks(&store, &[HUGE]).unwrap_err();
+            let StoreError::Io {
+                operation, path, ..
+            } = &error
+            else {
+                panic!("{error}");
+            };
+            assert!(
+                *operation == "sync" && path.ends_with("model.bpk"),
+                "{error}"
+            );
+            assert_eq!(
+                names(scratch.root()),
+                ["burn-backup.json", "generations", "lock"]
+            );
+            assert_is(store.newest().unwrap(), 1);
+        }
+    }
+}
+
+#[test]
+fn bytes_that_are_refused_are_not_written_and_the_error_is_that_of_who_refused_them() {
+    for (len, in_turn) in [(100, false), (9 * MIB, false), (9 * MIB, true)] {
+        let scratch = Scratch::new().with_generations(1);
+        let _in_turn = in_turn.then(Threads::in_turn);
+        let store = scratch.open();
+        let mut staging = store.stage().unwrap();
+        let mut part = staging.part("model").unwrap();
+        let mut whole = vec![1_u8; len];
+        whole[len - 1] = 2;
+        let inspect = |bytes: &[u8]| match bytes.contains(&2) {
+            true => Err("a two"),
+            false => Ok(()),
+        };
+        let appended = part.append_inspected(whole, inspect);
+        let error = appended
+            .and_then(|()| part.finish())
+            .and_then(|()| staging.commit(Value::Null).map(drop))
+            .unwrap_err();
+        let StoreError::Refused { part, source, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(
+            (part.as_str(), source.to_string().as_str()),
+            ("model", "a two")
+        );
+        assert_is(store.newest().unwrap(), 1);
+    }
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod linked;
 mod power_cut;
 mod private;
 mod reading;
+mod reuse;
 mod support;
 mod taken_over;
 mod threads;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use burn_backup_store::testing::{Fault, FaultyFilesystem, Operation};
-use burn_backup_store::{Chunking, OpenOptions, Store, StoreError};
+use burn_backup_store::{Buffer, Chunking, OpenOptions, Store, StoreError};
 use serde_json::json;
 
 use crate::support::{Scratch, names};
@@ -64,18 +64,21 @@ fn a_part_is_read_into_the_buffers_that_are_asked_for() {
         // More than there is, and no length at all.
         vec![10, usize::MAX],
         vec![0],
-        vec![100, 0],
+        vec![10_000, 0],
     ] {
         let chunking = Every(lengths.clone());
         let mut generation = store.newest_chunked(&chunking).unwrap().unwrap();
         for (name, len) in PARTS {
             let pieces = generation.take_chunks(name).unwrap();
-            assert!(pieces.concat() == contents(name, len), "{name} {lengths:?}");
             assert!(generation.take_chunks(name).is_none());
-            let mut asked = lengths.iter().copied().cycle();
+            let mut asked = lengths.iter().copied().filter(|len| *len > 0).cycle();
             for piece in &pieces[..pieces.len() - 1] {
                 assert_eq!(Some(piece.len()), asked.next(), "{name} {lengths:?}");
             }
+            assert!(
+                Buffer::concat(pieces) == contents(name, len),
+                "{name} {lengths:?}"
+            );
         }
         let mut generation = store.newest_chunked(&chunking).unwrap().unwrap();
         for (name, len) in PARTS {

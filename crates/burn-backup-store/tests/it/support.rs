@@ -151,6 +151,16 @@ pub fn names(dir: impl AsRef<Path>) -> Vec<String> {
     names
 }
 
+/// The same, without the directory whose files are to be written over.
+pub fn names_besides_spare(dir: impl AsRef<Path>) -> Vec<String> {
+    let mut names = names(dir);
+    let spare = |name: &String| name.starts_with(".staging-removed-generations+");
+    if let Some(at) = names.iter().position(spare) {
+        names.remove(at);
+    }
+    names
+}
+
 /// The number of a file and how many names it has.
 #[cfg(unix)]
 pub fn inode(path: impl AsRef<Path>) -> (u64, u64) {

@@ -1,0 +1,96 @@
+//! Memory that a part is read into.
+
+use std::io;
+use std::ops::{Deref, DerefMut};
+
+use memmap2::{MmapMut, MmapOptions};
+
+/// From this length on, memory is taken from the system, in large pages where it has some: the pages of new
+/// memory take longer than to read a file into them.
+const MAPPED_BYTES: usize = 2 * 1024 * 1024;
+
+/// Memory that a part, or some of it, was read into.
+#[derive(Debug)]
+pub struct Buffer(Memory);
+
+#[derive(Debug)]
+enum Memory {
+    Heap(Vec<u8>),
+    Mapped(MmapMut),
+}
+
+impl Buffer {
+    /// So many zeros.
+    pub(crate) fn zeroed(len: usize) -> io::Result<Self> {
+        if len >= MAPPED_BYTES {
+            let mapped = MmapOptions::new().len(len).map_anon()?;
+            // A kernel without large pages has small ones.
+            #[cfg(target_os = "linux")]
+            let _ = mapped.advise(memmap2::Advice::HugePage);
+            return Ok(Self(Memory::Mapped(mapped)));
+        }
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len)?;
+        bytes.resize(len, 0);
+        Ok(Self(Memory::Heap(bytes)))
+    }
+
+    /// The vector that the bytes are in, if they are in one.
+    ///
+    /// # Errors
+    ///
+    /// The buffer, if they are in memory of the system's.
+    pub fn try_into_vec(self) -> Result<Vec<u8>, Self> {
+        match self.0 {
+            Memory::Heap(bytes) => Ok(bytes),
+            Memory::Mapped(_) => Err(self),
+        }
+    }
+
+    /// All bytes of these, one after the other; copied unless they are in one vector.
+    pub fn concat(mut buffers: Vec<Self>) -> Vec<u8> {
+        match buffers.pop() {
+            Some(only) if buffers.is_empty() => {
+                only.try_into_vec().unwrap_or_else(|mapped| mapped.to_vec())
+            }
+            Some(last) => {
+                buffers.push(last);
+                let slices: Vec<&[u8]> = buffers.iter().map(|buffer| &**buffer).collect();
+                slices.concat()
+            }
+            None => Vec::new(),
+        }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.0 {
+            Memory::Heap(bytes) => bytes,
+            Memory::Mapped(bytes) => bytes,
+        }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        match &mut self.0 {
+            Memory::Heap(bytes) => bytes,
+            Memory::Mapped(bytes) => bytes,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl From<Vec<u8>> for Buffer {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Memory::Heap(bytes))
+    }
+}

@@ -1,0 +1,216 @@
+//! The files of a pruned generation are written over by the next one, unless somebody could notice.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+
+use burn_backup_store::testing::{FaultyFilesystem, Operation};
+use burn_backup_store::{Filesystem as _, RealFilesystem, Store};
+use serde_json::json;
+
+use crate::support::{FROZEN, Scratch, assert_is, contents, inode, names, save};
+
+/// Saves the generation `number` and prunes the others.
+fn save_and_prune(store: &Store, number: u64) {
+    let committed = save(store, number).unwrap();
+    store.prune(&committed, 1).unwrap();
+}
+
+/// The directory whose files are to be written over.
+fn spare(scratch: &Scratch) -> Option<PathBuf> {
+    let names = names(scratch.root()).into_iter();
+    let mut spares = names.filter(|name| name.starts_with(".staging-removed-generations+"));
+    let spare = spares.next().map(|name| scratch.root().join(name));
+    assert_eq!(spares.next(), None);
+    spare
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_files_of_the_generation_before_are_written_over() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let model = |number| inode(scratch.generation(number).join("model.bpk"));
+    save_and_prune(&store, 1);
+    let first = model(1);
+    save_and_prune(&store, 2);
+    let second = model(2);
+    assert_ne!(first, second);
+    for number in 3..=6 {
+        save_and_prune(&store, number);
+        let expected = if number % 2 == 1 { first } else { second };
+        assert_eq!(model(number), expected);
+        let manifest = inode(scratch.generation(number).join("manifest.json"));
+        assert_eq!(manifest.1, 1);
+        assert_is(store.newest().unwrap(), number);
+        // There is nothing in it but its own, and the linked part is still the same file.
+        assert_eq!(
+            names(scratch.generation(number)),
+            ["frozen.bpk", "manifest.json", "model.bpk", "optimizer.bpk"]
+        );
+    }
+    drop(store);
+    assert_is(scratch.open().newest().unwrap(), 6);
+}
+
+#[test]
+fn shorter_longer_and_other_parts_are_whole_where_earlier_ones_were() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let lengths = [100_usize, 0, 5_000_000, 17, 20_000_000, 100];
+    for (number, len) in (1..).zip(lengths) {
+        let bytes: Vec<u8> = (0..len).map(|at| (at / 3 + number) as u8).collect();
+        let mut staging = store.stage().unwrap();
+        for name in ["model", if number % 2 == 0 { "even" } else { "odd" }] {
+            let mut part = staging.part(name).unwrap();
+            part.append(bytes.clone()).unwrap();
+            part.finish().unwrap();
+        }
+        let committed = staging.commit(json!({})).unwrap();
+        store.prune(&committed, 1).unwrap();
+        let mut newest = store.newest().unwrap().unwrap();
+        assert_eq!(newest.manifest().generation.number(), number as u64);
+        assert!(newest.take_part("model").unwrap() == bytes, "{len}");
+        assert_eq!(names(scratch.generation(number as u64)).len(), 3);
+    }
+}
+
+#[test]
+fn a_copy_made_of_hard_links_keeps_what_it_has() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    save_and_prune(&store, 1);
+    let copy = scratch.root().with_file_name("copy.bpk");
+    std::fs::hard_link(scratch.generation(1).join("model.bpk"), &copy).unwrap();
+    for number in 2..=5 {
+        save_and_prune(&store, number);
+        assert_is(store.newest().unwrap(), number);
+        assert_eq!(std::fs::read(&copy).unwrap(), contents("model", 1));
+    }
+}
+
+#[test]
+fn who_has_a_file_open_reads_what_was_in_it_to_its_end() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    save_and_prune(&store, 1);
+    let mut open = std::fs::File::open(scratch.generation(1).join("model.bpk")).unwrap();
+    for number in 2..=5 {
+        save_and_prune(&store, number);
+        assert_is(store.newest().unwrap(), number);
+    }
+    let mut read = Vec::new();
+    open.read_to_end(&mut read).unwrap();
+    assert_eq!(read, contents("model", 1));
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_is_given_to_write_over_only_if_it_has_one_name_and_nobody_has_it_open() {
+    let temporary = tempfile::tempdir().unwrap();
+    let path = temporary.path().join("file");
+    std::fs::write(&path, b"contents").unwrap();
+    let is_given = || RealFilesystem.reuse_file(&path).unwrap().is_some();
+    assert!(RealFilesystem.reuses_files());
+    assert!(is_given());
+    let readers = [
+        std::fs::File::open(&path).unwrap(),
+        std::fs::File::options().write(true).open(&path).unwrap(),
+    ];
+    for reader in readers {
+        assert!(!is_given());
+        drop(reader);
+    }
+    assert!(is_given());
+    let link = temporary.path().join("link");
+    std::fs::hard_link(&path, &link).unwrap();
+    assert!(!is_given());
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(RealFilesystem.reuse_file(&link).is_err());
+    assert!(RealFilesystem.reuse_file(temporary.path()).is_err());
+    assert!(is_given());
+    assert_eq!(std::fs::read(&path).unwrap(), b"contents");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_is_kept_to_be_written_over_goes_with_the_store() {
+    let scratch = Scratch::new().with_generations(1);
+    let store = scratch.open();
+    save_and_prune(&store, 2);
+    assert!(spare(&scratch).is_some());
+    drop(store);
+    assert_eq!(spare(&scratch), None);
+    // Or with the next one, if this one was killed.
+    let store = scratch.open();
+    save_and_prune(&store, 3);
+    let kept = spare(&scratch).unwrap();
+    let killed = scratch
+        .root()
+        .join(".staging-removed-generations+00000001-0123456789abcdef");
+    std::fs::create_dir(&killed).unwrap();
+    std::fs::copy(kept.join("model.bpk"), killed.join("model.bpk")).unwrap();
+    drop(store);
+    drop(scratch.open());
+    assert_eq!(spare(&scratch), None);
+    // Or with the whole backup.
+    let store = scratch.open();
+    save_and_prune(&store, 4);
+    store.remove().unwrap();
+    assert!(!scratch.root().exists());
+}
+
+#[test]
+fn other_peoples_files_in_a_pruned_generation_go_back_and_nothing_is_kept() {
+    let scratch = Scratch::new().with_generations(1);
+    let theirs = scratch.generation(1).join("notes.txt");
+    std::fs::write(&theirs, b"theirs").unwrap();
+    let store = scratch.open();
+    save_and_prune(&store, 2);
+    assert_eq!(spare(&scratch), None);
+    assert_eq!(std::fs::read(&theirs).unwrap(), b"theirs");
+    save_and_prune(&store, 3);
+    assert_is(store.newest().unwrap(), 3);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_somebody_puts_among_the_files_to_be_written_over_is_not_taken_into_the_generation() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    save_and_prune(&store, 1);
+    save_and_prune(&store, 2);
+    let kept = spare(&scratch).unwrap();
+    std::fs::remove_file(kept.join("model.bpk")).unwrap();
+    std::os::unix::fs::symlink("/nowhere", kept.join("model.bpk")).unwrap();
+    std::fs::write(kept.join("notes.txt"), b"theirs").unwrap();
+    save_and_prune(&store, 3);
+    assert_is(store.newest().unwrap(), 3);
+    assert!(!scratch.generation(3).join("notes.txt").exists());
+}
+
+#[test]
+fn where_no_file_can_be_written_over_new_ones_are_made() {
+    for failing in [Operation::ReuseFile, Operation::Truncate] {
+        let scratch = Scratch::new();
+        let store = scratch.open_through(FaultyFilesystem::new(move |operation, _| {
+            match operation == failing {
+                true => Err(std::io::Error::other("not here").into()),
+                false => Ok(()),
+            }
+        }));
+        save_and_prune(&store, 1);
+        save_and_prune(&store, 2);
+        let third = save(&store, 3);
+        assert_eq!(
+            third.is_ok(),
+            failing == Operation::ReuseFile,
+            "{failing:?}"
+        );
+        assert_is(store.newest().unwrap(), if third.is_ok() { 3 } else { 2 });
+        // What failed is gone, and the next one begins anew.
+        save_and_prune(&store, 4);
+        assert_is(store.newest().unwrap(), 4);
+        assert_eq!(contents(FROZEN, 0), contents(FROZEN, 4));
+    }
+}
