@@ -99,7 +99,7 @@ fn a_directory_of_a_future_format_is_refused_and_stays() {
     assert!(
         matches!(
             error,
-            BackupError::Store(StoreError::NewerFormat { found: 2, .. })
+            BackupError::Store(StoreError::NewerFormat { found: 3, .. })
         ),
         "{error}"
     );
