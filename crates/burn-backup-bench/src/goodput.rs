@@ -176,14 +176,13 @@ impl Contest<'_> {
             }
         }
         let after = self.undisturbed()?;
-        let reference = Reference::of(&[before, after], self.training.total())?;
+        let reference = Reference::of(&[before, after], self.training)?;
         let outcomes = runs.iter().map(|(contender, policy, run)| {
             let interval = match policy {
                 Policy::Steps(steps) => Some(*steps),
                 _ => None,
             };
-            let state = self.training.state.name;
-            Outcome::of(run, &reference, state, self.mtbf, *contender, interval)
+            Outcome::of(run, &reference, self.mtbf, *contender, interval)
         });
         Ok(outcomes.collect())
     }
@@ -235,6 +234,7 @@ pub mod tests {
         Outcome {
             state: MEDIUM.name.to_owned(),
             mtbf,
+            epoch: 10.0,
             contender,
             interval,
             useful: Spread::single(20.0 * mtbf),

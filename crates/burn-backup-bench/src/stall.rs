@@ -11,6 +11,8 @@ use crate::{burns, ours};
 
 /// The measurement's name.
 pub const NAME: &str = "stall";
+/// What its rows of single states are about.
+pub const WHAT: &str = "held per backup";
 
 const MAX_MILLISECONDS: f64 = 0.2;
 const MAX_OF_BURNS: f64 = 1.0 / 500.0;
@@ -67,7 +69,7 @@ fn rows(held: &Held) -> Vec<Row> {
     let ratio = Spread::single(held.ours.median / held.burns.median);
     let row = |what, unit| Row::new(NAME, held.state.name, what, unit).ratio("Burn's", ratio);
     let mut rows = vec![
-        row("held per backup", "ms")
+        row(WHAT, "ms")
             .ours(held.ours)
             .burns(held.burns)
             .goal(Goal::OursAtMost(MAX_MILLISECONDS)),

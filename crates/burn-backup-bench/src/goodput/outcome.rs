@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::goodput::contender::Contender;
 use crate::goodput::run::{Life, Run};
+use crate::goodput::trainee::Training;
 use crate::spread::Spread;
 
 /// One training. All times are in seconds.
@@ -16,6 +17,8 @@ pub struct Outcome {
     pub state: String,
     /// The mean time between failures.
     pub mtbf: f64,
+    /// How long an epoch of the undisturbed training takes.
+    pub epoch: f64,
     pub contender: Contender,
     /// How many batches are between two backups, if that is fixed.
     pub interval: Option<usize>,
@@ -52,8 +55,7 @@ pub struct Lost {
 pub struct Reference {
     /// Its wall time, as often as it was run.
     pub useful: Spread,
-    /// How many batches it has.
-    pub total: u64,
+    training: Training,
     /// How long one of them takes.
     step: f64,
     /// From its start until it trains.
@@ -61,8 +63,8 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// What undisturbed trainings of `total` batches took.
-    pub fn of(runs: &[Run], total: u64) -> Result<Self> {
+    /// What undisturbed runs of `training` took.
+    pub fn of(runs: &[Run], training: Training) -> Result<Self> {
         let lives: Vec<&Life> = runs
             .iter()
             .filter_map(|run| run.processes.first())
@@ -73,7 +75,7 @@ impl Reference {
         Ok(Self {
             useful: Spread::of(runs.iter().map(|run| run.wall.as_secs_f64()))
                 .context("no training without backups was run")?,
-            total,
+            training,
             step,
             startup: first - step,
         })
@@ -95,19 +97,19 @@ impl Outcome {
     pub fn of(
         run: &Run,
         reference: &Reference,
-        state: &str,
         mtbf: Duration,
         contender: Contender,
         interval: Option<usize>,
     ) -> Self {
         let wall = run.wall.as_secs_f64();
-        let share = run.reached() as f64 / reference.total as f64;
+        let share = run.reached() as f64 / reference.training.total() as f64;
         let useful = reference.useful.median * share;
         let restarts = run.processes.iter().skip(1);
         let recovery = restarts.filter_map(|life| Some(life.batches.first()?.as_secs_f64()));
         Self {
-            state: state.to_owned(),
+            state: reference.training.state.name.to_owned(),
             mtbf: mtbf.as_secs_f64(),
+            epoch: reference.step * reference.training.batches as f64,
             contender,
             interval,
             useful: reference.useful,
@@ -161,6 +163,7 @@ impl Lost {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::MEDIUM;
 
     fn life(resumed_at: u64, batches: &[u64], lasted: u64) -> Life {
         Life {
@@ -172,18 +175,23 @@ mod tests {
 
     /// Two seconds to start, and ten batches of a second.
     fn reference() -> Reference {
+        let training = Training {
+            state: MEDIUM,
+            batches: 5,
+            epochs: 2,
+        };
         let batches: Vec<u64> = (3..=12).collect();
         let run = Run {
             wall: Duration::from_secs(12),
             processes: vec![life(0, &batches, 12)],
             is_finished: true,
         };
-        Reference::of(&[run], 10).unwrap()
+        Reference::of(&[run], training).unwrap()
     }
 
     fn outcome(run: &Run) -> Outcome {
         let mtbf = Duration::from_secs(5);
-        Outcome::of(run, &reference(), "10M", mtbf, Contender::Auto, None)
+        Outcome::of(run, &reference(), mtbf, Contender::Auto, None)
     }
 
     #[test]
@@ -200,7 +208,7 @@ mod tests {
         };
         let outcome = outcome(&run);
         assert_eq!(outcome.goodput, 12.0 / 22.0);
-        assert_eq!(outcome.kills, 1);
+        assert_eq!((outcome.kills, outcome.epoch), (1, 5.0));
         assert_eq!(outcome.recovery, Some(Spread::single(5.0)));
         let lost = Lost {
             restarts: 4.0,
