@@ -109,7 +109,7 @@ mod tests {
     fn growth_is_that_of_the_same_number_of_tensors() {
         let held = [held(SMALL, 0.1), held(LARGE, 5.0), held(LUMPED, 0.2)];
         let row = growth(&held).unwrap();
-        assert_eq!(row.ratio.unwrap().spread.median, 2.0);
+        assert_eq!(row.ratio.as_ref().unwrap().spread.median, 2.0);
         assert_eq!(row.is_met(), Some(true));
         assert_eq!(growth(&held[..2]), None);
     }
@@ -118,7 +118,7 @@ mod tests {
     fn the_ratio_to_burns_counts_for_the_large_state() {
         assert_eq!(rows(&held(SMALL, 0.1)).len(), 1);
         let rows = rows(&held(LARGE, 0.1));
-        assert_eq!(rows[1].ratio.unwrap().spread.median, 0.001);
+        assert_eq!(rows[1].ratio.as_ref().unwrap().spread.median, 0.001);
         assert_eq!(rows[1].is_met(), Some(true));
     }
 }

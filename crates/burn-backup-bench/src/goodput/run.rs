@@ -89,7 +89,7 @@ pub fn train(
             Policy::Burns => newest_whole(&burns_directory(dir))?,
             _ => None,
         };
-        let alone = Alone::new(training, dir.to_owned(), policy).from_checkpoint(checkpoint);
+        let alone = Alone::new(training, dir.to_owned(), policy).at_checkpoint(checkpoint);
         let (life, killed) = live(&alone, since, kill_at)?;
         run.processes.push(life);
         run.wall = started.elapsed();

@@ -63,7 +63,7 @@ impl Alone {
     }
 
     /// Goes on from that one of Burn's checkpoints.
-    pub fn from_checkpoint(mut self, checkpoint: Option<usize>) -> Self {
+    pub fn at_checkpoint(mut self, checkpoint: Option<usize>) -> Self {
         self.checkpoint = checkpoint;
         self
     }
