@@ -47,6 +47,12 @@ pub fn checkpoint_files(dir: &Path, epoch: usize) -> [PathBuf; 3] {
     [MODEL, OPTIMIZER, SCHEDULER].map(|name| dir.join(format!("{name}-{epoch}.bpk")))
 }
 
+/// After which epoch the checkpoint was made whose model is in a file of that name.
+pub fn epoch_of_model_file(name: &str) -> Option<usize> {
+    let epoch = name.strip_prefix(MODEL)?.strip_prefix('-')?;
+    epoch.strip_suffix(".bpk")?.parse().ok()
+}
+
 /// Does the same after each epoch.
 pub struct Always(pub Vec<CheckpointingAction>);
 

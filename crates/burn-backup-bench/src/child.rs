@@ -1,12 +1,19 @@
 //! Measurements that need a process of their own: this program calls itself.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, Write as _};
-use std::process::{Command, Stdio};
+use std::process::{self, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+/// Makes glibc's allocator keep the memory that it has, where it gives some back by default.
+const STEADY_HEAP: (&str, &str) = (
+    "GLIBC_TUNABLES",
+    "glibc.malloc.trim_threshold=1099511627776:glibc.malloc.mmap_threshold=33554432",
+);
 
 /// This program, with a hidden subcommand.
 pub struct Child {
@@ -39,10 +46,22 @@ impl Child {
         child
     }
 
-    /// With an environment variable.
-    pub fn variable(mut self, name: &str, value: &str) -> Self {
+    /// With an allocator that takes as long for a step with backups as for one without: see
+    /// [`overhead`](crate::overhead).
+    pub fn steady_heap(mut self) -> Self {
+        let (name, value) = STEADY_HEAP;
         self.command.env(name, value);
         self
+    }
+
+    /// Starts it, with its standard output in a pipe and its standard error in `errors`.
+    pub fn start(mut self, errors: File) -> Result<process::Child> {
+        self.command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(errors)
+            .spawn()
+            .context("this program can't be started once more")
     }
 
     /// Runs it, and gives what it has [`answer`]ed.

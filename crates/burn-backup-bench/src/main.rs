@@ -4,8 +4,8 @@
 //! cargo run --release -p burn-backup-bench
 //! ```
 //!
-//! prints a table and writes `backup-bench.json`. Each measurement is in a module of its own, which
-//! says how it is done:
+//! prints a table, and writes `backup-bench.json` and charts of it ([`charts`]). Each measurement is
+//! in a module of its own, which says how it is done:
 //!
 //! ```text
 //! stall      how long a backup holds the training thread
@@ -15,16 +15,19 @@
 //! memory     how much memory backups take
 //! loading    how long a loader that can be taken up anywhere takes for its batches
 //! session    what a session adds to each step of a loop that is written by hand
+//! goodput    how much of the time a training makes progress that is killed again and again
 //! ```
 //!
-//! All but the last two have the same training watched, of a model that is nothing but parameters ([`model`],
+//! All but loading and session have the same training watched, of a model that is nothing but parameters ([`model`],
 //! [`state`]), from its loader ([`feed`]), which is called on the training thread between any two
 //! steps.
 
 mod bench;
 mod burns;
+mod charts;
 mod child;
 mod feed;
+mod goodput;
 mod loading;
 mod machine;
 mod memory;
@@ -36,6 +39,7 @@ mod overhead;
 mod persist;
 mod raw_disk;
 mod renderer;
+mod report;
 mod restore;
 mod row;
 mod session;
@@ -48,35 +52,31 @@ mod variant;
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use peak_alloc::PeakAlloc;
-use serde::Serialize;
 
 use crate::bench::Bench;
+use crate::goodput::Outcome;
 use crate::machine::Machine;
-use crate::options::{Measurement, Options, Task};
+use crate::options::{Charts, Measurement, Options, Task};
+use crate::report::Report;
 use crate::row::Row;
 
 /// Knows the most memory that was ever allocated.
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// What the JSON file holds.
-#[derive(Serialize)]
-struct Report {
-    machine: Machine,
-    is_quick: bool,
-    rows: Vec<Row>,
-}
-
 fn main() -> Result<()> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let options = Options::parse();
     match &options.task {
+        Some(Task::Charts(charts)) => draw_again(charts),
         Some(Task::Peak(alone)) => memory::train_alone(alone),
         Some(Task::Turns(alone)) => overhead::take_turns_alone(alone),
+        Some(Task::Train(alone)) => goodput::train_alone(alone),
         None => measure_all(&options),
     }
 }
@@ -89,29 +89,45 @@ fn measure_all(options: &Options) -> Result<()> {
     let dir_given = fs::canonicalize(&options.dir).context("the directory has no full path")?;
     let bench = Bench::new(dir.path(), options.quick);
 
-    let mut rows = Vec::new();
-    for measurement in options.measurements() {
-        rows.extend(measure(&bench, measurement)?);
-    }
-    let table = table::render(&rows);
-    let report = Report {
-        machine: Machine::here(&dir_given),
-        is_quick: options.quick,
-        rows,
-    };
-    let json = serde_json::to_string_pretty(&report)?;
-    fs::write(&options.json, json).with_context(|| format!("cannot write {:?}", options.json))?;
-    write!(io::stdout(), "{table}").context("cannot print the table")
+    let (rows, outcomes) = measure(&bench, options)?;
+    let report = Report::new(Machine::here(&dir_given), options.quick, rows, outcomes);
+    report.write(&options.json)?;
+    let beside = options.json.parent().unwrap_or(Path::new(""));
+    show(&report, options.charts.as_deref().unwrap_or(beside))
 }
 
-fn measure(bench: &Bench, measurement: Measurement) -> Result<Vec<Row>> {
-    match measurement {
-        Measurement::Stall => stall::measure(bench),
-        Measurement::Overhead => overhead::measure(bench),
-        Measurement::Persist => persist::measure(bench),
-        Measurement::Restore => restore::measure(bench),
-        Measurement::Memory => memory::measure(bench),
-        Measurement::Loading => loading::measure(bench),
-        Measurement::Session => session::measure(bench),
+/// Takes the measurements, and gives their rows; those of goodput follow from its outcomes.
+fn measure(bench: &Bench, options: &Options) -> Result<(Vec<Row>, Vec<Outcome>)> {
+    let (mut rows, mut outcomes) = (Vec::new(), Vec::new());
+    for measurement in options.measurements() {
+        rows.extend(match measurement {
+            Measurement::Stall => stall::measure(bench)?,
+            Measurement::Overhead => overhead::measure(bench)?,
+            Measurement::Persist => persist::measure(bench)?,
+            Measurement::Restore => restore::measure(bench)?,
+            Measurement::Memory => memory::measure(bench)?,
+            Measurement::Loading => loading::measure(bench)?,
+            Measurement::Session => session::measure(bench)?,
+            Measurement::Goodput => {
+                outcomes.extend(goodput::measure(bench, &options.goodput)?);
+                Vec::new()
+            }
+        });
     }
+    Ok((rows, outcomes))
+}
+
+fn draw_again(charts: &Charts) -> Result<()> {
+    let mut reports = charts.from.iter().map(|path| Report::read(path));
+    let first = reports.next().context("there is no report")??;
+    let merged = reports.try_fold(first, |merged, later| anyhow::Ok(merged.merge(later?)))?;
+    let beside = charts.from.first().and_then(|path| path.parent());
+    let dir = charts.charts.as_deref().or(beside);
+    show(&merged, dir.unwrap_or(Path::new("")))
+}
+
+/// Draws the charts into `dir`, and prints the table.
+fn show(report: &Report, dir: &Path) -> Result<()> {
+    charts::write(report, dir)?;
+    write!(io::stdout(), "{}", table::render(&report.rows)).context("cannot print the table")
 }

@@ -1,8 +1,8 @@
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{memory, overhead};
+use crate::{goodput, memory, overhead};
 
 /// Measures backups against Burn's own checkpoints, and both against the bare disk and memory.
 #[derive(Debug, Parser)]
@@ -17,7 +17,12 @@ pub struct Options {
     #[arg(long, value_name = "PATH", default_value = ".")]
     pub dir: PathBuf,
 
-    /// Takes only this measurement. Can be given several times.
+    /// Where the charts are written as SVG; beside the JSON unless it is given.
+    #[arg(long, value_name = "DIR")]
+    pub charts: Option<PathBuf>,
+
+    /// Takes only this measurement. Can be given several times. Goodput takes hours, and is only
+    /// measured when it is given.
     #[arg(long, value_enum, value_name = "NAME")]
     pub only: Vec<Measurement>,
 
@@ -26,7 +31,10 @@ pub struct Options {
     #[arg(long)]
     pub quick: bool,
 
-    /// What to do when it has called itself.
+    #[command(flatten)]
+    pub goodput: goodput::Settings,
+
+    /// What to do instead, or when it has called itself.
     #[command(subcommand)]
     pub task: Option<Task>,
 }
@@ -48,17 +56,37 @@ pub enum Measurement {
     Loading,
     /// What a session adds to each step of a loop.
     Session,
+    /// How much of the time a training makes progress that is killed again and again.
+    Goodput,
 }
 
-/// What this program does in a process of its own.
+/// What this program does instead of measuring, and in a process of its own.
 #[derive(Debug, Subcommand)]
 pub enum Task {
+    /// Makes the charts, and prints the table, from what was measured before.
+    Charts(Charts),
     /// Trains, and prints the most memory that was allocated.
     #[command(hide = true, name = memory::SUBCOMMAND)]
     Peak(memory::Alone),
     /// Trains with and without backups in turn, and prints the times.
     #[command(hide = true, name = overhead::SUBCOMMAND)]
     Turns(overhead::Alone),
+    /// Trains, and says what is trained, until it is killed.
+    #[command(hide = true, name = goodput::SUBCOMMAND)]
+    Train(goodput::Alone),
+}
+
+/// What charts are made from.
+#[derive(Debug, Args)]
+pub struct Charts {
+    /// The JSON files of one measurement, or of several that were taken one after the other. What a
+    /// later one holds replaces what an earlier one holds of the same.
+    #[arg(required = true, value_name = "FROM")]
+    pub from: Vec<PathBuf>,
+
+    /// Where the charts are written as SVG; beside the first JSON file unless it is given.
+    #[arg(long, value_name = "DIR")]
+    pub charts: Option<PathBuf>,
 }
 
 impl Options {
@@ -67,7 +95,10 @@ impl Options {
         Measurement::value_variants()
             .iter()
             .copied()
-            .filter(|measurement| self.only.is_empty() || self.only.contains(measurement))
+            .filter(|measurement| match self.only.as_slice() {
+                [] => *measurement != Measurement::Goodput,
+                only => only.contains(measurement),
+            })
             .collect()
     }
 }
@@ -82,11 +113,15 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_measured_unless_something_is_picked() {
+    fn everything_but_goodput_is_measured_unless_something_is_picked() {
         assert_eq!(measurements(&[]).len(), 7);
         assert_eq!(
             measurements(&["--only", "restore", "--only", "stall"]),
             [Measurement::Stall, Measurement::Restore]
+        );
+        assert_eq!(
+            measurements(&["--only", "goodput", "--mtbf", "5,15,60"]),
+            [Measurement::Goodput]
         );
     }
 }

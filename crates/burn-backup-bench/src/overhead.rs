@@ -31,12 +31,6 @@ pub const NAME: &str = "overhead";
 /// The hidden subcommand that [`take_turns_alone`] is.
 pub const SUBCOMMAND: &str = "turns";
 
-/// Large buffers come from the system and go back to it, as they do by default.
-const STEADY_HEAP: (&str, &str) = (
-    "GLIBC_TUNABLES",
-    "glibc.malloc.trim_threshold=1099511627776:glibc.malloc.mmap_threshold=33554432",
-);
-
 const INTERVAL_IN_PERSIST_TIMES: f64 = 10.0;
 const MAX_AT_INTERVAL: f64 = 1.03;
 const MAX_OF_BURNS_BACK_TO_BACK: f64 = 1.0;
@@ -97,11 +91,10 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
 
 /// Has a process of its own take turns.
 fn turns(bench: &Bench, state: &State) -> Result<Turns> {
-    let (tunables, steady_heap) = STEADY_HEAP;
     let child = Child::new(SUBCOMMAND)?
         .option("--state", state.name)
         .option("--dir", bench.dir())
-        .variable(tunables, steady_heap);
+        .steady_heap();
     if bench.is_quick() {
         child.flag("--quick").run()
     } else {

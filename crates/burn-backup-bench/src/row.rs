@@ -1,21 +1,23 @@
+use std::borrow::Cow;
 use std::fmt;
 
-use serde::{Serialize, Serializer, ser::SerializeStruct as _};
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct as _};
 
 use crate::number::significant;
 use crate::spread::Spread;
 
 /// One line of the table: something measured on one state.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Row {
     /// The measurement's name, as `--only` takes it.
-    pub measurement: &'static str,
+    pub measurement: Cow<'static, str>,
     /// The state's name.
     pub state: String,
     /// What was measured.
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
     /// Of `ours`, `burns` and `limit`.
-    pub unit: &'static str,
+    pub unit: Cow<'static, str>,
     /// This project's.
     pub ours: Option<Spread>,
     /// Of Burn's own checkpoints.
@@ -29,20 +31,23 @@ pub struct Row {
 }
 
 /// Ours over something.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
     /// Over what.
-    pub over: &'static str,
+    pub over: Cow<'static, str>,
     /// The ratios, within pairs of samples where these alternate.
     #[serde(flatten)]
     pub spread: Spread,
 }
 
 /// What a median is to be.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
 pub enum Goal {
     /// Ours is to be this or less.
     OursAtMost(f64),
+    /// Ours is to be this or more.
+    OursAtLeast(f64),
     /// The ratio is to be this or less.
     RatioAtMost(f64),
     /// The ratio is to be this or more.
@@ -54,14 +59,14 @@ impl Row {
     pub fn new(
         measurement: &'static str,
         state: impl Into<String>,
-        what: &'static str,
+        what: impl Into<Cow<'static, str>>,
         unit: &'static str,
     ) -> Self {
         Self {
-            measurement,
+            measurement: measurement.into(),
             state: state.into(),
-            what,
-            unit,
+            what: what.into(),
+            unit: unit.into(),
             ours: None,
             burns: None,
             limit: None,
@@ -89,7 +94,8 @@ impl Row {
     }
 
     /// With ours over something.
-    pub fn ratio(mut self, over: &'static str, spread: Spread) -> Self {
+    pub fn ratio(mut self, over: impl Into<Cow<'static, str>>, spread: Spread) -> Self {
+        let over = over.into();
         self.ratio = Some(Ratio { over, spread });
         self
     }
@@ -100,12 +106,20 @@ impl Row {
         self
     }
 
+    /// Whether it is about the same thing.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.measurement == other.measurement
+            && self.state == other.state
+            && self.what == other.what
+    }
+
     /// Whether the goal is met, if there is one and what it is about was measured.
     pub fn is_met(&self) -> Option<bool> {
         let ours = self.ours.map(|ours| ours.median);
-        let ratio = self.ratio.map(|ratio| ratio.spread.median);
+        let ratio = self.ratio.as_ref().map(|ratio| ratio.spread.median);
         match self.goal? {
             Goal::OursAtMost(bound) => Some(ours? <= bound),
+            Goal::OursAtLeast(bound) => Some(ours? >= bound),
             Goal::RatioAtMost(bound) => Some(ratio? <= bound),
             Goal::RatioAtLeast(bound) => Some(ratio? >= bound),
         }
@@ -116,19 +130,39 @@ impl fmt::Display for Goal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OursAtMost(bound) => write!(f, "ours <= {}", significant(*bound)),
+            Self::OursAtLeast(bound) => write!(f, "ours >= {}", significant(*bound)),
             Self::RatioAtMost(bound) => write!(f, "ratio <= {}", significant(*bound)),
             Self::RatioAtLeast(bound) => write!(f, "ratio >= {}", significant(*bound)),
         }
     }
 }
 
+impl TryFrom<String> for Goal {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        let words: Vec<&str> = text.split(' ').collect();
+        let [what, side, bound] = words.as_slice() else {
+            bail!("no goal: {text:?}");
+        };
+        let bound = bound.parse()?;
+        match (*what, *side) {
+            ("ours", "<=") => Ok(Self::OursAtMost(bound)),
+            ("ours", ">=") => Ok(Self::OursAtLeast(bound)),
+            ("ratio", "<=") => Ok(Self::RatioAtMost(bound)),
+            ("ratio", ">=") => Ok(Self::RatioAtLeast(bound)),
+            _ => bail!("no goal: {text:?}"),
+        }
+    }
+}
+
 impl Serialize for Row {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         let mut row = serializer.serialize_struct("Row", 10)?;
-        row.serialize_field("measurement", self.measurement)?;
+        row.serialize_field("measurement", &self.measurement)?;
         row.serialize_field("state", &self.state)?;
-        row.serialize_field("what", self.what)?;
-        row.serialize_field("unit", self.unit)?;
+        row.serialize_field("what", &self.what)?;
+        row.serialize_field("unit", &self.unit)?;
         row.serialize_field("ours", &self.ours)?;
         row.serialize_field("burns", &self.burns)?;
         row.serialize_field("limit", &self.limit)?;
@@ -154,6 +188,8 @@ mod tests {
         for (goal, is_met) in [
             (Goal::OursAtMost(0.2), false),
             (Goal::OursAtMost(0.3), true),
+            (Goal::OursAtLeast(0.3), true),
+            (Goal::OursAtLeast(0.4), false),
             (Goal::RatioAtMost(0.7), false),
             (Goal::RatioAtMost(0.9), true),
             (Goal::RatioAtLeast(0.8), true),
@@ -178,5 +214,22 @@ mod tests {
         assert_eq!(json["ratio"]["over"], "Burn's");
         assert_eq!(json["ratio"]["median"], 0.8);
         assert_eq!(json["burns"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn a_row_is_read_as_it_is_written() {
+        for goal in [
+            Goal::OursAtMost(0.2),
+            Goal::OursAtLeast(0.97),
+            Goal::RatioAtMost(0.002),
+            Goal::RatioAtLeast(0.8),
+        ] {
+            let row = row().goal(goal);
+            let json = serde_json::to_string(&row).unwrap();
+            assert_eq!(serde_json::from_str::<Row>(&json).unwrap(), row);
+        }
+        for text in ["", "ours < 1", "ours <= much"] {
+            assert!(Goal::try_from(text.to_owned()).is_err(), "{text}");
+        }
     }
 }

@@ -63,6 +63,12 @@ impl State {
             .with_context(|| format!("there is no state {name:?}"))
     }
 
+    /// How many bytes the parameters have with what Adam keeps of them.
+    pub fn bytes(&self) -> u64 {
+        let parameters = self.layers * (self.width * self.width + self.width);
+        12 * parameters as u64
+    }
+
     /// A learner as a program makes it, whose parameters are still lazy.
     pub fn fresh_learner(&self) -> Learner<Stack> {
         let model = Stack::new(self.layers, self.width, &device());

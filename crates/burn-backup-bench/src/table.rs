@@ -45,14 +45,14 @@ fn line(cells: &[String; 9], widths: &[usize; 9]) -> String {
 }
 
 fn cells(row: &Row) -> [String; 9] {
-    let what = match row.unit {
-        "" => row.what.to_owned(),
+    let what = match row.unit.as_ref() {
+        "" => row.what.to_string(),
         unit => format!("{} [{unit}]", row.what),
     };
     let goal = row.goal.map(|goal| goal.to_string());
     let met = row.is_met().map(|is_met| if is_met { "yes" } else { "NO" });
     [
-        row.measurement.to_owned(),
+        row.measurement.to_string(),
         row.state.clone(),
         what,
         or_nothing(row.ours.as_ref().map(spread)),

@@ -1,0 +1,69 @@
+//! What all charts have in common: a white ground, letters, and colours.
+
+use anyhow::Result;
+use plotters::coord::Shift;
+use plotters::prelude::*;
+
+/// What a chart is drawn on.
+pub type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// In pixels.
+pub const TITLE: u32 = 20;
+/// In pixels: axes, and legends.
+pub const LETTERS: u32 = 14;
+/// In pixels: what is written beside points and bars.
+pub const NOTES: u32 = 12;
+
+pub const FONT: &str = "sans-serif";
+
+/// The colours of Okabe and Ito, which people with any kind of colour blindness tell apart.
+pub const BLUE: RGBColor = RGBColor(0, 114, 178);
+pub const VERMILLION: RGBColor = RGBColor(213, 94, 0);
+pub const GREEN: RGBColor = RGBColor(0, 158, 115);
+pub const ORANGE: RGBColor = RGBColor(230, 159, 0);
+pub const SKY: RGBColor = RGBColor(86, 180, 233);
+/// What is no contender, but a bound.
+pub const GREY: RGBColor = RGBColor(110, 110, 110);
+
+/// The lines behind the data.
+pub const GRID: RGBColor = RGBColor(225, 225, 225);
+
+/// What `draw` draws on white ground, `width` by `height` pixels, as SVG.
+pub fn picture(
+    (width, height): (u32, u32),
+    draw: impl FnOnce(&Canvas<'_>) -> Result<()>,
+) -> Result<String> {
+    let mut svg = String::new();
+    {
+        let canvas = SVGBackend::with_string(&mut svg, (width, height)).into_drawing_area();
+        // Without it, dark letters would stand on the dark ground of some readers' pages.
+        canvas.fill(&WHITE)?;
+        draw(&canvas)?;
+        canvas.present()?;
+    }
+    Ok(svg)
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// Checks that it is an SVG that holds `texts`.
+    pub fn check(svg: &str, texts: &[&str]) {
+        assert!(svg.starts_with("<svg "), "{svg}");
+        assert!(svg.trim_end().ends_with("</svg>"), "{svg}");
+        assert_eq!(svg.matches("<text").count(), svg.matches("</text>").count());
+        assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
+        for text in texts {
+            // Each text stands on a line of its own.
+            assert!(svg.lines().any(|line| line == *text), "{text:?} in {svg}");
+        }
+    }
+
+    #[test]
+    fn a_picture_has_a_white_ground() {
+        let svg = picture((30, 20), |_| Ok(())).unwrap();
+        check(&svg, &[]);
+        assert!(svg.contains("fill=\"#FFFFFF\""), "{svg}");
+    }
+}

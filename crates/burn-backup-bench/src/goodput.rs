@@ -1,0 +1,269 @@
+//! How much of the time a training makes progress when its process is killed again and again.
+//!
+//! A training of fixed length runs in a process of its own. It is killed (SIGKILL) at random
+//! moments, whose gaps are exponentially distributed with the mean time between failures (MTBF),
+//! and started again at once, until it is done. *Goodput* is useful time over wall time. Useful is
+//! the wall time of the same training without backups and without kills, which is run before and
+//! after all others. Wall time lasts from the first start to the end. *Recovery* is the time from a
+//! kill to the end of the first batch that the next process trains.
+//!
+//! An undisturbed training takes about 20 times the MTBF, and an epoch of it 10 s. All policies meet
+//! the same gaps. Those are counted from one kill to the next, so that a slower restart leaves less
+//! time to train. Burn's own checkpoints have their epoch found by [`newest_whole`], which leaves to
+//! each restart what its user does by hand. A training that takes five times as long as the
+//! undisturbed one is given up.
+//!
+//! The interval of Young and Daly follows from the cost of a backup, which is measured beforehand
+//! ([`cost`]). The sweep has intervals from a quarter of it to four times as long.
+
+mod contender;
+mod cost;
+mod gaps;
+mod newest_whole;
+mod outcome;
+mod policy;
+mod process;
+mod rows;
+mod run;
+mod trainee;
+mod young_daly;
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+
+use crate::bench::Bench;
+use crate::state::{MEDIUM, SMALL, State};
+
+use gaps::Gaps;
+use outcome::Reference;
+use policy::Policy;
+use run::Run;
+use trainee::Training;
+
+pub use contender::Contender;
+pub use outcome::Outcome;
+pub use rows::{NAME, best_fixed, by_failures, rows};
+pub use trainee::{Alone, SUBCOMMAND, train_alone};
+
+/// A run that takes so many times as long as the undisturbed training is given up.
+const GIVE_UP: f64 = 5.0;
+
+/// What goodput is measured of.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// The mean times between failures that goodput is measured at, in seconds. At 5 s it takes
+    /// half an hour, at 15 s an hour, at 60 s four hours.
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        value_delimiter = ',',
+        default_value = "5,15",
+        value_parser = mtbf
+    )]
+    pub mtbf: Vec<Duration>,
+
+    /// The policies that goodput is measured of; all of them unless some are named.
+    #[arg(long, value_enum, value_name = "NAMES", value_delimiter = ',')]
+    pub policies: Vec<Contender>,
+
+    /// The seed of the moments at which goodput's trainings are killed.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub kill_seed: u64,
+}
+
+/// How long trainings are.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    state: State,
+    /// Of an undisturbed training, for each mean time between failures.
+    kills: f64,
+    epoch: Duration,
+}
+
+/// Everything that is measured at one mean time between failures.
+struct Contest<'a> {
+    bench: &'a Bench,
+    training: Training,
+    mtbf: Duration,
+    seed: u64,
+}
+
+fn mtbf(text: &str) -> Result<Duration> {
+    let mtbf = Duration::try_from_secs_f64(text.parse()?)?;
+    ensure!(!mtbf.is_zero(), "no time between failures");
+    Ok(mtbf)
+}
+
+impl Settings {
+    /// When only those numbers count that show that everything runs, there is one short time.
+    fn mtbf(&self, bench: &Bench) -> Vec<Duration> {
+        match bench.is_quick() {
+            true => vec![Duration::from_millis(500)],
+            false => self.mtbf.clone(),
+        }
+    }
+
+    fn contenders(&self) -> Vec<Contender> {
+        match self.policies.is_empty() {
+            true => Contender::all(),
+            false => self.policies.clone(),
+        }
+    }
+}
+
+impl Scale {
+    fn of(bench: &Bench) -> Self {
+        match bench.is_quick() {
+            true => Self {
+                state: SMALL,
+                kills: 4.0,
+                epoch: Duration::from_millis(500),
+            },
+            false => Self {
+                state: MEDIUM,
+                kills: 20.0,
+                epoch: Duration::from_secs(10),
+            },
+        }
+    }
+
+    /// A training of steps that take that long.
+    fn training(&self, mtbf: Duration, step: Duration) -> Training {
+        let epochs = self.kills * mtbf.as_secs_f64() / self.epoch.as_secs_f64();
+        Training {
+            state: self.state,
+            batches: young_daly::steps(self.epoch, step),
+            epochs: (epochs.ceil() as usize).max(1),
+        }
+    }
+}
+
+/// Measures it at each mean time between failures.
+pub fn measure(bench: &Bench, settings: &Settings) -> Result<Vec<Outcome>> {
+    let scale = Scale::of(bench);
+    bench.tell(NAME, "what a step and a backup take");
+    let step = cost::step(bench, scale.state)?;
+    let cost = cost::backup(bench, scale.state, step)?;
+    bench.tell(
+        NAME,
+        &format!("a step takes {step:.1?}, and a backup adds {cost:.1?}"),
+    );
+    let mut outcomes = Vec::new();
+    for mtbf in settings.mtbf(bench) {
+        let interval = young_daly::steps(young_daly::interval(cost, mtbf), step);
+        let contest = Contest {
+            bench,
+            training: scale.training(mtbf, step),
+            mtbf,
+            seed: settings.kill_seed,
+        };
+        outcomes.extend(contest.hold(&settings.contenders(), interval)?);
+    }
+    Ok(outcomes)
+}
+
+impl Contest<'_> {
+    fn hold(&self, contenders: &[Contender], young_daly: usize) -> Result<Vec<Outcome>> {
+        let before = self.undisturbed()?;
+        let at_most = before.wall.mul_f64(GIVE_UP);
+        let mut runs = Vec::new();
+        for contender in contenders {
+            for policy in contender.policies(young_daly) {
+                let run = self.train(policy, at_most)?;
+                runs.push((*contender, policy, run));
+            }
+        }
+        let after = self.undisturbed()?;
+        let reference = Reference::of(&[before, after], self.training)?;
+        let outcomes = runs.iter().map(|(contender, policy, run)| {
+            let interval = match policy {
+                Policy::Steps(steps) => Some(*steps),
+                _ => None,
+            };
+            Outcome::of(run, &reference, self.mtbf, *contender, interval)
+        });
+        Ok(outcomes.collect())
+    }
+
+    fn undisturbed(&self) -> Result<Run> {
+        let dir = self.bench.scratch()?;
+        let run = run::undisturbed(self.training, Policy::Without, dir.path())?;
+        self.tell(Policy::Without, &run);
+        Ok(run)
+    }
+
+    fn train(&self, policy: Policy, at_most: Duration) -> Result<Run> {
+        let dir = self.bench.scratch()?;
+        let gaps = Gaps::new(self.mtbf, self.seed);
+        let run = run::train(self.training, policy, dir.path(), gaps, at_most)?;
+        self.tell(policy, &run);
+        Ok(run)
+    }
+
+    fn tell(&self, policy: Policy, run: &Run) {
+        let how = match run.is_finished {
+            true => "took",
+            false => "was given up after",
+        };
+        let what = format!(
+            "MTBF {:?}, {policy}: {how} {:.1?}, {} processes",
+            self.mtbf,
+            run.wall,
+            run.processes.len(),
+        );
+        self.bench.tell(NAME, &what);
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::spread::Spread;
+    use outcome::Lost;
+    use std::path::Path;
+
+    /// An outcome on the usual state, for the tests of what is made from outcomes.
+    pub fn outcome(
+        mtbf: f64,
+        contender: Contender,
+        interval: Option<usize>,
+        goodput: f64,
+    ) -> Outcome {
+        Outcome {
+            state: MEDIUM.name.to_owned(),
+            mtbf,
+            epoch: 10.0,
+            contender,
+            interval,
+            useful: Spread::single(20.0 * mtbf),
+            wall: 20.0 * mtbf / goodput,
+            goodput,
+            is_finished: true,
+            kills: 20,
+            recovery: Some(Spread::single(0.5)),
+            lost: Lost {
+                restarts: 10.0,
+                retrained: 5.0,
+                rest: 0.0,
+            },
+        }
+    }
+
+    #[test]
+    fn an_undisturbed_training_takes_twenty_times_between_failures() {
+        let bench = Bench::new(Path::new("."), false);
+        let step = Duration::from_millis(20);
+        let training = Scale::of(&bench).training(Duration::from_secs(15), step);
+        assert_eq!((training.batches, training.epochs), (500, 30));
+    }
+
+    #[test]
+    fn a_time_between_failures_is_a_positive_number_of_seconds() {
+        assert_eq!(mtbf("0.5").unwrap(), Duration::from_millis(500));
+        for text in ["0", "-1", "soon"] {
+            assert!(mtbf(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What Burn leaves to its user after a crash: to find the epoch to go on from.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use burn_pack::Reader;
+
+use crate::burns;
+
+/// The newest epoch of which all files of Burn's checkpoint are in `dir` and whole, if there is one.
+///
+/// The three files are written by three threads: a process that is killed may have written only some.
+pub fn newest_whole(dir: &Path) -> Result<Option<usize>> {
+    if !dir.exists() {
+        return Ok(None);
+    }
+    let cannot_list = || format!("cannot list {dir:?}");
+    let mut newest = None;
+    for entry in std::fs::read_dir(dir).with_context(cannot_list)? {
+        let name = entry.with_context(cannot_list)?.file_name();
+        let epoch = name.to_str().and_then(burns::epoch_of_model_file);
+        newest = newest.max(epoch.filter(|epoch| is_whole(dir, *epoch)));
+    }
+    Ok(newest)
+}
+
+/// The reader compares the file's length with what its header promises.
+fn is_whole(dir: &Path, epoch: usize) -> bool {
+    burns::checkpoint_files(dir, epoch)
+        .iter()
+        .all(|file| Reader::from_file_exact(file).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+
+    use super::*;
+    use crate::burns::Always;
+    use crate::feed::EpochLengths;
+    use crate::state::SCATTERED;
+    use crate::training;
+    use burn::train::checkpoint::CheckpointingAction;
+
+    /// The checkpoints of a training of `epochs` epochs.
+    fn checkpoints(dir: &Path, epochs: usize) {
+        let feed = SCATTERED.feed(EpochLengths::all(1));
+        let training = training::supervised(dir, feed, epochs);
+        let save = Always(vec![CheckpointingAction::Save]);
+        let training = burns::with_checkpoints(training, dir, save);
+        training::run(training, SCATTERED.fresh_learner()).unwrap();
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_cut_short_or_lacks_a_file_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path();
+        assert_eq!(newest_whole(&dir.join("missing")).unwrap(), None);
+        assert_eq!(newest_whole(dir).unwrap(), None);
+
+        checkpoints(dir, 11);
+        assert_eq!(newest_whole(dir).unwrap(), Some(11));
+
+        let [_, optimizer, _] = burns::checkpoint_files(dir, 11);
+        let length = fs::metadata(&optimizer).unwrap().len();
+        let file = File::options().write(true).open(&optimizer).unwrap();
+        file.set_len(length - 1).unwrap();
+        assert_eq!(newest_whole(dir).unwrap(), Some(10));
+
+        let [_, _, scheduler] = burns::checkpoint_files(dir, 10);
+        fs::remove_file(scheduler).unwrap();
+        assert_eq!(newest_whole(dir).unwrap(), Some(9));
+        // The damaged ones are left as they are.
+        assert!(optimizer.exists());
+    }
+}

@@ -1,0 +1,102 @@
+//! What a training does against failures, as its process is told.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context as _, Result, bail};
+use burn_backup_restore::{BackupAndRestore, SaveFreq};
+
+/// The share of the training's time that `SaveFreq::auto` may spend: what the guide recommends.
+pub const SHARE: f64 = 0.01;
+
+/// What a training does against failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Nothing.
+    Without,
+    /// Our backup, with `SaveFreq::auto`.
+    Auto,
+    /// Our backup after every so many batches.
+    Steps(usize),
+    /// Our backup, the next as soon as the last is durable.
+    Continuous,
+    /// Our backup after each epoch.
+    Epoch,
+    /// Burn's own checkpoint after each epoch.
+    Burns,
+}
+
+impl Policy {
+    /// Our backup below `dir`, if there is to be one.
+    pub fn backup(self, dir: &Path) -> Option<BackupAndRestore> {
+        let frequency = match self {
+            Self::Without | Self::Burns => return None,
+            Self::Auto => SaveFreq::auto(SHARE),
+            Self::Steps(steps) => SaveFreq::Steps(steps),
+            Self::Continuous => SaveFreq::Continuous,
+            Self::Epoch => SaveFreq::Epoch,
+        };
+        Some(BackupAndRestore::new(dir.join("backup")).save_freq(frequency))
+    }
+}
+
+/// Where Burn's builder puts its checkpoints.
+pub fn burns_directory(dir: &Path) -> PathBuf {
+    dir.join("checkpoint")
+}
+
+const STEPS: &str = "steps=";
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Without => f.write_str("without"),
+            Self::Auto => f.write_str("auto"),
+            Self::Steps(steps) => write!(f, "{STEPS}{steps}"),
+            Self::Continuous => f.write_str("continuous"),
+            Self::Epoch => f.write_str("epoch"),
+            Self::Burns => f.write_str("burns"),
+        }
+    }
+}
+
+impl FromStr for Policy {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let policy = match text {
+            "without" => Self::Without,
+            "auto" => Self::Auto,
+            "continuous" => Self::Continuous,
+            "epoch" => Self::Epoch,
+            "burns" => Self::Burns,
+            _ => match text.strip_prefix(STEPS) {
+                Some(steps) => Self::Steps(steps.parse().context("no number of steps")?),
+                None => bail!("there is no policy {text:?}"),
+            },
+        };
+        Ok(policy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_is_read_as_it_is_written() {
+        for policy in [
+            Policy::Without,
+            Policy::Auto,
+            Policy::Steps(23),
+            Policy::Continuous,
+            Policy::Epoch,
+            Policy::Burns,
+        ] {
+            assert_eq!(policy.to_string().parse::<Policy>().unwrap(), policy);
+        }
+        assert!("steps=".parse::<Policy>().is_err());
+        assert!("sometimes".parse::<Policy>().is_err());
+    }
+}
