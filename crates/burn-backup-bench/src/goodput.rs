@@ -25,15 +25,16 @@ mod policy;
 mod process;
 mod rows;
 mod run;
+mod settings;
 mod trainee;
 mod young_daly;
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use clap::Args;
+use anyhow::Result;
 
 use crate::bench::Bench;
+use crate::spread::Spread;
 use crate::state::{MEDIUM, SMALL, State};
 
 use gaps::Gaps;
@@ -45,33 +46,18 @@ use trainee::Training;
 pub use contender::Contender;
 pub use outcome::Outcome;
 pub use rows::{NAME, best_fixed, by_failures, rows};
+pub use settings::Settings;
 pub use trainee::{Alone, SUBCOMMAND, train_alone};
 
 /// A run that takes so many times as long as the undisturbed training is given up.
 const GIVE_UP: f64 = 5.0;
 
-/// What goodput is measured of.
-#[derive(Debug, Clone, Args)]
-pub struct Settings {
-    /// The mean times between failures that goodput is measured at, in seconds. At 5 s it takes
-    /// half an hour, at 15 s an hour, at 60 s four hours.
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        value_delimiter = ',',
-        default_value = "5,15",
-        value_parser = mtbf
-    )]
-    pub mtbf: Vec<Duration>,
+/// Undisturbed trainings that differ by more than this share show that something else had the
+/// machine.
+const MAX_NOISE: f64 = 0.03;
 
-    /// The policies that goodput is measured of; all of them unless some are named.
-    #[arg(long, value_enum, value_name = "NAMES", value_delimiter = ',')]
-    pub policies: Vec<Contender>,
-
-    /// The seed of the moments at which goodput's trainings are killed.
-    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
-    pub kill_seed: u64,
-}
+/// In seconds.
+const MIN_COST: f64 = 1e-4;
 
 /// How long trainings are.
 #[derive(Debug, Clone, Copy)]
@@ -88,29 +74,6 @@ struct Contest<'a> {
     training: Training,
     mtbf: Duration,
     seed: u64,
-}
-
-fn mtbf(text: &str) -> Result<Duration> {
-    let mtbf = Duration::try_from_secs_f64(text.parse()?)?;
-    ensure!(!mtbf.is_zero(), "no time between failures");
-    Ok(mtbf)
-}
-
-impl Settings {
-    /// When only those numbers count that show that everything runs, there is one short time.
-    fn mtbf(&self, bench: &Bench) -> Vec<Duration> {
-        match bench.is_quick() {
-            true => vec![Duration::from_millis(500)],
-            false => self.mtbf.clone(),
-        }
-    }
-
-    fn contenders(&self) -> Vec<Contender> {
-        match self.policies.is_empty() {
-            true => Contender::all(),
-            false => self.policies.clone(),
-        }
-    }
 }
 
 impl Scale {
@@ -146,10 +109,11 @@ pub fn measure(bench: &Bench, settings: &Settings) -> Result<Vec<Outcome>> {
     bench.tell(NAME, "what a step and a backup take");
     let step = cost::step(bench, scale.state)?;
     let cost = cost::backup(bench, scale.state, step)?;
-    bench.tell(
-        NAME,
-        &format!("a step takes {step:.1?}, and a backup adds {cost:.1?}"),
-    );
+    let [median, minimum, maximum] = [cost.median, cost.minimum, cost.maximum].map(|s| s * 1e3);
+    let costs = format!("a backup adds {median:.1} ms ({minimum:.1} to {maximum:.1})");
+    bench.tell(NAME, &format!("a step takes {step:.1?}, and {costs}"));
+    // If noise is all there is, the interval that follows is not to be zero.
+    let cost = Duration::from_secs_f64(cost.median.max(MIN_COST));
     let mut outcomes = Vec::new();
     for mtbf in settings.mtbf(bench) {
         let interval = young_daly::steps(young_daly::interval(cost, mtbf), step);
@@ -177,6 +141,7 @@ impl Contest<'_> {
         }
         let after = self.undisturbed()?;
         let reference = Reference::of(&[before, after], self.training)?;
+        self.warn_of_noise(reference.useful);
         let outcomes = runs.iter().map(|(contender, policy, run)| {
             let interval = match policy {
                 Policy::Steps(steps) => Some(*steps),
@@ -202,6 +167,15 @@ impl Contest<'_> {
         Ok(run)
     }
 
+    fn warn_of_noise(&self, useful: Spread) {
+        let noise = useful.maximum / useful.minimum - 1.0;
+        if noise > MAX_NOISE {
+            let percent = 100.0 * noise;
+            let what = format!("the undisturbed trainings differ by {percent:.0} %: measure again");
+            self.bench.tell(NAME, &what);
+        }
+    }
+
     fn tell(&self, policy: Policy, run: &Run) {
         let how = match run.is_finished {
             true => "took",
@@ -220,7 +194,6 @@ impl Contest<'_> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::spread::Spread;
     use outcome::Lost;
     use std::path::Path;
 
@@ -257,13 +230,5 @@ pub mod tests {
         let step = Duration::from_millis(20);
         let training = Scale::of(&bench).training(Duration::from_secs(15), step);
         assert_eq!((training.batches, training.epochs), (500, 30));
-    }
-
-    #[test]
-    fn a_time_between_failures_is_a_positive_number_of_seconds() {
-        assert_eq!(mtbf("0.5").unwrap(), Duration::from_millis(500));
-        for text in ["0", "-1", "soon"] {
-            assert!(mtbf(text).is_err(), "{text}");
-        }
     }
 }

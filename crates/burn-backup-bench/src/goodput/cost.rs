@@ -28,8 +28,9 @@ pub fn step(bench: &Bench, state: State) -> Result<Duration> {
 }
 
 /// What a backup that no other is waiting for adds to the time of a training of such steps: the
-/// difference between trainings with and without, which take turns, over the number of backups.
-pub fn backup(bench: &Bench, state: State, step: Duration) -> Result<Duration> {
+/// difference between trainings with and without, which take turns, over the number of backups. In
+/// seconds.
+pub fn backup(bench: &Bench, state: State, step: Duration) -> Result<Spread> {
     let (every, backups, rounds) = if bench.is_quick() {
         (Duration::from_millis(100), 4, 2)
     } else {
@@ -45,14 +46,8 @@ pub fn backup(bench: &Bench, state: State, step: Duration) -> Result<Duration> {
         let with = time(bench, training, Policy::Steps(every))?;
         costs.push((with.as_secs_f64() - without.as_secs_f64()) / counted);
     }
-    // The interval that follows from it is not to be zero if noise is all there is.
-    Ok(Duration::from_secs_f64(
-        Spread::of(costs)?.median.max(MIN_COST),
-    ))
+    Spread::of(costs)
 }
-
-/// In seconds.
-const MIN_COST: f64 = 1e-4;
 
 fn one_epoch(state: State, batches: usize) -> Training {
     Training {

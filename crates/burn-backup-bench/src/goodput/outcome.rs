@@ -46,7 +46,8 @@ pub struct Lost {
     pub restarts: f64,
     /// Batches that were trained and lost, the ones cut short by the kills included.
     pub retrained: f64,
-    /// The rest: backups, and what the machine was slower than in the undisturbed training.
+    /// The rest: backups, the first steps of each process, which are slower, and what the machine was
+    /// slower than in the undisturbed training.
     pub rest: f64,
 }
 
