@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn_backup_store::testing::{Image, MemoryFilesystem, Node};
 
-use crate::support::{DIR, assert_is, has_parts, open_on, save};
+use crate::support::{DIR, assert_is, contents, has_parts, open_on, save};
 
 /// A fixture, on a disk in memory.
 fn fixture(name: &str) -> MemoryFilesystem {
@@ -49,4 +49,68 @@ fn format_1_is_read_byte_for_byte_and_written_on() {
     assert_is(store.newest().unwrap(), 4);
     store.remove().unwrap();
     assert!(!disk.image().contains_key(Path::new(DIR)));
+}
+
+/// The part "model" in the fixture of format 2: more than a block.
+fn blocks(number: u64) -> Vec<u8> {
+    let line = format!("model of {number}; ").into_bytes();
+    let mut bytes = line.repeat(8 * 1024 * 1024 / line.len() + 10);
+    // No two blocks are alike, and the last one is short.
+    bytes.extend_from_slice(b"the end");
+    bytes
+}
+
+#[test]
+fn format_2_is_read_byte_for_byte_and_written_on() {
+    let disk = fixture("format-2");
+    let store = open_on(disk.clone()).unwrap();
+    assert_eq!(store.identity().format, 2);
+    assert_eq!(store.identity().run_seed, 7);
+    let mut newest = store.newest().unwrap().unwrap();
+    let manifest = newest.manifest();
+    assert_eq!(manifest.format, 2);
+    assert_eq!(manifest.state["number"], 2);
+    let [model, optimizer] = manifest.parts.as_slice() else {
+        panic!("{:?}", manifest.parts);
+    };
+    assert_eq!((model.blocks.len(), optimizer.blocks.len()), (2, 0));
+    assert!(newest.take_part("model").unwrap() == blocks(2));
+    assert_eq!(
+        newest.take_part("optimizer").unwrap(),
+        contents("optimizer", 2)
+    );
+
+    let committed = save(&store, 3).unwrap();
+    store.prune(&committed, 1).unwrap();
+    drop(store);
+    let store = open_on(disk.clone()).unwrap();
+    assert_is(store.newest().unwrap(), 3);
+    store.remove().unwrap();
+    assert!(!disk.image().contains_key(Path::new(DIR)));
+}
+
+#[test]
+fn damage_in_a_part_of_format_2_is_located_to_its_block() {
+    let disk = fixture("format-2");
+    let mut image = disk.image();
+    let part = Path::new(DIR).join("generations/00000002/model.bpk");
+    let Some(Node::File(bytes)) = image.get_mut(&part) else {
+        panic!("no {}", part.display());
+    };
+    let at = bytes.len() - 3;
+    bytes[at] ^= 1;
+    let disk = MemoryFilesystem::holding(&image);
+    let store = open_on(disk.clone()).unwrap();
+    let newest = store.newest().unwrap().unwrap();
+    assert_eq!(newest.manifest().state["number"], 1);
+    let reason = Path::new(DIR).join("quarantine/00000002/reason.txt");
+    let Some(Node::File(reason)) = disk.image().remove(&reason) else {
+        panic!("no reason");
+    };
+    let reason = String::from_utf8(reason).unwrap();
+    let expected = format!(
+        "model.bpk does not match its hash in the {} bytes from byte 8388608 on",
+        blocks(2).len() - 8_388_608
+    );
+    assert!(reason.contains(&expected), "{reason}");
 }

@@ -67,6 +67,20 @@ fn save_chunks(store: &Store, lengths: &[usize]) -> Result<(), StoreError> {
     staging.commit(Value::Null).map(drop)
 }
 
+/// The save of the second generation has left nothing behind, and the next one succeeds.
+#[track_caller]
+fn assert_nothing_is_left(scratch: &Scratch, store: Store) {
+    assert_eq!(
+        names(scratch.root()),
+        ["burn-backup.json", "generations", "lock"]
+    );
+    assert_is(store.newest().unwrap(), 1);
+    let _ = save(&store, 2).unwrap();
+    assert_is(store.newest().unwrap(), 2);
+    drop(store);
+    assert_is(scratch.open().newest().unwrap(), 2);
+}
+
 /// A filesystem that asks `rule` before each write to the part "model".
 fn at_writes(rule: impl Fn() -> Result<(), Fault> + Send + Sync + 'static) -> FaultyFilesystem {
     FaultyFilesystem::new(move |operation, path| {
@@ -156,14 +170,7 @@ fn whichever_write_of_a_large_part_fails_the_error_names_the_file_and_nothing_is
                     made,
                     "{what}: no write after it"
                 );
-                assert_eq!(
-                    names(scratch.root()),
-                    ["burn-backup.json", "generations", "lock"]
-                );
-                assert_is(store.newest().unwrap(), 1);
-                let _ = save(&store, 2).unwrap();
-                drop(store);
-                assert_is(scratch.open().newest().unwrap(), 2);
+                assert_nothing_is_left(&scratch, store);
             }
         }
     }
@@ -189,13 +196,7 @@ fn whichever_write_fails_on_a_thread_the_save_fails_and_nothing_is_left() {
             }
             other => panic!("at write {at}: {other:?}"),
         }
-        assert_eq!(
-            names(scratch.root()),
-            ["burn-backup.json", "generations", "lock"]
-        );
-        assert_is(store.newest().unwrap(), 1);
-        let _ = save(&store, 2).unwrap();
-        assert_is(store.newest().unwrap(), 2);
+        assert_nothing_is_left(&scratch, store);
     }
 }
 
@@ -397,13 +398,7 @@ fn a_generation_that_is_dropped_in_the_middle_leaves_nothing_behind_and_nobody_w
     let removed = calls.iter().position(|call| *call == Operation::RemoveFile);
     assert_eq!(calls[removed.unwrap()..], [Operation::RemoveFile]);
     assert!(!calls.contains(&Operation::SyncFile), "{calls:?}");
-    assert_eq!(
-        names(scratch.root()),
-        ["burn-backup.json", "generations", "lock"]
-    );
-    assert_is(store.newest().unwrap(), 1);
-    let _ = save(&store, 2).unwrap();
-    assert_is(store.newest().unwrap(), 2);
+    assert_nothing_is_left(&scratch, store);
 }
 
 #[test]
@@ -420,13 +415,7 @@ fn a_write_that_panics_on_the_thread_is_an_error_and_no_panic() {
             matches!(&error, StoreError::Io { path, .. } if path.ends_with("model.bpk")),
             "{error}"
         );
-        assert_eq!(
-            names(scratch.root()),
-            ["burn-backup.json", "generations", "lock"]
-        );
-        assert_is(store.newest().unwrap(), 1);
-        let _ = save(&store, 2).unwrap();
-        assert_is(store.newest().unwrap(), 2);
+        assert_nothing_is_left(&scratch, store);
     }
 }
 
@@ -579,11 +568,7 @@ fn a_sync_that_fails_while_a_part_is_being_written_fails_the_part() {
                 *operation == "sync" && path.ends_with("model.bpk"),
                 "{error}"
             );
-            assert_eq!(
-                names(scratch.root()),
-                ["burn-backup.json", "generations", "lock"]
-            );
-            assert_is(store.newest().unwrap(), 1);
+            assert_nothing_is_left(&scratch, store);
         }
     }
 }

@@ -76,7 +76,7 @@ fn a_part_is_read_into_the_buffers_that_are_asked_for() {
                 assert_eq!(Some(piece.len()), asked.next(), "{name} {lengths:?}");
             }
             assert!(
-                Buffer::concat(pieces) == contents(name, len),
+                Buffer::concat(pieces)[..] == contents(name, len)[..],
                 "{name} {lengths:?}"
             );
         }
