@@ -1,4 +1,4 @@
-//! The charts, as SVG files: what a backup costs, how fast it is, and what that is good for.
+//! The charts, as SVG files: how long backups hold a training, how fast they are, and goodput.
 //!
 //! They are made from a report, just measured or read again. What was not measured has no chart.
 

@@ -33,11 +33,10 @@ pub enum SaveFreq {
     /// As often as the disk allows without holding the training: the next backup begins at the first batch or
     /// epoch that ends after the last one is durable, and the one before it is removed.
     ///
-    /// A crash then costs the time of one to two backups. The disk is busy all the time, and so is about one
-    /// core of the processor. Wherever records are read on the training's thread
-    /// ([`Snapshot::Blocking`](crate::Snapshot::Blocking), devices with fusion), each backup still holds the
-    /// training for that reading. After backups that fail it waits 1, 2, 4 .. 256 seconds before the next
-    /// one.
+    /// A crash then loses the work of the time that one to two backups take. The disk is busy all the time,
+    /// and steps take longer where backups need the processor too. Where records are read on the training's
+    /// thread ([`Snapshot::Blocking`](crate::Snapshot::Blocking), devices with fusion), each backup still holds
+    /// the training for that long. After backups that fail it waits 1, 2, 4 .. 256 seconds before the next one.
     Continuous,
     /// Only when the training is stopped.
     Never,

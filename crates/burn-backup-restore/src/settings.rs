@@ -151,6 +151,9 @@ impl BackupAndRestore {
     }
 
     /// How many backups stay, the newest ones; 1 by default.
+    ///
+    /// While the training runs, the directory takes the space of one more: it is being written, or is an old
+    /// one whose files the next one is written over.
     pub fn keep_last(mut self, backups: usize) -> Self {
         self.keep_last = backups;
         self

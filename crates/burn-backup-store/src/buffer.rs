@@ -47,18 +47,14 @@ impl Buffer {
         }
     }
 
-    /// All bytes of these, one after the other; copied unless they are in one vector.
-    pub fn concat(mut buffers: Vec<Self>) -> Vec<u8> {
-        match buffers.pop() {
-            Some(only) if buffers.is_empty() => {
-                only.try_into_vec().unwrap_or_else(|mapped| mapped.to_vec())
-            }
-            Some(last) => {
-                buffers.push(last);
+    /// All bytes of these, one after the other; copied unless there is only one buffer.
+    pub fn concat(buffers: Vec<Self>) -> Self {
+        match <[Self; 1]>::try_from(buffers) {
+            Ok([only]) => only,
+            Err(buffers) => {
                 let slices: Vec<&[u8]> = buffers.iter().map(|buffer| &**buffer).collect();
-                slices.concat()
+                slices.concat().into()
             }
-            None => Vec::new(),
         }
     }
 }

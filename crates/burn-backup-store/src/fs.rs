@@ -60,9 +60,9 @@ pub trait Filesystem: Send + Sync + 'static {
         false
     }
 
-    /// Opens a regular file to write it anew, in the memory and the blocks that it has: its contents stay
-    /// until they are written over, and its length until it is set. `None` if others may see the file, or
-    /// that can't be told: it is to be removed then, and created.
+    /// Opens a regular file to write it anew, in the memory and the blocks that it has. Its contents stay until
+    /// they are written over, and its length until it is truncated. `None` if others may see the file, or if
+    /// that can't be told: the caller removes it then, and creates another one.
     fn reuse_file(&self, path: &Path) -> io::Result<Option<Box<dyn WriteFile>>> {
         let _ = path;
         Ok(None)

@@ -127,7 +127,7 @@ impl<'s> Staging<'s> {
             StagedPart::Written(part) => part.join(),
         };
         let entries = self.parts.iter().map(entry).collect::<Result<_, _>>()?;
-        // No file of a directory that is renamed may be open everywhere.
+        // Some systems don't rename a directory while a file in it is open.
         self.workers = Workers::default();
         self.parts.retain(|part| match part {
             StagedPart::Linked(_) => false,

@@ -65,7 +65,12 @@ impl Generation {
     /// Takes the bytes of the part `name` out; `None` if there is none or it was taken before. Those of a
     /// large part are copied: [`take_chunks`](Self::take_chunks) gives them as they were read.
     pub fn take_part(&mut self, name: &str) -> Option<Vec<u8>> {
-        Some(Buffer::concat(self.take_chunks(name)?))
+        let whole = Buffer::concat(self.take_chunks(name)?);
+        Some(
+            whole
+                .try_into_vec()
+                .unwrap_or_else(|mapped| mapped.to_vec()),
+        )
     }
 
     /// The same, in the buffers that the part was read into.

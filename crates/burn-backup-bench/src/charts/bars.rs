@@ -5,7 +5,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::axis::{Axis, Scale};
-use super::picture::{Canvas, FONT, GRID, LETTERS, NOTES, TITLE};
+use super::picture::{Canvas, FONT, GRID, LETTERS, NOTES, TITLE, draw_legend};
 use crate::number::significant;
 
 /// What all bars of a group take of its width.
@@ -87,15 +87,6 @@ impl Groups<'_> {
                 EmptyElement::at(top) + Text::new(significant(height), (0, -4), style.clone())
             }))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.85))
-            .border_style(GRID)
-            .label_font((FONT, LETTERS))
-            .legend_area_size(34)
-            .margin(10)
-            .draw()?;
-        Ok(())
+        draw_legend(&mut chart, SeriesLabelPosition::UpperLeft)
     }
 }

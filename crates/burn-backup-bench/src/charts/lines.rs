@@ -5,7 +5,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::axis::Axis;
-use super::picture::{Canvas, FONT, GRID, LETTERS, NOTES, TITLE};
+use super::picture::{Canvas, FONT, GRID, LETTERS, NOTES, TITLE, draw_legend};
 
 const MARKER: i32 = 5;
 
@@ -78,15 +78,6 @@ impl Lines<'_> {
             let text = EmptyElement::at(note.at) + Text::new(note.text.clone(), (4, 7), style);
             chart.draw_series(std::iter::once(text))?;
         }
-        chart
-            .configure_series_labels()
-            .position(self.legend.clone())
-            .background_style(WHITE.mix(0.85))
-            .border_style(GRID)
-            .label_font((FONT, LETTERS))
-            .legend_area_size(34)
-            .margin(10)
-            .draw()?;
-        Ok(())
+        draw_legend(&mut chart, self.legend.clone())
     }
 }

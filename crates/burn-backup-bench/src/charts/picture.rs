@@ -4,6 +4,8 @@ use anyhow::Result;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
+use super::axis::Scale;
+
 /// What a chart is drawn on.
 pub type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -27,6 +29,26 @@ pub const GREY: RGBColor = RGBColor(110, 110, 110);
 
 /// The lines behind the data.
 pub const GRID: RGBColor = RGBColor(225, 225, 225);
+
+/// A chart on such axes.
+pub type Chart<'c, 'a> = ChartContext<'c, SVGBackend<'a>, Cartesian2d<Scale, Scale>>;
+
+/// Draws the legend of what was drawn so far.
+pub fn draw_legend<'c, 'a: 'c>(
+    chart: &mut Chart<'c, 'a>,
+    position: SeriesLabelPosition,
+) -> Result<()> {
+    chart
+        .configure_series_labels()
+        .position(position)
+        .background_style(WHITE.mix(0.85))
+        .border_style(GRID)
+        .label_font((FONT, LETTERS))
+        .legend_area_size(34)
+        .margin(10)
+        .draw()?;
+    Ok(())
+}
 
 /// What `draw` draws on white ground, `width` by `height` pixels, as SVG.
 pub fn picture(

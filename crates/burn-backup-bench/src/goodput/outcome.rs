@@ -1,4 +1,4 @@
-//! What a training with failures came to, as the report holds it.
+//! The result of a training with failures, as the report holds it.
 
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ fn mean_step(life: &Life) -> Option<f64> {
 }
 
 impl Outcome {
-    /// What `run` came to.
+    /// The outcome of `run`.
     pub fn of(
         run: &Run,
         reference: &Reference,

@@ -28,7 +28,7 @@ pub enum Event {
     /// It says no more.
     Ended,
     /// Nothing until the deadline.
-    Late,
+    DeadlinePassed,
 }
 
 impl Process {
@@ -58,7 +58,7 @@ impl Process {
         };
         match received {
             Ok((at, mark)) => Event::Mark(at, mark),
-            Err(RecvTimeoutError::Timeout) => Event::Late,
+            Err(RecvTimeoutError::Timeout) => Event::DeadlinePassed,
             Err(RecvTimeoutError::Disconnected) => Event::Ended,
         }
     }

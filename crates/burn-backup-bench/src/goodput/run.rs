@@ -45,7 +45,7 @@ impl Life {
                 self.batches.push(at.saturating_duration_since(started));
                 ensure!(
                     self.reached() == Some(batches),
-                    "a training that went on after batch {:?} counts {batches} batches after {} more",
+                    "a training that resumed after batch {:?} counts {batches} batches after {} more",
                     self.resumed_at,
                     self.batches.len(),
                 );
@@ -126,7 +126,7 @@ fn live(
                 life.lasted = since.elapsed();
                 return Ok((life, None));
             }
-            Event::Late => {
+            Event::DeadlinePassed => {
                 let killed = Instant::now();
                 life.lasted = killed.saturating_duration_since(since);
                 for (at, mark) in process.kill()? {

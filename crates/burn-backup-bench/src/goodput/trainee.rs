@@ -46,7 +46,7 @@ pub struct Alone {
     dir: PathBuf,
     #[arg(long)]
     policy: Policy,
-    /// Which of Burn's checkpoints to go on from.
+    /// Which of Burn's checkpoints to resume from.
     #[arg(long)]
     checkpoint: Option<usize>,
 }
@@ -62,7 +62,7 @@ impl Alone {
         }
     }
 
-    /// Goes on from that one of Burn's checkpoints.
+    /// Resumes from that one of Burn's checkpoints.
     pub fn at_checkpoint(mut self, checkpoint: Option<usize>) -> Self {
         self.checkpoint = checkpoint;
         self
@@ -93,7 +93,7 @@ impl Alone {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mark {
-    /// It begins, or goes on, with so many batches trained.
+    /// It begins or resumes with so many batches trained.
     Resumed(u64),
     /// It has trained one more, which makes so many of the whole training.
     Trained(u64),

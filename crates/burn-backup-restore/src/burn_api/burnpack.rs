@@ -308,7 +308,7 @@ impl Container {
         match metadata {
             Some(metadata) if lengths.as_ref().is_some_and(is_cut) => metadata.assemble(pieces),
             // It says itself what is wrong with it.
-            _ => Self::read(Reader::from_bytes(Bytes::from_bytes_vec(Buffer::concat(
+            _ => Self::read(Reader::from_bytes(host_memory::bytes(Buffer::concat(
                 pieces,
             )))?),
         }

@@ -241,15 +241,8 @@ impl SavedPart {
             Container::of_pieces(pieces).map_err(failed)
         });
         let mut take = |record| {
-            let mut buffers = generation.take_chunks(&part::name(name, record))?;
-            let bytes = match buffers.pop() {
-                Some(only) if buffers.is_empty() => only,
-                last => {
-                    buffers.extend(last);
-                    Buffer::concat(buffers).into()
-                }
-            };
-            Some(host_memory::bytes(bytes).shared())
+            let buffers = generation.take_chunks(&part::name(name, record))?;
+            Some(host_memory::bytes(Buffer::concat(buffers)).shared())
         };
         let (model, frozen) = (take(MODEL), take(FROZEN));
         let (scheduler, value) = (take(SCHEDULER), take(VALUE));

@@ -349,3 +349,47 @@ fn refuse_nan_in(chunk: &Chunk) -> Result<(), BackupError> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Bytes, DType};
+    use burn_backup_store::{OpenOptions, Store};
+
+    use super::*;
+
+    /// More than a block of the store's, and no whole number of its pieces.
+    const NUMBERS: usize = 9 * 1024 * 1024 / 4 + 5;
+
+    #[test]
+    fn nan_is_refused_wherever_in_a_part_the_threads_that_write_it_find_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let store = Store::open(temporary.path().join("b"), OpenOptions::default()).unwrap();
+        let bias = Bytes::from_bytes_vec(1_f32.to_le_bytes().repeat(7));
+        let bias = Tensor::new("bias".to_owned(), DType::F32, vec![7], None, bias.shared());
+        let ones = 1_f32.to_le_bytes().repeat(NUMBERS);
+        let written = |nan_at: Option<usize>, skip_nan| {
+            let mut numbers = ones.clone();
+            if let Some(at) = nan_at {
+                numbers[4 * at..4 * at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+            }
+            let bytes = Bytes::from_bytes_vec(numbers);
+            let weight = Tensor::new("weight".to_owned(), DType::F32, vec![NUMBERS], None, bytes);
+            let tensors = vec![bias.clone(), weight];
+            let mut staging = store.stage()?;
+            write(MODEL, tensors.into(), &mut staging, skip_nan)?;
+            staging.commit(1.into()).map_err(BackupError::from)
+        };
+        let per_mebibyte = 1024 * 1024 / 4;
+        let ends = (1..=9).map(|mebibytes| mebibytes * per_mebibyte);
+        // Headers and the bias come before: the ends of pieces and blocks are somewhat earlier.
+        let around = ends.flat_map(|end| (end - 200..end + 2).step_by(20));
+        for at in [0, NUMBERS - 1].into_iter().chain(around) {
+            match written(Some(at), true) {
+                Err(BackupError::Poisoned { parameter }) => assert_eq!(parameter, "weight"),
+                other => panic!("{at}: {other:?}"),
+            }
+        }
+        assert!(written(Some(7), false).is_ok());
+        assert!(written(None, true).is_ok());
+    }
+}

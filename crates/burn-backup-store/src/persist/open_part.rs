@@ -10,7 +10,7 @@ use crate::error::{NOT_COMMITTED, StoreError};
 use crate::fs::WriteFile;
 use crate::manifest::PartEntry;
 
-/// What is written is synced whenever it is as much, so that the disk is at work from the beginning.
+/// A file is synced each time that so many more bytes are written: so the disk is at work from the beginning.
 const SYNC_BYTES: u64 = 32 * 1024 * 1024;
 
 /// A part that is staged, and may still be being written.
@@ -54,6 +54,13 @@ pub(crate) enum Failure {
     Sync(io::Error),
     /// Whoever looked at the bytes does not want them written.
     Refused(Box<dyn Error + Send + Sync>),
+}
+
+impl Failure {
+    /// The same once more, after it was told.
+    pub(super) fn earlier() -> Self {
+        Self::Write(io::Error::other("an earlier write failed"))
+    }
 }
 
 /// How far a part is.
@@ -209,6 +216,5 @@ impl Progress {
 
 /// The failure: the first time, the one that was.
 fn told(state: &mut State) -> Failure {
-    let earlier = || Failure::Write(io::Error::other("an earlier write failed"));
-    state.failure.take().unwrap_or_else(earlier)
+    state.failure.take().unwrap_or_else(Failure::earlier)
 }

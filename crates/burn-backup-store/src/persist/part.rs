@@ -93,8 +93,9 @@ impl<'a, 's> PartWriter<'a, 's> {
         self.add(chunk, None)
     }
 
-    /// The same, and has `inspect` look at the bytes first, in pieces of up to a mebibyte: on the threads that
-    /// write, when the processor's cache is about to have them in any case.
+    /// The same, and has `inspect` look at the bytes before they are written. It is called on the threads that
+    /// write, with pieces of up to a mebibyte. A piece ends where the chunk does, where a block of 8 MiB of the
+    /// part does, or a mebibyte after it began.
     ///
     /// # Errors
     ///

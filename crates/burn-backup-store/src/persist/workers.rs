@@ -190,7 +190,7 @@ fn write(block: Block, syncer: &Syncer) {
         progress,
     } = block;
     let outcome = match progress.has_failed() {
-        true => Err(Failure::Write(io::Error::other("an earlier write failed"))),
+        true => Err(Failure::earlier()),
         false => {
             let write = AssertUnwindSafe(|| write_segments(number, &segments, file.as_ref()));
             let panicked = |_| Err(Failure::Write(io::Error::other("the write panicked")));
