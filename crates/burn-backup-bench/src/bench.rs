@@ -11,6 +11,7 @@ use crate::state::{LARGE, MEDIUM, SCATTERED, SMALL, State};
 pub struct Bench {
     dir: PathBuf,
     is_quick: bool,
+    states: Vec<State>,
 }
 
 /// How often something is measured: in rounds, between which ours and Burn's alternate.
@@ -35,6 +36,21 @@ impl Bench {
         Self {
             dir: dir.to_owned(),
             is_quick,
+            states: match is_quick {
+                true => vec![SMALL, SCATTERED],
+                false => vec![SMALL, MEDIUM, LARGE, SCATTERED],
+            },
+        }
+    }
+
+    /// Looks at `states` instead of the usual ones, unless there is none.
+    pub fn of_states(self, states: &[State]) -> Self {
+        match states {
+            [] => self,
+            states => Self {
+                states: states.to_vec(),
+                ..self
+            },
         }
     }
 
@@ -50,11 +66,12 @@ impl Bench {
 
     /// The states that every measurement looks at.
     pub fn states(&self) -> Vec<State> {
-        if self.is_quick {
-            vec![SMALL, SCATTERED]
-        } else {
-            vec![SMALL, MEDIUM, LARGE, SCATTERED]
-        }
+        self.states.clone()
+    }
+
+    /// How many turns ours and Burn's take.
+    pub fn turns(&self) -> usize {
+        if self.is_quick { 2 } else { 10 }
     }
 
     /// How often single backups are measured.

@@ -27,6 +27,7 @@ mod burns;
 mod charts;
 mod child;
 mod feed;
+mod goals;
 mod goodput;
 mod loading;
 mod machine;
@@ -87,7 +88,7 @@ fn measure_all(options: &Options) -> Result<()> {
         .tempdir_in(&options.dir)
         .with_context(|| format!("cannot make a directory in {:?}", options.dir))?;
     let dir_given = fs::canonicalize(&options.dir).context("the directory has no full path")?;
-    let bench = Bench::new(dir.path(), options.quick);
+    let bench = Bench::new(dir.path(), options.quick).of_states(&options.states);
 
     let (rows, outcomes) = measure(&bench, options)?;
     let report = Report::new(Machine::here(&dir_given), options.quick, rows, outcomes);

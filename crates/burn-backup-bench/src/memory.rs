@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench::Bench;
 use crate::child::{Child, answer};
 use crate::feed::EpochLengths;
+use crate::goals::Goals;
 use crate::row::{Goal, Row};
 use crate::spread::Spread;
 use crate::state::State;
@@ -23,7 +24,6 @@ pub const NAME: &str = "memory";
 /// The hidden subcommand that [`train_alone`] is.
 pub const SUBCOMMAND: &str = "peak";
 
-const MAX_DEFAULT: f64 = 1.75;
 const MAX_BLOCKING: f64 = 1.0;
 const BATCHES: usize = 6;
 
@@ -57,8 +57,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
 fn measure_state(bench: &Bench, state: &State) -> Result<Vec<Row>> {
     let size = ours::backup_bytes(state, bench.scratch()?.path())?;
     let (mut ours, mut blocking, mut burns) = (Vec::new(), Vec::new(), Vec::new());
-    let runs = if bench.is_quick() { 1 } else { 3 };
-    for _ in 0..runs {
+    for _ in 0..bench.turns() {
         let without = peak(bench, state, Variant::Without)?;
         let beyond = |variant| {
             let peak = peak(bench, state, variant)?;
@@ -74,7 +73,7 @@ fn measure_state(bench: &Bench, state: &State) -> Result<Vec<Row>> {
         row.ours(ours).burns(burns).goal(Goal::OursAtMost(most))
     };
     Ok(vec![
-        row("peak beyond training", Spread::of(ours)?, MAX_DEFAULT),
+        row("peak beyond training", Spread::of(ours)?, Goals::of(state).memory),
         row(
             "peak beyond training, blocking",
             Spread::of(blocking)?,

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::state::State;
 use crate::{goodput, memory, overhead};
 
 /// Measures backups against Burn's own checkpoints, and both against the bare disk and memory.
@@ -25,6 +26,11 @@ pub struct Options {
     /// measured when it is given.
     #[arg(long, value_enum, value_name = "NAME")]
     pub only: Vec<Measurement>,
+
+    /// The states that are measured: 1M, 10M, 63M and "2000 tensors" unless some are named. There is 250M too,
+    /// which takes 10 GB of memory and 12 GB of the disk.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = State::named)]
+    pub states: Vec<State>,
 
     /// Checks that everything runs, on small states and with few repetitions. The numbers say
     /// little.

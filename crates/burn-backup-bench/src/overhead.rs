@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench::Bench;
 use crate::child::{Child, answer};
 use crate::feed::EpochLengths;
+use crate::goals::Goals;
 use crate::model::Stack;
 use crate::row::{Goal, Row};
 use crate::spread::Spread;
@@ -32,10 +33,6 @@ pub const NAME: &str = "overhead";
 pub const SUBCOMMAND: &str = "turns";
 
 const INTERVAL_IN_PERSIST_TIMES: f64 = 10.0;
-const MAX_AT_INTERVAL: f64 = 1.03;
-const MAX_OF_BURNS_BACK_TO_BACK: f64 = 1.0;
-/// For all rounds of one cadence on one state.
-const BUDGET: Duration = Duration::from_secs(60);
 /// What the timed part of a training is to take, as far as that is in the hand of the number of its
 /// epochs.
 const TRAINING: Duration = Duration::from_secs(2);
@@ -50,7 +47,6 @@ struct Cadence {
     warm_up: usize,
     /// How many epochs are timed.
     epochs: usize,
-    rounds: usize,
 }
 
 /// What one turn took.
@@ -109,9 +105,9 @@ fn rows_of(state: &State, turns: &Turns) -> Result<[Row; 2]> {
         .map(|turn| quotient(turn.ours, turn.burns));
     let back_to_back = row(state, "time, back to back", &turns.back_to_back)?
         .ratio("Burn's", Spread::of(over_burns)?)
-        .goal(Goal::RatioAtMost(MAX_OF_BURNS_BACK_TO_BACK));
+        .goal(Goal::RatioAtMost(Goals::of(state).back_to_back));
     let at_interval = row(state, "time, every 10 persist times", &turns.at_interval)?
-        .goal(Goal::OursAtMost(MAX_AT_INTERVAL));
+        .goal(Goal::OursAtMost(Goals::of(state).at_interval));
     Ok([back_to_back, at_interval])
 }
 
@@ -155,7 +151,6 @@ impl Cadence {
             lengths: EpochLengths::all(1),
             warm_up: 2,
             epochs,
-            rounds: rounds(bench, epoch * epochs as u32),
         }
     }
 
@@ -177,7 +172,6 @@ impl Cadence {
             },
             warm_up: 1,
             epochs,
-            rounds: rounds(bench, epoch * epochs as u32),
         }
     }
 }
@@ -187,14 +181,6 @@ fn epochs(epoch: Duration, min: usize) -> usize {
     (quotient(TRAINING, epoch) as usize).clamp(min, MAX_EPOCHS)
 }
 
-/// How many turns of three such trainings are in the budget: 3 at least, and 10 if there is time.
-fn rounds(bench: &Bench, training: Duration) -> usize {
-    if bench.is_quick() {
-        return 2;
-    }
-    (quotient(BUDGET, training * 3) as usize).clamp(3, 10)
-}
-
 fn take_turns(
     bench: &Bench,
     state: &State,
@@ -202,7 +188,7 @@ fn take_turns(
     cadence: Cadence,
 ) -> Result<Vec<Turn>> {
     let train = |variant| time(bench, state, learner, variant, cadence);
-    (0..cadence.rounds)
+    (0..bench.turns())
         .map(|_| {
             Ok(Turn {
                 without: train(Variant::Without)?,
@@ -251,7 +237,6 @@ fn batch_time(bench: &Bench, state: &State, learner: &Learner<Stack>) -> Result<
         },
         warm_up: 1,
         epochs: 1,
-        rounds: 1,
     };
     Ok(time(bench, state, learner, Variant::Without, cadence)? / BATCHES as u32)
 }
@@ -279,13 +264,5 @@ mod tests {
         assert_eq!(epochs(seconds(30), 3), 3);
         assert_eq!(epochs(Duration::from_millis(500), 3), 4);
         assert_eq!(epochs(Duration::from_millis(1), 1), MAX_EPOCHS);
-    }
-
-    #[test]
-    fn long_trainings_are_repeated_less_often() {
-        let bench = Bench::new(Path::new("."), false);
-        assert_eq!(rounds(&bench, seconds(100)), 3);
-        assert_eq!(rounds(&bench, seconds(4)), 5);
-        assert_eq!(rounds(&bench, seconds(1)), 10);
     }
 }

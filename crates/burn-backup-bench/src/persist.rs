@@ -7,6 +7,7 @@ use anyhow::Result;
 use burn::train::Learner;
 
 use crate::bench::{Bench, Repetitions};
+use crate::goals::Goals;
 use crate::model::Stack;
 use crate::raw_disk::RawDisk;
 use crate::row::{Goal, Row};
@@ -16,8 +17,6 @@ use crate::{burns, ours};
 
 /// The measurement's name.
 pub const NAME: &str = "persist";
-
-const MIN_OF_LIMIT: f64 = 0.8;
 
 /// A backup, and the raw disk right after it, in megabytes per second.
 struct Pair {
@@ -55,7 +54,7 @@ fn measure_state(bench: &Bench, state: &State) -> Result<Row> {
         )?)
         .limit(Spread::of(pairs.iter().map(|pair| pair.limit))?)
         .ratio("limit", Spread::of(ratios)?)
-        .goal(Goal::RatioAtLeast(MIN_OF_LIMIT));
+        .goal(Goal::RatioAtLeast(Goals::of(state).persist));
     Ok(row)
 }
 

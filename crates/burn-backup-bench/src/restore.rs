@@ -14,6 +14,7 @@ use burn_backup_restore::{BackupAndRestore, BackupExt as _, SaveFreq};
 use crate::bench::Bench;
 use crate::burns::{self, Always};
 use crate::feed::EpochLengths;
+use crate::goals::Goals;
 use crate::row::{Goal, Row};
 use crate::spread::Spread;
 use crate::state::State;
@@ -22,7 +23,6 @@ use crate::training;
 /// The measurement's name.
 pub const NAME: &str = "restore";
 
-const MAX_OF_BURNS: f64 = 1.25;
 /// The epochs have one batch each. What is restored is the training after the first one.
 const TRAINED_EPOCHS: usize = 1;
 
@@ -42,9 +42,8 @@ fn measure_state(bench: &Bench, state: &State) -> Result<Row> {
     back_up(state, &backup)?;
     make_checkpoint(state, &checkpoint)?;
 
-    let runs = if bench.is_quick() { 3 } else { 10 };
     let (mut ours, mut burns, mut limit) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..=runs {
+    for _ in 0..=bench.turns() {
         ours.push(restore_ours(state, &backup)?);
         burns.push(restore_burns(state, &checkpoint)?);
         limit.push(read(&checkpoint)?);
@@ -62,7 +61,7 @@ fn measure_state(bench: &Bench, state: &State) -> Result<Row> {
             .burns(Spread::of_milliseconds(after_warm_up(&burns))?)
             .limit(Spread::of_milliseconds(after_warm_up(&limit))?)
             .ratio("Burn's", Spread::of(ratios)?)
-            .goal(Goal::RatioAtMost(MAX_OF_BURNS)),
+            .goal(Goal::RatioAtMost(Goals::of(state).restore)),
     )
 }
 

@@ -4,6 +4,7 @@
 use anyhow::{Context as _, Result};
 
 use crate::bench::Bench;
+use crate::goals::Goals;
 use crate::row::{Goal, Row};
 use crate::spread::Spread;
 use crate::state::{LARGE, LUMPED, SMALL, State};
@@ -14,8 +15,6 @@ pub const NAME: &str = "stall";
 /// What its rows of single states are about.
 pub const WHAT: &str = "held per backup";
 
-const MAX_MILLISECONDS: f64 = 0.2;
-const MAX_OF_BURNS: f64 = 1.0 / 500.0;
 /// From 1 to 63 million parameters in as many tensors.
 const MAX_GROWTH: f64 = 3.0;
 
@@ -29,14 +28,14 @@ struct Held {
 /// Measures it on all states.
 pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let mut states = bench.states();
-    if !bench.is_quick() {
+    if states.contains(&LARGE) {
         states.push(LUMPED);
     }
     let held = states
         .into_iter()
         .map(|state| held(bench, state))
         .collect::<Result<Vec<_>>>()?;
-    let mut rows: Vec<Row> = held.iter().flat_map(rows).collect();
+    let mut rows: Vec<Row> = held.iter().map(row).collect();
     rows.extend(growth(&held));
     Ok(rows)
 }
@@ -65,19 +64,13 @@ fn held(bench: &Bench, state: State) -> Result<Held> {
     })
 }
 
-fn rows(held: &Held) -> Vec<Row> {
+fn row(held: &Held) -> Row {
     let ratio = Spread::single(held.ours.median / held.burns.median);
-    let row = |what, unit| Row::new(NAME, held.state.name, what, unit).ratio("Burn's", ratio);
-    let mut rows = vec![
-        row(WHAT, "ms")
-            .ours(held.ours)
-            .burns(held.burns)
-            .goal(Goal::OursAtMost(MAX_MILLISECONDS)),
-    ];
-    if held.state == LARGE {
-        rows.push(row("held, against Burn's", "").goal(Goal::RatioAtMost(MAX_OF_BURNS)));
-    }
-    rows
+    Row::new(NAME, held.state.name, WHAT, "ms")
+        .ours(held.ours)
+        .burns(held.burns)
+        .ratio("Burn's", ratio)
+        .goal(Goal::OursAtMost(Goals::of(&held.state).stall))
 }
 
 /// How much more a backup of many parameters holds than one of few in as many tensors.
@@ -115,10 +108,8 @@ mod tests {
     }
 
     #[test]
-    fn the_ratio_to_burns_counts_for_the_large_state() {
-        assert_eq!(rows(&held(SMALL, 0.1)).len(), 1);
-        let rows = rows(&held(LARGE, 0.1));
-        assert_eq!(rows[1].ratio.as_ref().unwrap().spread.median, 0.001);
-        assert_eq!(rows[1].is_met(), Some(true));
+    fn each_state_has_a_bound_of_its_own() {
+        assert_eq!(row(&held(SMALL, 0.03)).is_met(), Some(false));
+        assert_eq!(row(&held(LARGE, 0.03)).is_met(), Some(true));
     }
 }

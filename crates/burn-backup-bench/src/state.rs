@@ -40,6 +40,13 @@ pub const LARGE: State = State {
     width: 1024,
 };
 
+/// 250 million parameters in 476 tensors: 3 GB.
+pub const HUGE: State = State {
+    name: "250M",
+    layers: 238,
+    width: 1024,
+};
+
 /// Next to nothing, in many tensors.
 pub const SCATTERED: State = State {
     name: "2000 tensors",
@@ -57,7 +64,7 @@ pub const LUMPED: State = State {
 impl State {
     /// The state of that name.
     pub fn named(name: &str) -> Result<Self> {
-        [SMALL, MEDIUM, LARGE, SCATTERED, LUMPED]
+        [SMALL, MEDIUM, LARGE, HUGE, SCATTERED, LUMPED]
             .into_iter()
             .find(|state| state.name == name)
             .with_context(|| format!("there is no state {name:?}"))
@@ -99,6 +106,7 @@ mod tests {
     #[test]
     fn states_are_found_by_their_names() {
         assert_eq!(State::named("63M in 2 tensors").unwrap(), LUMPED);
+        assert_eq!(State::named("250M").unwrap(), HUGE);
         assert!(State::named("64M").is_err());
     }
 }

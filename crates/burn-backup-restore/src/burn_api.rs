@@ -26,7 +26,7 @@ use burn::train::{
 };
 use burn_backend::{Backend as _, Device as _};
 use burn_dispatch::Dispatch;
-use burn_pack::{Reader, Scalar};
+use burn_pack::Scalar;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::burn_api::burnpack::Container;
@@ -224,31 +224,31 @@ pub(crate) enum Entry {
 }
 
 /// What an optimizer's or scheduler's record consists of.
-pub(crate) struct Outline {
-    pub entries: BTreeMap<String, Entry>,
+pub(crate) struct Outline<'c> {
+    entries: BTreeMap<&'c str, Entry>,
     /// The path of each parameter, by its id.
-    pub paths: BTreeMap<String, String>,
+    paths: &'c BTreeMap<String, String>,
 }
 
-impl Outline {
-    pub(crate) fn of(bytes: Bytes) -> Result<Self, RecordError> {
-        let container = Container::read(Reader::from_bytes(bytes)?)?;
-        Ok(Self::of_container(&container))
-    }
-
-    pub(crate) fn of_container(container: &Container) -> Self {
+impl<'c> Outline<'c> {
+    pub(crate) fn of(container: &'c Container) -> Self {
         let scalars = container.scalars.iter();
-        let scalars = scalars.map(|(name, value)| (name.clone(), Entry::Scalar(*value)));
+        let scalars = scalars.map(|(name, value)| (name.as_str(), Entry::Scalar(*value)));
         let tensors = container.tensors.iter();
-        let tensors = tensors.map(|tensor| (tensor.name.clone(), Entry::Tensor(tensor.dtype)));
+        let tensors = tensors.map(|tensor| (tensor.name.as_str(), Entry::Tensor(tensor.dtype)));
         Self {
             entries: scalars.chain(tensors).collect(),
-            paths: container.metadata.clone(),
+            paths: &container.metadata,
         }
     }
 
+    /// How many entries there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The entries that `other` lacks, or has another value of.
-    pub(crate) fn lost_in(&self, other: &Self) -> Vec<String> {
+    pub(crate) fn lost_in(&self, other: &Outline<'_>) -> Vec<String> {
         self.entries
             .iter()
             .filter(|(name, entry)| match (entry, other.entries.get(*name)) {
@@ -260,7 +260,7 @@ impl Outline {
     }
 
     /// The first tensor that `other` has as another type: its name, and both types.
-    pub(crate) fn converted_in(&self, other: &Self) -> Option<(String, DType, DType)> {
+    pub(crate) fn converted_in(&self, other: &Outline<'_>) -> Option<(String, DType, DType)> {
         self.entries
             .iter()
             .find_map(|(name, entry)| match (entry, other.entries.get(name)) {
@@ -307,33 +307,35 @@ mod tests {
 
     use super::*;
 
-    fn outline(dtype: DType, step: i64) -> Outline {
+    fn record(dtype: DType, step: i64) -> Container {
         let moment = Bytes::from_bytes_vec(vec![0; dtype.size()]);
         let moment = Tensor::new("7.moment".to_owned(), dtype, vec![1], Some(7), moment);
         let writer = Writer::new(vec![moment])
             .with_scalar("7.step", Scalar::from(step))
             .with_metadata("7", "linear.weight");
-        Outline::of(writer.into_bytes().unwrap()).unwrap()
+        Container::from_bytes(writer.into_bytes().unwrap()).unwrap()
     }
 
     #[test]
     fn what_another_record_lacks_or_has_otherwise_is_lost() {
-        let saved = outline(DType::F32, 5);
-        assert!(saved.lost_in(&outline(DType::F32, 5)).is_empty());
+        let (saved, stepped) = (record(DType::F32, 5), record(DType::F32, 6));
+        let saved = Outline::of(&saved);
+        assert!(saved.lost_in(&saved).is_empty());
         assert_eq!(
-            saved.lost_in(&outline(DType::F32, 6)),
+            saved.lost_in(&Outline::of(&stepped)),
             ["linear.weight: step"]
         );
-        let nothing = Outline::of(Writer::new(Vec::new()).into_bytes().unwrap()).unwrap();
+        let nothing = Container::default();
+        let nothing = Outline::of(&nothing);
         assert_eq!(saved.lost_in(&nothing).len(), 2);
         assert!(nothing.lost_in(&saved).is_empty());
     }
 
     #[test]
     fn a_tensor_of_another_type_is_converted() {
-        let saved = outline(DType::F64, 5);
-        assert_eq!(saved.converted_in(&outline(DType::F64, 5)), None);
-        let loaded = outline(DType::F32, 5);
+        let (saved, loaded) = (record(DType::F64, 5), record(DType::F32, 5));
+        let (saved, loaded) = (Outline::of(&saved), Outline::of(&loaded));
+        assert_eq!(saved.converted_in(&saved), None);
         assert!(saved.lost_in(&loaded).is_empty());
         assert_eq!(
             saved.converted_in(&loaded),

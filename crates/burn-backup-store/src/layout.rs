@@ -212,6 +212,15 @@ pub(crate) fn is_staging_name(name: &str) -> bool {
         .is_some_and(|(_, nonce)| nonce.len() == 16 && nonce.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
+/// Whether it is the staging directory of a generation.
+pub(crate) fn is_staged_generation(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let purpose = name
+        .and_then(|name| name.strip_prefix(STAGING_PREFIX))
+        .and_then(|rest| rest.rsplit_once('-'));
+    purpose.is_some_and(|(purpose, _nonce)| GenerationId::from_dir_name(purpose).is_some())
+}
+
 /// The file that holds the part `name`.
 pub(crate) fn part_file(name: &str) -> String {
     format!("{name}.{PART_EXTENSION}")

@@ -14,7 +14,7 @@
 //!   generations/00000007/
 //!     manifest.json             parts (file, bytes, hash), state; ends with its own checksum
 //!     <part>.bpk
-//!   .staging-*/                 never read; swept at the next open
+//!   .staging-*/                 never read; swept at the next open, or written over
 //!   quarantine/00000006/        a damaged generation and reason.txt
 //! ```
 //!

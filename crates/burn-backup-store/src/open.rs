@@ -82,7 +82,7 @@ impl Store {
         formats::refuse_newer(&dir, Which::Newest)?;
         let plan = establish::plan(&dir, &options.seeds)?;
         claim::refuse_foreign_generations(fs, layout)?;
-        for error in sweep::staging(&dir) {
+        for error in sweep::staging_for_reuse(&dir) {
             // None of it is ever read.
             log::warn!(target: LOG, "{}", error.with_cause());
         }

@@ -22,24 +22,39 @@ pub(crate) fn retire(dir: &Directory, place: &Path) -> Result<(), StoreError> {
 
 /// The same with a generation whose files are to be written over, if there is nothing else in it.
 pub(crate) fn keep_as_spare(dir: &Directory, place: &Path) -> Result<(), StoreError> {
-    retire_to(dir, place, |dir, away| {
-        let is_ours = |entry: &Entry| {
-            entry.kind == EntryKind::File && layout::is_generation_file(&entry.name)
-        };
-        let entries = dir.fs().list(away);
-        if !entries.is_ok_and(|entries| entries.iter().all(is_ours)) {
-            return finish(dir, away);
-        }
-        // Its files must not come back under their old names once they are written over.
-        match sync_both(dir, place) {
-            Ok(()) => dir.set_spare(away.to_path_buf()),
-            Err(error) => {
-                dir.leave(away);
-                return Err(error);
-            }
-        }
-        Ok(())
-    })
+    retire_to(dir, place, spare_or_finish)
+}
+
+/// The same with what an earlier process has left out of its place, if it is a generation, or was to be one.
+pub(crate) fn keep_leftover(dir: &Directory, away: &Path) -> Result<(), StoreError> {
+    let is_generation = match dir.layout.place_of_retired(away) {
+        Some(place) => place.parent() == Some(&dir.layout.generations()),
+        None => layout::is_staged_generation(away),
+    };
+    match is_generation {
+        true => spare_or_finish(dir, away),
+        false => finish(dir, away),
+    }
+}
+
+/// Keeps what is out of its place, if there is nothing in it except what this crate wrote.
+fn spare_or_finish(dir: &Directory, away: &Path) -> Result<(), StoreError> {
+    let is_ours =
+        |entry: &Entry| entry.kind == EntryKind::File && layout::is_generation_file(&entry.name);
+    let entries = dir.fs().list(away);
+    if !entries.is_ok_and(|entries| entries.iter().all(is_ours)) {
+        return finish(dir, away);
+    }
+    // Its files must not come back under their old names once they are written over. What is only staged
+    // had no other.
+    if let Some(place) = dir.layout.place_of_retired(away)
+        && let Err(error) = sync_both(dir, &place)
+    {
+        dir.leave(away);
+        return Err(error);
+    }
+    dir.set_spare(away.to_path_buf());
+    Ok(())
 }
 
 /// Takes a directory out of its place, and leaves it to `finish` there.

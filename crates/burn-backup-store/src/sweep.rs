@@ -1,7 +1,10 @@
 //! Clearing what an interrupted save or deletion left behind.
 
+use std::path::Path;
+
 use crate::directory::Directory;
 use crate::error::{NOT_REMOVED, StoreError};
+use crate::fs::EntryKind;
 use crate::layout;
 use crate::remove;
 
@@ -10,6 +13,24 @@ const LOG: &str = "burn_backup::discover";
 /// Removes the staging directories of earlier processes, and finishes what they were removing. Goes
 /// on past what can't be removed; these are the errors.
 pub(crate) fn staging(dir: &Directory) -> Vec<StoreError> {
+    sweep(dir, |path, _| remove::finish(dir, path))
+}
+
+/// The same, except that files are kept that the first backup can write over.
+pub(crate) fn staging_for_reuse(dir: &Directory) -> Vec<StoreError> {
+    sweep(dir, |path, kind| {
+        let is_needed = dir.fs().reuses_files() && !dir.has_spare();
+        match is_needed && kind == EntryKind::Dir {
+            true => remove::keep_leftover(dir, path),
+            false => remove::finish(dir, path),
+        }
+    })
+}
+
+fn sweep(
+    dir: &Directory,
+    sweep: impl Fn(&Path, EntryKind) -> Result<(), StoreError>,
+) -> Vec<StoreError> {
     let root = dir.layout.root();
     let entries = match dir.fs().list(root) {
         Ok(entries) => entries,
@@ -17,11 +38,11 @@ pub(crate) fn staging(dir: &Directory) -> Vec<StoreError> {
     };
     let left = entries
         .iter()
-        .filter(|entry| layout::is_staging_name(&entry.name))
-        .map(|entry| root.join(&entry.name));
-    left.filter_map(|path| {
+        .filter(|entry| layout::is_staging_name(&entry.name));
+    left.filter_map(|entry| {
+        let path = root.join(&entry.name);
         log::debug!(target: LOG, "sweeping '{}'", path.display());
-        remove::finish(dir, &path).err()
+        sweep(&path, entry.kind).err()
     })
     .collect()
 }

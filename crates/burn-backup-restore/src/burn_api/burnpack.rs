@@ -287,7 +287,8 @@ impl Metadata {
 
 impl Container {
     /// The contents of a record, whose tensors share its bytes.
-    pub(crate) fn read(reader: Reader) -> Result<Self, RecordError> {
+    pub(crate) fn from_bytes(bytes: Bytes) -> Result<Self, RecordError> {
+        let reader = Reader::from_bytes(bytes)?;
         Ok(Self {
             scalars: reader.scalars().clone(),
             metadata: reader.metadata().clone(),
@@ -308,9 +309,7 @@ impl Container {
         match metadata {
             Some(metadata) if lengths.as_ref().is_some_and(is_cut) => metadata.assemble(pieces),
             // It says itself what is wrong with it.
-            _ => Self::read(Reader::from_bytes(host_memory::bytes(Buffer::concat(
-                pieces,
-            )))?),
+            _ => Self::from_bytes(host_memory::bytes(Buffer::concat(pieces))),
         }
     }
 }

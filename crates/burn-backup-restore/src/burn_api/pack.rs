@@ -207,8 +207,7 @@ mod tests {
         let ours = entries(container(true));
         assert_eq!(ours.len(), expected);
         let theirs = theirs.into_bytes().unwrap();
-        let theirs = Reader::from_bytes(theirs).unwrap();
-        assert_eq!(entries(Container::read(theirs).unwrap()), ours);
+        assert_eq!(entries(Container::from_bytes(theirs).unwrap()), ours);
     }
 
     #[test]

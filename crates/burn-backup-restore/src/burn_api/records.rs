@@ -35,7 +35,10 @@ pub(crate) struct RecordReader<M: LearnerModel> {
 
 /// Takes optimizer records apart, and remembers what it learned of their names.
 pub(crate) struct Unpacker {
+    /// All that are known.
     names: Names,
+    /// Those that the last record had: asking for each of the others takes longer than all the rest.
+    last: Option<Names>,
     /// Whether taking a record apart by names has never panicked.
     knows_names: bool,
 }
@@ -44,38 +47,62 @@ impl Default for Unpacker {
     fn default() -> Self {
         Self {
             names: Names::default(),
+            last: None,
             knows_names: true,
         }
     }
 }
 
 impl Unpacker {
-    /// Reads the record that `take` gives, once or twice, from the device. `paths` are those of the model's
+    /// The next record is likely to have the names of this one.
+    pub(crate) fn expect(&mut self, record: &Container) {
+        self.last = Some(Names::of(record));
+    }
+
+    /// Reads the record that `take` gives, up to three times, from the device. `paths` are those of the model's
     /// parameters (see [`paths`]).
     pub(crate) fn read(
         &mut self,
         paths: &BTreeMap<u64, String>,
         mut take: impl FnMut() -> Result<OptimizerRecord, RecordError>,
     ) -> Result<Container, RecordError> {
-        let mut optimizer = match self.unpack(take()?, paths) {
-            Some(optimizer) => optimizer,
-            None => self.names.learn(take()?)?,
-        };
+        let mut optimizer = self.take_apart(paths, &mut take)?;
         let tensors = std::mem::take(&mut optimizer.tensors).into_iter();
         optimizer.tensors = tensors.map(read).collect::<Result<_, _>>()?;
         Ok(optimizer)
     }
 
+    fn take_apart(
+        &mut self,
+        paths: &BTreeMap<u64, String>,
+        mut take: impl FnMut() -> Result<OptimizerRecord, RecordError>,
+    ) -> Result<Container, RecordError> {
+        if !self.knows_names {
+            return self.names.learn(take()?);
+        }
+        if let Some(last) = self.last.take()
+            && let Some(optimizer) = self.unpack(&last, take()?, paths)
+        {
+            self.last = Some(last);
+            return Ok(optimizer);
+        }
+        let names = self.names.clone();
+        let optimizer = match self.unpack(&names, take()?, paths) {
+            Some(optimizer) => optimizer,
+            None => self.names.learn(take()?)?,
+        };
+        self.expect(&optimizer);
+        Ok(optimizer)
+    }
+
     fn unpack(
         &mut self,
+        names: &Names,
         record: OptimizerRecord,
         paths: &BTreeMap<u64, String>,
     ) -> Option<Container> {
-        if !self.knows_names {
-            return None;
-        }
         // Loading a record asks for the default device, which may not be there.
-        let unpacked = catch_unwind(AssertUnwindSafe(|| self.names.unpack(record, paths)));
+        let unpacked = catch_unwind(AssertUnwindSafe(|| names.unpack(record, paths)));
         self.knows_names = unpacked.is_ok();
         unpacked.ok().flatten()
     }
@@ -119,6 +146,10 @@ impl<M: LearnerModel> RecordReader<M> {
             channels: None,
             unpacker: Unpacker::default(),
         }
+    }
+
+    pub(crate) fn unpacker(&mut self) -> &mut Unpacker {
+        &mut self.unpacker
     }
 
     /// Forgets what is still on its way after a panic.

@@ -18,7 +18,7 @@ use burn::optim::{
 use burn::store::RecordError;
 use burn::tensor::Device;
 use burn::tensor::kind::BridgeTensor;
-use burn_pack::{Reader, Tensor};
+use burn_pack::Tensor;
 
 use super::RANK;
 use crate::burn_api::burnpack::Container;
@@ -49,7 +49,7 @@ const TENSORS: &[&str] = &[
 const SCALARS: &[&str] = &[RANK, "lr_decay.time", "momentum.time", "time"];
 
 /// The names that a parameter's state may have in it.
-#[derive(Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Names {
     tensors: BTreeSet<String>,
     scalars: BTreeSet<String>,
@@ -65,7 +65,26 @@ impl Default for Names {
     }
 }
 
+/// What of a name is not the parameter's id.
+fn leaf(name: &str) -> Option<&str> {
+    name.split_once('.').map(|(_, leaf)| leaf)
+}
+
+fn leaves<'n>(names: impl Iterator<Item = &'n str>) -> BTreeSet<String> {
+    let leaves: BTreeSet<&str> = names.filter_map(leaf).collect();
+    leaves.into_iter().map(str::to_owned).collect()
+}
+
 impl Names {
+    /// Those that `container` has.
+    pub(super) fn of(container: &Container) -> Self {
+        let tensors = container.tensors.iter().map(|tensor| tensor.name.as_str());
+        Self {
+            tensors: leaves(tensors),
+            scalars: leaves(container.scalars.keys().map(String::as_str)),
+        }
+    }
+
     /// Takes `record` apart. `paths` are those of the model's parameters, by their ids. `None` if
     /// there is something in the record that has none of these names; the record is lost then.
     pub(super) fn unpack(
@@ -99,14 +118,10 @@ impl Names {
 
     /// Takes `record` apart by way of a copy, and learns its names.
     pub(super) fn learn(&mut self, record: OptimizerRecord) -> Result<Container, RecordError> {
-        let reader = Reader::from_bytes(record.into_bytes()?)?;
-        let leaf = |name: &str| name.split_once('.').map(|(_, leaf)| leaf.to_owned());
-        let container = Container::read(reader)?;
-        let tensors = container.tensors.iter();
-        let scalars = container.scalars.keys();
-        self.tensors
-            .extend(tensors.filter_map(|tensor| leaf(&tensor.name)));
-        self.scalars.extend(scalars.filter_map(|name| leaf(name)));
+        let container = Container::from_bytes(record.into_bytes()?)?;
+        let Self { tensors, scalars } = Self::of(&container);
+        self.tensors.extend(tensors);
+        self.scalars.extend(scalars);
         Ok(container)
     }
 }
@@ -192,7 +207,7 @@ mod tests {
         LambConfig, LionConfig, MuonConfig, Optimizer, RecordState, RmsPropConfig,
     };
     use burn::tensor::{Bytes, DType, Distribution, Tensor};
-    use burn_pack::{Scalar, Tensor as RecordTensor, Writer};
+    use burn_pack::{Reader, Scalar, Tensor as RecordTensor, Writer};
 
     use super::super::records::paths;
     use super::*;

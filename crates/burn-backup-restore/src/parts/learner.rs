@@ -11,9 +11,9 @@ use burn::train::metric::store::EventStoreClient;
 use burn::train::{Learner, LearnerModel};
 use burn_pack::Tensor;
 
-use super::module::{self, SharedModule};
+use super::module;
 use crate::burn_api::burnpack::Container;
-use crate::burn_api::{RecordReader, optimizer_record};
+use crate::burn_api::{RecordReader, Unpacker, optimizer_record};
 use crate::change::Change;
 use crate::configuration::Schedule;
 use crate::error::BackupError;
@@ -73,8 +73,11 @@ impl<M: LearnerModel> LearnerMut<'_, M> {
 
 impl<M: LearnerModel> SavePart for LearnerRef<'_, M> {
     fn snapshot(&self, running_states: RunningStates) -> Box<dyn SharedPart> {
+        // A learner gives its model as a clone, which is only made where it is needed here and now.
+        let has_running_states = running_states == RunningStates::Possible;
+        let detached = has_running_states.then(|| self.learner.model().valid());
         Box::new(SharedLearner {
-            model: SharedModule::of(&self.learner.model(), running_states),
+            detached,
             learner: self.learner.clone(),
             reader: self.reader.clone(),
         })
@@ -129,15 +132,18 @@ impl<M: LearnerModel> SavePart for LearnerRef<'_, M> {
 
 /// A learner at one moment.
 struct SharedLearner<M: LearnerModel> {
-    model: SharedModule<M>,
-    /// For the optimizer and the scheduler.
+    /// Its model with running states of its own, if it has some.
+    detached: Option<M>,
     learner: Learner<M>,
     reader: SharedReader<M>,
 }
 
 impl<M: LearnerModel> SharedPart for SharedLearner<M> {
     fn take_model(&mut self) -> Option<SharedModel> {
-        Some(self.model.take())
+        Some(module::shared_model(
+            self.detached.take(),
+            &self.learner.model(),
+        ))
     }
 
     fn read_others(self: Box<Self>, fit: &mut Fit) -> Result<Others, BackupError> {
@@ -156,7 +162,7 @@ impl<M: LearnerModel> SharedPart for SharedLearner<M> {
 
     fn again(&self) -> Box<dyn SharedPart> {
         Box::new(Self {
-            model: self.model.clone(),
+            detached: self.detached.clone(),
             learner: self.learner.clone(),
             reader: self.reader.clone(),
         })
@@ -183,6 +189,10 @@ impl<M: LearnerModel> Optimization for Reading<'_, M> {
         probe.load_optim(optimizer);
         probe.load_scheduler(LrSchedulerRecord::from_bytes(scheduler)?);
         self.reader.read(&probe)
+    }
+
+    fn unpacker(&mut self) -> &mut Unpacker {
+        self.reader.unpacker()
     }
 
     fn reset(&mut self) {

@@ -36,12 +36,15 @@ impl<M: Module> SharedModule<M> {
 
     /// The tensors, which hold on to the module's memory until they are read.
     pub(super) fn take(&mut self) -> SharedModel {
-        let detached = self.detached.take();
-        let detached = detached.unwrap_or_else(|| self.living.valid());
-        SharedModel {
-            tensors: model::tensors(&detached),
-            without_gradient: model::without_gradient(&self.living),
-        }
+        shared_model(self.detached.take(), &self.living)
+    }
+}
+
+/// The tensors of `living`; or of the module that was `detached` from it, if that has running states.
+pub(super) fn shared_model<M: Module>(detached: Option<M>, living: &M) -> SharedModel {
+    SharedModel {
+        tensors: model::tensors(&detached.unwrap_or_else(|| living.valid())),
+        without_gradient: model::without_gradient(living),
     }
 }
 

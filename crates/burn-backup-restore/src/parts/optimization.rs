@@ -177,4 +177,8 @@ impl<O: TraineeOptimizer, S: TraineeScheduler> Optimization for Reading<'_, O, S
         let lr = lr.load_record(LrSchedulerRecord::from_bytes(scheduler)?);
         self.read_these(&optim, &lr)
     }
+
+    fn unpacker(&mut self) -> &mut Unpacker {
+        &mut self.unpacker
+    }
 }

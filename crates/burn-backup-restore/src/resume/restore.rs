@@ -11,7 +11,7 @@ use burn::tensor::{Bytes, Device};
 use burn_backup_store::{Buffer, Generation};
 
 use crate::burn_api::burnpack::Container;
-use crate::burn_api::{BURN_VERSION, Outline, host_memory};
+use crate::burn_api::{BURN_VERSION, host_memory};
 use crate::change::{Change, Changes};
 use crate::configuration::{Configuration, Schedule};
 use crate::error::BackupError;
@@ -145,8 +145,8 @@ pub(crate) fn restore(
         let frozen = match &saved.frozen {
             Some(bytes) => {
                 let failed = unreadable(&part::name(name, FROZEN));
-                let outline = Outline::of(bytes.clone()).map_err(failed)?;
-                Frozen::continued(outline.entries.into_keys().collect())
+                let frozen = Container::from_bytes(bytes.clone()).map_err(failed)?;
+                Frozen::continued(frozen.tensors.into_iter().map(|tensor| tensor.name).collect())
             }
             None => Frozen::default(),
         };

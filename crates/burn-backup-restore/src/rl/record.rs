@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use burn::store::RecordError;
 use burn::tensor::Bytes;
 use burn::train::checkpoint::Checkpoint;
-use burn_pack::{Reader, Tensor};
+use burn_pack::Tensor;
 
 use crate::burn_api::burnpack::Container;
 use crate::change::Change;
@@ -231,6 +231,5 @@ impl SharedPart for SharedRecord {
 /// The tensors of a record that is in Burn's format. An agent's own record may be in another one.
 fn tensors(bytes: &[u8]) -> Option<Vec<Tensor>> {
     let bytes = Bytes::from_bytes_vec(bytes.to_vec()).shared();
-    let container = Container::read(Reader::from_bytes(bytes).ok()?).ok()?;
-    Some(container.tensors)
+    Some(Container::from_bytes(bytes).ok()?.tensors)
 }

@@ -52,6 +52,9 @@ pub(crate) trait Optimization {
         scheduler: Bytes,
     ) -> Result<(Container, Bytes), RecordError>;
 
+    /// What takes the optimizer's records apart.
+    fn unpacker(&mut self) -> &mut Unpacker;
+
     /// Forgets what is still on its way after a panic.
     fn reset(&mut self) {}
 }
@@ -64,15 +67,16 @@ pub(crate) fn misfit(
     scheduler: Bytes,
 ) -> Result<Option<Misfit>, RecordError> {
     let probe = optimizer_probe(optimizer)?;
+    optimization.unpacker().expect(optimizer);
     let (kept_optimizer, kept_scheduler) = optimization.keeps(probe, scheduler.clone())?;
 
-    let saved = Outline::of_container(optimizer);
-    let kept = Outline::of_container(&kept_optimizer);
+    let saved = Outline::of(optimizer);
+    let kept = Outline::of(&kept_optimizer);
     let lost = saved.lost_in(&kept);
     if let Some(first) = lost.first() {
         return Ok(Some(Misfit::OptimizerLost {
             lost: lost.len(),
-            total: saved.entries.len(),
+            total: saved.len(),
             first: first.clone(),
         }));
     }
@@ -84,9 +88,9 @@ pub(crate) fn misfit(
         }));
     }
 
-    let saved = Outline::of(scheduler)?;
-    let kept = Outline::of(kept_scheduler)?;
-    let first = saved.lost_in(&kept).into_iter().next();
+    let saved = Container::from_bytes(scheduler)?;
+    let kept = Container::from_bytes(kept_scheduler)?;
+    let first = Outline::of(&saved).lost_in(&Outline::of(&kept)).into_iter().next();
     Ok(first.map(|first| Misfit::SchedulerLost { first }))
 }
 

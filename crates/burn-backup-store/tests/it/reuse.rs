@@ -142,22 +142,70 @@ fn what_is_kept_to_be_written_over_goes_with_the_store() {
     drop(store);
     assert_eq!(spare(&scratch), None);
     // Or with the next one, if this one was killed.
+    for left in LEFT {
+        leave(&scratch, left);
+        drop(scratch.open());
+        assert_eq!(
+            names(scratch.root()),
+            ["burn-backup.json", "generations", "lock"]
+        );
+    }
+    // Or with the whole backup.
+    leave(&scratch, LEFT[0]);
     let store = scratch.open();
     save_and_prune(&store, 3);
-    let kept = spare(&scratch).unwrap();
-    let killed = scratch
-        .root()
-        .join(".staging-removed-generations+00000001-0123456789abcdef");
-    std::fs::create_dir(&killed).unwrap();
-    std::fs::copy(kept.join("model.bpk"), killed.join("model.bpk")).unwrap();
-    drop(store);
-    drop(scratch.open());
-    assert_eq!(spare(&scratch), None);
-    // Or with the whole backup.
-    let store = scratch.open();
-    save_and_prune(&store, 4);
     store.remove().unwrap();
     assert!(!scratch.root().exists());
+}
+
+/// What a process leaves that is killed between two saves, and in one.
+const LEFT: [&str; 2] = [
+    ".staging-removed-generations+00000001-0123456789abcdef",
+    ".staging-00000003-0123456789abcdef",
+];
+
+/// Leaves a directory of that name with a part in it.
+fn leave(scratch: &Scratch, name: &str) -> PathBuf {
+    let left = scratch.root().join(name);
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("model.bpk"), vec![7; 100_000]).unwrap();
+    left
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_first_backup_writes_over_what_a_killed_process_has_left() {
+    for left in LEFT {
+        let scratch = Scratch::new().with_generations(2);
+        let kept = inode(leave(&scratch, left).join("model.bpk"));
+        let more = leave(&scratch, ".staging-00000004-0123456789abcdef");
+        std::fs::write(more.join("notes.txt"), b"theirs").unwrap();
+        let store = scratch.open();
+        save_and_prune(&store, 3);
+        assert_eq!(inode(scratch.generation(3).join("model.bpk")), kept);
+        assert_is(store.newest().unwrap(), 3);
+        drop(store);
+        // Others' files stay where they are, and nothing is written over there.
+        assert_eq!(names(more), ["notes.txt"]);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn nothing_is_written_over_through_a_link() {
+    let scratch = Scratch::new().with_generations(2);
+    let elsewhere = scratch.root().with_file_name("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::fs::write(elsewhere.join("model.bpk"), b"theirs").unwrap();
+    for left in LEFT {
+        std::os::unix::fs::symlink(&elsewhere, scratch.root().join(left)).unwrap();
+    }
+    let store = scratch.open();
+    save_and_prune(&store, 3);
+    save_and_prune(&store, 4);
+    assert_is(store.newest().unwrap(), 4);
+    let theirs = std::fs::read(elsewhere.join("model.bpk")).unwrap();
+    assert_eq!(theirs, b"theirs");
 }
 
 #[test]
