@@ -132,7 +132,7 @@ fn contents(name: &str, number: u64) -> Vec<u8> {
 
 /// The number that a generation was saved with, if it is exactly what was saved.
 fn number_of_whole(mut generation: Generation) -> Option<u64> {
-    let number = generation.manifest().state["number"].as_u64()?;
+    let number = generation.manifest().state::<serde_json::Value>().unwrap()["number"].as_u64()?;
     ["model", "optimizer"]
         .iter()
         .all(|name| generation.take_part(name) == Some(contents(name, number)))

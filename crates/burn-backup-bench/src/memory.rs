@@ -73,7 +73,11 @@ fn measure_state(bench: &Bench, state: &State) -> Result<Vec<Row>> {
         row.ours(ours).burns(burns).goal(Goal::OursAtMost(most))
     };
     Ok(vec![
-        row("peak beyond training", Spread::of(ours)?, Goals::of(state).memory),
+        row(
+            "peak beyond training",
+            Spread::of(ours)?,
+            Goals::of(state).memory,
+        ),
         row(
             "peak beyond training, blocking",
             Spread::of(blocking)?,

@@ -138,8 +138,9 @@ pub fn take_turns_alone(alone: &Alone) -> Result<()> {
 }
 
 impl Cadence {
-    /// A backup after each batch. When the time begins the first one is being written, and when it
-    /// ends the last one is: the waits for as many backups are in it as are taken.
+    /// A backup after each batch. When the time begins one is being written, and when it ends the last
+    /// one is: the waits for as many backups are in it as are taken. The first two, which take up new
+    /// space on the disk, are none of them: all later ones of a training write over what is there.
     fn back_to_back(bench: &Bench, epoch: Duration) -> Self {
         const MIN_EPOCHS: usize = 3;
         let epochs = if bench.is_quick() {
@@ -149,7 +150,7 @@ impl Cadence {
         };
         Self {
             lengths: EpochLengths::all(1),
-            warm_up: 2,
+            warm_up: 4,
             epochs,
         }
     }

@@ -6,14 +6,21 @@ use std::fmt;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bool, DType, Device, Int, Shape, Tensor};
 use burn_pack::Tensor as RecordTensor;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-/// One parameter, as its record describes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// One parameter, as its record describes it. It is written as a list of the three, which is short; the
+/// object that earlier versions wrote is read too.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct ParamSpec {
     pub path: String,
     pub shape: Vec<usize>,
     pub dtype: String,
+}
+
+impl Serialize for ParamSpec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.path, &self.shape, &self.dtype).serialize(serializer)
+    }
 }
 
 impl fmt::Display for ParamSpec {
@@ -179,5 +186,25 @@ fn dtype_name(dtype: DType) -> String {
     match dtype {
         DType::QFloat(scheme) => format!("{scheme:?}"),
         dtype => dtype.name().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_is_written_as_a_list_and_read_as_earlier_versions_wrote_it_too() {
+        let spec = ParamSpec {
+            path: "layer.weight".to_owned(),
+            shape: vec![3, 5],
+            dtype: "f32".to_owned(),
+        };
+        let list = r#"["layer.weight",[3,5],"f32"]"#;
+        assert_eq!(serde_json::to_string(&spec).unwrap(), list);
+        let object = r#"{"path":"layer.weight","shape":[3,5],"dtype":"f32"}"#;
+        for text in [list, object] {
+            assert_eq!(serde_json::from_str::<ParamSpec>(text).unwrap(), spec);
+        }
     }
 }

@@ -11,6 +11,7 @@ use crate::fingerprint::ParamSpec;
 use crate::metrics::History;
 use crate::metrics::OpenLog;
 use crate::position::Position;
+use crate::trigger::CadenceRecord;
 
 /// The part of an epoch that comes next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +95,9 @@ pub(crate) struct TrainingState {
     /// The metric logs of the epoch in progress, if this crate writes them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logs: Vec<OpenLog>,
+    /// What the training has learned of backups and interruptions; `None` if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cadence: Option<CadenceRecord>,
     /// The version of Burn that made the records.
     pub burn: String,
     /// The parameters of the model, in the order of a traversal.
@@ -204,6 +208,7 @@ impl TrainingState {
             valid_items: None,
             history: History::default(),
             logs: Vec::new(),
+            cadence: None,
             burn: burn.to_owned(),
             model: Vec::new(),
             parts: BTreeMap::new(),

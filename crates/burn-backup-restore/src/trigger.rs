@@ -4,6 +4,8 @@ mod auto;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::position::Position;
 use crate::save_freq::SaveFreq;
 use auto::Auto;
@@ -24,6 +26,36 @@ pub(crate) struct Now {
     pub time: Duration,
     /// Whether a backup is being written, or pruned after.
     pub is_writing: bool,
+}
+
+/// What a training has learned of backups and interruptions. It is part of each backup.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub(crate) struct CadenceRecord {
+    /// What a backup adds to the training's time, in seconds, if that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_cost: Option<f64>,
+    /// How long the processes of this training have been running, in seconds.
+    pub uptime: f64,
+    /// How many of them did not end in order.
+    pub interruptions: u64,
+    /// Whether this backup was made by one that did.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_stopped: bool,
+}
+
+impl CadenceRecord {
+    /// The same after a restart from this backup.
+    pub(crate) fn resumed(self) -> Self {
+        Self {
+            interruptions: self
+                .interruptions
+                .saturating_add(u64::from(!self.is_stopped)),
+            is_stopped: false,
+            // Whoever wrote it.
+            uptime: self.uptime.max(0.0),
+            backup_cost: self.backup_cost.filter(|cost| *cost >= 0.0),
+        }
+    }
 }
 
 /// Decides at each step and at each epoch's end. Times are counted from the training's launch.
@@ -53,8 +85,8 @@ enum Policy {
 }
 
 impl Trigger {
-    /// For a training whose state has about `state_bytes`.
-    pub(crate) fn new(frequency: SaveFreq, state_bytes: u64) -> Self {
+    /// For a training whose state has about `state_bytes`, and of which this is known.
+    pub(crate) fn new(frequency: SaveFreq, state_bytes: u64, record: &CadenceRecord) -> Self {
         let policy = match frequency {
             SaveFreq::Epoch => Policy::Epoch,
             SaveFreq::Steps(steps) => Policy::Steps(steps as u64),
@@ -62,7 +94,9 @@ impl Trigger {
                 interval,
                 last: Duration::ZERO,
             },
-            SaveFreq::Auto { max_overhead } => Policy::Auto(Auto::new(max_overhead, state_bytes)),
+            SaveFreq::Auto { max_overhead } => {
+                Policy::Auto(Auto::new(max_overhead, state_bytes, record))
+            }
             SaveFreq::Continuous => Policy::Continuous {
                 failures: 0,
                 last: Duration::ZERO,
@@ -170,6 +204,14 @@ impl Trigger {
         }
     }
 
+    /// What a backup adds to the training's time, in seconds, if that is being measured.
+    pub(crate) fn backup_cost(&self) -> Option<f64> {
+        match &self.policy {
+            Policy::Auto(auto) => auto.backup_cost(),
+            _ => None,
+        }
+    }
+
     fn is_time(&self, now: Now) -> bool {
         match self.policy {
             Policy::Every { interval, last } => now.time.saturating_sub(last) >= interval,
@@ -214,7 +256,7 @@ mod tests {
             (SaveFreq::Never, 1, Some(1), false),
         ];
         for (frequency, epochs, steps, expected) in table {
-            let trigger = Trigger::new(frequency, 1);
+            let trigger = Trigger::new(frequency, 1, &CadenceRecord::default());
             let is_too_late = trigger.comes_too_late(epochs, steps);
             assert_eq!(is_too_late, expected, "{frequency:?}, {epochs}, {steps:?}");
         }
@@ -229,7 +271,7 @@ mod tests {
         steps: u64,
         optimizer_steps_every: u64,
     ) -> Vec<(u64, &'static str)> {
-        let mut trigger = Trigger::new(frequency, 0);
+        let mut trigger = Trigger::new(frequency, 0, &CadenceRecord::default());
         let mut position = Position::start_of(1);
         let mut taken = Vec::new();
         let (took, is_disturbed) = (Duration::from_secs(10), false);
@@ -279,7 +321,7 @@ mod tests {
     #[test]
     fn never_saves_on_its_own() {
         assert_eq!(saves(SaveFreq::Never, 12, 1), []);
-        assert!(!Trigger::new(SaveFreq::Never, 0).at_end());
+        assert!(!Trigger::new(SaveFreq::Never, 0, &CadenceRecord::default()).at_end());
     }
 
     #[test]
@@ -313,13 +355,13 @@ mod tests {
     fn a_share_of_the_time_is_enough_for_backups_that_cost_nothing() {
         let auto = SaveFreq::Auto { max_overhead: 0.01 };
         assert_eq!(saves(auto, 3, 1).len(), 3);
-        assert!(Trigger::new(auto, 0).at_end());
+        assert!(Trigger::new(auto, 0, &CadenceRecord::default()).at_end());
     }
 
     /// The steps after which backups are taken in a training of steps of 10 seconds, where each backup is
     /// written for `writing` and the first so many fail.
     fn continuous_saves(steps: u64, writing: Duration, failing: usize) -> Vec<u64> {
-        let mut trigger = Trigger::new(SaveFreq::Continuous, 0);
+        let mut trigger = Trigger::new(SaveFreq::Continuous, 0, &CadenceRecord::default());
         let (mut position, mut taken) = (Position::start_of(1), Vec::new());
         let mut written = None;
         for step in 1..=steps {
@@ -356,7 +398,7 @@ mod tests {
         assert_eq!(continuous_saves(4, seconds(10), 0), [1, 2, 3, 4]);
         assert_eq!(continuous_saves(7, seconds(11), 0), [1, 3, 5, 7]);
         assert_eq!(continuous_saves(10, seconds(35), 0), [1, 5, 9]);
-        assert!(Trigger::new(SaveFreq::Continuous, 0).at_end());
+        assert!(Trigger::new(SaveFreq::Continuous, 0, &CadenceRecord::default()).at_end());
         assert_eq!(saves(SaveFreq::Continuous, 2, 1).len(), 2);
         // The epoch's end is a moment of its own.
         assert_eq!(
@@ -403,5 +445,34 @@ mod tests {
         ] {
             assert!(frequency.is_valid(), "{frequency:?}");
         }
+    }
+
+    #[test]
+    fn a_restart_counts_as_an_interruption_unless_the_training_was_stopped_in_order() {
+        let killed = CadenceRecord {
+            backup_cost: Some(0.5),
+            uptime: 7.0,
+            interruptions: 2,
+            is_stopped: false,
+        };
+        let resumed = killed.resumed();
+        assert_eq!(resumed.interruptions, 3);
+        assert_eq!((resumed.backup_cost, resumed.uptime), (Some(0.5), 7.0));
+        let stopped = CadenceRecord {
+            is_stopped: true,
+            ..killed
+        };
+        let resumed = stopped.resumed();
+        assert_eq!(resumed.interruptions, 2);
+        assert!(!resumed.is_stopped);
+        let impossible = CadenceRecord {
+            backup_cost: Some(-1.0),
+            uptime: -1.0,
+            interruptions: u64::MAX,
+            ..killed
+        };
+        let resumed = impossible.resumed();
+        assert_eq!((resumed.backup_cost, resumed.uptime), (None, 0.0));
+        assert_eq!(resumed.interruptions, u64::MAX);
     }
 }

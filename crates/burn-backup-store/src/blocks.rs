@@ -91,6 +91,11 @@ impl PartDigest {
         }
     }
 
+    /// Whether these are as many bytes, with the same hashes.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.blocks() == other.blocks()
+    }
+
     /// How many bytes these were, and the hash of each of their blocks.
     pub(crate) fn blocks(&self) -> (u64, Vec<Hash>) {
         let mut blocks = self.blocks.clone();

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::SystemTime;
 
+use serde::Serialize;
+
 use crate::error::{MAYBE_COMMITTED, NOT_COMMITTED, StoreError};
 use crate::layout::{GenerationId, MANIFEST_FILE};
 use crate::manifest::{FORMAT_VERSION, Manifest};
@@ -46,7 +48,7 @@ impl Committed {
 }
 
 impl Staging<'_> {
-    /// Makes the staged parts a generation, with `state` as its maker's document.
+    /// Makes the staged parts a generation, with `state` as its maker's document, in JSON.
     ///
     /// Payload first, then the name that points at it: the manifest is written, it and what is not
     /// synced yet are synced, and so is the staging directory; that is renamed into place, and both
@@ -56,20 +58,16 @@ impl Staging<'_> {
     ///
     /// [`StoreError::Io`] if a call fails. Before the rename, nothing is left of the generation;
     /// after it, the generation is in place but may not survive a power cut.
-    /// [`StoreError::ManifestTooLong`] if no start could read it. [`StoreError::Gone`] and
+    /// [`StoreError::State`] if it can't be JSON, [`StoreError::ManifestTooLong`] if no start could read it. [`StoreError::Gone`] and
     /// [`StoreError::TakenOver`] if the directory is not this store's any more.
-    pub fn commit(self, state: serde_json::Value) -> Result<Committed, StoreError> {
+    pub fn commit(self, state: impl Serialize) -> Result<Committed, StoreError> {
         let store = self.store;
         self.commit_within(state, MAX_MANIFEST_BYTES)
             .map_err(|error| store.explain(error))
     }
 
     /// The same, with a manifest of so many bytes at the most.
-    fn commit_within(
-        mut self,
-        state: serde_json::Value,
-        limit: u64,
-    ) -> Result<Committed, StoreError> {
+    fn commit_within(mut self, state: impl Serialize, limit: u64) -> Result<Committed, StoreError> {
         let store = self.store;
         let (dir, fs) = (&store.dir, store.dir.fs());
         let parts = self.join()?;
@@ -82,7 +80,8 @@ impl Staging<'_> {
             created: SystemTime::now(),
             writer: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
             parts,
-            state,
+            state: serde_json::value::to_raw_value(&state)
+                .map_err(|error| StoreError::State(error.into()))?,
         };
         let path = self.dir.join(MANIFEST_FILE);
         let bytes = seal::seal(&manifest).map_err(|error| StoreError::State(error.into()))?;
@@ -168,9 +167,8 @@ mod tests {
         let temporary = tempfile::tempdir().unwrap();
         let dir = temporary.path().join("backup");
         let store = Store::open(&dir, OpenOptions::default()).unwrap();
-        let _ = store.stage().unwrap().commit(1.into()).unwrap();
-        let state = serde_json::Value::from("x".repeat(1000));
-        let error = store.stage().unwrap().commit_within(state, 1000);
+        let _ = store.stage().unwrap().commit(1).unwrap();
+        let error = store.stage().unwrap().commit_within("x".repeat(1000), 1000);
         let error = error.err().unwrap();
         assert!(
             matches!(error, StoreError::ManifestTooLong { .. }),
@@ -180,6 +178,7 @@ mod tests {
             std::fs::read_dir(dir.join("generations")).unwrap().count(),
             1
         );
-        assert_eq!(store.newest().unwrap().unwrap().manifest().state, 1);
+        let newest = store.newest().unwrap().unwrap();
+        assert_eq!(newest.manifest().state::<u64>().unwrap(), 1);
     }
 }

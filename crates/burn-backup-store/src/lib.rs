@@ -38,7 +38,8 @@
 //!
 //! let mut newest = store.newest()?.ok_or("committed, so it is there")?;
 //! assert_eq!(newest.take_part("model").as_deref(), Some(b"weights".as_slice()));
-//! assert_eq!(newest.manifest().state["step"], 1);
+//! let state: serde_json::Value = newest.manifest().state()?;
+//! assert_eq!(state["step"], 1);
 //! # Ok(())
 //! # }
 //! ```

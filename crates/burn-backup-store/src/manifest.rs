@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::blocks::{self, Hash};
 use crate::layout::{self, GenerationId};
@@ -15,7 +16,7 @@ pub const FORMAT_VERSION: u32 = 2;
 pub(crate) const MAX_PARTS: usize = 10_000;
 
 /// What a generation consists of, and what its maker says of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Manifest {
     /// The version of the format.
@@ -34,7 +35,7 @@ pub struct Manifest {
     /// The parts, in the order in which they were written.
     pub parts: Vec<PartEntry>,
     /// The maker's own document.
-    pub state: serde_json::Value,
+    pub(crate) state: Box<RawValue>,
 }
 
 /// One part of a generation.
@@ -101,6 +102,15 @@ mod rfc_3339 {
 }
 
 impl Manifest {
+    /// The maker's own document.
+    ///
+    /// # Errors
+    ///
+    /// That of a document that is no `T`.
+    pub fn state<'s, T: Deserialize<'s>>(&'s self) -> serde_json::Result<T> {
+        serde_json::from_str(self.state.get())
+    }
+
     /// The sum of the parts' lengths, in bytes.
     pub fn bytes(&self) -> u64 {
         (self.parts.iter()).fold(0, |sum, part| sum.saturating_add(part.bytes))

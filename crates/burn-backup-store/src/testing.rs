@@ -18,7 +18,7 @@
 //!     let mut part = staging.part("model")?;
 //!     part.append(contents)?;
 //!     part.finish()?;
-//!     staging.commit(serde_json::Value::Null).map(drop)
+//!     staging.commit(()).map(drop)
 //! }
 //!
 //! # fn main() -> Result<(), StoreError> {

@@ -2,9 +2,11 @@
 //! restore: the caller does the work itself then.
 
 use std::any::Any;
+use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{Builder, JoinHandle, Result, Scope, ScopedJoinHandle};
+use std::thread::{Builder, JoinHandle, Result, Scope, ScopedJoinHandle, available_parallelism};
 
 const LOG: &str = "burn_backup::persist";
 
@@ -24,6 +26,12 @@ impl<T> ScopedThread<'_, T> {
     pub(crate) fn join(self) -> Result<T> {
         self.0.join().and_then(outcome)
     }
+}
+
+/// How many threads the machine runs at once. Containers have it looked up in files, so that is done once.
+pub(crate) fn cores() -> usize {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| available_parallelism().map_or(1, NonZero::get))
 }
 
 /// Whether all work is to be done in turn, by whoever has it: tests ask for that.

@@ -355,11 +355,7 @@ fn a_backup_of_a_newer_format_is_refused() {
 fn somebody_elses_generations_are_refused() {
     let scratch = tempfile::tempdir().unwrap();
     let store = burn_backup_store::Store::open(scratch.path(), Default::default()).unwrap();
-    let _ = store
-        .stage()
-        .unwrap()
-        .commit("not a training".into())
-        .unwrap();
+    let _ = store.stage().unwrap().commit("not a training").unwrap();
     drop(store);
     let before = contents(scratch.path());
     let backup = BackupAndRestore::new(scratch.path());

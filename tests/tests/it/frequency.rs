@@ -14,6 +14,7 @@ use burn_backup_restore::{
     BackupAndRestore, BackupExt as _, BackupHandle, BackupStats, SaveFreq, Snapshot,
 };
 use burn_backup_store::testing::{FaultyFilesystem, MemoryFilesystem, Operation};
+use burn_backup_store::{OpenOptions, Store};
 use burn_backup_tests::{Backend, Halt, Run, Training};
 use test_fork::test;
 
@@ -85,6 +86,33 @@ fn a_stop_is_saved_whatever_the_time() {
         assert_eq!(handle.stats().committed, 1, "{frequency:?}");
         assert_eq!(generations(scratch.path()).len(), 1);
     }
+}
+
+#[test]
+fn a_backup_says_what_backups_cost_and_how_often_the_training_was_interrupted() {
+    let scratch = tempfile::tempdir().unwrap();
+    let training = Training::new(Backend::Flex);
+    let recorded = |(share, halt)| {
+        let backup = Training::backup(scratch.path()).save_freq(auto(share));
+        training.run(backup, halt);
+        let store = Store::open(scratch.path(), OpenOptions::default()).unwrap();
+        let newest = store.newest().unwrap().unwrap();
+        let state: serde_json::Value = newest.manifest().state().unwrap();
+        let cadence = &state["cadence"];
+        assert!(cadence["backup_cost"].as_f64().unwrap() > 0.0, "{cadence}");
+        let uptime = cadence["uptime"].as_f64().unwrap();
+        (cadence["interruptions"].as_u64().unwrap(), uptime)
+    };
+    let runs = [
+        (1e9, Halt::Fail(9)),
+        (1e-300, Halt::Stop(3)),
+        (1e-300, Halt::Stop(2)),
+        (1e9, Halt::Fail(3)),
+    ];
+    let runs = runs.map(recorded);
+    // The two that were stopped are no interruptions; the last one is none yet.
+    assert_eq!(runs.map(|(interruptions, _)| interruptions), [0, 1, 1, 1]);
+    assert!(runs.map(|(_, uptime)| uptime).is_sorted(), "{runs:?}");
 }
 
 #[test]

@@ -25,7 +25,7 @@ use test_fork::test;
 
 use burn_backup_restore::BackupExt as _;
 
-use crate::process::{Said, command_line, run, run_well, shell, trainee};
+use crate::process::{Said, command_line, run, run_well, shell, trainee, trainee_itself};
 use crate::support::{Needy, undisturbed};
 
 const BACKEND: Backend = Backend::Flex;
@@ -244,7 +244,9 @@ fn a_signal_that_the_process_was_started_to_ignore_is_no_notice() {
         let dir = scratch.path().join("backup");
         let trainee = trainee(BACKEND, &dir, 0, &["signals@0", "usr1-too@0", signal]);
         let script = format!("trap '' {ignored}; exec \"$0\" \"$@\"");
-        let said = run_well(&mut shell(&script, &command_line(&trainee)));
+        // Without what would undo it.
+        let program = trainee_itself(&trainee);
+        let said = run_well(&mut shell(&script, &program));
         assert_eq!((said.interrupted.as_str(), said.notice.as_str()), ("", ""));
         assert!(
             said.weights == format!("{:?}", expected.weights),

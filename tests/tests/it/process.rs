@@ -174,6 +174,13 @@ pub fn shell<S: AsRef<OsStr>>(script: &str, arguments: &[S]) -> Command {
     command
 }
 
+/// The trainee and its arguments, without the program that gives it the default signals.
+pub fn trainee_itself<'c>(command: &'c Command) -> Vec<&'c OsStr> {
+    let line = command_line(command).into_iter();
+    line.skip_while(|argument| *argument != env!("CARGO_BIN_EXE_trainee"))
+        .collect()
+}
+
 /// The program and its arguments.
 pub fn command_line(command: &Command) -> Vec<&OsStr> {
     let program = std::iter::once(command.get_program());

@@ -5,7 +5,7 @@ use plotters::prelude::{RGBColor, SeriesLabelPosition};
 
 use super::axis::{Axis, Scale};
 use super::lines::{Lines, Series};
-use super::picture::{BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, picture};
+use super::picture::{BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, picture};
 use crate::goodput::{Contender, Outcome, best_fixed, by_failures};
 use crate::number::significant;
 
@@ -79,6 +79,7 @@ fn series(groups: &[Vec<&Outcome>]) -> Vec<Series> {
 fn color(contender: Contender) -> Option<RGBColor> {
     match contender {
         Contender::Auto => Some(BLUE),
+        Contender::AutoTenth => Some(PURPLE),
         Contender::YoungDaly => Some(GREEN),
         Contender::Continuous => Some(ORANGE),
         Contender::Epoch => Some(SKY),

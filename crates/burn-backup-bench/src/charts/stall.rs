@@ -9,10 +9,10 @@ use super::picture::{BLUE, VERMILLION, picture};
 use crate::number::significant;
 use crate::row::Row;
 use crate::stall::{NAME, WHAT};
-use crate::state::{LARGE, MEDIUM, SMALL, State};
+use crate::state::{HUGE, LARGE, MEDIUM, SMALL, State};
 
 /// Those that differ only in how many tensors of the same size they have.
-const ON_THE_LINE: [State; 3] = [SMALL, MEDIUM, LARGE];
+const ON_THE_LINE: [State; 4] = [SMALL, MEDIUM, LARGE, HUGE];
 
 /// One state.
 struct Point {

@@ -5,7 +5,7 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::goodput::policy::{Policy, SHARE};
+use crate::goodput::policy::{Policy, Share};
 
 /// A way to decide when a backup is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -13,6 +13,8 @@ use crate::goodput::policy::{Policy, SHARE};
 pub enum Contender {
     /// `SaveFreq::auto(0.01)`.
     Auto,
+    /// `SaveFreq::auto(0.1)`.
+    AutoTenth,
     /// `SaveFreq::Steps` at the interval of Young and Daly for the measured cost.
     YoungDaly,
     /// `SaveFreq::Continuous`.
@@ -37,7 +39,8 @@ impl Contender {
     /// What its trainings do. `young_daly` is the number of steps between two backups.
     pub fn policies(self, young_daly: usize) -> Vec<Policy> {
         match self {
-            Self::Auto => vec![Policy::Auto],
+            Self::Auto => vec![Policy::Auto(Share::Hundredth)],
+            Self::AutoTenth => vec![Policy::Auto(Share::Tenth)],
             Self::YoungDaly => vec![Policy::Steps(young_daly)],
             Self::Continuous => vec![Policy::Continuous],
             Self::Epoch => vec![Policy::Epoch],
@@ -65,7 +68,8 @@ fn sweep(young_daly: usize) -> Vec<Policy> {
 impl fmt::Display for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Auto => write!(f, "auto({SHARE})"),
+            Self::Auto => write!(f, "auto({})", Share::Hundredth.of_time()),
+            Self::AutoTenth => write!(f, "auto({})", Share::Tenth.of_time()),
             Self::YoungDaly => f.write_str("Young/Daly"),
             Self::Continuous => f.write_str("continuous"),
             Self::Epoch => f.write_str("epoch"),

@@ -7,8 +7,24 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result, bail};
 use burn_backup_restore::{BackupAndRestore, SaveFreq};
 
-/// The share of the training's time that `SaveFreq::auto` may spend: what the guide recommends.
-pub const SHARE: f64 = 0.01;
+/// What `SaveFreq::auto` may spend of the training's time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// What the guide recommends.
+    Hundredth,
+    /// What it recommends where failures are frequent.
+    Tenth,
+}
+
+impl Share {
+    /// As `SaveFreq::auto` takes it.
+    pub fn of_time(self) -> f64 {
+        match self {
+            Self::Hundredth => 0.01,
+            Self::Tenth => 0.1,
+        }
+    }
+}
 
 /// What a training does against failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +32,7 @@ pub enum Policy {
     /// Nothing.
     Without,
     /// Our backup, with `SaveFreq::auto`.
-    Auto,
+    Auto(Share),
     /// Our backup after every so many batches.
     Steps(usize),
     /// Our backup, the next as soon as the last is durable.
@@ -32,7 +48,7 @@ impl Policy {
     pub fn backup(self, dir: &Path) -> Option<BackupAndRestore> {
         let frequency = match self {
             Self::Without | Self::Burns => return None,
-            Self::Auto => SaveFreq::auto(SHARE),
+            Self::Auto(share) => SaveFreq::auto(share.of_time()),
             Self::Steps(steps) => SaveFreq::Steps(steps),
             Self::Continuous => SaveFreq::Continuous,
             Self::Epoch => SaveFreq::Epoch,
@@ -52,7 +68,8 @@ impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Without => f.write_str("without"),
-            Self::Auto => f.write_str("auto"),
+            Self::Auto(Share::Hundredth) => f.write_str("auto"),
+            Self::Auto(Share::Tenth) => f.write_str("auto-tenth"),
             Self::Steps(steps) => write!(f, "{STEPS}{steps}"),
             Self::Continuous => f.write_str("continuous"),
             Self::Epoch => f.write_str("epoch"),
@@ -67,7 +84,8 @@ impl FromStr for Policy {
     fn from_str(text: &str) -> Result<Self> {
         let policy = match text {
             "without" => Self::Without,
-            "auto" => Self::Auto,
+            "auto" => Self::Auto(Share::Hundredth),
+            "auto-tenth" => Self::Auto(Share::Tenth),
             "continuous" => Self::Continuous,
             "epoch" => Self::Epoch,
             "burns" => Self::Burns,
@@ -88,7 +106,8 @@ mod tests {
     fn a_policy_is_read_as_it_is_written() {
         for policy in [
             Policy::Without,
-            Policy::Auto,
+            Policy::Auto(Share::Hundredth),
+            Policy::Auto(Share::Tenth),
             Policy::Steps(23),
             Policy::Continuous,
             Policy::Epoch,

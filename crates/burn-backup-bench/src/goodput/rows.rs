@@ -61,7 +61,12 @@ fn rows_of(outcomes: &[&Outcome]) -> Vec<Row> {
         _ => Vec::new(),
     };
     rows.extend(ours().map(|outcome| goodput(outcome, burns)));
-    rows.extend(against_the_best(outcomes));
+    let autos = [Contender::Auto, Contender::AutoTenth];
+    rows.extend(
+        autos
+            .into_iter()
+            .filter_map(|auto| against_the_best(outcomes, auto)),
+    );
     rows.extend(ours().filter_map(|outcome| recovery(outcome, burns)));
     rows
 }
@@ -87,8 +92,8 @@ fn goodput(outcome: &Outcome, burns: Option<&Outcome>) -> Row {
     row
 }
 
-fn against_the_best(outcomes: &[&Outcome]) -> Option<Row> {
-    let auto = find(outcomes, Contender::Auto)?;
+fn against_the_best(outcomes: &[&Outcome], auto: Contender) -> Option<Row> {
+    let auto = find(outcomes, auto)?;
     let best = best_fixed(outcomes)?;
     let what = format!("{}, against the best", auto.contender);
     let over = format!("{} batches", best.interval?);

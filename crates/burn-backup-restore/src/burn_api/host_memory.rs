@@ -85,7 +85,7 @@ mod tests {
         let mut part = staging.part("part").unwrap();
         part.append(bytes).unwrap();
         part.finish().unwrap();
-        let _ = staging.commit(1.into()).unwrap();
+        let _ = staging.commit(1).unwrap();
         let mut newest = store.newest().unwrap().unwrap();
         newest.take_chunks("part").unwrap().remove(0)
     }

@@ -146,7 +146,13 @@ pub(crate) fn restore(
             Some(bytes) => {
                 let failed = unreadable(&part::name(name, FROZEN));
                 let frozen = Container::from_bytes(bytes.clone()).map_err(failed)?;
-                Frozen::continued(frozen.tensors.into_iter().map(|tensor| tensor.name).collect())
+                Frozen::continued(
+                    frozen
+                        .tensors
+                        .into_iter()
+                        .map(|tensor| tensor.name)
+                        .collect(),
+                )
             }
             None => Frozen::default(),
         };
@@ -203,8 +209,8 @@ pub(crate) fn read_state(
     generation: &Generation,
     backup_dir: &Path,
 ) -> Result<TrainingState, BackupError> {
-    let state: TrainingState = serde_json::from_value(generation.manifest().state.clone())
-        .map_err(|source| foreign(backup_dir, Some(source.into())))?;
+    let state = generation.manifest().state::<TrainingState>();
+    let state = state.map_err(|source| foreign(backup_dir, Some(source.into())))?;
     match state.is_possible() {
         true => Ok(state),
         false => Err(foreign(backup_dir, None)),

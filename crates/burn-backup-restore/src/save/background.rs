@@ -311,7 +311,6 @@ fn save(
             mark.logs().sync();
         }
     }
-    let state = serde_json::to_value(&state).map_err(|error| BackupError::State(error.into()))?;
     Ok(staging.commit(state)?)
 }
 

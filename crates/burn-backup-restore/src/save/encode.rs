@@ -274,9 +274,11 @@ impl ModelParts<'_> {
             if divided.frozen.is_empty() {
                 break (divided.changing, None);
             }
-            let frozen = Container::from(divided.frozen.clone());
-            let (digest, hashes) = digest(&frozen_part, frozen, check)?;
-            if !self.frozen.note(hashes) {
+            let frozen = || Container::from(divided.frozen.clone());
+            let digest = digest(&frozen_part, frozen(), check)?;
+            let is_known = self.frozen.is_as_before(&digest);
+            if is_known || !self.frozen.note(hashes(&frozen_part, frozen())?) {
+                self.frozen.remember(digest.clone());
                 break (divided.changing, Some((divided.frozen, digest)));
             }
         };
@@ -290,26 +292,35 @@ impl ModelParts<'_> {
     }
 }
 
-/// What the part would be, and the hash of each of its tensors.
+/// What the part would be.
 fn digest(
     part: &str,
     container: Container,
     check: impl Fn(&Chunk) -> Result<(), BackupError>,
-) -> Result<(PartDigest, HashMap<String, u128>), BackupError> {
+) -> Result<PartDigest, BackupError> {
     let mut digest = PartDigest::default();
-    let mut hashes: HashMap<String, Xxh3> = HashMap::new();
     container.stream(failed(part), |chunk| {
         check(&chunk)?;
         digest.update(chunk.as_ref());
+        Ok(())
+    })?;
+    Ok(digest)
+}
+
+/// The hash of each of its tensors.
+fn hashes(part: &str, container: Container) -> Result<HashMap<String, u128>, BackupError> {
+    let mut hashes: HashMap<String, Xxh3> = HashMap::new();
+    container.stream(failed(part), |chunk| {
         if let Some((name, _)) = &chunk.tensor {
             let hash = hashes.entry(name.clone()).or_default();
             hash.update(chunk.as_ref());
         }
-        Ok(())
+        Ok::<_, BackupError>(())
     })?;
     let hashes = hashes.into_iter();
-    let hashes = hashes.map(|(name, hash)| (name, hash.digest128()));
-    Ok((digest, hashes.collect()))
+    Ok(hashes
+        .map(|(name, hash)| (name, hash.digest128()))
+        .collect())
 }
 
 /// Writes a part. Where a tensor holds NaN that `skip_nan` refuses, an error says so: this one, that of a part
@@ -377,7 +388,7 @@ mod tests {
             let tensors = vec![bias.clone(), weight];
             let mut staging = store.stage()?;
             write(MODEL, tensors.into(), &mut staging, skip_nan)?;
-            staging.commit(1.into()).map_err(BackupError::from)
+            staging.commit(1).map_err(BackupError::from)
         };
         let per_mebibyte = 1024 * 1024 / 4;
         let ends = (1..=9).map(|mebibytes| mebibytes * per_mebibyte);

@@ -90,7 +90,10 @@ pub(crate) fn misfit(
 
     let saved = Container::from_bytes(scheduler)?;
     let kept = Container::from_bytes(kept_scheduler)?;
-    let first = Outline::of(&saved).lost_in(&Outline::of(&kept)).into_iter().next();
+    let first = Outline::of(&saved)
+        .lost_in(&Outline::of(&kept))
+        .into_iter()
+        .next();
     Ok(first.map(|first| Misfit::SchedulerLost { first }))
 }
 

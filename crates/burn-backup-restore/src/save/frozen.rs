@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use burn_backup_store::PartDigest;
 use burn_pack::Tensor;
 
 /// A part of less is not worth a file of its own, which is one more to sync.
@@ -12,8 +13,10 @@ const MIN_BYTES: usize = 1024 * 1024;
 /// What has no gradient is taken for the latter until it is seen to change, as running statistics
 /// do. Being wrong costs one more write and nothing else: a part is linked only if its bytes are the
 /// same.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Frozen {
+    /// What all of them together were last.
+    last: Option<PartDigest>,
     /// The contents of the tensors that stayed as they are so far.
     hashes: HashMap<String, u128>,
     /// Those without a gradient that changed all the same.
@@ -54,6 +57,15 @@ impl Frozen {
             false => (Vec::new(), tensors.to_vec()),
         };
         Divided { changing, frozen }
+    }
+
+    /// Whether all of them are what they were last, by their names and their contents.
+    pub(super) fn is_as_before(&self, digest: &PartDigest) -> bool {
+        self.last.as_ref().is_some_and(|last| last.is_same(digest))
+    }
+
+    pub(super) fn remember(&mut self, digest: PartDigest) {
+        self.last = Some(digest);
     }
 
     /// Takes note of the frozen tensors' contents, and says whether any of them has changed after

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::position::Position;
 use crate::settings::BackupAndRestore;
-use crate::trigger::{Now, StepTime, Trigger};
+use crate::trigger::{CadenceRecord, Now, StepTime, Trigger};
 
 /// The trigger, and the clocks that it goes by.
 pub(super) struct Cadence {
@@ -14,13 +14,20 @@ pub(super) struct Cadence {
     step_began: Instant,
     /// The interval that was logged last.
     logged_interval: Option<u64>,
+    /// As it was at the launch.
+    record: CadenceRecord,
 }
 
 impl Cadence {
-    /// For a training whose state has about `state_bytes`.
-    pub(super) fn new(settings: &BackupAndRestore, state_bytes: u64) -> Self {
+    /// For a training whose state has about `state_bytes`, and of which this is known.
+    pub(super) fn new(
+        settings: &BackupAndRestore,
+        state_bytes: u64,
+        record: CadenceRecord,
+    ) -> Self {
         Self {
-            trigger: Trigger::new(settings.frequency, state_bytes),
+            trigger: Trigger::new(settings.frequency, state_bytes, &record),
+            record,
             launched: Instant::now(),
             step_began: Instant::now(),
             logged_interval: None,
@@ -29,6 +36,16 @@ impl Cadence {
 
     pub(super) fn trigger(&self) -> &Trigger {
         &self.trigger
+    }
+
+    /// What is known by now.
+    pub(super) fn record(&self) -> CadenceRecord {
+        let known = self.record.backup_cost;
+        CadenceRecord {
+            backup_cost: self.trigger.backup_cost().or(known),
+            uptime: self.record.uptime + self.launched.elapsed().as_secs_f64(),
+            ..self.record
+        }
     }
 
     /// A step begins.

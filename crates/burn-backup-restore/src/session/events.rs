@@ -236,7 +236,10 @@ impl Core {
                 Some(snapshot) => snapshot.state.moment(),
                 None => self.progress.state.moment(),
             };
-            if let Some(snapshot) = snapshot {
+            if let Some(mut snapshot) = snapshot {
+                if let Some(cadence) = &mut snapshot.state.cadence {
+                    cadence.is_stopped = true;
+                }
                 self.keep_at_last(snapshot, metrics);
             }
             if self.saver.committed == Some(moment) {
@@ -375,6 +378,7 @@ impl Core {
 
     fn state_now(&self, training: &dyn Parted) -> TrainingState {
         let mut state = self.progress.state.clone();
+        state.cadence = Some(self.cadence.record());
         if self.progress.has_stepped_here {
             let parts = training.parted();
             let rate = parts.iter().find_map(|(_, part)| part.learning_rate());

@@ -34,6 +34,7 @@ use crate::save::{Background, Memory, WriterContext, within_limits};
 use crate::say::announce;
 use crate::settings::{BackupAndRestore, NamedState, Snapshot};
 use crate::state::{PartDocument, TrainingState};
+use crate::trigger::CadenceRecord;
 
 /// What the session is told of the training at hand.
 pub(crate) struct Context {
@@ -135,6 +136,7 @@ impl Core {
         if settings.changes.allows(Change::Data) || settings.changes.allows(Change::BatchSize) {
             state.forget_epoch_items();
         }
+        let cadence = state.cadence.take().map(CadenceRecord::resumed);
         let history = std::mem::take(&mut state.history);
         let logs = std::mem::take(&mut state.logs);
         if is_restored {
@@ -174,7 +176,7 @@ impl Core {
                 skip_nan: settings.skip_nan,
                 delete_at_end: settings.delete_checkpoint,
             },
-            cadence: Cadence::new(settings, state_bytes),
+            cadence: Cadence::new(settings, state_bytes, cadence.unwrap_or_default()),
             progress: Progress {
                 state,
                 handle: settings.handle.clone(),

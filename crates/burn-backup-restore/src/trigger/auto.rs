@@ -5,12 +5,17 @@
 //! one is being written. The next backup is due as soon as what is earned pays for it. So the share
 //! holds from the first backup on, not just in the long run, and costs that rise are paid back.
 //!
+//! What backups cost is kept in the backup, and so is how often the training was interrupted. Once it was, the
+//! interval is no shorter than the one that loses least: backups that cost more than they save are left out.
+//!
 //! A backup that fails may cost next to nothing, on a full disk say, and would be tried again at
 //! once. So a failed one tells nothing of what the next one costs, and each failure in a row doubles
 //! the price of the next try.
 
 use std::collections::VecDeque;
 use std::time::Duration;
+
+use super::CadenceRecord;
 
 /// The typical undisturbed step is the median of the last so many.
 const STEPS: usize = 31;
@@ -54,6 +59,12 @@ pub(crate) struct Auto {
     /// The one that is being written.
     open: Option<Open>,
     assumed_cost: f64,
+    /// Until now, in seconds, of all processes of this training together.
+    uptime: f64,
+    /// How many of them did not end in order.
+    interruptions: u64,
+    /// How long was trained since the last backup, in seconds.
+    since_last: f64,
     earned: f64,
     /// By backups whose cost is known.
     spent: f64,
@@ -64,14 +75,17 @@ pub(crate) struct Auto {
 }
 
 impl Auto {
-    /// With a state of about `bytes`.
-    pub(crate) fn new(max_overhead: f64, bytes: u64) -> Self {
+    /// With a state of about `bytes`, and what is known of the training.
+    pub(crate) fn new(max_overhead: f64, bytes: u64, record: &CadenceRecord) -> Self {
         Self {
             max_overhead,
             steps: VecDeque::new(),
-            costs: VecDeque::new(),
+            costs: record.backup_cost.into_iter().collect(),
             open: None,
             assumed_cost: ASSUMED_COST + bytes as f64 / ASSUMED_SPEED,
+            uptime: record.uptime,
+            interruptions: record.interruptions,
+            since_last: 0.0,
             earned: 0.0,
             spent: 0.0,
             slowed: 0.0,
@@ -83,6 +97,8 @@ impl Auto {
     /// One more step is done.
     pub(crate) fn step(&mut self, step: StepTime) {
         let took = step.took.as_secs_f64();
+        self.uptime += took;
+        self.since_last += took;
         if step.is_disturbed {
             // Without a step to compare with, none of it is put down to the backup.
             let typical = self.typical_step().unwrap_or(took);
@@ -110,6 +126,7 @@ impl Auto {
             has_failed: false,
         });
         self.is_rested = false;
+        self.since_last = 0.0;
     }
 
     /// The backup that was taken last is committed.
@@ -130,14 +147,24 @@ impl Auto {
     /// Whether a backup is paid for. After each there is a step that no backup disturbs, to know
     /// what a step takes.
     pub(crate) fn is_due(&self) -> bool {
-        self.is_rested && self.open.is_none() && self.earned >= self.spent + self.expected_cost()
+        self.is_rested
+            && self.open.is_none()
+            && self.earned >= self.spent + self.expected_cost()
+            && self.since_last >= self.best_interval()
     }
 
     /// After how many steps a backup is paid for, as things are. `None` before the first step.
     pub(crate) fn interval(&self) -> Option<u64> {
-        let earned_per_step = self.max_overhead * self.typical_step()?;
+        let step = self.typical_step()?;
+        let paid = self.expected_cost() / (self.max_overhead * step);
+        let best = self.best_interval() / step;
         // At least one; an interval beyond all numbers is the greatest of them.
-        Some(((self.expected_cost() / earned_per_step).ceil() as u64).max(1))
+        Some((paid.max(best).ceil() as u64).max(1))
+    }
+
+    /// What a backup costs, in seconds, if that was measured.
+    pub(crate) fn backup_cost(&self) -> Option<f64> {
+        self.mean_cost()
     }
 
     /// How much longer steps took because backups were being written.
@@ -170,11 +197,30 @@ impl Auto {
         steps.get(steps.len() / 2).copied()
     }
 
+    /// The interval, in seconds, at which backups and what is trained again after interruptions take least
+    /// together; 0 before the first interruption: `sqrt(2 * cost * MTBF)`.
+    ///
+    /// J. W. Young, "A first order approximation to the optimum checkpoint interval", Communications of the ACM
+    /// 17 (1974).
+    fn best_interval(&self) -> f64 {
+        match self.interruptions {
+            0 => 0.0,
+            interruptions => {
+                let mean_time_between = self.uptime / interruptions as f64;
+                (2.0 * self.mean_cost().unwrap_or(self.assumed_cost) * mean_time_between).sqrt()
+            }
+        }
+    }
+
+    fn mean_cost(&self) -> Option<f64> {
+        match self.costs.len() {
+            0 => None,
+            known => Some(self.costs.iter().sum::<f64>() / known as f64),
+        }
+    }
+
     fn expected_cost(&self) -> f64 {
-        let cost = match self.costs.len() {
-            0 => self.assumed_cost,
-            known => self.costs.iter().sum::<f64>() / known as f64,
-        };
+        let cost = self.mean_cost().unwrap_or(self.assumed_cost);
         let doublings = self.failures.min(MAX_DOUBLINGS);
         cost * f64::from(1_u32 << doublings)
     }
@@ -255,7 +301,7 @@ mod tests {
             (machine(1.0, 0.0001, 0.0, 1), 0.01, 2),
         ];
         for (machine, bound, interval) in table {
-            let mut auto = Auto::new(bound, 0);
+            let mut auto = Auto::new(bound, 0, &CadenceRecord::default());
             let outcome = machine.run(&mut auto, 20 * interval);
             let gaps = gaps(&outcome.taken);
             let last = *gaps.last().unwrap();
@@ -283,7 +329,7 @@ mod tests {
             slow: 0.02,
             ..cheap
         };
-        let mut auto = Auto::new(0.01, 0);
+        let mut auto = Auto::new(0.01, 0, &CadenceRecord::default());
         for (machine, interval) in [(&cheap, 100_u64), (&dear, 1000), (&cheap, 100)] {
             let gaps = gaps(&machine.run(&mut auto, 20_000).taken);
             let last = *gaps.last().unwrap();
@@ -299,7 +345,7 @@ mod tests {
             slow: 0.0,
             writing: 1,
         };
-        let mut auto = Auto::new(0.01, 0);
+        let mut auto = Auto::new(0.01, 0, &CadenceRecord::default());
         let before = usual.run(&mut auto, 1000).taken.len();
         assert!((9..=10).contains(&before), "{before}");
         auto.saved(Duration::from_secs(1));
@@ -316,7 +362,7 @@ mod tests {
             slow: 0.1,
             writing: 4,
         };
-        let mut auto = Auto::new(0.01, 990_000_000);
+        let mut auto = Auto::new(0.01, 990_000_000, &CadenceRecord::default());
         // A second is assumed: a hundred seconds have to be trained.
         let first = machine.run(&mut auto, 2000).taken.first().copied();
         assert!(matches!(first, Some(1000 | 1001)), "{first:?}");
@@ -324,7 +370,7 @@ mod tests {
 
     #[test]
     fn each_failure_in_a_row_doubles_the_time_to_the_next_try() {
-        let mut auto = Auto::new(0.01, 0);
+        let mut auto = Auto::new(0.01, 0, &CadenceRecord::default());
         let step = StepTime {
             took: Duration::from_secs(1),
             is_disturbed: false,
@@ -353,8 +399,61 @@ mod tests {
     }
 
     #[test]
+    fn after_a_restart_a_backup_costs_what_it_cost_before() {
+        let machine = Machine {
+            step: 0.1,
+            held: 0.001,
+            slow: 0.0,
+            writing: 1,
+        };
+        // A second is assumed, and 0.1 s are earned in a hundred seconds.
+        let first = |record: &CadenceRecord| {
+            let mut auto = Auto::new(0.01, 990_000_000, record);
+            (machine.run(&mut auto, 1100).taken[0], auto)
+        };
+        let (step, auto) = first(&CadenceRecord::default());
+        assert!(matches!(step, 1000 | 1001), "{step}");
+        let known = CadenceRecord {
+            backup_cost: auto.backup_cost(),
+            ..CadenceRecord::default()
+        };
+        assert_eq!(known.backup_cost, Some(0.001));
+        let (step, _) = first(&known);
+        assert!(matches!(step, 1 | 2), "{step}");
+    }
+
+    #[test]
+    fn once_it_was_interrupted_no_more_is_spent_than_that_is_worth() {
+        let machine = Machine {
+            step: 0.1,
+            held: 0.02,
+            slow: 0.0,
+            writing: 1,
+        };
+        // The cost is 0.02 s; a tenth of the time would pay for one in 0.2 s.
+        let last_gap = |interruptions, uptime| {
+            let record = CadenceRecord {
+                backup_cost: Some(0.02),
+                uptime,
+                interruptions,
+                is_stopped: false,
+            };
+            let mut auto = Auto::new(0.1, 0, &record);
+            let outcome = machine.run(&mut auto, 1000);
+            assert!(outcome.overhead <= 0.1);
+            *gaps(&outcome.taken).last().unwrap()
+        };
+        assert_eq!(last_gap(0, 0.0), 2);
+        // One in 1000 s: sqrt(2 * 0.02 * 1000) s are 63 steps, and a little more at the end of 100 s.
+        assert!((63..=67).contains(&last_gap(1, 1000.0)));
+        assert!((6..=8).contains(&last_gap(100, 1000.0)));
+        // However often it is interrupted, a tenth is not exceeded.
+        assert_eq!(last_gap(1_000_000, 1000.0), 2);
+    }
+
+    #[test]
     fn before_the_first_step_nothing_is_known() {
-        let mut auto = Auto::new(1e-300, u64::MAX);
+        let mut auto = Auto::new(1e-300, u64::MAX, &CadenceRecord::default());
         assert_eq!(auto.interval(), None);
         assert!(!auto.is_due());
         let took = Duration::from_nanos(1);

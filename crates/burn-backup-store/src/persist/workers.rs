@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::io;
-use std::num::NonZero;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -129,8 +128,7 @@ impl Running {
         // Whoever makes the blocks may be one ahead.
         let (blocks, inbox) = sync_channel(1);
         let inbox = Arc::new(Mutex::new(inbox));
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let writers = (0..cores.clamp(2, MAX_WRITERS)).filter_map(|_| {
+        let writers = (0..threads::cores().clamp(2, MAX_WRITERS)).filter_map(|_| {
             let input = (inbox.clone(), syncer.clone());
             threads::spawn("backup-write", input, |(inbox, syncer)| {
                 write_all(&inbox, &syncer);

@@ -1,7 +1,6 @@
 //! Reading one part into its buffers, and checking it on the way: block by block, many at the same time.
 
 use std::io;
-use std::num::NonZero;
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -195,8 +194,7 @@ impl<'r> Reading<'r> {
 /// Reads all of these, at once as far as there are threads for it. Gives where each begins and its hasher,
 /// in the same order; or how many bytes there are, if that is too few.
 fn read_all(file: &dyn ReadFile, runs: Vec<Run<'_>>) -> io::Result<Result<Vec<Hashed>, u64>> {
-    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let readers = runs.len().min(cores.clamp(1, MAX_READERS));
+    let readers = runs.len().min(threads::cores().clamp(1, MAX_READERS));
     if readers <= 1 {
         return runs.into_iter().map(|run| run.read(file)).collect();
     }

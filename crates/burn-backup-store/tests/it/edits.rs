@@ -40,7 +40,7 @@ fn newest_untouched(before: &Image, after: &Image) -> Option<u64> {
 }
 
 fn number(generation: &Generation) -> Option<u64> {
-    generation.manifest().state["number"].as_u64()
+    generation.manifest().state::<serde_json::Value>().unwrap()["number"].as_u64()
 }
 
 fn their_files(image: &Image) -> usize {

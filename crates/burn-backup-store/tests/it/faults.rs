@@ -546,7 +546,10 @@ fn the_sweep_goes_on_past_what_it_cannot_remove() {
     });
     assert_is(store.newest().unwrap(), 1);
     // The files of one are kept, to be written over.
-    let mut kept = [1, 2, 4, 5].map(left).into_iter().filter(|left| left.exists());
+    let mut kept = [1, 2, 4, 5]
+        .map(left)
+        .into_iter()
+        .filter(|left| left.exists());
     assert!(kept.next().is_none_or(|left| names(left).len() == 2));
     assert_eq!(kept.next(), None);
     drop(store);

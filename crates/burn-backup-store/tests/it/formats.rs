@@ -37,7 +37,7 @@ fn format_1_is_read_byte_for_byte_and_written_on() {
     let manifest = newest.manifest();
     assert_eq!(manifest.writer, "burn-backup-store 0.1.0");
     assert_eq!(manifest.generation.number(), 2);
-    assert_eq!(manifest.state["number"], 2);
+    assert_eq!(manifest.state::<serde_json::Value>().unwrap()["number"], 2);
     // They were written before there was a part to link.
     assert!(has_parts(&mut newest, &["model", "optimizer"]));
 
@@ -69,7 +69,7 @@ fn format_2_is_read_byte_for_byte_and_written_on() {
     let mut newest = store.newest().unwrap().unwrap();
     let manifest = newest.manifest();
     assert_eq!(manifest.format, 2);
-    assert_eq!(manifest.state["number"], 2);
+    assert_eq!(manifest.state::<serde_json::Value>().unwrap()["number"], 2);
     let [model, optimizer] = manifest.parts.as_slice() else {
         panic!("{:?}", manifest.parts);
     };
@@ -102,7 +102,10 @@ fn damage_in_a_part_of_format_2_is_located_to_its_block() {
     let disk = MemoryFilesystem::holding(&image);
     let store = open_on(disk.clone()).unwrap();
     let newest = store.newest().unwrap().unwrap();
-    assert_eq!(newest.manifest().state["number"], 1);
+    assert_eq!(
+        newest.manifest().state::<serde_json::Value>().unwrap()["number"],
+        1
+    );
     let reason = Path::new(DIR).join("quarantine/00000002/reason.txt");
     let Some(Node::File(reason)) = disk.image().remove(&reason) else {
         panic!("no reason");

@@ -73,7 +73,8 @@ enum Found {
 fn found(newest: Result<Option<Generation>, StoreError>) -> Result<Found, StoreError> {
     match newest {
         Ok(Some(mut generation)) => {
-            let number = generation.manifest().state["number"].as_u64();
+            let number =
+                generation.manifest().state::<serde_json::Value>().unwrap()["number"].as_u64();
             assert!(is_whole(&mut generation), "generation {number:?} is a mix");
             Ok(Found::Generation(number.unwrap_or_default()))
         }
@@ -184,6 +185,8 @@ impl Start {
 struct Story {
     disk: MemoryFilesystem,
     start: Start,
+    /// Whether all is done in turn: the same calls in the same order each time.
+    in_turn: bool,
     claims: Vec<(usize, Claim)>,
     next: u64,
     /// How many bytes were linked and not written.
@@ -195,6 +198,7 @@ impl Story {
         Self {
             disk: MemoryFilesystem::holding(&start.image),
             start: start.clone(),
+            in_turn: true,
             claims: Vec::new(),
             next: 10,
             linked: 0,
@@ -225,8 +229,7 @@ impl Story {
     }
 
     fn run_on(&mut self, process: Process, disk: FaultyFilesystem) -> Result<(), StoreError> {
-        // The same calls in the same order each time.
-        let _in_turn = Threads::in_turn();
+        let _in_turn = self.in_turn.then(Threads::in_turn);
         let store = open_on(disk)?;
         match process {
             Process::Open => {}
@@ -441,7 +444,7 @@ fn look(image: &Image, legal: &Legal, start: &Start) -> Result<Looked, String> {
     store.prune(&committed, 1).map_err(in_words)?;
     let newest = store.newest().map_err(in_words)?;
     match newest.map(|mut generation| {
-        let number = generation.manifest().state["number"].as_u64();
+        let number = generation.manifest().state::<serde_json::Value>().unwrap()["number"].as_u64();
         (number, is_whole(&mut generation))
     }) {
         Some((Some(99), true)) => Ok(looked),
@@ -477,6 +480,29 @@ fn assert_all_legal(what: &str, start: &Start) {
 #[test]
 fn cut_off_on_a_new_disk() {
     assert_all_legal("a new disk", &Start::empty());
+}
+
+/// As it ships: what is to be synced together is synced by several threads at once.
+#[test]
+fn cut_off_while_several_threads_sync() {
+    let start = Start::with_generations(2);
+    let mut checker = Checker::default();
+    for _ in 0..10 {
+        for processes in [
+            &[Process::Train][..],
+            &[Process::RestoreAndSaveTwice, Process::Finish],
+        ] {
+            let mut story = Story::new(&start);
+            story.in_turn = false;
+            for process in processes {
+                story.run(*process, |_, _| false).unwrap();
+            }
+            if let Err(what) = checker.check(&story) {
+                panic!("{processes:?}: {what}");
+            }
+        }
+    }
+    checker.report("several threads at once");
 }
 
 #[test]

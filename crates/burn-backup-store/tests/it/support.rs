@@ -122,7 +122,10 @@ pub fn frozen_bytes() -> u64 {
 #[track_caller]
 pub fn assert_is(generation: Option<Generation>, number: u64) {
     let mut generation = generation.unwrap();
-    assert_eq!(generation.manifest().state["number"], number);
+    assert_eq!(
+        generation.manifest().state::<serde_json::Value>().unwrap()["number"],
+        number
+    );
     assert!(is_whole(&mut generation));
 }
 
@@ -133,7 +136,7 @@ pub fn is_whole(generation: &mut Generation) -> bool {
 
 /// Whether a generation has these parts of those that [`save`] gives it, and no other.
 pub fn has_parts(generation: &mut Generation, parts: &[&str]) -> bool {
-    let number = generation.manifest().state["number"].as_u64();
+    let number = generation.manifest().state::<serde_json::Value>().unwrap()["number"].as_u64();
     generation.manifest().parts.len() == parts.len()
         && parts.iter().all(|name| {
             let expected = number.map(|number| contents(name, number));

@@ -101,7 +101,7 @@ fn what_another_training_has_begun_at_the_path_is_left_alone() {
 
         let by = format!("run id {}", other.identity().run_id);
         assert_taken_over(staging.part("model").map(drop), &by);
-        assert_taken_over(staging.commit(1.into()).map(drop), &by);
+        assert_taken_over(staging.commit(1).map(drop), &by);
         for _ in 1..=3 {
             assert_taken_over(store.stage().map(drop), &by);
             assert_taken_over(store.prune(&committed, 1), &by);
@@ -214,7 +214,7 @@ fn with_the_directory_gone_the_errors_say_so_and_nothing_else() {
         scratch.lose(loss);
         let errors = [
             staging.part("model").map(drop).unwrap_err(),
-            staging.commit(1.into()).unwrap_err(),
+            staging.commit(1).unwrap_err(),
             store.prune(&committed, 1).unwrap_err(),
             store.newest().unwrap_err(),
         ];

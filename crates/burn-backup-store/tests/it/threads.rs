@@ -41,7 +41,10 @@ fn save_large(store: &Store, number: usize) -> Result<(), StoreError> {
 
 fn assert_large(store: &Store, number: usize) {
     let mut newest = store.newest().unwrap().unwrap();
-    assert_eq!(newest.manifest().state["number"], number);
+    assert_eq!(
+        newest.manifest().state::<serde_json::Value>().unwrap()["number"],
+        number
+    );
     for name in ["model", "optimizer"] {
         assert!(newest.take_part(name).unwrap() == large(number), "{name}");
     }
