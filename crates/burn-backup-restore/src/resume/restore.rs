@@ -125,8 +125,12 @@ pub(crate) fn restore(
     let mut schedules = Vec::with_capacity(parts.len());
     for (name, part) in parts.iter() {
         let part_of = SavedPart::take(name, &state, &mut generation)?;
-        // As the program has made it: once it is loaded, it has stepped.
-        let schedule = part.schedule();
+        // As the program has made it: once it is loaded, it has stepped. Of the part without a name, the
+        // configuration tells.
+        let schedule = match name.is_empty() {
+            true => None,
+            false => part.schedule(),
+        };
         if let Some(change) = check_schedule(&part_of, schedule.as_ref(), expected)? {
             changed.push(change);
         }
@@ -183,11 +187,7 @@ fn check_schedule(
     let (Some(recorded), Some(found)) = (&saved.document.schedule, schedule) else {
         return Ok(None);
     };
-    // Of one without a name, the configuration tells.
-    let Some((step, recorded, found)) = recorded
-        .first_difference(found)
-        .filter(|_| !saved.name.is_empty())
-    else {
+    let Some((step, recorded, found)) = recorded.first_difference(found) else {
         return Ok(None);
     };
     if expected.changes.allows(Change::Schedule) {
