@@ -25,7 +25,7 @@ use test_fork::test;
 
 use burn_backup_restore::BackupExt as _;
 
-use crate::process::{Said, command_line, run, run_well, shell, trainee, trainee_itself};
+use crate::process::{Said, run, run_well, shell, trainee, trainee_itself};
 use crate::support::{Needy, undisturbed};
 
 const BACKEND: Backend = Backend::Flex;

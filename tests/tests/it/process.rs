@@ -175,7 +175,7 @@ pub fn shell<S: AsRef<OsStr>>(script: &str, arguments: &[S]) -> Command {
 }
 
 /// The trainee and its arguments, without the program that gives it the default signals.
-pub fn trainee_itself<'c>(command: &'c Command) -> Vec<&'c OsStr> {
+pub fn trainee_itself(command: &Command) -> Vec<&OsStr> {
     let line = command_line(command).into_iter();
     line.skip_while(|argument| *argument != env!("CARGO_BIN_EXE_trainee"))
         .collect()
