@@ -89,7 +89,7 @@ fn a_stop_is_saved_whatever_the_time() {
 }
 
 #[test]
-fn a_backup_says_what_backups_cost_and_how_often_the_training_was_interrupted() {
+fn a_backup_says_how_often_the_training_was_interrupted_and_how_long_it_ran() {
     let scratch = tempfile::tempdir().unwrap();
     let training = Training::new(Backend::Flex);
     let recorded = |(share, halt)| {
@@ -99,7 +99,6 @@ fn a_backup_says_what_backups_cost_and_how_often_the_training_was_interrupted() 
         let newest = store.newest().unwrap().unwrap();
         let state: serde_json::Value = newest.manifest().state().unwrap();
         let cadence = &state["cadence"];
-        assert!(cadence["backup_cost"].as_f64().unwrap() > 0.0, "{cadence}");
         let uptime = cadence["uptime"].as_f64().unwrap();
         (cadence["interruptions"].as_u64().unwrap(), uptime)
     };
