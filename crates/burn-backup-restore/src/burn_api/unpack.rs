@@ -49,7 +49,7 @@ const TENSORS: &[&str] = &[
 const SCALARS: &[&str] = &[RANK, "lr_decay.time", "momentum.time", "time"];
 
 /// The names that a parameter's state may have in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) struct Names {
     tensors: BTreeSet<String>,
     scalars: BTreeSet<String>,

@@ -164,7 +164,10 @@ impl Auto {
 
     /// What a backup costs, in seconds, if that was measured.
     pub(crate) fn backup_cost(&self) -> Option<f64> {
-        self.mean_cost()
+        match self.costs.len() {
+            0 => None,
+            known => Some(self.costs.iter().sum::<f64>() / known as f64),
+        }
     }
 
     /// How much longer steps took because backups were being written.
@@ -207,20 +210,19 @@ impl Auto {
             0 => 0.0,
             interruptions => {
                 let mean_time_between = self.uptime / interruptions as f64;
-                (2.0 * self.mean_cost().unwrap_or(self.assumed_cost) * mean_time_between).sqrt()
+                (2.0 * self.likely_cost() * mean_time_between).sqrt()
             }
         }
     }
 
-    fn mean_cost(&self) -> Option<f64> {
-        match self.costs.len() {
-            0 => None,
-            known => Some(self.costs.iter().sum::<f64>() / known as f64),
-        }
+    /// What a backup costs, in seconds, as far as is known.
+    fn likely_cost(&self) -> f64 {
+        self.backup_cost().unwrap_or(self.assumed_cost)
     }
 
+    /// What the next try is to cost, in seconds.
     fn expected_cost(&self) -> f64 {
-        let cost = self.mean_cost().unwrap_or(self.assumed_cost);
+        let cost = self.likely_cost();
         let doublings = self.failures.min(MAX_DOUBLINGS);
         cost * f64::from(1_u32 << doublings)
     }
