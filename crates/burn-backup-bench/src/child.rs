@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::device::Backend;
+
 /// Makes glibc's allocator keep the memory that it has, where it gives some back by default.
 const STEADY_HEAP: (&str, &str) = (
     "GLIBC_TUNABLES",
@@ -27,10 +29,11 @@ impl Child {
         let program = std::env::current_exe().context("this program can't be found")?;
         let mut command = Command::new(program);
         command.arg(subcommand).stderr(Stdio::inherit());
-        Ok(Self {
+        let child = Self {
             name: subcommand,
             command,
-        })
+        };
+        Ok(child.option("--device", Backend::chosen().name()))
     }
 
     /// With a flag.

@@ -78,8 +78,11 @@ impl Feed {
     /// Notes when the batches of each epoch are trained.
     pub fn note_epoch_ends(self) -> (Self, Receiver<Instant>) {
         let (sender, epoch_ends) = channel();
+        let device = self.device.clone();
         let feed = self.on_pause(move |pause| {
             if pause.ends_epoch {
+                // A GPU may have steps of them yet to compute. If one fails, so does the training.
+                let _ = device.sync();
                 // Whoever does not look has no need of it.
                 let _ = sender.send(Instant::now());
             }

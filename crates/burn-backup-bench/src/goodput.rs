@@ -3,9 +3,12 @@
 //! A training of fixed length runs in a process of its own. It is killed (SIGKILL) at random
 //! moments, whose gaps are exponentially distributed with the mean time between failures (MTBF),
 //! and started again at once, until it is done. *Goodput* is useful time over wall time. Useful is
-//! the wall time of the same training without backups and without kills, which is run before and
-//! after all others. Wall time lasts from the first start to the end. *Recovery* is the time from a
-//! kill to the end of the first batch that the next process trains.
+//! the wall time of the same training without backups and without kills. Wall time lasts from the
+//! first start to the end. *Recovery* is the time from a kill to the end of the first batch that the
+//! next process trains.
+//!
+//! What a machine does in a minute is not what it does in the next. So the useful time follows from
+//! short undisturbed trainings right before and right after each of the others.
 //!
 //! An undisturbed training takes about 20 times the MTBF, and an epoch of it 10 s. All policies meet
 //! the same gaps. Those are counted from one kill to the next, so that a slower restart leaves less
@@ -34,7 +37,6 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::bench::Bench;
-use crate::spread::Spread;
 use crate::state::{MEDIUM, SMALL, State};
 
 use gaps::Gaps;
@@ -51,6 +53,10 @@ pub use trainee::{Alone, SUBCOMMAND, train_alone};
 
 /// A run that takes so many times as long as the undisturbed training is given up.
 const GIVE_UP: f64 = 5.0;
+
+/// Undisturbed trainings are this share of the others, or as many epochs.
+const UNDISTURBED: f64 = 0.1;
+const MIN_UNDISTURBED: usize = 3;
 
 /// Undisturbed trainings that differ by more than this share show that something else had the
 /// machine.
@@ -103,8 +109,13 @@ impl Scale {
     }
 }
 
-/// Measures it at each mean time between failures.
-pub fn measure(bench: &Bench, settings: &Settings) -> Result<Vec<Outcome>> {
+/// Measures it at each mean time between failures. `on_outcome` is called after each training, with all
+/// outcomes so far: all of them together take hours.
+pub fn measure(
+    bench: &Bench,
+    settings: &Settings,
+    mut on_outcome: impl FnMut(&[Outcome]) -> Result<()>,
+) -> Result<Vec<Outcome>> {
     let scale = Scale::of(bench);
     bench.tell(NAME, "what a step and a backup take");
     let step = cost::step(bench, scale.state)?;
@@ -123,77 +134,82 @@ pub fn measure(bench: &Bench, settings: &Settings) -> Result<Vec<Outcome>> {
             mtbf,
             seed: settings.kill_seed,
         };
-        outcomes.extend(contest.hold(&settings.contenders(), interval)?);
+        let contenders = settings.contenders();
+        contest.hold(&contenders, interval, |outcome| {
+            outcomes.push(outcome);
+            on_outcome(&outcomes)
+        })?;
     }
     Ok(outcomes)
 }
 
 impl Contest<'_> {
-    fn hold(&self, contenders: &[Contender], young_daly: usize) -> Result<Vec<Outcome>> {
-        let before = self.undisturbed()?;
-        let at_most = before.wall.mul_f64(GIVE_UP);
-        let mut runs = Vec::new();
+    fn hold(
+        &self,
+        contenders: &[Contender],
+        young_daly: usize,
+        mut on_outcome: impl FnMut(Outcome) -> Result<()>,
+    ) -> Result<()> {
+        let mut before = self.undisturbed()?;
         for contender in contenders {
             for policy in contender.policies(young_daly) {
+                let useful = Reference::of(&[&before], self.training)?.useful.median;
+                let at_most = Duration::from_secs_f64(useful * GIVE_UP);
                 let run = self.train(policy, at_most)?;
-                runs.push((*contender, policy, run));
+                let after = self.undisturbed()?;
+                let reference = Reference::of(&[&before, &after], self.training)?;
+                let outcome = Outcome::of(&run, &reference, self.mtbf, *contender, policy.steps());
+                self.tell(policy, &run, &outcome);
+                on_outcome(outcome)?;
+                before = after;
             }
         }
-        let after = self.undisturbed()?;
-        let reference = Reference::of(&[before, after], self.training)?;
-        self.warn_of_noise(reference.useful);
-        let outcomes = runs.iter().map(|(contender, policy, run)| {
-            let interval = match policy {
-                Policy::Steps(steps) => Some(*steps),
-                _ => None,
-            };
-            Outcome::of(run, &reference, self.mtbf, *contender, interval)
-        });
-        Ok(outcomes.collect())
+        Ok(())
     }
 
+    /// A short one of the same training.
     fn undisturbed(&self) -> Result<Run> {
         let dir = self.bench.scratch()?;
-        let run = run::undisturbed(self.training, Policy::Without, dir.path())?;
-        self.tell(Policy::Without, &run);
-        Ok(run)
+        let epochs = (self.training.epochs as f64 * UNDISTURBED) as usize;
+        let training = Training {
+            epochs: epochs.max(MIN_UNDISTURBED).min(self.training.epochs),
+            ..self.training
+        };
+        run::undisturbed(training, Policy::Without, dir.path())
     }
 
     fn train(&self, policy: Policy, at_most: Duration) -> Result<Run> {
         let dir = self.bench.scratch()?;
         let gaps = Gaps::new(self.mtbf, self.seed);
-        let run = run::train(self.training, policy, dir.path(), gaps, at_most)?;
-        self.tell(policy, &run);
-        Ok(run)
+        run::train(self.training, policy, dir.path(), gaps, at_most)
     }
 
-    fn warn_of_noise(&self, useful: Spread) {
-        let noise = useful.maximum / useful.minimum - 1.0;
-        if noise > MAX_NOISE {
-            let percent = 100.0 * noise;
-            let what = format!("the undisturbed trainings differ by {percent:.0} %: measure again");
-            self.bench.tell(NAME, &what);
-        }
-    }
-
-    fn tell(&self, policy: Policy, run: &Run) {
+    fn tell(&self, policy: Policy, run: &Run, outcome: &Outcome) {
         let how = match run.is_finished {
             true => "took",
             false => "was given up after",
         };
         let what = format!(
-            "MTBF {:?}, {policy}: {how} {:.1?}, {} processes",
+            "MTBF {:?}, {policy}: {how} {:.1?}, {} processes, goodput {:.3}",
             self.mtbf,
             run.wall,
             run.processes.len(),
+            outcome.goodput,
         );
         self.bench.tell(NAME, &what);
+        let noise = outcome.useful.maximum / outcome.useful.minimum - 1.0;
+        if noise > MAX_NOISE {
+            let percent = 100.0 * noise;
+            let what = format!("the machine's speed changed by {percent:.0} %: measure again");
+            self.bench.tell(NAME, &what);
+        }
     }
 }
 
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use crate::spread::Spread;
     use outcome::Lost;
     use std::path::Path;
 

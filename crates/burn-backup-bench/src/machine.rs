@@ -2,6 +2,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::device::Backend;
+
 /// Where the measurements were taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
@@ -9,6 +11,9 @@ pub struct Machine {
     cpu: Option<String>,
     /// How many threads can run at once.
     cores: Option<usize>,
+    /// What the trainings ran on.
+    #[serde(default)]
+    device: Backend,
     /// On whose file system the backups were written.
     dir: PathBuf,
 }
@@ -22,6 +27,7 @@ impl Machine {
             cores: std::thread::available_parallelism()
                 .ok()
                 .map(|cores| cores.get()),
+            device: Backend::chosen(),
             dir: dir.to_owned(),
         }
     }

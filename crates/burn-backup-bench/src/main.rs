@@ -26,6 +26,7 @@ mod bench;
 mod burns;
 mod charts;
 mod child;
+mod device;
 mod feed;
 mod goals;
 mod goodput;
@@ -60,7 +61,6 @@ use clap::Parser as _;
 use peak_alloc::PeakAlloc;
 
 use crate::bench::Bench;
-use crate::goodput::Outcome;
 use crate::machine::Machine;
 use crate::options::{Charts, Measurement, Options, Task};
 use crate::report::Report;
@@ -73,6 +73,7 @@ static ALLOCATOR: PeakAlloc = PeakAlloc;
 fn main() -> Result<()> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn")).init();
     let options = Options::parse();
+    options.device.choose();
     match &options.task {
         Some(Task::Charts(charts)) => draw_again(charts),
         Some(Task::Peak(alone)) => memory::train_alone(alone),
@@ -90,16 +91,16 @@ fn measure_all(options: &Options) -> Result<()> {
     let dir_given = fs::canonicalize(&options.dir).context("the directory has no full path")?;
     let bench = Bench::new(dir.path(), options.quick).of_states(&options.states);
 
-    let (rows, outcomes) = measure(&bench, options)?;
-    let report = Report::new(Machine::here(&dir_given), options.quick, rows, outcomes);
+    let report = measure(&bench, options, &Machine::here(&dir_given))?;
     report.write(&options.json)?;
     let beside = options.json.parent().unwrap_or(Path::new(""));
     show(&report, options.charts.as_deref().unwrap_or(beside))
 }
 
-/// Takes the measurements, and gives their rows; those of goodput follow from its outcomes.
-fn measure(bench: &Bench, options: &Options) -> Result<(Vec<Row>, Vec<Outcome>)> {
-    let (mut rows, mut outcomes) = (Vec::new(), Vec::new());
+/// Takes the measurements. Those of goodput, which take hours, are written as they come.
+fn measure(bench: &Bench, options: &Options, machine: &Machine) -> Result<Report> {
+    let report = |rows, outcomes| Report::new(machine.clone(), options.quick, rows, outcomes);
+    let (mut rows, mut outcomes): (Vec<Row>, _) = (Vec::new(), Vec::new());
     for measurement in options.measurements() {
         rows.extend(match measurement {
             Measurement::Stall => stall::measure(bench)?,
@@ -110,12 +111,14 @@ fn measure(bench: &Bench, options: &Options) -> Result<(Vec<Row>, Vec<Outcome>)>
             Measurement::Loading => loading::measure(bench)?,
             Measurement::Session => session::measure(bench)?,
             Measurement::Goodput => {
-                outcomes.extend(goodput::measure(bench, &options.goodput)?);
+                outcomes = goodput::measure(bench, &options.goodput, |outcomes| {
+                    report(rows.clone(), outcomes.to_vec()).write(&options.json)
+                })?;
                 Vec::new()
             }
         });
     }
-    Ok((rows, outcomes))
+    Ok(report(rows, outcomes))
 }
 
 fn draw_again(charts: &Charts) -> Result<()> {

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::device::Backend;
 use crate::state::State;
 use crate::{goodput, memory, overhead};
 
@@ -31,6 +32,10 @@ pub struct Options {
     /// which takes 10 GB of memory and 12 GB of the disk.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = State::named)]
     pub states: Vec<State>,
+
+    /// What the trainings run on. A GPU has to be among the features of the build.
+    #[arg(long, value_enum, value_name = "NAME", default_value_t, global = true)]
+    pub device: Backend,
 
     /// Checks that everything runs, on small states and with few repetitions. The numbers say
     /// little.

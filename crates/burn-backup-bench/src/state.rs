@@ -5,6 +5,7 @@ use burn::optim::AdamConfig;
 use burn::tensor::Device;
 use burn::train::Learner;
 
+use crate::device::Backend;
 use crate::feed::{EpochLengths, Feed};
 use crate::model::Stack;
 
@@ -96,7 +97,7 @@ impl State {
 }
 
 fn device() -> Device {
-    Device::flex().autodiff()
+    Backend::chosen().device()
 }
 
 #[cfg(test)]

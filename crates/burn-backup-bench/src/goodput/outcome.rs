@@ -22,7 +22,7 @@ pub struct Outcome {
     pub contender: Contender,
     /// How many batches are between two backups, if that is fixed.
     pub interval: Option<usize>,
-    /// The same training without backups and without failures, as often as it was run.
+    /// The same training without backups and without failures, as it is before and after.
     pub useful: Spread,
     /// From the first start to the end.
     pub wall: f64,
@@ -54,7 +54,7 @@ pub struct Lost {
 /// The training without backups and without failures.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reference {
-    /// Its wall time, as often as it was run.
+    /// Its wall time, by each of the runs.
     pub useful: Spread,
     training: Training,
     /// How long one of them takes.
@@ -64,8 +64,8 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// What undisturbed runs of `training` took.
-    pub fn of(runs: &[Run], training: Training) -> Result<Self> {
+    /// What `training` takes by undisturbed runs of it, which may end sooner.
+    pub fn of(runs: &[&Run], training: Training) -> Result<Self> {
         let lives: Vec<&Life> = runs
             .iter()
             .filter_map(|run| run.processes.first())
@@ -74,13 +74,20 @@ impl Reference {
         let first = lives.iter().filter_map(|life| life.batches.first());
         let first = Spread::of(first.map(Duration::as_secs_f64))?.median;
         Ok(Self {
-            useful: Spread::of(runs.iter().map(|run| run.wall.as_secs_f64()))
+            useful: Spread::of(runs.iter().filter_map(|run| whole(run, training)))
                 .context("no training without backups was run")?,
             training,
             step,
             startup: first - step,
         })
     }
+}
+
+/// What `training` takes by a run of its first batches, in seconds.
+fn whole(run: &Run, training: Training) -> Option<f64> {
+    let life = run.processes.first()?;
+    let left = training.total().checked_sub(life.batches.len() as u64)?;
+    Some(run.wall.as_secs_f64() + left as f64 * mean_step(life)?)
 }
 
 fn mean_step(life: &Life) -> Option<f64> {
@@ -187,7 +194,18 @@ mod tests {
             processes: vec![life(0, &batches, 12)],
             is_finished: true,
         };
-        Reference::of(&[run], training).unwrap()
+        Reference::of(&[&run], training).unwrap()
+    }
+
+    #[test]
+    fn what_an_undisturbed_training_takes_follows_from_its_first_batches() {
+        let whole = reference();
+        let run = Run {
+            wall: Duration::from_secs(7),
+            processes: vec![life(0, &[3, 4, 5, 6, 7], 7)],
+            is_finished: true,
+        };
+        assert_eq!(Reference::of(&[&run], whole.training).unwrap(), whole);
     }
 
     fn outcome(run: &Run) -> Outcome {

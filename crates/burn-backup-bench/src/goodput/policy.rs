@@ -55,6 +55,14 @@ impl Policy {
         };
         Some(BackupAndRestore::new(dir.join("backup")).save_freq(frequency))
     }
+
+    /// How many batches are between two backups, if that is fixed.
+    pub fn steps(self) -> Option<usize> {
+        match self {
+            Self::Steps(steps) => Some(steps),
+            _ => None,
+        }
+    }
 }
 
 /// Where Burn's builder puts its checkpoints.
