@@ -9,14 +9,17 @@ use test_fork::test;
 
 use crate::support::contents;
 
+/// All versions that were ever written.
+const FORMATS: [&str; 2] = ["format-1", "format-2"];
+
 /// A copy of a fixture's backup, to be used up.
-fn copy(fixture: &str, to: &Path) {
-    copy_part(fixture, "backup", to);
+fn copy(format: &str, fixture: &str, to: &Path) {
+    copy_part(format, fixture, "backup", to);
 }
 
-fn copy_part(fixture: &str, part: &str, to: &Path) {
+fn copy_part(format: &str, fixture: &str, part: &str, to: &Path) {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-    let from = fixtures.join(fixture).join(part);
+    let from = fixtures.join(format).join(fixture).join(part);
     for (file, contents) in contents(&from) {
         let copy = to.join(file.strip_prefix(&from).unwrap());
         fs::create_dir_all(copy.parent().unwrap()).unwrap();
@@ -25,10 +28,12 @@ fn copy_part(fixture: &str, part: &str, to: &Path) {
 }
 
 #[test]
-fn an_interrupted_training_of_format_1_goes_on() {
-    for &backend in Backend::ALL {
+fn an_interrupted_training_of_any_format_goes_on() {
+    let formats = FORMATS.iter();
+    let all = formats.flat_map(|format| Backend::ALL.iter().map(move |backend| (format, *backend)));
+    for (format, backend) in all {
         let scratch = tempfile::tempdir().unwrap();
-        copy("format-1/interrupted", scratch.path());
+        copy(format, "interrupted", scratch.path());
         let backup = Training::backup(scratch.path());
         let handle = backup.handle();
         let run = Training::new(backend).run(backup, Halt::Never);
@@ -41,22 +46,29 @@ fn an_interrupted_training_of_format_1_goes_on() {
 }
 
 #[test]
-fn a_complete_training_of_format_1_is_returned_byte_for_byte() {
-    let scratch = tempfile::tempdir().unwrap();
-    copy("format-1/complete", scratch.path());
-    let run = Training::new(Backend::Flex).run(Training::backup(scratch.path()), Halt::Never);
-    assert!(run.error.is_none(), "{:?}", run.error);
-    assert_eq!(run.losses.len(), 0);
-    let expected = include_str!("../../fixtures/format-1/complete/weights.txt");
-    assert!(format!("{:?}", run.weights) == expected.trim_end());
+fn a_complete_training_of_any_format_is_returned_byte_for_byte() {
+    for format in FORMATS {
+        let scratch = tempfile::tempdir().unwrap();
+        copy(format, "complete", scratch.path());
+        let run = Training::new(Backend::Flex).run(Training::backup(scratch.path()), Halt::Never);
+        assert!(run.error.is_none(), "{:?}", run.error);
+        assert_eq!(run.losses.len(), 0);
+        // The same training, whatever it was written in.
+        let expected = include_str!("../../fixtures/format-1/complete/weights.txt");
+        assert!(format!("{:?}", run.weights) == expected.trim_end());
+    }
 }
 
 #[test]
-fn metric_logs_of_format_1_go_on_where_they_were() {
+fn metric_logs_of_any_format_go_on_where_they_were() {
+    FORMATS.into_iter().for_each(metric_logs_go_on);
+}
+
+fn metric_logs_go_on(format: &str) {
     let scratch = tempfile::tempdir().unwrap();
     let (dir, logs) = (scratch.path().join("backup"), scratch.path().join("logs"));
-    copy("format-1/with-metrics", &dir);
-    copy_part("format-1/with-metrics", "logs", &logs);
+    copy(format, "with-metrics", &dir);
+    copy_part(format, "with-metrics", "logs", &logs);
     let read = |epoch: usize| {
         fs::read_to_string(logs.join(format!("train/epoch-{epoch}/Loss.log"))).unwrap()
     };
@@ -88,7 +100,7 @@ fn metric_logs_of_format_1_go_on_where_they_were() {
 #[test]
 fn a_directory_of_a_future_format_is_refused_and_stays() {
     let scratch = tempfile::tempdir().unwrap();
-    copy("format-1/interrupted", scratch.path());
+    copy("format-2", "interrupted", scratch.path());
     let identity = r#"{"format": 3, "something": "new"}"#;
     let document = serde_json::from_str(identity).unwrap();
     let sealed = burn_backup_store::testing::seal(&document).unwrap();
@@ -111,9 +123,13 @@ fn a_directory_of_a_future_format_is_refused_and_stays() {
 }
 
 #[test]
-fn a_loop_by_hand_of_format_1_goes_on_without_validating_again() {
+fn a_loop_by_hand_of_any_format_goes_on_without_validating_again() {
+    FORMATS.into_iter().for_each(loop_by_hand_goes_on);
+}
+
+fn loop_by_hand_goes_on(format: &str) {
     let scratch = tempfile::tempdir().unwrap();
-    copy("format-1/by-hand", scratch.path());
+    copy(format, "by-hand", scratch.path());
     let program = Loop {
         source: BatchSource::Two,
         ..Loop::new(Backend::Flex)
