@@ -3,6 +3,8 @@
 
 pub(crate) mod burnpack;
 mod event_store;
+#[cfg(test)]
+pub(crate) mod fake_device;
 pub(crate) mod host_memory;
 mod pack;
 mod records;
@@ -33,7 +35,7 @@ use crate::burn_api::burnpack::Container;
 
 pub(crate) use event_store::event_store;
 pub(crate) use pack::optimizer_record;
-pub(crate) use records::{RecordReader, Unpacker, paths, read_now};
+pub(crate) use records::{DeviceRead, RecordReader, Unpacker, paths};
 
 /// The scalar that Burn adds to the state of each parameter.
 const RANK: &str = "__rank";
@@ -139,6 +141,12 @@ pub(crate) fn is_remote(device: &Device) -> bool {
 /// Whether the device computes with Burn's fusion: the name of its backend tells.
 pub(crate) fn has_fusion(device: &Device) -> bool {
     Dispatch::name(device.as_dispatch()).contains("fusion<")
+}
+
+/// Whether the device computes later what it is told to, and gives tensors that are read when they are first
+/// looked at: those of CubeCL do, and with fusion others too.
+pub(crate) fn computes_later(device: &Device) -> bool {
+    has_fusion(device) || Dispatch::name(device.as_dispatch()).contains("cubecl<")
 }
 
 /// The device's name, without whether it computes gradients.

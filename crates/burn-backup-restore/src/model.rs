@@ -3,15 +3,19 @@
 use std::collections::HashSet;
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
-use burn::tensor::{Bool, Bytes, DType, Int, Shape, Tensor, TensorData};
+use burn::tensor::{Bool, DType, Int, Shape, Tensor, TensorData};
 use burn_pack::Tensor as RecordTensor;
 
-use crate::burn_api;
+use crate::burn_api::DeviceRead;
 
 /// The model's tensors, in the order of a traversal. They hold on to the model's memory until they
-/// are read.
-pub(crate) fn tensors<M: Module>(model: &M) -> Vec<RecordTensor> {
-    let mut collector = Collector::default();
+/// are taken, and read from their device as `read` says.
+pub(crate) fn tensors<M: Module>(model: &M, read: DeviceRead) -> Vec<RecordTensor> {
+    let mut collector = Collector {
+        read,
+        path: Vec::new(),
+        tensors: Vec::new(),
+    };
     model.visit(&mut collector);
     collector.tensors
 }
@@ -53,8 +57,8 @@ pub(crate) fn without_gradient<M: Module>(model: &M) -> HashSet<String> {
     finder.paths
 }
 
-#[derive(Default)]
 struct Collector {
+    read: DeviceRead,
     path: Vec<String>,
     tensors: Vec<RecordTensor>,
 }
@@ -64,25 +68,21 @@ impl Collector {
         &mut self,
         id: ParamId,
         (shape, dtype): (Shape, DType),
-        read: impl Fn() -> TensorData + Send + Sync + 'static,
+        data: impl Fn() -> TensorData + Send + Sync + 'static,
     ) {
         let (name, id) = (self.path.join("."), Some(id.val()));
-        let tensor = match dtype {
-            // How long it is, its data tells.
-            DType::QFloat(_) => RecordTensor::new(name, dtype, shape, id, bytes_of(read())),
-            _ => {
-                let len = shape.num_elements() * dtype.size();
-                RecordTensor::deferred(name, dtype, shape, id, len, move || Ok(bytes_of(read())))
-            }
+        let read = self.read;
+        let len = match dtype {
+            // Its data tell.
+            DType::QFloat(_) => data().into_parts().0.len(),
+            _ => shape.num_elements() * dtype.size(),
         };
+        let tensor = RecordTensor::deferred(name, dtype, shape, id, len, move || {
+            let bytes = data().into_parts().0;
+            read.look_at(&bytes).map(|()| bytes)
+        });
         self.tensors.push(tensor);
     }
-}
-
-fn bytes_of(data: TensorData) -> Bytes {
-    let bytes = data.into_parts().0;
-    burn_api::read_now(&bytes);
-    bytes
 }
 
 /// The three kinds of parameters differ in type only.

@@ -1,7 +1,10 @@
 //! The GPU, or the software that stands in for one; with Burn's fusion and autotune, and without.
 
-use burn_backup_restore::{SaveFreq, Snapshot};
-use burn_backup_tests::{Backend, BatchSource, Halt, Loop, LoopHalt, Spread, Training, report};
+use burn::train::Learner;
+use burn_backup_restore::{BackupExt as _, SaveFreq, Snapshot};
+use burn_backup_tests::{
+    Backend, BatchSource, Halt, Hooks, Loop, LoopHalt, Net, Spread, Training, report,
+};
 use test_fork::test;
 
 use crate::by_hand;
@@ -86,10 +89,11 @@ fn on_several_devices_of_a_gpu_it_ends_as_if_undisturbed() {
 #[test]
 fn hundreds_of_backups_in_a_row_hold_their_moments_and_leave_the_training_as_it_is() {
     for &backend in Backend::GPU {
-        for (spread, epochs) in [
-            (Spread::One, 34),
-            (Spread::Main(2), 34),
-            (Spread::Sharded(2), 7),
+        for (spread, epochs, made) in [
+            (Spread::One, 34, Made::Here),
+            (Spread::One, 7, Made::Elsewhere),
+            (Spread::Main(2), 34, Made::Here),
+            (Spread::Sharded(2), 7, Made::Here),
         ] {
             let training = Training {
                 spread,
@@ -104,7 +108,12 @@ fn hundreds_of_backups_in_a_row_hold_their_moments_and_leave_the_training_as_it_
                     .keep_last(usize::MAX)
                     .delete_checkpoint(false);
                 let handle = backup.handle();
-                let run = training.run(backup, Halt::Never);
+                let backup = training.spread_over_devices(backup);
+                let run = training.run_with_learner(
+                    Halt::Never,
+                    |training, hooks| made.learner(training, hooks),
+                    |builder| builder.backup_and_restore(backup),
+                );
                 assert!(run.error.is_none(), "{:?}", run.error);
                 assert_eq!(handle.stats().failed, 0, "{spread:?}");
                 (scratch, run)
@@ -124,11 +133,34 @@ fn hundreds_of_backups_in_a_row_hold_their_moments_and_leave_the_training_as_it_
                 })
             });
             let wrong: Vec<_> = wrong.collect();
-            assert!(wrong.is_empty(), "{spread:?}: {wrong:?} of {}", names.len());
+            assert!(
+                wrong.is_empty(),
+                "{spread:?}, {made:?}: {wrong:?} of {}",
+                names.len()
+            );
             report(&format!(
-                "{backend:?}, {spread:?}: {} backups in a row",
+                "{backend:?}, {spread:?}, made {made:?}: {} backups in a row",
                 names.len()
             ));
+        }
+    }
+}
+
+/// On which thread the learner is made.
+#[derive(Debug, Clone, Copy)]
+enum Made {
+    Here,
+    /// Its memory is another thread's to begin with.
+    Elsewhere,
+}
+
+impl Made {
+    fn learner(self, training: &Training, hooks: Hooks) -> Learner<Net> {
+        match self {
+            Self::Here => training.learner(hooks),
+            Self::Elsewhere => {
+                std::thread::scope(|scope| scope.spawn(|| training.learner(hooks)).join().unwrap())
+            }
         }
     }
 }

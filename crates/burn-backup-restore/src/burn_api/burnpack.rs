@@ -12,7 +12,7 @@ use burn_pack::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::host_memory;
+use super::{DeviceRead, host_memory};
 
 /// How much of a tensor that is still on its device, or in a file, is read at a time.
 const WINDOW_BYTES: usize = 8 * 1024 * 1024;
@@ -144,6 +144,20 @@ impl Container {
         tensors.chain(scalars).chain(metadata).sum()
     }
 
+    /// With all read that is still on a device.
+    pub(crate) fn into_memory(self) -> Result<Self, RecordError> {
+        let read = |tensor: Tensor| {
+            let (name, dtype, shape, id, bytes) = tensor.into_parts()?;
+            DeviceRead::Now.look_at(&bytes)?;
+            Ok::<_, RecordError>(Tensor::new(name, dtype, shape, id, bytes))
+        };
+        let tensors = self.tensors.into_iter().map(read);
+        Ok(Self {
+            tensors: tensors.collect::<Result<_, _>>()?,
+            ..self
+        })
+    }
+
     /// Gives `sink` the bytes of the file, from its start to its end. Each tensor is read when its
     /// turn comes, and gone when `sink` has dropped its chunks.
     pub(crate) fn stream<E>(
@@ -162,6 +176,8 @@ impl Container {
             let (name, dtype) = (tensor.name.clone(), tensor.dtype);
             let bytes = tensor.into_bytes().map_err(|error| failed(error.into()))?;
             for bytes in windows(bytes) {
+                let read = DeviceRead::Now.look_at(&bytes);
+                read.map_err(|error| failed(error.into()))?;
                 let tensor = Some((name.clone(), dtype));
                 sink(Chunk { bytes, tensor })?;
             }

@@ -16,6 +16,7 @@ use burn::train::checkpoint::{
 };
 use burn::train::metric::store::EventStoreClient;
 use burn::train::{Learner, LearnerModel, LearningCheckpointer};
+use burn_std::Reader;
 
 use super::unpack::Names;
 use crate::burn_api::burnpack::Container;
@@ -59,20 +60,9 @@ impl Unpacker {
         self.last = Some(Names::of(record));
     }
 
-    /// Reads the record that `take` gives, up to three times, from the device. `paths` are those of the model's
-    /// parameters (see [`paths`]).
-    pub(crate) fn read(
-        &mut self,
-        paths: &BTreeMap<u64, String>,
-        mut take: impl FnMut() -> Result<OptimizerRecord, RecordError>,
-    ) -> Result<Container, RecordError> {
-        let mut optimizer = self.take_apart(paths, &mut take)?;
-        let tensors = std::mem::take(&mut optimizer.tensors).into_iter();
-        optimizer.tensors = tensors.map(read).collect::<Result<_, _>>()?;
-        Ok(optimizer)
-    }
-
-    fn take_apart(
+    /// The contents of the record that `take` gives, up to three times. What is on a device is not read yet.
+    /// `paths` are those of the model's parameters (see [`paths`]).
+    pub(crate) fn take_apart(
         &mut self,
         paths: &BTreeMap<u64, String>,
         mut take: impl FnMut() -> Result<OptimizerRecord, RecordError>,
@@ -157,8 +147,8 @@ impl<M: LearnerModel> RecordReader<M> {
         self.channels = None;
     }
 
-    /// Reads the optimizer's and the scheduler's records from the device, while the learner, which shares
-    /// these tensors with the training, is there.
+    /// The optimizer's and the scheduler's records, whose tensors the learner shares. What is on a device is not
+    /// read yet.
     pub(crate) fn read(&mut self, learner: &Learner<M>) -> Result<(Container, Bytes), RecordError> {
         let Self {
             event_store,
@@ -167,7 +157,7 @@ impl<M: LearnerModel> RecordReader<M> {
         } = self;
         let mut scheduler = None;
         let paths = paths(&learner.model());
-        let optimizer = unpacker.read(&paths, || {
+        let optimizer = unpacker.take_apart(&paths, || {
             let (optimizer, of_scheduler) = take(channels, event_store, learner)?;
             scheduler = Some(of_scheduler);
             Ok(optimizer)
@@ -192,16 +182,26 @@ fn take<M: LearnerModel>(
     Ok((optimizer, scheduler))
 }
 
-/// Has the bytes read from their device, if they are still there: a tensor's data are read when they
-/// are first looked at. Once the tensor is gone, nothing keeps the training from computing over them.
-pub(crate) fn read_now(bytes: &Bytes) {
-    let _: &[u8] = bytes;
+/// When what is on a device is read from there. Burn gives a tensor's data at once, and reads them when they
+/// are first looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeviceRead {
+    /// Here and now.
+    Now,
+    /// When it is looked at. Until then the tensors must be kept: once they are gone, nothing keeps the training
+    /// from computing over their data.
+    Later,
 }
 
-fn read(tensor: burn_pack::Tensor) -> Result<burn_pack::Tensor, RecordError> {
-    let (name, dtype, shape, id, bytes) = tensor.into_parts()?;
-    read_now(&bytes);
-    Ok(burn_pack::Tensor::new(name, dtype, shape, id, bytes))
+impl DeviceRead {
+    /// Reads the bytes if they are to be read now.
+    pub(crate) fn look_at(self, bytes: &Bytes) -> Result<(), burn_pack::Error> {
+        if self == Self::Now {
+            let read = bytes.read(Reader::new());
+            read.map_err(|error| burn_pack::Error::IoError(error.to_string()))?;
+        }
+        Ok(())
+    }
 }
 
 /// The paths of a model's parameters of floating point, by their ids.

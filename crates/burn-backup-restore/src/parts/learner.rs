@@ -13,7 +13,7 @@ use burn_pack::Tensor;
 
 use super::module;
 use crate::burn_api::burnpack::Container;
-use crate::burn_api::{RecordReader, Unpacker, optimizer_record};
+use crate::burn_api::{DeviceRead, RecordReader, Unpacker, optimizer_record};
 use crate::change::Change;
 use crate::configuration::Schedule;
 use crate::error::BackupError;
@@ -92,7 +92,10 @@ impl<M: LearnerModel> SavePart for LearnerRef<'_, M> {
     }
 
     fn model(&self) -> Option<Vec<Tensor>> {
-        Some(model::tensors(&self.learner.model().valid()))
+        Some(model::tensors(
+            &self.learner.model().valid(),
+            DeviceRead::Now,
+        ))
     }
 
     fn outline(&self) -> Option<Vec<Tensor>> {
@@ -139,14 +142,15 @@ struct SharedLearner<M: LearnerModel> {
 }
 
 impl<M: LearnerModel> SharedPart for SharedLearner<M> {
-    fn take_model(&mut self) -> Option<SharedModel> {
+    fn model(&self, read: DeviceRead) -> Option<SharedModel> {
         Some(module::shared_model(
-            self.detached.take(),
+            self.detached.as_ref(),
             &self.learner.model(),
+            read,
         ))
     }
 
-    fn read_others(self: Box<Self>, fit: &mut Fit) -> Result<Others, BackupError> {
+    fn read_others(&self, fit: &mut Fit) -> Result<Others, BackupError> {
         let mut reader = self.reader.lock();
         let mut reading = Reading {
             learner: &self.learner,

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use burn::module::Module;
 
+use crate::burn_api::DeviceRead;
 use crate::error::BackupError;
 use crate::model;
 use crate::part::{self, MODEL};
@@ -34,16 +35,23 @@ impl<M: Module> SharedModule<M> {
         &self.living
     }
 
-    /// The tensors, which hold on to the module's memory until they are read.
-    pub(super) fn take(&mut self) -> SharedModel {
-        shared_model(self.detached.take(), &self.living)
+    /// The tensors, which hold on to the module's memory until they are taken.
+    pub(super) fn model(&self, read: DeviceRead) -> SharedModel {
+        shared_model(self.detached.as_ref(), &self.living, read)
     }
 }
 
 /// The tensors of `living`; or of the module that was `detached` from it, if that has running states.
-pub(super) fn shared_model<M: Module>(detached: Option<M>, living: &M) -> SharedModel {
+pub(super) fn shared_model<M: Module>(
+    detached: Option<&M>,
+    living: &M,
+    read: DeviceRead,
+) -> SharedModel {
     SharedModel {
-        tensors: model::tensors(&detached.unwrap_or_else(|| living.valid())),
+        tensors: match detached {
+            Some(detached) => model::tensors(detached, read),
+            None => model::tensors(&living.valid(), read),
+        },
         without_gradient: model::without_gradient(living),
     }
 }

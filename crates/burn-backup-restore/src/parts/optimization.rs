@@ -157,7 +157,9 @@ pub(super) struct Reading<'r, O, S> {
 
 impl<O: TraineeOptimizer, S: TraineeScheduler> Reading<'_, O, S> {
     fn read_these(&mut self, optim: &O, lr: &S) -> Result<(Container, Bytes), RecordError> {
-        let optimizer = self.unpacker.read(&self.paths, || Ok(optim.to_record()))?;
+        let optimizer = self
+            .unpacker
+            .take_apart(&self.paths, || Ok(optim.to_record()))?;
         Ok((optimizer, lr.to_record().into_bytes()?))
     }
 }

@@ -9,7 +9,7 @@ use burn_pack::Tensor;
 
 use super::module::{self, SharedModule};
 use super::optimization::{Reading, TraineeOptimizer, TraineeScheduler};
-use crate::burn_api::{Unpacker, optimizer_record, paths};
+use crate::burn_api::{DeviceRead, Unpacker, optimizer_record, paths};
 use crate::change::Change;
 use crate::configuration::Schedule;
 use crate::error::BackupError;
@@ -89,7 +89,7 @@ where
     }
 
     fn model(&self) -> Option<Vec<Tensor>> {
-        Some(model::tensors(&self.model.valid()))
+        Some(model::tensors(&self.model.valid(), DeviceRead::Now))
     }
 
     fn outline(&self) -> Option<Vec<Tensor>> {
@@ -121,11 +121,11 @@ where
     O: TraineeOptimizer,
     S: TraineeScheduler,
 {
-    fn take_model(&mut self) -> Option<SharedModel> {
-        Some(self.model.take())
+    fn model(&self, read: DeviceRead) -> Option<SharedModel> {
+        Some(self.model.model(read))
     }
 
-    fn read_others(self: Box<Self>, fit: &mut Fit) -> Result<Others, BackupError> {
+    fn read_others(&self, fit: &mut Fit) -> Result<Others, BackupError> {
         let mut reading = Reading {
             optim: &self.optim,
             lr: &self.lr,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::burn_api::DeviceRead;
 use crate::change::Change;
 use crate::error::BackupError;
 use crate::resume::{Expected, LoadPart, Loaded, SavedPart};
@@ -78,13 +79,13 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BackupError
 struct SharedValue(Result<Arc<Vec<u8>>, Arc<BackupError>>);
 
 impl SharedPart for SharedValue {
-    fn take_model(&mut self) -> Option<SharedModel> {
+    fn model(&self, _read: DeviceRead) -> Option<SharedModel> {
         None
     }
 
-    fn read_others(self: Box<Self>, _fit: &mut Fit) -> Result<Others, BackupError> {
+    fn read_others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
         Ok(Others {
-            value: Some(self.0.map_err(BackupError::Shared)?),
+            value: Some(self.0.clone().map_err(BackupError::Shared)?),
             ..Others::default()
         })
     }

@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use burn_pack::Tensor;
 
 use super::module::{self, SharedModule};
+use crate::burn_api::DeviceRead;
 use crate::change::Change;
 use crate::error::BackupError;
 use crate::model;
@@ -56,7 +57,7 @@ impl<M: Module + 'static> SavePart for Weights<M> {
     }
 
     fn model(&self) -> Option<Vec<Tensor>> {
-        Some(model::tensors(&self.0.valid()))
+        Some(model::tensors(&self.0.valid(), DeviceRead::Now))
     }
 
     fn outline(&self) -> Option<Vec<Tensor>> {
@@ -67,11 +68,11 @@ impl<M: Module + 'static> SavePart for Weights<M> {
 struct SharedWeights<M>(SharedModule<M>);
 
 impl<M: Module + 'static> SharedPart for SharedWeights<M> {
-    fn take_model(&mut self) -> Option<SharedModel> {
-        Some(self.0.take())
+    fn model(&self, read: DeviceRead) -> Option<SharedModel> {
+        Some(self.0.model(read))
     }
 
-    fn read_others(self: Box<Self>, _fit: &mut Fit) -> Result<Others, BackupError> {
+    fn read_others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
         Ok(Others::default())
     }
 

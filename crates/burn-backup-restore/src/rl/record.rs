@@ -9,6 +9,7 @@ use burn::tensor::Bytes;
 use burn::train::checkpoint::Checkpoint;
 use burn_pack::Tensor;
 
+use crate::burn_api::DeviceRead;
 use crate::burn_api::burnpack::Container;
 use crate::change::Change;
 use crate::error::BackupError;
@@ -202,11 +203,11 @@ impl SharedRecord {
 }
 
 impl SharedPart for SharedRecord {
-    fn take_model(&mut self) -> Option<SharedModel> {
+    fn model(&self, _read: DeviceRead) -> Option<SharedModel> {
         None
     }
 
-    fn read_others(self: Box<Self>, _fit: &mut Fit) -> Result<Others, BackupError> {
+    fn read_others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
         let bytes = self.bytes().map_err(BackupError::Shared)?;
         if self.check == (Check::Model { skip_nan: true })
             && let Some(tensors) = tensors(&bytes)

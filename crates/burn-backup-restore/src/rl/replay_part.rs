@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::replay_buffer::{ReplayBuffer, Ring, RingDocument};
 use super::replay_item::ReplayItem;
+use crate::burn_api::DeviceRead;
 use crate::change::Change;
 use crate::error::BackupError;
 use crate::parts::{decode, encode};
@@ -20,11 +21,11 @@ impl<O: ReplayItem, A: ReplayItem> SavePart for ReplayBuffer<O, A> {
 struct SharedRing(Ring);
 
 impl SharedPart for SharedRing {
-    fn take_model(&mut self) -> Option<SharedModel> {
+    fn model(&self, _read: DeviceRead) -> Option<SharedModel> {
         None
     }
 
-    fn read_others(self: Box<Self>, _fit: &mut Fit) -> Result<Others, BackupError> {
+    fn read_others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
         let segments = self.0.segments();
         let segments = segments.map(|(name, bytes)| Segment { name, bytes });
         Ok(Others {

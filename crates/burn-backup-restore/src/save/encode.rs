@@ -14,6 +14,7 @@ use super::fit::Fit;
 use super::frozen::Frozen;
 use super::poison;
 use super::snapshot::{Contents, Others, PartSnapshot, Records, SharedModel, SharedPart};
+use crate::burn_api::DeviceRead;
 use crate::burn_api::burnpack::{Chunk, Container, ExceededLimit};
 use crate::error::BackupError;
 use crate::fingerprint;
@@ -87,21 +88,22 @@ impl PartWriter<'_> {
     /// Writes the model while the other records are read, and then these.
     fn write_shared(
         &mut self,
-        mut shared: Box<dyn SharedPart>,
+        shared: Box<dyn SharedPart>,
         staging: &mut Staging<'_>,
     ) -> Result<(), BackupError> {
-        let model = match shared.take_model() {
+        let model = match shared.model(DeviceRead::Now) {
             Some(model) => self.described(model)?,
             None => {
                 let others = shared.read_others(&mut self.memory.fit)?;
+                let others = others.into_memory(&self.name)?;
                 return write_others(&self.name, checked(&self.name, others)?, staging);
             }
         };
         let name = self.name.clone();
         let read_others = |shared: Box<dyn SharedPart>, fit: &mut Fit| {
-            shared
-                .read_others(fit)
-                .and_then(|others| checked(&name, others))
+            let others = shared.read_others(fit)?.into_memory(&name)?;
+            drop(shared);
+            checked(&name, others)
         };
         // Nothing is written before it is known that a restart can use it. After that the model is
         // written while the others are read.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use burn::store::RecordError;
 use burn::tensor::{Bytes, Device};
 use burn_pack::Tensor;
+use burn_std::AllocationProperty;
 
 use super::fit::{Fit, Misfit};
+use crate::burn_api::DeviceRead;
 use crate::burn_api::burnpack::Container;
-use crate::burn_api::read_now;
 use crate::configuration::Schedule;
 use crate::error::BackupError;
 use crate::metrics::{History, Mark};
@@ -65,17 +66,17 @@ pub(crate) trait SavePart {
 
 /// A part at one moment, sharing its tensors with the training.
 pub(crate) trait SharedPart: Send {
-    /// Its model, if it has one; nothing the second time.
-    fn take_model(&mut self) -> Option<SharedModel>;
+    /// Its model, if it has one. What is on a device is read as `read` says.
+    fn model(&self, read: DeviceRead) -> Option<SharedModel>;
 
-    /// Reads all but the model.
-    fn read_others(self: Box<Self>, fit: &mut Fit) -> Result<Others, BackupError>;
+    /// All but the model. What is on a device is not read yet.
+    fn read_others(&self, fit: &mut Fit) -> Result<Others, BackupError>;
 
     /// The same once more.
     fn again(&self) -> Box<dyn SharedPart>;
 }
 
-/// A model's tensors, which hold on to its memory until they are read.
+/// A model's tensors, which hold on to its memory until they are taken.
 pub(crate) struct SharedModel {
     pub tensors: Vec<Tensor>,
     /// The paths of the parameters that no gradient changes.
@@ -125,7 +126,8 @@ pub(crate) enum Contents {
     Read(Result<Records, BackupError>),
 }
 
-/// Records in the host's memory.
+/// Records that are free of the training's thread: in the host's memory, or to be read from their device
+/// while something else keeps the training's tensors.
 pub(crate) struct Records {
     pub model: Option<SharedModel>,
     pub others: Others,
@@ -158,16 +160,21 @@ pub(crate) enum RunningStates {
 }
 
 impl Records {
-    /// Reads the part that is called `name`.
+    /// Those of the part that is called `name`. If what is on a device is read later, `shared` must be kept
+    /// until it is.
     pub(crate) fn of(
         name: &str,
-        mut shared: Box<dyn SharedPart>,
+        shared: &dyn SharedPart,
         fit: &mut Fit,
+        read: DeviceRead,
     ) -> Result<Self, BackupError> {
-        let model = shared.take_model();
-        let others = shared.read_others(fit)?;
+        let model = shared.model(read);
+        let mut others = shared.read_others(fit)?;
+        if read == DeviceRead::Now {
+            others = others.into_memory(name)?;
+        }
         let model = model.map(|model| {
-            let tensors = model.tensors.into_iter().map(into_memory);
+            let tensors = model.tensors.into_iter().map(free);
             let tensors: Result<_, _> = tensors.collect();
             let tensors = tensors.map_err(part::failed(&part::name(name, part::MODEL)))?;
             Ok::<_, BackupError>(SharedModel { tensors, ..model })
@@ -179,9 +186,120 @@ impl Records {
     }
 }
 
-/// The tensor with its bytes read, and shared by its clones.
-fn into_memory(tensor: Tensor) -> Result<Tensor, RecordError> {
+impl Others {
+    /// With all read that is on a device; they are those of the part that is called `name`.
+    pub(crate) fn into_memory(self, name: &str) -> Result<Self, BackupError> {
+        let optimizer = self.optimizer.map(Container::into_memory);
+        let optimizer = optimizer.transpose();
+        Ok(Self {
+            optimizer: optimizer.map_err(part::failed(&part::name(name, part::OPTIMIZER)))?,
+            ..self
+        })
+    }
+}
+
+/// The same tensor, without what it was taken from. Its clones share its bytes.
+fn free(tensor: Tensor) -> Result<Tensor, RecordError> {
     let (name, dtype, shape, id, bytes) = tensor.into_parts()?;
-    read_now(&bytes);
-    Ok(Tensor::new(name, dtype, shape, id, bytes.shared()))
+    if bytes.property() != AllocationProperty::Device {
+        return Ok(Tensor::new(name, dtype, shape, id, bytes.shared()));
+    }
+    // Shared, it would have to be read as a whole.
+    let len = bytes.len();
+    Ok(Tensor::deferred(name, dtype, shape, id, len, move || {
+        Ok(bytes.view(0, len).unwrap_or_else(|_| bytes.clone()))
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::DType;
+
+    use super::*;
+    use crate::burn_api::fake_device::FakeDevice;
+
+    const MEBIBYTE: usize = 1024 * 1024;
+
+    /// A part with a model of one tensor, and an optimizer of one, on a device.
+    struct OnDevice {
+        weight: FakeDevice,
+        moment: FakeDevice,
+    }
+
+    impl OnDevice {
+        fn new() -> Self {
+            let numbers = |times| (0..17 * MEBIBYTE).map(|at| (at * times) as u8).collect();
+            Self {
+                weight: FakeDevice::new(numbers(3)),
+                moment: FakeDevice::new(numbers(5)),
+            }
+        }
+    }
+
+    fn tensor(name: &str, bytes: Bytes) -> Tensor {
+        let len = bytes.len();
+        Tensor::new(name.to_owned(), DType::U8, vec![len], None, bytes)
+    }
+
+    impl SharedPart for OnDevice {
+        fn model(&self, read: DeviceRead) -> Option<SharedModel> {
+            let bytes = self.weight.bytes();
+            read.look_at(&bytes).unwrap();
+            Some(SharedModel {
+                tensors: vec![tensor("weight", bytes)],
+                without_gradient: HashSet::new(),
+            })
+        }
+
+        fn read_others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
+            Ok(Others {
+                optimizer: Some(vec![tensor("moment", self.moment.bytes())].into()),
+                ..Others::default()
+            })
+        }
+
+        fn again(&self) -> Box<dyn SharedPart> {
+            unreachable!()
+        }
+    }
+
+    fn written(container: Container) -> usize {
+        let mut len = 0;
+        let streamed = container.stream(
+            |error| error,
+            |chunk| {
+                len += chunk.as_ref().len();
+                Ok(())
+            },
+        );
+        streamed.unwrap();
+        len
+    }
+
+    #[test]
+    fn what_is_on_a_device_is_read_at_once_or_piece_by_piece_when_it_is_written() {
+        for read in [DeviceRead::Now, DeviceRead::Later] {
+            let part = OnDevice::new();
+            let devices = [part.weight.clone(), part.moment.clone()];
+            let records = Records::of("", &part, &mut Fit::default(), read).unwrap();
+            let is_read = read == DeviceRead::Now;
+            for device in &devices {
+                assert_eq!(!device.read().is_empty(), is_read, "{read:?}");
+            }
+            // A frozen part looks at its tensors more than once.
+            let tensors = records.model.unwrap().tensors;
+            for _ in 0..2 {
+                assert!(written(tensors.clone().into()) > 17 * MEBIBYTE);
+            }
+            assert!(written(records.others.optimizer.unwrap()) > 17 * MEBIBYTE);
+            if read == DeviceRead::Later {
+                let lengths = |device: &FakeDevice| -> Vec<usize> {
+                    let read = device.read().into_iter();
+                    read.map(|range| range.len() / MEBIBYTE).collect()
+                };
+                assert_eq!(lengths(&devices[0]), [8, 8, 1, 8, 8, 1]);
+                assert_eq!(lengths(&devices[1]), [8, 8, 1]);
+            }
+        }
+    }
 }

@@ -15,11 +15,11 @@ use super::cadence::Cadence;
 use super::ending::Ending;
 use super::events::{Core, Measured};
 use super::progress::Progress;
-use super::saver::Saver;
+use super::saver::{OnThread, Saver};
 use super::watch::Watch;
 use super::window::Window;
 use crate::burn_api::burnpack::PerTensor;
-use crate::burn_api::{BURN_VERSION, has_fusion};
+use crate::burn_api::{BURN_VERSION, DeviceRead, computes_later};
 use crate::change::Change;
 use crate::configuration::Configuration;
 use crate::error::BackupError;
@@ -83,8 +83,9 @@ impl Core {
         for (_, part) in parts.iter().filter(|(name, _)| !name.is_empty()) {
             part.initialize();
         }
-        let mut devices = parts.iter().flat_map(|(_, part)| part.devices());
-        let has_fusion = context.has_fusion || devices.any(|device| has_fusion(&device));
+        let devices = parts.iter().flat_map(|(_, part)| part.devices());
+        let devices: Vec<_> = devices.chain([context.main.clone()]).collect();
+        let computes_later = context.has_fusion || devices.iter().any(computes_later);
         let unnamed = parts.iter().find(|(name, _)| name.is_empty());
         let schedule = unnamed.and_then(|(_, part)| part.schedule());
         let configuration = Configuration {
@@ -145,16 +146,21 @@ impl Core {
                 metric_logs.resume(state.position, logs);
             }
         }
-        if has_fusion {
-            log::info!(
-                target: LOG,
-                "backups are read on the training's thread: with fusion, Burn may lose tensors that \
-                 are read on another one while the training goes on",
-            );
-        }
-        let is_blocking = settings.snapshot == Snapshot::Blocking || has_fusion;
+        let read_on_thread = match (settings.snapshot, computes_later, context.split) {
+            (Snapshot::Blocking, _, _) => Some(DeviceRead::Now),
+            (_, false, _) => None,
+            // With fusion, Burn may lose tensors that another thread asks for while the training goes on.
+            (_, true, None) => Some(DeviceRead::Later),
+            // What several threads have told a device to compute, another one may read too soon.
+            (_, true, Some(_)) => Some(DeviceRead::Now),
+        };
         let known = |(name, memory): (&String, &Memory)| (name.clone(), memory.fit.again());
-        let blocking = is_blocking.then(|| memories.iter().map(known).collect());
+        let on_thread = read_on_thread.map(|read| OnThread {
+            read,
+            known: memories.iter().map(known).collect(),
+            devices,
+            held: Vec::new(),
+        });
         let writer = WriterContext {
             store: store.clone(),
             handle: settings.handle.clone(),
@@ -170,7 +176,7 @@ impl Core {
                 store,
                 handle: settings.handle.clone(),
                 committed: is_restored.then(|| state.moment()),
-                blocking,
+                on_thread,
                 states,
                 running_states: None,
                 skip_nan: settings.skip_nan,

@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use burn::store::RecordError;
+use burn::tensor::Device;
 use burn::train::Interrupter;
 use burn_backup_store::Store;
 
 use super::LOG;
+use crate::burn_api::DeviceRead;
 use crate::error::{BackupError, with_causes};
 use crate::handle::BackupHandle;
 use crate::panics::attempt;
+use crate::part::failed;
 use crate::parts::{State, parts_of};
 use crate::save::{
     Background, Contents, Fit, Metrics, Outcome, PartSnapshot, Records, RunningStates, SavePart,
-    TrainingSnapshot, refuse_nan,
+    SharedPart, TrainingSnapshot, refuse_nan,
 };
 use crate::settings::NamedState;
 use crate::state::{Moment, TrainingState};
@@ -50,14 +54,60 @@ pub(super) struct Saver {
     pub background: Background,
     pub handle: BackupHandle,
     pub committed: Option<Moment>,
-    /// Reads the records on the training thread, if that is asked for: what is known of each part.
-    pub blocking: Option<BTreeMap<String, Fit>>,
+    /// Takes the records on the training's thread, where that is to be.
+    pub on_thread: Option<OnThread>,
     /// States that the settings name, besides the training's.
     pub states: Vec<NamedState>,
     /// Known once the parameters are initialised.
     pub running_states: Option<BTreeMap<String, RunningStates>>,
     pub skip_nan: bool,
     pub delete_at_end: bool,
+}
+
+/// The records of each backup are taken on the training's thread.
+pub(super) struct OnThread {
+    /// When what is on a device is read.
+    pub read: DeviceRead,
+    /// What is known of each part.
+    pub known: BTreeMap<String, Fit>,
+    /// The devices that the parts are on.
+    pub devices: Vec<Device>,
+    /// The tensors of the backup in flight, as long as they may still be read from their device. Burn's fusion
+    /// wants them dropped on this thread.
+    pub held: Vec<Box<dyn SharedPart>>,
+}
+
+impl OnThread {
+    fn take(&mut self, name: &str, shared: Box<dyn SharedPart>) -> Contents {
+        let Self {
+            read,
+            known,
+            devices,
+            held,
+        } = self;
+        let fit = known.entry(name.to_owned()).or_default();
+        let take = || {
+            let records = Records::of(name, shared.as_ref(), fit, *read)?;
+            if *read == DeviceRead::Later {
+                compute(devices, name)?;
+            }
+            Ok(records)
+        };
+        let records = attempt(take);
+        if *read == DeviceRead::Later {
+            held.push(shared);
+        }
+        Contents::Read(records)
+    }
+}
+
+/// Has the devices compute what this thread has told them to. Another thread that reads would not wait for it
+/// where a tensor's memory was first another thread's.
+fn compute(devices: &[Device], part: &str) -> Result<(), BackupError> {
+    devices.iter().try_for_each(|device| {
+        let computed = device.sync();
+        computed.map_err(|error| failed(part)(RecordError::Io(error.to_string())))
+    })
 }
 
 impl Saver {
@@ -122,22 +172,19 @@ impl Saver {
 
     pub(super) fn submit(&mut self, snapshot: TrainingSnapshot) {
         let begun = Instant::now();
-        let snapshot = self.read_if_blocking(snapshot);
+        let snapshot = self.take_on_thread(snapshot);
         self.background.submit(snapshot, begun);
     }
 
-    /// The snapshot, read here and now if that is how it is to be.
-    fn read_if_blocking(&mut self, mut snapshot: TrainingSnapshot) -> TrainingSnapshot {
-        let Some(known) = &mut self.blocking else {
+    /// The snapshot, with its records taken here and now if that is how it is to be.
+    fn take_on_thread(&mut self, mut snapshot: TrainingSnapshot) -> TrainingSnapshot {
+        let Some(on_thread) = &mut self.on_thread else {
             return snapshot;
         };
         let parts = snapshot.parts.into_iter().map(|part| {
             let PartSnapshot { name, contents } = part;
             let contents = match contents {
-                Contents::Shared(shared) => {
-                    let fit = known.entry(name.clone()).or_default();
-                    Contents::Read(attempt(|| Records::of(&name, shared, fit)))
-                }
+                Contents::Shared(shared) => on_thread.take(&name, shared),
                 read @ Contents::Read(_) => read,
             };
             PartSnapshot { name, contents }
@@ -148,7 +195,11 @@ impl Saver {
 
     /// Notes what became of a snapshot; gives whether it was committed, if that is news.
     pub(super) fn note(&mut self, outcome: Option<Outcome>) -> Option<bool> {
-        match outcome? {
+        let outcome = outcome?;
+        if let Some(on_thread) = &mut self.on_thread {
+            on_thread.held.clear();
+        }
+        match outcome {
             Outcome::Committed(moment) => {
                 self.committed = Some(moment);
                 Some(true)
