@@ -71,16 +71,20 @@ impl Collector {
         data: impl Fn() -> TensorData + Send + Sync + 'static,
     ) {
         let (name, id) = (self.path.join("."), Some(id.val()));
-        let read = self.read;
-        let len = match dtype {
-            // Its data tell.
-            DType::QFloat(_) => data().into_parts().0.len(),
-            _ => shape.num_elements() * dtype.size(),
+        let tensor = match dtype {
+            // How long it is, its data tell, which Burn reads at once.
+            DType::QFloat(_) => {
+                let bytes = data().into_parts().0.shared();
+                RecordTensor::new(name, dtype, shape, id, bytes)
+            }
+            _ => {
+                let (len, read) = (shape.num_elements() * dtype.size(), self.read);
+                RecordTensor::deferred(name, dtype, shape, id, len, move || {
+                    let bytes = data().into_parts().0;
+                    read.look_at(&bytes).map(|()| bytes)
+                })
+            }
         };
-        let tensor = RecordTensor::deferred(name, dtype, shape, id, len, move || {
-            let bytes = data().into_parts().0;
-            read.look_at(&bytes).map(|()| bytes)
-        });
         self.tensors.push(tensor);
     }
 }

@@ -39,7 +39,7 @@ pub enum SaveFreq {
     ///
     /// A crash then loses the work of the time that one to two backups take. The disk is busy all the time,
     /// and steps take longer where backups need the processor too. Where records are read on the training's
-    /// thread ([`Snapshot::Blocking`](crate::Snapshot::Blocking), devices with fusion), each backup still holds
+    /// thread ([`Snapshot::Blocking`](crate::Snapshot::Blocking), several GPUs), each backup still holds
     /// the training for that long. After backups that fail it waits 1, 2, 4 .. 256 seconds before the next one.
     Continuous,
     /// Only when the training is stopped.

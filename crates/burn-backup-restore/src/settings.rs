@@ -83,7 +83,8 @@ pub enum Snapshot {
     ///
     /// On a GPU the training's thread asks for the tensors, which takes some 40 microseconds each, for with Burn's
     /// fusion those that another thread asks for can be lost (Burn's issues 3990 and 4347); they are read in the
-    /// background. On several, and on remote devices, it is the same as [`Blocking`](Self::Blocking).
+    /// background. On several, and on remote devices with fusion, it is the same as
+    /// [`Blocking`](Self::Blocking).
     #[default]
     Shared,
     /// The training waits until its state is read into the host's memory, which then holds the

@@ -150,7 +150,7 @@ impl<M: LearnerModel> SharedPart for SharedLearner<M> {
         ))
     }
 
-    fn read_others(&self, fit: &mut Fit) -> Result<Others, BackupError> {
+    fn others(&self, fit: &mut Fit) -> Result<Others, BackupError> {
         let mut reader = self.reader.lock();
         let mut reading = Reading {
             learner: &self.learner,

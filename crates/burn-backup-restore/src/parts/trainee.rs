@@ -125,7 +125,7 @@ where
         Some(self.model.model(read))
     }
 
-    fn read_others(&self, fit: &mut Fit) -> Result<Others, BackupError> {
+    fn others(&self, fit: &mut Fit) -> Result<Others, BackupError> {
         let mut reading = Reading {
             optim: &self.optim,
             lr: &self.lr,

@@ -83,7 +83,7 @@ impl SharedPart for SharedValue {
         None
     }
 
-    fn read_others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
+    fn others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
         Ok(Others {
             value: Some(self.0.clone().map_err(BackupError::Shared)?),
             ..Others::default()

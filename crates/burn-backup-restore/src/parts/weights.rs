@@ -72,7 +72,7 @@ impl<M: Module + 'static> SharedPart for SharedWeights<M> {
         Some(self.0.model(read))
     }
 
-    fn read_others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
+    fn others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
         Ok(Others::default())
     }
 

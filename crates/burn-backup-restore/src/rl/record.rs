@@ -207,7 +207,7 @@ impl SharedPart for SharedRecord {
         None
     }
 
-    fn read_others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
+    fn others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
         let bytes = self.bytes().map_err(BackupError::Shared)?;
         if self.check == (Check::Model { skip_nan: true })
             && let Some(tensors) = tensors(&bytes)

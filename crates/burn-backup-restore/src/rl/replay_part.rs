@@ -25,7 +25,7 @@ impl SharedPart for SharedRing {
         None
     }
 
-    fn read_others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
+    fn others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
         let segments = self.0.segments();
         let segments = segments.map(|(name, bytes)| Segment { name, bytes });
         Ok(Others {

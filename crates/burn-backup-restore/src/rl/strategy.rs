@@ -123,8 +123,6 @@ impl<B> BackupStrategy<B> {
     ) -> Context {
         let config = &self.strategy.config;
         let main = agent.device();
-        let has_fusion =
-            burn_api::has_fusion(&main) || burn_api::has_fusion(&components.inference_device);
         let draws = self.settings.reseed_steps && self.settings.run_seed.is_none();
         Context {
             interrupter: components.interrupter.clone(),
@@ -132,7 +130,7 @@ impl<B> BackupStrategy<B> {
             num_epochs: components.num_steps.div_ceil(config.eval_interval.max(1)),
             grad_accumulation: 1,
             split: None,
-            has_fusion,
+            devices: vec![main.clone(), components.inference_device.clone()],
             metric_history: MetricHistory::default(),
             metric_logs: None,
             lookout,

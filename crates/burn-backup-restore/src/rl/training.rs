@@ -98,7 +98,7 @@ impl<RLC: RLComponentsTypes, B: Backup<RLC::Env>> Training<RLC, B> {
                 name: AGENT,
                 of: &self.agent,
                 take: |agent| {
-                    // Burn's records read their tensors when they are made.
+                    // It is encoded in the background, or on a GPU here.
                     let record = agent.record();
                     encoding(|| record)
                 },

@@ -56,7 +56,7 @@ impl Encoder {
             };
             match contents {
                 Contents::Shared(shared) => writer.write_shared(shared, staging)?,
-                Contents::Read(records) => writer.write_read(records?, staging)?,
+                Contents::Taken(records) => writer.write_read(records?, staging)?,
             }
         }
         Ok(())
@@ -94,14 +94,14 @@ impl PartWriter<'_> {
         let model = match shared.model(DeviceRead::Now) {
             Some(model) => self.described(model)?,
             None => {
-                let others = shared.read_others(&mut self.memory.fit)?;
+                let others = shared.others(&mut self.memory.fit)?;
                 let others = others.into_memory(&self.name)?;
                 return write_others(&self.name, checked(&self.name, others)?, staging);
             }
         };
         let name = self.name.clone();
         let read_others = |shared: Box<dyn SharedPart>, fit: &mut Fit| {
-            let others = shared.read_others(fit)?.into_memory(&name)?;
+            let others = shared.others(fit)?.into_memory(&name)?;
             drop(shared);
             checked(&name, others)
         };

@@ -70,7 +70,7 @@ pub(crate) trait SharedPart: Send {
     fn model(&self, read: DeviceRead) -> Option<SharedModel>;
 
     /// All but the model. What is on a device is not read yet.
-    fn read_others(&self, fit: &mut Fit) -> Result<Others, BackupError>;
+    fn others(&self, fit: &mut Fit) -> Result<Others, BackupError>;
 
     /// The same once more.
     fn again(&self) -> Box<dyn SharedPart>;
@@ -123,7 +123,7 @@ pub(crate) enum Metrics {
 /// Where a part's tensors are.
 pub(crate) enum Contents {
     Shared(Box<dyn SharedPart>),
-    Read(Result<Records, BackupError>),
+    Taken(Result<Records, BackupError>),
 }
 
 /// Records that are free of the training's thread: in the host's memory, or to be read from their device
@@ -141,7 +141,7 @@ impl TrainingSnapshot {
                 name: part.name.clone(),
                 contents: Contents::Shared(shared.again()),
             }),
-            Contents::Read(_) => None,
+            Contents::Taken(_) => None,
         };
         Some(Self {
             state: self.state.clone(),
@@ -169,7 +169,7 @@ impl Records {
         read: DeviceRead,
     ) -> Result<Self, BackupError> {
         let model = shared.model(read);
-        let mut others = shared.read_others(fit)?;
+        let mut others = shared.others(fit)?;
         if read == DeviceRead::Now {
             others = others.into_memory(name)?;
         }
@@ -201,13 +201,15 @@ impl Others {
 /// The same tensor, without what it was taken from. Its clones share its bytes.
 fn free(tensor: Tensor) -> Result<Tensor, RecordError> {
     let (name, dtype, shape, id, bytes) = tensor.into_parts()?;
-    if bytes.property() != AllocationProperty::Device {
+    let len = bytes.len();
+    let is_divisible = bytes.property() == AllocationProperty::Device && bytes.view(0, len).is_ok();
+    if !is_divisible {
         return Ok(Tensor::new(name, dtype, shape, id, bytes.shared()));
     }
     // Shared, it would have to be read as a whole.
-    let len = bytes.len();
     Ok(Tensor::deferred(name, dtype, shape, id, len, move || {
-        Ok(bytes.view(0, len).unwrap_or_else(|_| bytes.clone()))
+        let view = bytes.view(0, len);
+        view.map_err(|error| burn_pack::Error::IoError(format!("{error:?}")))
     }))
 }
 
@@ -251,7 +253,7 @@ mod tests {
             })
         }
 
-        fn read_others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
+        fn others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
             Ok(Others {
                 optimizer: Some(vec![tensor("moment", self.moment.bytes())].into()),
                 ..Others::default()

@@ -19,7 +19,7 @@ use super::saver::{OnThread, Saver};
 use super::watch::Watch;
 use super::window::Window;
 use crate::burn_api::burnpack::PerTensor;
-use crate::burn_api::{BURN_VERSION, DeviceRead, computes_later};
+use crate::burn_api::{BURN_VERSION, DeviceRead, computes_later, is_remote};
 use crate::change::Change;
 use crate::configuration::Configuration;
 use crate::error::BackupError;
@@ -48,8 +48,8 @@ pub(crate) struct Context {
     pub grad_accumulation: usize,
     /// Among how many devices the data is split; `None` if it is not.
     pub split: Option<usize>,
-    /// Whether a device of the loop computes with Burn's fusion.
-    pub has_fusion: bool,
+    /// The devices that compute.
+    pub devices: Vec<Device>,
     /// What each metric came to.
     pub metric_history: MetricHistory,
     /// The metric logs, if this crate writes them.
@@ -60,6 +60,30 @@ pub(crate) struct Context {
     pub main: Device,
     /// The run seed of a training that has none yet.
     pub drawn_seed: Option<u64>,
+}
+
+/// How records are taken on the training's thread, where that is to be.
+fn on_thread(
+    snapshot: Snapshot,
+    devices: impl Iterator<Item = Device>,
+    split: Option<usize>,
+) -> Option<OnThread> {
+    let mut later: Vec<Device> = Vec::new();
+    for device in devices.filter(computes_later) {
+        if !later.contains(&device) {
+            later.push(device);
+        }
+    }
+    match (snapshot, later.as_slice()) {
+        (Snapshot::Blocking, _) => Some(OnThread::new(DeviceRead::Now, later)),
+        (_, []) => None,
+        // With fusion, Burn may lose tensors that another thread asks for while the training goes on.
+        (_, [only]) if split.is_none() && !is_remote(only) => {
+            Some(OnThread::new(DeviceRead::Later, later))
+        }
+        // What several threads have a device compute, another one may read too soon.
+        _ => Some(OnThread::new(DeviceRead::Now, later)),
+    }
 }
 
 impl Core {
@@ -84,8 +108,8 @@ impl Core {
             part.initialize();
         }
         let devices = parts.iter().flat_map(|(_, part)| part.devices());
-        let devices: Vec<_> = devices.chain([context.main.clone()]).collect();
-        let computes_later = context.has_fusion || devices.iter().any(computes_later);
+        let devices = devices.chain(context.devices.iter().cloned());
+        let on_thread = on_thread(settings.snapshot, devices, context.split);
         let unnamed = parts.iter().find(|(name, _)| name.is_empty());
         let schedule = unnamed.and_then(|(_, part)| part.schedule());
         let configuration = Configuration {
@@ -146,20 +170,10 @@ impl Core {
                 metric_logs.resume(state.position, logs);
             }
         }
-        let read_on_thread = match (settings.snapshot, computes_later, context.split) {
-            (Snapshot::Blocking, _, _) => Some(DeviceRead::Now),
-            (_, false, _) => None,
-            // With fusion, Burn may lose tensors that another thread asks for while the training goes on.
-            (_, true, None) => Some(DeviceRead::Later),
-            // What several threads have told a device to compute, another one may read too soon.
-            (_, true, Some(_)) => Some(DeviceRead::Now),
-        };
         let known = |(name, memory): (&String, &Memory)| (name.clone(), memory.fit.again());
-        let on_thread = read_on_thread.map(|read| OnThread {
-            read,
+        let on_thread = on_thread.map(|on_thread| OnThread {
             known: memories.iter().map(known).collect(),
-            devices,
-            held: Vec::new(),
+            ..on_thread
         });
         let writer = WriterContext {
             store: store.clone(),

@@ -14,7 +14,7 @@ use crate::burn_api::DeviceRead;
 use crate::error::{BackupError, with_causes};
 use crate::handle::BackupHandle;
 use crate::panics::attempt;
-use crate::part::failed;
+use crate::part::{MODEL, failed};
 use crate::parts::{State, parts_of};
 use crate::save::{
     Background, Contents, Fit, Metrics, Outcome, PartSnapshot, Records, RunningStates, SavePart,
@@ -51,6 +51,7 @@ impl MetricSource for NoMetrics {
 /// The store, and the thread that writes to it.
 pub(super) struct Saver {
     pub store: Arc<Store>,
+    /// Dropped before [`on_thread`](Self::on_thread): it waits for the thread that reads what that one holds.
     pub background: Background,
     pub handle: BackupHandle,
     pub committed: Option<Moment>,
@@ -70,7 +71,7 @@ pub(super) struct OnThread {
     pub read: DeviceRead,
     /// What is known of each part.
     pub known: BTreeMap<String, Fit>,
-    /// The devices that the parts are on.
+    /// The devices that compute later what this thread tells them to.
     pub devices: Vec<Device>,
     /// The tensors of the backup in flight, as long as they may still be read from their device. Burn's fusion
     /// wants them dropped on this thread.
@@ -78,36 +79,36 @@ pub(super) struct OnThread {
 }
 
 impl OnThread {
-    fn take(&mut self, name: &str, shared: Box<dyn SharedPart>) -> Contents {
-        let Self {
+    pub(super) fn new(read: DeviceRead, devices: Vec<Device>) -> Self {
+        Self {
             read,
-            known,
+            known: BTreeMap::new(),
             devices,
-            held,
-        } = self;
-        let fit = known.entry(name.to_owned()).or_default();
-        let take = || {
-            let records = Records::of(name, shared.as_ref(), fit, *read)?;
-            if *read == DeviceRead::Later {
-                compute(devices, name)?;
-            }
-            Ok(records)
-        };
-        let records = attempt(take);
-        if *read == DeviceRead::Later {
-            held.push(shared);
+            held: Vec::new(),
         }
-        Contents::Read(records)
     }
-}
 
-/// Has the devices compute what this thread has told them to. Another thread that reads would not wait for it
-/// where a tensor's memory was first another thread's.
-fn compute(devices: &[Device], part: &str) -> Result<(), BackupError> {
-    devices.iter().try_for_each(|device| {
-        let computed = device.sync();
-        computed.map_err(|error| failed(part)(RecordError::Io(error.to_string())))
-    })
+    fn take(&mut self, name: &str, shared: Box<dyn SharedPart>) -> Contents {
+        let fit = self.known.entry(name.to_owned()).or_default();
+        let records = attempt(|| Records::of(name, shared.as_ref(), fit, self.read));
+        if self.read == DeviceRead::Later {
+            self.held.push(shared);
+        }
+        Contents::Taken(records)
+    }
+
+    /// Has the devices compute what this thread has told them to: another thread that reads does not wait for all
+    /// of it.
+    fn compute(&self) -> Result<(), BackupError> {
+        let devices = match self.read {
+            DeviceRead::Now => &[],
+            DeviceRead::Later => self.devices.as_slice(),
+        };
+        devices.iter().try_for_each(|device| {
+            let computed = device.sync();
+            computed.map_err(|error| failed(MODEL)(RecordError::Io(error.to_string())))
+        })
+    }
 }
 
 impl Saver {
@@ -185,11 +186,16 @@ impl Saver {
             let PartSnapshot { name, contents } = part;
             let contents = match contents {
                 Contents::Shared(shared) => on_thread.take(&name, shared),
-                read @ Contents::Read(_) => read,
+                taken @ Contents::Taken(_) => taken,
             };
             PartSnapshot { name, contents }
         });
         snapshot.parts = parts.collect();
+        if let Err(error) = attempt(|| on_thread.compute())
+            && let Some(part) = snapshot.parts.first_mut()
+        {
+            part.contents = Contents::Taken(Err(error));
+        }
         snapshot
     }
 

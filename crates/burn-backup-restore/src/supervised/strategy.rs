@@ -192,7 +192,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
             num_epochs: components.num_epochs,
             grad_accumulation: components.grad_accumulation.unwrap_or(1),
             split: execution.split(),
-            has_fusion: execution.devices().iter().any(burn_api::has_fusion),
+            devices: execution.devices().to_vec(),
             metric_history: self.registered.metric_history.clone(),
             metric_logs: self.registered.metric_logs.clone(),
             lookout,

@@ -87,7 +87,7 @@ impl BackupAndRestore {
             num_epochs: 0,
             grad_accumulation: 1,
             split: None,
-            has_fusion: burn_api::has_fusion(device),
+            devices: vec![device.clone()],
             metric_history,
             metric_logs: metric_logs.clone(),
             lookout,
