@@ -143,8 +143,8 @@ pub(crate) fn has_fusion(device: &Device) -> bool {
     Dispatch::name(device.as_dispatch()).contains("fusion<")
 }
 
-/// Whether the device computes later what it is told to, and gives tensors that are read when they are first
-/// looked at: those of CubeCL do, and with fusion others too.
+/// Whether the device computes later what it is told to: those of CubeCL do, and with fusion others too. What
+/// CubeCL gives of a tensor is read when it is first looked at.
 pub(crate) fn computes_later(device: &Device) -> bool {
     has_fusion(device) || Dispatch::name(device.as_dispatch()).contains("cubecl<")
 }

@@ -81,9 +81,9 @@ pub enum Snapshot {
     /// of their own: up to the size of the state (model and optimizer) on the device, and that of
     /// the optimizer's state on the host.
     ///
-    /// On a GPU the training's thread asks for the tensors, which takes some 40 microseconds each, for with Burn's
-    /// fusion those that another thread asks for can be lost (Burn's issues 3990 and 4347); they are read in the
-    /// background. On several, and on remote devices with fusion, it is the same as
+    /// On a GPU the training's thread asks for the tensors, which takes some 40 microseconds each. They are read in
+    /// the background. With Burn's fusion, tensors that another thread asks for can be lost (Burn's issues 3990 and
+    /// 4347). On several, and on remote devices with fusion, it is the same as
     /// [`Blocking`](Self::Blocking).
     #[default]
     Shared,

@@ -174,7 +174,7 @@ impl Records {
             others = others.into_memory(name)?;
         }
         let model = model.map(|model| {
-            let tensors = model.tensors.into_iter().map(free);
+            let tensors = model.tensors.into_iter().map(independent);
             let tensors: Result<_, _> = tensors.collect();
             let tensors = tensors.map_err(part::failed(&part::name(name, part::MODEL)))?;
             Ok::<_, BackupError>(SharedModel { tensors, ..model })
@@ -199,7 +199,7 @@ impl Others {
 }
 
 /// The same tensor, without what it was taken from. Its clones share its bytes.
-fn free(tensor: Tensor) -> Result<Tensor, RecordError> {
+fn independent(tensor: Tensor) -> Result<Tensor, RecordError> {
     let (name, dtype, shape, id, bytes) = tensor.into_parts()?;
     let len = bytes.len();
     let is_divisible = bytes.property() == AllocationProperty::Device && bytes.view(0, len).is_ok();

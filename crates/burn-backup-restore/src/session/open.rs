@@ -75,14 +75,14 @@ fn on_thread(
         }
     }
     match (snapshot, later.as_slice()) {
-        (Snapshot::Blocking, _) => Some(OnThread::new(DeviceRead::Now, later)),
+        (Snapshot::Blocking, _) => Some(OnThread::new(DeviceRead::Now, Vec::new())),
         (_, []) => None,
         // With fusion, Burn may lose tensors that another thread asks for while the training goes on.
         (_, [only]) if split.is_none() && !is_remote(only) => {
             Some(OnThread::new(DeviceRead::Later, later))
         }
         // What several threads have a device compute, another one may read too soon.
-        _ => Some(OnThread::new(DeviceRead::Now, later)),
+        _ => Some(OnThread::new(DeviceRead::Now, Vec::new())),
     }
 }
 

@@ -71,10 +71,10 @@ pub(super) struct OnThread {
     pub read: DeviceRead,
     /// What is known of each part.
     pub known: BTreeMap<String, Fit>,
-    /// The devices that compute later what this thread tells them to.
+    /// The devices that have to have computed before another thread reads from them.
     pub devices: Vec<Device>,
-    /// The tensors of the backup in flight, as long as they may still be read from their device. Burn's fusion
-    /// wants them dropped on this thread.
+    /// The tensors of the backup in flight, as long as they may still be read from their device. They are
+    /// dropped on this thread, as those of the training are.
     pub held: Vec<Box<dyn SharedPart>>,
 }
 
@@ -100,11 +100,7 @@ impl OnThread {
     /// Has the devices compute what this thread has told them to: another thread that reads does not wait for all
     /// of it.
     fn compute(&self) -> Result<(), BackupError> {
-        let devices = match self.read {
-            DeviceRead::Now => &[],
-            DeviceRead::Later => self.devices.as_slice(),
-        };
-        devices.iter().try_for_each(|device| {
+        self.devices.iter().try_for_each(|device| {
             let computed = device.sync();
             computed.map_err(|error| failed(MODEL)(RecordError::Io(error.to_string())))
         })
@@ -262,6 +258,48 @@ impl Saver {
             let error = Arc::new(BackupError::from(error));
             log::error!(target: LOG, "the backup is not deleted to its end: {}", with_causes(error.as_ref()));
             handle.failed(error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::save::{Others, SharedModel};
+
+    /// A part whose tensors are there as long as it is.
+    struct Part {
+        _tensors: Arc<()>,
+    }
+
+    impl SharedPart for Part {
+        fn model(&self, _read: DeviceRead) -> Option<SharedModel> {
+            None
+        }
+
+        fn others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
+            Ok(Others::default())
+        }
+
+        fn again(&self) -> Box<dyn SharedPart> {
+            Box::new(Self {
+                _tensors: self._tensors.clone(),
+            })
+        }
+    }
+
+    #[test]
+    fn tensors_that_are_read_later_are_kept() {
+        for (read, is_kept) in [(DeviceRead::Now, false), (DeviceRead::Later, true)] {
+            let tensors = Arc::new(());
+            let mut on_thread = OnThread::new(read, Vec::new());
+            let part = Part {
+                _tensors: tensors.clone(),
+            };
+            let taken = on_thread.take("", Box::new(part));
+            assert!(matches!(taken, Contents::Taken(Ok(_))));
+            drop(taken);
+            assert_eq!(Arc::strong_count(&tensors) == 2, is_kept, "{read:?}");
         }
     }
 }
