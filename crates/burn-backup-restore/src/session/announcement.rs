@@ -40,6 +40,16 @@ pub(crate) fn warn_of_workers(handle: &BackupHandle, loader: LoaderKind, is_rest
     }
 }
 
+/// Says that backups hold the training, where it can't be otherwise.
+pub(crate) fn warn_of_holding(handle: &BackupHandle) {
+    warn(handle, HOLDING);
+}
+
+/// Said of several GPUs, and of remote ones with fusion.
+const HOLDING: &str = "each backup holds the training while the state is read from its devices, because Burn can't read \
+     from several GPUs beside a training; BackupHandle::stats() tells how long, and save_freq(SaveFreq::auto(0.01)) \
+     bounds it";
+
 /// Said where it can't be known.
 const CONDITION: &str = "a resumed training is exact if what its datasets and batchers give follows from the \
      index of an item: Burn's SamplerDataset, or augmentation with a generator of its own, need \

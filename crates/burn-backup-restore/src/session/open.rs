@@ -11,6 +11,7 @@ use burn::train::Interrupter;
 use burn_backup_store::{Generation, OpenOptions, Store};
 
 use super::LOG;
+use super::announcement;
 use super::cadence::Cadence;
 use super::ending::Ending;
 use super::events::{Core, Measured};
@@ -175,6 +176,12 @@ impl Core {
             known: memories.iter().map(known).collect(),
             ..on_thread
         });
+        let is_held = on_thread
+            .as_ref()
+            .is_some_and(|on_thread| on_thread.read == DeviceRead::Now);
+        if is_held && settings.snapshot == Snapshot::Shared && !is_restored {
+            announcement::warn_of_holding(&settings.handle);
+        }
         let writer = WriterContext {
             store: store.clone(),
             handle: settings.handle.clone(),
