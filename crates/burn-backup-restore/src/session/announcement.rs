@@ -45,10 +45,10 @@ pub(crate) fn warn_of_holding(handle: &BackupHandle) {
     warn(handle, HOLDING);
 }
 
-/// Said of several GPUs, and of remote ones with fusion.
+/// Said of several GPUs, and of remote ones.
 const HOLDING: &str = "each backup holds the training while the state is read from its devices, because Burn can't read \
-     from several GPUs beside a training; BackupHandle::stats() tells how long, and save_freq(SaveFreq::auto(0.01)) \
-     bounds it";
+     from several GPUs, or from remote ones, beside a training; BackupHandle::stats() tells how long, and \
+     save_freq(SaveFreq::auto(0.01)) bounds it";
 
 /// Said where it can't be known.
 const CONDITION: &str = "a resumed training is exact if what its datasets and batchers give follows from the \
