@@ -69,7 +69,6 @@ impl Staging<'_> {
     /// The same, with a manifest of so many bytes at the most.
     fn commit_within(mut self, state: impl Serialize, limit: u64) -> Result<Committed, StoreError> {
         let store = self.store;
-        let (dir, fs) = (&store.dir, store.dir.fs());
         let parts = self.join()?;
         let identity = &store.identity;
         let manifest = Manifest {
@@ -83,16 +82,27 @@ impl Staging<'_> {
             state: serde_json::value::to_raw_value(&state)
                 .map_err(|error| StoreError::State(error.into()))?,
         };
-        let path = self.dir.join(MANIFEST_FILE);
         let bytes = seal::seal(&manifest).map_err(|error| StoreError::State(error.into()))?;
         if bytes.len() as u64 > limit {
             return Err(StoreError::ManifestTooLong {
-                path: dir.layout.root().to_path_buf(),
+                path: store.dir.layout.root().to_path_buf(),
                 bytes: bytes.len() as u64,
                 limit,
             });
         }
-        self.write_manifest(&path, &bytes)?;
+        self.place(&bytes, manifest)
+    }
+
+    /// Makes the joined parts a generation, with this manifest, which `sealed` holds.
+    pub(crate) fn place(
+        mut self,
+        sealed: &[u8],
+        manifest: Manifest,
+    ) -> Result<Committed, StoreError> {
+        let store = self.store;
+        let (dir, fs) = (&store.dir, store.dir.fs());
+        let path = self.dir.join(MANIFEST_FILE);
+        self.write_manifest(&path, sealed)?;
 
         let layout = &dir.layout;
         let place = layout.generation(self.id);

@@ -212,6 +212,25 @@ pub enum StoreError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
+    /// A generation that was to be taken in is not what its manifest says.
+    #[error("a generation that was to be taken in is damaged ({damage}), and was thrown away")]
+    #[non_exhaustive]
+    Damaged {
+        /// What is wrong with it.
+        damage: Damage,
+    },
+
+    /// A generation that was to be taken in has the number of one that is there.
+    #[error(
+        "'{}' is there, and a generation of that number was to be taken in; nothing was changed: move it \
+         away when no training uses the directory", path.display()
+    )]
+    #[non_exhaustive]
+    NumberTaken {
+        /// The generation that is there.
+        path: PathBuf,
+    },
+
     /// The state document can't be written as JSON.
     #[error("the state of the generation can't be written as JSON; the generation was thrown away")]
     State(#[source] std::io::Error),
@@ -261,6 +280,10 @@ pub(crate) const TAKEN_AWAY: &str = "it is out of its place, and what is left ov
                                      the next backup or at the next start: check the disk";
 
 impl StoreError {
+    pub(crate) fn damaged(damage: Damage) -> Self {
+        Self::Damaged { damage }
+    }
+
     /// The error and what caused it, for the log.
     pub(crate) fn with_cause(&self) -> String {
         match std::error::Error::source(self) {

@@ -25,7 +25,11 @@ pub(crate) struct Latest {
 }
 
 #[derive(Default)]
-pub(crate) struct Knowledge(Mutex<Facts>);
+pub(crate) struct Knowledge {
+    facts: Mutex<Facts>,
+    /// How often each generation is pinned. Whoever removes one holds this.
+    pins: Mutex<BTreeMap<GenerationId, usize>>,
+}
 
 #[derive(Default)]
 struct Facts {
@@ -70,7 +74,37 @@ impl Knowledge {
         facts.known.clear();
     }
 
+    /// Keeps a generation from being removed.
+    pub(crate) fn pin(&self, id: GenerationId) {
+        *self.pins().entry(id).or_default() += 1;
+    }
+
+    /// Takes one pin back.
+    pub(crate) fn unpin(&self, id: GenerationId) {
+        let mut pins = self.pins();
+        if let Some(count) = pins.get_mut(&id) {
+            *count -= 1;
+            if *count == 0 {
+                pins.remove(&id);
+            }
+        }
+    }
+
+    /// Has a generation removed, unless it is pinned; nobody pins it meanwhile.
+    pub(crate) fn unless_pinned<T>(
+        &self,
+        id: GenerationId,
+        remove: impl FnOnce() -> T,
+    ) -> Option<T> {
+        let pins = self.pins();
+        (!pins.contains_key(&id)).then(remove)
+    }
+
     fn facts(&self) -> MutexGuard<'_, Facts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pins(&self) -> MutexGuard<'_, BTreeMap<GenerationId, usize>> {
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -57,6 +57,7 @@
 //!
 //! The feature `testing` has filesystems that fail and lose power. It is exempt from semantic versioning.
 
+mod adopt;
 mod blocks;
 mod buffer;
 mod claim;
@@ -77,6 +78,7 @@ mod manifest;
 mod newest;
 mod open;
 mod persist;
+mod pin;
 mod possession;
 mod prune;
 mod quarantine;
@@ -91,6 +93,7 @@ mod threads;
 mod tolerant;
 mod verify;
 
+pub use adopt::{AdoptedPart, Adoption};
 pub use blocks::{Hash, PartDigest};
 pub use buffer::Buffer;
 pub use commit::Committed;
@@ -103,6 +106,7 @@ pub use layout::GenerationId;
 pub use manifest::{FORMAT_VERSION, Manifest, PartEntry};
 pub use open::OpenOptions;
 pub use persist::{PartWriter, Staging};
+pub use pin::{Pinned, PinnedPart};
 pub use prune::to_prune;
 pub use store::Store;
 pub use verify::{Chunking, Generation};

@@ -56,6 +56,19 @@ pub struct PartEntry {
 }
 
 impl PartEntry {
+    /// The length of all blocks of a part except its last one, in bytes.
+    pub const BLOCK_BYTES: u64 = blocks::BLOCK_BYTES as u64;
+
+    /// Whether these are the bytes of the block `number`. Where the entry has no hashes of blocks, the whole part
+    /// is one.
+    pub fn is_block(&self, number: usize, bytes: &[u8]) -> bool {
+        let expected = match self.blocks.is_empty() {
+            true => (number == 0).then_some(&self.xxh3_128),
+            false => self.blocks.get(number),
+        };
+        expected == Some(&Hash::of(bytes))
+    }
+
     /// The part `name` with so many bytes, in these blocks.
     pub(crate) fn new(name: &str, bytes: u64, blocks: Vec<Hash>) -> Self {
         Self {

@@ -71,7 +71,7 @@ impl Store {
 }
 
 impl<'s> Staging<'s> {
-    fn create(store: &'s Store, id: GenerationId) -> Result<Self, StoreError> {
+    pub(crate) fn create(store: &'s Store, id: GenerationId) -> Result<Self, StoreError> {
         let dir = store.dir.layout.staging(&id.to_string(), files::draw()?);
         let reusable = match Reusable::take(&store.dir, &dir) {
             Some(reusable) => reusable,

@@ -73,22 +73,28 @@ impl Store {
         }
         let mut pruned = to_prune_past(&whole, &damaged, keep);
         pruned.reverse();
-        for id in &pruned {
+        let newest = pruned.last().copied();
+        pruned.retain(|id| {
             let place = self.dir.layout.generation(*id);
             // The newest of them is as large as the next one, if any is.
-            let is_spare = pruned.last() == Some(id) && self.dir.fs().reuses_files();
-            let retired = match is_spare && !self.dir.has_spare() {
+            let is_spare = newest == Some(*id) && self.dir.fs().reuses_files();
+            let retire = || match is_spare && !self.dir.has_spare() {
                 true => remove::keep_as_spare(&self.dir, &place),
                 false => remove::retire(&self.dir, &place),
             };
-            match retired {
-                Ok(()) => log::debug!(
+            match self.knowledge.unless_pinned(*id, retire) {
+                Some(Ok(())) => log::debug!(
                     target: LOG,
                     "generation {id} pruned, {} is there", committed.id(),
                 ),
-                Err(error) => failures.push(error),
+                Some(Err(error)) => failures.push(error),
+                None => {
+                    log::debug!(target: LOG, "generation {id} is being read, and stays for now");
+                    return false;
+                }
             }
-        }
+            true
+        });
         match failures.into_iter().next() {
             Some(error) => Err(error),
             None => Ok(pruned),

@@ -118,6 +118,12 @@ pub(crate) fn generation(
     Ok(Ok(Generation { manifest, parts }))
 }
 
+/// A manifest, and its bytes.
+pub(crate) struct Sealed {
+    pub manifest: Manifest,
+    pub bytes: Vec<u8>,
+}
+
 /// Reads the manifest of the generation `id`, and checks that it is this one's.
 pub(crate) fn manifest(
     fs: &dyn Filesystem,
@@ -125,13 +131,44 @@ pub(crate) fn manifest(
     id: GenerationId,
     identity: Option<&Identity>,
 ) -> Result<Result<Manifest, Damage>, StoreError> {
+    let sealed = sealed(fs, layout, id, identity)?;
+    Ok(sealed.map(|sealed| sealed.manifest))
+}
+
+/// The same, with the manifest's bytes.
+pub(crate) fn sealed(
+    fs: &dyn Filesystem,
+    layout: &Layout,
+    id: GenerationId,
+    identity: Option<&Identity>,
+) -> Result<Result<Sealed, Damage>, StoreError> {
     let path = layout.generation(id).join(MANIFEST_FILE);
     let read = twice(|| sealed_manifest(fs, &path));
-    let text = match read.map_err(StoreError::io("read", &path, UNREAD))? {
-        Ok(text) => text,
+    let bytes = match read.map_err(StoreError::io("read", &path, UNREAD))? {
+        Ok(text) => text.into_bytes(),
         Err(damage) => return Ok(Err(damage)),
     };
-    let manifest = match parse_versioned::<Manifest>(&text, &path)? {
+    let manifest = match unsealed(&bytes, &path)? {
+        Ok(manifest) => manifest,
+        Err(damage) => return Ok(Err(damage)),
+    };
+    if manifest.generation != id {
+        return Ok(Err(Damage::ManifestOfAnother {
+            found: manifest.generation,
+        }));
+    }
+    if let Some(identity) = identity {
+        check_run(&manifest, identity, &layout.generation(id))?;
+    }
+    Ok(Ok(Sealed { manifest, bytes }))
+}
+
+/// The manifest that these bytes of the file at `path` are.
+pub(crate) fn unsealed(bytes: &[u8], path: &Path) -> Result<Result<Manifest, Damage>, StoreError> {
+    let Ok(text) = seal::unseal(bytes) else {
+        return Ok(Err(Damage::ManifestChecksum));
+    };
+    let manifest = match parse_versioned::<Manifest>(text, path)? {
         Ok(manifest) => manifest,
         Err(error) => {
             return Ok(Err(Damage::ManifestContents {
@@ -139,27 +176,33 @@ pub(crate) fn manifest(
             }));
         }
     };
-    if let Some(detail) = manifest.flaw() {
-        return Ok(Err(Damage::ManifestContents { detail }));
+    match manifest.flaw() {
+        Some(detail) => Ok(Err(Damage::ManifestContents { detail })),
+        None => Ok(Ok(manifest)),
     }
-    if manifest.generation != id {
-        return Ok(Err(Damage::ManifestOfAnother {
-            found: manifest.generation,
-        }));
-    }
-    match identity {
-        Some(identity) if identity.run_id != manifest.run_id => Err(StoreError::AnotherRun {
-            path: layout.generation(id),
-            found: manifest.run_id,
+}
+
+/// Checks that the manifest of the generation at `place` is of the directory's training.
+pub(crate) fn check_run(
+    manifest: &Manifest,
+    identity: &Identity,
+    place: &Path,
+) -> Result<(), StoreError> {
+    if identity.run_id != manifest.run_id {
+        return Err(StoreError::AnotherRun {
+            path: place.to_path_buf(),
+            found: manifest.run_id.clone(),
             expected: identity.run_id.clone(),
-        }),
-        Some(identity) if identity.run_seed != manifest.run_seed => Err(StoreError::AnotherSeed {
-            path: layout.generation(id),
+        });
+    }
+    if identity.run_seed != manifest.run_seed {
+        return Err(StoreError::AnotherSeed {
+            path: place.to_path_buf(),
             found: manifest.run_seed,
             expected: identity.run_seed,
-        }),
-        _ => Ok(Ok(manifest)),
+        });
     }
+    Ok(())
 }
 
 /// The text of a manifest whose seal is whole.

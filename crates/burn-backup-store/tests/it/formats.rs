@@ -7,7 +7,7 @@ use burn_backup_store::testing::{Image, MemoryFilesystem, Node};
 use crate::support::{DIR, assert_is, contents, has_parts, open_on, save};
 
 /// A fixture, on a disk in memory.
-fn fixture(name: &str) -> MemoryFilesystem {
+pub fn fixture(name: &str) -> MemoryFilesystem {
     fn read(dir: &Path, place: &Path, image: &mut Image) {
         for entry in std::fs::read_dir(dir).unwrap() {
             let (path, place) = entry

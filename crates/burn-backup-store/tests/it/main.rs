@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod adopted;
 mod contract;
 mod corpus;
 mod damage;
@@ -16,6 +17,7 @@ mod formats;
 mod generations;
 mod large_parts;
 mod linked;
+mod pinned;
 mod power_cut;
 mod private;
 mod reading;

@@ -1,0 +1,243 @@
+//! Taking in a generation that a store has committed elsewhere: the same parts, and the same manifest, byte
+//! for byte.
+
+use std::path::Path;
+
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::blocks::{BLOCK_BYTES, Hash};
+use crate::commit::Committed;
+use crate::error::{Damage, NOT_COMMITTED, StoreError};
+use crate::identity::Identity;
+use crate::layout::{GenerationId, MANIFEST_FILE};
+use crate::manifest::{FORMAT_VERSION, Manifest, PartEntry};
+use crate::persist::{PartWriter, Staging};
+use crate::possession::IfGone;
+use crate::store::Store;
+use crate::{discover, identity_file, verify};
+
+/// A generation on its way into a store. It does not exist until [`commit`](Self::commit) says so; dropped
+/// before, it leaves nothing behind.
+pub struct Adoption<'s> {
+    staging: Staging<'s>,
+    manifest: Manifest,
+    sealed: Vec<u8>,
+    /// The hashes of those parts whose entries have no blocks, though they are of several.
+    whole: Vec<(String, Hash)>,
+}
+
+/// A part on its way into a store.
+pub struct AdoptedPart<'a, 's> {
+    writer: PartWriter<'a, 's>,
+    whole: Option<Whole<'a>>,
+}
+
+/// A part of several blocks whose entry has one hash for all of them.
+struct Whole<'a> {
+    name: String,
+    hasher: Xxh3,
+    hashes: &'a mut Vec<(String, Hash)>,
+}
+
+impl Manifest {
+    /// Reads the bytes of a manifest, which end with its seal.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NewerFormat`], and [`StoreError::Damaged`].
+    pub fn unseal(sealed: &[u8]) -> Result<Self, StoreError> {
+        verify::unsealed(sealed, Path::new(MANIFEST_FILE))?.map_err(StoreError::damaged)
+    }
+}
+
+impl Store {
+    /// Makes the directory another training's, of which it is to take in a generation.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::AnotherRun`] if there are generations of this one, [`StoreError::Gone`] and
+    /// [`StoreError::TakenOver`] if the directory is not this store's any more, and [`StoreError::Io`].
+    pub fn become_run(&mut self, run_id: &str, run_seed: u64) -> Result<(), StoreError> {
+        if self.identity.run_id == run_id && self.identity.run_seed == run_seed {
+            return Ok(());
+        }
+        self.possess(IfGone::Fail)?;
+        let (fs, layout) = (self.dir.fs(), &self.dir.layout);
+        if let Some(newest) = discover::generations(fs, layout)?.first() {
+            return Err(StoreError::AnotherRun {
+                path: layout.generation(*newest),
+                found: self.identity.run_id.clone(),
+                expected: run_id.to_owned(),
+            });
+        }
+        let identity = Identity {
+            format: FORMAT_VERSION,
+            run_id: run_id.to_owned(),
+            run_seed,
+        };
+        identity_file::write(fs, layout, &identity)?;
+        self.identity = identity;
+        Ok(())
+    }
+
+    /// Whether anything was ever committed to the directory that is still in it, whole or damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if the directory can't be looked into.
+    pub fn has_backup(&self) -> Result<bool, StoreError> {
+        let (fs, layout) = (self.dir.fs(), &self.dir.layout);
+        let in_place = discover::generations(fs, layout)?;
+        Ok(!in_place.is_empty() || !discover::quarantined(fs, layout)?.is_empty())
+    }
+
+    /// The next generation has a greater number than this.
+    pub fn count_from(&self, id: GenerationId) {
+        self.knowledge.last(id);
+    }
+
+    /// Begins to take in the generation that `sealed` is the manifest of.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NewerFormat`], [`StoreError::Damaged`] if the manifest is, [`StoreError::AnotherRun`] and
+    /// [`StoreError::AnotherSeed`] if it is another training's, [`StoreError::NumberTaken`] if there is a generation of that
+    /// number, [`StoreError::Gone`] and [`StoreError::TakenOver`] if the directory is not this store's any more, and
+    /// [`StoreError::Io`].
+    pub fn adopt(&self, sealed: &[u8]) -> Result<Adoption<'_>, StoreError> {
+        self.adopt_unexplained(sealed)
+            .map_err(|error| self.explain(error))
+    }
+
+    fn adopt_unexplained(&self, sealed: &[u8]) -> Result<Adoption<'_>, StoreError> {
+        let layout = &self.dir.layout;
+        let manifest = Manifest::unseal(sealed)?;
+        let id = manifest.generation;
+        let place = layout.generation(id);
+        verify::check_run(&manifest, &self.identity, &place)?;
+        self.possess(IfGone::Make)?;
+        let there = self.dir.fs().kind(&place);
+        if there
+            .map_err(StoreError::io("look at", &place, NOT_COMMITTED))?
+            .is_some()
+        {
+            return Err(StoreError::NumberTaken { path: place });
+        }
+        Ok(Adoption {
+            staging: Staging::create(self, id)?,
+            manifest,
+            sealed: sealed.to_vec(),
+            whole: Vec::new(),
+        })
+    }
+}
+
+impl<'s> Adoption<'s> {
+    /// What the generation consists of.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Begins a part. Its bytes come from its first to its last.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Staging::part`].
+    pub fn part(&mut self, entry: &PartEntry) -> Result<AdoptedPart<'_, 's>, StoreError> {
+        let is_whole = entry.blocks.is_empty() && entry.bytes > BLOCK_BYTES as u64;
+        Ok(AdoptedPart {
+            writer: self.staging.part(&entry.name)?,
+            whole: is_whole.then(|| Whole {
+                name: entry.name.clone(),
+                hasher: Xxh3::new(),
+                hashes: &mut self.whole,
+            }),
+        })
+    }
+
+    /// Makes it a generation of this store, if every part is what the manifest says.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Damaged`] if one is not, and those of [`Staging::commit`].
+    pub fn commit(self) -> Result<Committed, StoreError> {
+        let store = self.staging.store;
+        self.commit_unexplained()
+            .map_err(|error| store.explain(error))
+    }
+
+    fn commit_unexplained(mut self) -> Result<Committed, StoreError> {
+        let found = self.staging.join()?;
+        for expected in &self.manifest.parts {
+            let part = found.iter().find(|part| part.name == expected.name);
+            let whole = self.whole.iter().find(|(name, _)| *name == expected.name);
+            let checked = check(expected, part, whole.map(|(_, hash)| *hash));
+            checked.map_err(StoreError::damaged)?;
+        }
+        self.staging.place(&self.sealed, self.manifest)
+    }
+}
+
+fn check(
+    expected: &PartEntry,
+    found: Option<&PartEntry>,
+    whole: Option<Hash>,
+) -> Result<(), Damage> {
+    let file = || expected.file.clone();
+    let Some(found) = found else {
+        return Err(Damage::PartMissing { file: file() });
+    };
+    if found.bytes != expected.bytes {
+        return Err(Damage::PartLength {
+            file: file(),
+            expected: expected.bytes,
+            found: found.bytes,
+        });
+    }
+    let blocks = found.blocks.iter().zip(&expected.blocks);
+    if let Some(damaged) = blocks
+        .clone()
+        .position(|(found, expected)| found != expected)
+    {
+        let offset = damaged as u64 * BLOCK_BYTES as u64;
+        return Err(Damage::BlockHash {
+            file: file(),
+            offset,
+            bytes: (expected.bytes - offset).min(BLOCK_BYTES as u64),
+        });
+    }
+    match whole.unwrap_or(found.xxh3_128) == expected.xxh3_128 {
+        true => Ok(()),
+        false => Err(Damage::PartHash { file: file() }),
+    }
+}
+
+impl AdoptedPart<'_, '_> {
+    /// Adds bytes.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PartWriter::append`].
+    pub fn append(
+        &mut self,
+        chunk: impl AsRef<[u8]> + Send + Sync + 'static,
+    ) -> Result<(), StoreError> {
+        if let Some(whole) = &mut self.whole {
+            whole.hasher.update(chunk.as_ref());
+        }
+        self.writer.append(chunk)
+    }
+
+    /// Ends the part.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PartWriter::finish`].
+    pub fn finish(self) -> Result<(), StoreError> {
+        if let Some(whole) = self.whole {
+            let hash = Hash::finish(&whole.hasher);
+            whole.hashes.push((whole.name, hash));
+        }
+        self.writer.finish()
+    }
+}
