@@ -1,0 +1,95 @@
+//! Backups that outlive the machine: generations of a [`Store`](burn_backup_store::Store), mirrored to S3, Google
+//! Cloud Storage, Azure, or a directory.
+//!
+//! ```text
+//! local:    .. -> commit -> prune
+//!                   `-> publish -> prune            (in the mirror, in the background)
+//! restore:  find -> fetch -> (the local store goes on)
+//!
+//! <prefix>/<run id>/lease.json                       who writes
+//! <prefix>/<run id>/parts/<hash>-<bytes>.bpk         immutable, named by their contents
+//! <prefix>/<run id>/generations/<epoch>/<n>.json     the sealed manifest, put last
+//! <prefix>/<run id>/finished.json                    the training ran to its end
+//! ```
+//!
+//! Everything here is called from ordinary threads. The requests are made on a thread of the mirror's own.
+//!
+//! # Example
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//! use std::sync::Arc;
+//!
+//! use burn_backup_remote::Mirror;
+//! use burn_backup_store::{OpenOptions, Store};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let temporary = tempfile::tempdir()?;
+//! # let (dir, on_another_machine) = (temporary.path().join("a"), temporary.path().join("b"));
+//! let store = Arc::new(Store::open(&dir, OpenOptions::default())?);
+//! let connection = Mirror::new("memory:/example").connect()?;
+//! let found = connection.find(&store.identity().run_id, false)?;
+//! let mirroring = connection.mirror(Some(&found), &store, None, 1, Box::new(|_| {}));
+//!
+//! let mut staging = store.stage()?;
+//! let mut part = staging.part("model")?;
+//! part.append(b"weights")?;
+//! part.finish()?;
+//! let committed = staging.commit(serde_json::json!({ "step": 1 }))?;
+//! mirroring.committed(committed.id());
+//! mirroring.flush(None, &mut |_| ControlFlow::Continue(()))?;
+//! drop(mirroring);
+//!
+//! let mut store = Store::open(&on_another_machine, OpenOptions::default())?;
+//! let mut connection = Mirror::new("memory:/example").connect()?;
+//! let found = connection.find(&store.identity().run_id, false)?;
+//! connection.fetch(&found, None, &mut store, &mut |_| {})?;
+//! let mut newest = store.newest()?.ok_or("fetched, so it is there")?;
+//! assert_eq!(newest.take_part("model").as_deref(), Some(b"weights".as_slice()));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where the guarantees stop
+//!
+//! A generation is in the mirror once its manifest is. What a place promises of an object whose put it has
+//! acknowledged is what this crate promises: a directory on NFS is as good as its server.
+//!
+//! The lease is taken over by a process that has seen it unchanged for its time to live. A process that is stopped for
+//! longer than that, and then goes on, puts at most one more manifest, which no reader takes for the newest one.
+
+mod aws_profile;
+mod connection;
+mod directory;
+mod document;
+mod error;
+mod fetch;
+mod finish;
+mod holder;
+mod keys;
+mod lease;
+mod mirror;
+mod mirroring;
+mod open;
+mod pace;
+mod place;
+mod priority;
+mod prune;
+mod publish;
+mod redact;
+mod survey;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub use connection::{Connection, Found};
+pub use error::{Cause, Damage, MirrorError, RequestFailure};
+pub use fetch::Transfer;
+pub use mirror::Mirror;
+pub use mirroring::{
+    LeaseStatus, Leftovers, Listener, MirrorEvent, MirrorStatus, MirrorWatch, Mirroring,
+};
+
+pub use object_store::ObjectStore;
+
+const LOG: &str = "burn_backup::mirror";

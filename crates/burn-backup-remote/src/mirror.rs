@@ -1,0 +1,154 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::ObjectStore;
+
+use crate::connection::Connection;
+use crate::error::MirrorError;
+use crate::lease::MAX_TTL;
+
+/// How long nothing may be heard of a process before another one writes to its mirror.
+const LEASE_TTL: Duration = Duration::from_secs(15);
+
+/// Shorter ones would be lost in ordinary delays.
+const MIN_LEASE_TTL: Duration = Duration::from_millis(100);
+
+/// Where backups are mirrored to, and how.
+///
+/// Made from a URL, or with a store that the program has made:
+///
+/// | URL | credentials |
+/// |---|---|
+/// | `s3://BUCKET/PREFIX` | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL`, a web identity, or the role of the machine |
+/// | `gs://BUCKET/PREFIX` | `GOOGLE_APPLICATION_CREDENTIALS`, gcloud's default credentials, or the service account of the machine |
+/// | `az://CONTAINER/PREFIX` | `AZURE_STORAGE_ACCOUNT`, `AZURE_STORAGE_KEY`, `AZURE_STORAGE_CONNECTION_STRING`, `AZURE_STORAGE_SAS_TOKEN`, or the identity of the machine |
+/// | `file:///DIRECTORY` | a directory that outlives the machine; it has to be there |
+/// | `memory:` | lives as long as the process: for tests |
+///
+/// A mirror belongs to one training, as a backup directory does.
+///
+/// # Example
+///
+/// ```
+/// use burn_backup_remote::Mirror;
+///
+/// let mirror = Mirror::new("s3://bucket/run-7").max_bytes_per_second(20_000_000);
+/// assert_eq!(mirror.to_string(), "s3://bucket/run-7");
+/// ```
+#[derive(Clone)]
+pub struct Mirror {
+    pub(crate) target: Target,
+    pub(crate) single_writer: bool,
+    pub(crate) lease_ttl: Duration,
+    pub(crate) max_bytes_per_second: Option<u64>,
+    pub(crate) begin_anew_if_unreachable: bool,
+}
+
+#[derive(Clone)]
+pub(crate) enum Target {
+    Url(String),
+    Store {
+        store: Arc<dyn ObjectStore>,
+        prefix: String,
+    },
+}
+
+impl Mirror {
+    /// The mirror at this URL. A wrong one is an error when it is used.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self::at(Target::Url(url.into()))
+    }
+
+    /// The mirror in a store that the program has made, under `prefix`.
+    pub fn with_store(store: Arc<dyn ObjectStore>, prefix: impl Into<String>) -> Self {
+        Self::at(Target::Store {
+            store,
+            prefix: prefix.into(),
+        })
+    }
+
+    fn at(target: Target) -> Self {
+        Self {
+            target,
+            single_writer: false,
+            lease_ttl: LEASE_TTL,
+            max_bytes_per_second: None,
+            begin_anew_if_unreachable: false,
+        }
+    }
+
+    /// Promises that no two processes ever write to the mirror at the same time; false by default.
+    ///
+    /// Needed for places without conditional puts, which are refused else. There, two processes could take
+    /// each other's backups for their own.
+    pub fn single_writer(mut self, promised: bool) -> Self {
+        self.single_writer = promised;
+        self
+    }
+
+    /// How long nothing may be heard of a process before another one takes its mirror over; 15 s by default, from 0.1
+    /// to 600 s. The process renews its lease three times as often.
+    pub fn lease_ttl(mut self, ttl: Duration) -> Self {
+        self.lease_ttl = ttl.clamp(MIN_LEASE_TTL, MAX_TTL);
+        self
+    }
+
+    /// Bounds how fast backups are sent, in bytes per second, on average; without a bound by default.
+    pub fn max_bytes_per_second(mut self, bytes: u64) -> Self {
+        self.max_bytes_per_second = Some(bytes.max(1));
+        self
+    }
+
+    /// Whether a training is begun anew if there is no local backup, and the mirror can't be reached; false by
+    /// default: there may be a backup in it.
+    pub fn begin_anew_if_unreachable(mut self, begin: bool) -> Self {
+        self.begin_anew_if_unreachable = begin;
+        self
+    }
+
+    /// Whether a training is to be begun if nothing is known of the mirror.
+    pub fn begins_anew_if_unreachable(&self) -> bool {
+        self.begin_anew_if_unreachable
+    }
+
+    /// Opens the mirror: makes its client, and a thread on which it works. Nothing is sent yet.
+    ///
+    /// # Errors
+    ///
+    /// [`MirrorError::Url`], [`MirrorError::Client`], and [`MirrorError::Thread`].
+    pub fn connect(&self) -> Result<Connection, MirrorError> {
+        Connection::open(self)
+    }
+}
+
+impl From<&str> for Mirror {
+    fn from(url: &str) -> Self {
+        Self::new(url)
+    }
+}
+
+impl From<String> for Mirror {
+    fn from(url: String) -> Self {
+        Self::new(url)
+    }
+}
+
+/// The URL, without credentials.
+impl fmt::Display for Mirror {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&crate::open::name(&self.target))
+    }
+}
+
+/// Says no credentials either.
+impl fmt::Debug for Mirror {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mirror")
+            .field("target", &self.to_string())
+            .field("single_writer", &self.single_writer)
+            .field("lease_ttl", &self.lease_ttl)
+            .field("max_bytes_per_second", &self.max_bytes_per_second)
+            .finish_non_exhaustive()
+    }
+}

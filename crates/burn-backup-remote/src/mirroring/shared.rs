@@ -1,0 +1,292 @@
+//! What the thread of a mirror and everybody else know.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use burn_backup_store::{GenerationId, Pinned};
+use object_store::path::Path;
+use tokio::sync::Notify;
+
+use super::{LeaseStatus, MirrorStatus};
+use crate::error::MirrorError;
+use crate::fetch::Transfer;
+use crate::publish::Sent;
+
+#[derive(Default)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// The state has changed.
+    changed: Condvar,
+    /// There is something to do.
+    wake: Notify,
+    /// Somebody waits: it is not the time to wait for a better one.
+    hurry: Notify,
+    pub(crate) sent: Arc<Sent>,
+}
+
+#[derive(Default)]
+struct State {
+    status: MirrorStatus,
+    /// The generation that is to be mirrored next.
+    job: Option<Arc<Pinned>>,
+    /// What is committed, and not here yet.
+    expected: Option<GenerationId>,
+    /// Whether a generation is on its way, or waits for another try.
+    is_busy: bool,
+    ask: Option<Ask>,
+    /// Whether the thread has ended.
+    has_ended: bool,
+}
+
+/// What ends the mirroring.
+pub(crate) enum Ask {
+    /// The training is finished. The answer is what is known to be in the mirror.
+    Finish(Sender<Result<BTreeSet<Path>, Arc<MirrorError>>>),
+    /// The process ends, or lets go of the training.
+    Leave(Sender<()>),
+}
+
+/// What there is to do.
+pub(crate) enum Next {
+    Publish(Arc<Pinned>),
+    End(Ask),
+}
+
+impl Shared {
+    /// The generation is about to be submitted.
+    pub(crate) fn expect(&self, id: GenerationId) {
+        self.update(|state| {
+            state.expected = state.expected.max(Some(id));
+            state.status.committed = state.status.committed.max(Some(id));
+        });
+    }
+
+    /// The generation is to be mirrored next.
+    pub(crate) fn submit(&self, pinned: Arc<Pinned>) {
+        let id = pinned.id();
+        // What is replaced unpins its generation, for which it may have to wait.
+        let replaced = self.update(|state| {
+            state.arrives(id);
+            match state.has_ended {
+                true => Some(pinned),
+                false => {
+                    let replaced = state.job.replace(pinned);
+                    state.status.skipped += u64::from(replaced.is_some());
+                    replaced
+                }
+            }
+        });
+        drop(replaced);
+        self.wake.notify_one();
+    }
+
+    /// The generation can't be submitted.
+    pub(crate) fn gone(&self, id: GenerationId, error: MirrorError) {
+        log::warn!(target: crate::LOG, "{error}");
+        self.update(|state| state.arrives(id));
+        self.failed(Arc::new(error));
+    }
+
+    /// A try has failed, after which another one is to come.
+    pub(crate) fn again(&self, pinned: Arc<Pinned>) {
+        let surplus = self.update(|state| match state.job {
+            Some(_) => Some(pinned),
+            None => state.job.replace(pinned),
+        });
+        drop(surplus);
+    }
+
+    /// Asks for the end. Where it has come already, nobody answers.
+    pub(crate) fn ask(&self, ask: Ask) {
+        let refused = self.update(|state| match state.has_ended {
+            true => Some(ask),
+            false => state.ask.replace(ask),
+        });
+        drop(refused);
+        self.wake.notify_one();
+        self.hurry.notify_one();
+    }
+
+    /// Whatever waits for a better time goes on.
+    pub(crate) fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    pub(crate) async fn is_hurried(&self) {
+        self.hurry.notified().await;
+    }
+
+    /// Waits until there is something to do.
+    pub(crate) async fn next(&self) -> Next {
+        loop {
+            if let Some(next) = self.try_next() {
+                return next;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    fn try_next(&self) -> Option<Next> {
+        let mut state = self.state();
+        // What is asked last comes after what was committed before, unless somebody leaves.
+        match (state.ask.take(), state.job.is_some()) {
+            (Some(ask @ Ask::Leave(_)), _) => Some(Next::End(ask)),
+            (ask, true) => {
+                state.ask = ask;
+                state.is_busy = true;
+                state.job.take().map(Next::Publish)
+            }
+            (Some(ask), false) => Some(Next::End(ask)),
+            (None, false) => None,
+        }
+    }
+
+    /// If somebody wants to finish the training, that can't be done now, which `error` says. Gives whether somebody
+    /// did.
+    pub(crate) fn refuse_to_finish(&self, error: &Arc<MirrorError>) -> bool {
+        let mut state = self.state();
+        match state.ask.take() {
+            Some(Ask::Finish(out)) => {
+                drop(state);
+                drop(out.send(Err(error.clone())));
+                true
+            }
+            ask => {
+                state.ask = ask;
+                false
+            }
+        }
+    }
+
+    /// Waits until somebody leaves.
+    pub(crate) async fn is_left(&self) {
+        loop {
+            if matches!(self.state().ask, Some(Ask::Leave(_))) {
+                return;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    /// This process may write to the mirror, which has this generation.
+    pub(crate) fn held(&self, newest: Option<GenerationId>) {
+        self.update(|state| {
+            state.status.lease = LeaseStatus::Held;
+            state.status.mirrored = newest;
+            state.status.is_failing = false;
+        });
+    }
+
+    pub(crate) fn begins(&self) {
+        self.update(|state| state.status.uploading_since = Some(Instant::now()));
+    }
+
+    /// The generation is in the mirror.
+    pub(crate) fn mirrored(&self, id: GenerationId, is_new: bool) {
+        self.update(|state| {
+            let status = &mut state.status;
+            let began = status.uploading_since.take();
+            if is_new {
+                status.upload_last = began.map(|began| began.elapsed());
+                status.published += 1;
+            }
+            status.mirrored = Some(id);
+            status.is_failing = false;
+            state.is_busy = false;
+        });
+    }
+
+    pub(crate) fn failed(&self, error: Arc<MirrorError>) {
+        self.update(|state| {
+            let status = &mut state.status;
+            status.uploading_since = None;
+            status.failures += 1;
+            status.is_failing = true;
+            status.last_error = Some(error);
+        });
+    }
+
+    /// Nothing is mirrored any more, because of an error if there is one.
+    pub(crate) fn ends(&self, error: Option<Arc<MirrorError>>) {
+        let left = self.update(|state| {
+            let status = &mut state.status;
+            if error.as_ref().is_some_and(|error| error.is_loss()) {
+                status.lease = LeaseStatus::Lost;
+            }
+            status.uploading_since = None;
+            if !state.has_ended {
+                status.stopped = error;
+            }
+            state.has_ended = true;
+            state.is_busy = false;
+            (state.job.take(), state.ask.take())
+        });
+        drop(left);
+    }
+
+    /// Why nothing is mirrored any more.
+    pub(crate) fn reason(&self) -> Arc<MirrorError> {
+        let stopped = self.state().status.stopped.clone();
+        stopped.unwrap_or_else(|| Arc::new(MirrorError::ThreadEnded))
+    }
+
+    /// Whether the newest generation is in the mirror; `None` while that is not known.
+    pub(crate) fn is_flushed(&self) -> Option<Result<(), Arc<MirrorError>>> {
+        let state = self.state();
+        let status = &state.status;
+        if status.committed <= status.mirrored {
+            return Some(Ok(()));
+        }
+        if state.has_ended {
+            drop(state);
+            return Some(Err(self.reason()));
+        }
+        let is_waiting = state.job.is_some() || state.is_busy || state.expected.is_some();
+        match (&status.last_error, is_waiting) {
+            // It could not be read.
+            (Some(error), false) => Some(Err(error.clone())),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn status(&self) -> MirrorStatus {
+        let mut status = self.state().status.clone();
+        status.bytes = self.sent.total.load(Ordering::Relaxed);
+        status
+    }
+
+    pub(crate) fn transfer(&self) -> Transfer {
+        Transfer {
+            done: self.sent.done.load(Ordering::Relaxed),
+            of: self.sent.of.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Waits until something has changed, but no longer than that.
+    pub(crate) fn wait(&self, limit: Duration) {
+        let waited = self.changed.wait_timeout(self.state(), limit);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn update<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let changed = change(&mut self.state());
+        self.changed.notify_all();
+        changed
+    }
+
+    /// It is plain data: a panic elsewhere leaves nothing half done in it.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// The generation is here, or is known not to come.
+    fn arrives(&mut self, id: GenerationId) {
+        self.status.committed = self.status.committed.max(Some(id));
+        self.expected = self.expected.filter(|expected| *expected > id);
+    }
+}

@@ -1,0 +1,67 @@
+//! How fast bytes may be sent.
+
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
+
+/// Lets so many bytes go in a second, on average.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    bytes_per_second: Option<u64>,
+    /// When what has gone would have gone at that rate.
+    gone: Mutex<Instant>,
+}
+
+impl Pace {
+    pub(crate) fn new(bytes_per_second: Option<u64>) -> Self {
+        Self {
+            bytes_per_second,
+            gone: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Waits until `bytes` may go.
+    pub(crate) async fn wait(&self, bytes: u64) {
+        let Some(rate) = self.bytes_per_second else {
+            return;
+        };
+        let mut gone = self.gone.lock().await;
+        sleep_until(*gone).await;
+        let takes = bytes as f64 / rate.max(1) as f64;
+        let takes = Duration::try_from_secs_f64(takes).unwrap_or(Duration::MAX);
+        // Time in which nothing went is not caught up with.
+        let now = Instant::now();
+        *gone = now.checked_add(takes).unwrap_or(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_go_at_the_rate_that_was_given() {
+        let pace = Pace::new(Some(1000));
+        let began = Instant::now();
+        for _ in 0..4 {
+            pace.wait(500).await;
+        }
+        // The last ones go, and are not waited for.
+        assert_eq!(began.elapsed().as_millis() / 10, 150);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let began = Instant::now();
+        pace.wait(500).await;
+        pace.wait(500).await;
+        assert_eq!(began.elapsed().as_millis() / 10, 50);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_rate_nothing_waits() {
+        let pace = Pace::new(None);
+        let began = Instant::now();
+        pace.wait(u64::MAX).await;
+        pace.wait(u64::MAX).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,143 @@
+//! Taking away what is not needed any more: manifests first, then parts that no manifest names.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use object_store::path::Path;
+use tokio::time::Instant;
+
+use crate::error::{MirrorError, caused_by};
+use crate::keys::{Kind, Ordinal, PartRef, parse};
+use crate::place::Place;
+use crate::publish::Publisher;
+
+/// What others have put is left alone for so long: somebody may be about to name it.
+pub(crate) const GRACE: Duration = Duration::from_secs(3600);
+
+/// Deletes objects. One that can't be deleted stays, which is said once: keeping it is what some buckets are for.
+#[derive(Default)]
+pub(crate) struct Broom {
+    has_said: bool,
+}
+
+impl Broom {
+    pub(crate) async fn sweep(&mut self, place: &Place, path: &Path) {
+        let Err(error) = place.delete(path).await else {
+            return;
+        };
+        match self.has_said {
+            true => log::debug!(target: crate::LOG, "{error}"),
+            false => log::warn!(
+                target: crate::LOG,
+                "what is not needed any more stays in the mirror: {error}{}", caused_by(&error),
+            ),
+        }
+        self.has_said = true;
+    }
+}
+
+/// Parts that no generation names any more. They are deleted once no other process can have come to rely on them: a
+/// new holder of the lease has waited for as long as it is good for.
+#[derive(Default)]
+pub(crate) struct Retired(Vec<(Instant, PartRef)>);
+
+impl Retired {
+    pub(crate) fn add(&mut self, parts: impl IntoIterator<Item = PartRef>) {
+        let now = Instant::now();
+        self.0.extend(parts.into_iter().map(|part| (now, part)));
+    }
+
+    /// Those that have been here for that long.
+    fn take(&mut self, for_so_long: Duration) -> Vec<PartRef> {
+        let is_over = |(since, _): &mut (Instant, PartRef)| since.elapsed() >= for_so_long;
+        let over = self.0.extract_if(.., is_over);
+        over.map(|(_, part)| part).collect()
+    }
+}
+
+impl Publisher {
+    /// Keeps the newest `keep` generations. Those that are not whole are not among them.
+    ///
+    /// # Errors
+    ///
+    /// [`MirrorError::LeaseLost`], and errors of requests.
+    pub(crate) async fn prune(
+        &mut self,
+        keep: usize,
+        broom: &mut Broom,
+    ) -> Result<(), MirrorError> {
+        let named = self.lease.generations().await;
+        let mut kept: Vec<Ordinal> = named.clone();
+        kept.retain(|ordinal| self.contents.has_generation(*ordinal));
+        kept.sort_unstable();
+        kept.drain(..kept.len().saturating_sub(keep));
+        let pruned: Vec<Ordinal> = named
+            .into_iter()
+            .filter(|ordinal| !kept.contains(ordinal))
+            .collect();
+        if !pruned.is_empty() {
+            // From here on nobody reads them.
+            self.lease.rename(|generations| *generations = kept).await?;
+            for ordinal in pruned {
+                self.lease.fence().await?;
+                broom
+                    .sweep(&self.place, &self.keys.generation(ordinal))
+                    .await;
+                let parts = self.contents.forget(ordinal);
+                self.retired.add(parts);
+            }
+        }
+        for part in self.retired.take(self.lease.ttl()) {
+            // It may be needed again.
+            if !self.contents.has(&part) {
+                self.lease.fence().await?;
+                broom.sweep(&self.place, &self.keys.part(&part)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes away what processes have left behind that are gone.
+    ///
+    /// # Errors
+    ///
+    /// [`MirrorError::LeaseLost`], and errors of requests.
+    pub(crate) async fn prune_orphans(&mut self, broom: &mut Broom) -> Result<(), MirrorError> {
+        let objects = self.place.list(self.keys.root()).await?;
+        // After the listing: who holds the lease now knows all that is named.
+        self.lease.rename(|_| ()).await?;
+        // By the clock of the server.
+        let lease = self.place.head(&self.keys.lease()).await?;
+        let Some(now) = lease.map(|lease| lease.last_modified) else {
+            return Ok(());
+        };
+        let named: HashSet<Ordinal> = self.lease.generations().await.into_iter().collect();
+        if !named
+            .iter()
+            .all(|ordinal| self.contents.has_generation(*ordinal))
+        {
+            // It is not known what is needed.
+            return Ok(());
+        }
+        let live: HashSet<PartRef> = self.contents.live();
+        let (mut manifests, mut parts) = (Vec::new(), Vec::new());
+        for object in objects {
+            let age = (now - object.last_modified).to_std().unwrap_or_default();
+            if age < GRACE {
+                continue;
+            }
+            match parse(&self.place.prefix, &object.location) {
+                Some((_, Kind::Generation(ordinal))) if !named.contains(&ordinal) => {
+                    manifests.push(object.location);
+                }
+                Some((_, Kind::Part(part))) if !live.contains(&part) => parts.push(object.location),
+                _ => {}
+            }
+        }
+        for path in manifests.iter().chain(&parts) {
+            self.lease.fence().await?;
+            broom.sweep(&self.place, path).await;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,28 @@
+//! What clients say of their failures may hold credentials.
+
+use super::model::Model;
+use super::support::place;
+use crate::error::MirrorError;
+use crate::place::When;
+use crate::redact::Secrets;
+
+#[tokio::test(start_paused = true)]
+async fn no_error_shows_a_credential() {
+    let model = Model::new().failing(0, super::model::Fault::Refused);
+    let mut place = place(&model);
+    place.secrets = Secrets::new(vec!["has failed".to_owned()]);
+    let path = "prefix/https://host/a?sig=abc".into();
+    let put = place.put(&path, "x".into(), When::Always).await.map(drop);
+    let error = put.unwrap_err();
+    let mut said = format!("{error} {error:?}");
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        said.push_str(&format!(" {cause} {cause:?}"));
+        source = cause.source();
+    }
+    assert!(matches!(error, MirrorError::Request { .. }));
+    assert!(
+        !said.contains("has failed") && said.contains("[redacted]"),
+        "{said}"
+    );
+}

@@ -1,0 +1,69 @@
+//! The thread that a mirror works on. Nothing asynchronous leaves it.
+
+use std::future::Future;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+
+use crate::error::MirrorError;
+
+/// How long the end waits for reads of the local disk.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
+
+pub(crate) struct Worker {
+    handle: Handle,
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    pub(crate) fn start() -> Result<Self, MirrorError> {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(MirrorError::Thread)?;
+        let handle = runtime.handle().clone();
+        let (end, ended) = oneshot::channel::<()>();
+        let thread = std::thread::Builder::new().name("mirror".to_owned());
+        let thread = thread.spawn(move || {
+            crate::priority::lower();
+            // It ends when the sender is gone, too.
+            let _ = runtime.block_on(ended);
+            runtime.shutdown_timeout(SHUTDOWN_LIMIT);
+        });
+        Ok(Self {
+            handle,
+            end: Some(end),
+            thread: Some(thread.map_err(MirrorError::Thread)?),
+        })
+    }
+
+    /// Has the thread work on this beside whatever else it does.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        drop(self.handle.spawn(work));
+    }
+
+    /// Has the thread do this, and waits for it.
+    pub(crate) fn call<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, MirrorError>> + Send + 'static,
+    ) -> Result<T, MirrorError> {
+        let (out, done) = mpsc::channel();
+        self.spawn(async move {
+            // Whoever has called waits for it.
+            let _ = out.send(work.await);
+        });
+        done.recv().unwrap_or(Err(MirrorError::ThreadEnded))
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of its own was logged by the hook.
+            drop(thread.join());
+        }
+    }
+}
