@@ -1,6 +1,6 @@
 use std::fmt;
 use std::mem::discriminant;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::data::dataset::DatasetError;
@@ -11,6 +11,7 @@ use burn_backup_store::StoreError;
 
 use crate::change::Change;
 use crate::fingerprint::ParamDifference;
+use crate::mirror::{Mirror, MirrorError};
 use crate::position::Position;
 use crate::save_freq::SaveFreq;
 
@@ -105,6 +106,26 @@ pub enum BackupError {
     /// The backup directory can't be used, or a save failed.
     #[error("{}", with_causes(.0))]
     Store(#[source] StoreError),
+
+    /// The mirror can't be used.
+    #[cfg(feature = "mirror")]
+    #[error("{}", with_causes(.0))]
+    Mirror(#[source] Arc<MirrorError>),
+
+    /// The mirror can't be reached, and there may be a backup in it.
+    #[cfg(feature = "mirror")]
+    #[error(
+        "there is no backup in '{}', and the mirror, where there may be one, can't be reached; nothing was begun: try \
+         again once it can be, or begin anew on purpose with Mirror::begin_anew_if_unreachable(true){}",
+        path.display(), caused_by(Some(source.as_ref()))
+    )]
+    #[non_exhaustive]
+    MirrorUnreachable {
+        /// The backup directory.
+        path: PathBuf,
+        /// How the mirror has failed.
+        source: Arc<MirrorError>,
+    },
 
     /// The manifest's state document is whole, but not one of this crate.
     #[error(
@@ -627,7 +648,54 @@ impl From<StoreError> for BackupError {
     }
 }
 
+impl From<MirrorError> for BackupError {
+    fn from(error: MirrorError) -> Self {
+        Self::from(Arc::new(error))
+    }
+}
+
+impl From<Arc<MirrorError>> for BackupError {
+    #[cfg(feature = "mirror")]
+    fn from(error: Arc<MirrorError>) -> Self {
+        match Arc::try_unwrap(error) {
+            Ok(MirrorError::Store(error)) => Self::from(error),
+            Ok(error) => Self::Mirror(Arc::new(error)),
+            Err(error) => Self::Mirror(error),
+        }
+    }
+
+    #[cfg(not(feature = "mirror"))]
+    fn from(error: Arc<MirrorError>) -> Self {
+        error.never()
+    }
+}
+
 impl BackupError {
+    /// There is no backup, and it is not known whether there is one in the mirror.
+    #[cfg(feature = "mirror")]
+    pub(crate) fn mirror_unreachable(path: &Path, source: MirrorError) -> Self {
+        Self::MirrorUnreachable {
+            path: path.to_path_buf(),
+            source: Arc::new(source),
+        }
+    }
+
+    #[cfg(not(feature = "mirror"))]
+    pub(crate) fn mirror_unreachable(_path: &Path, source: MirrorError) -> Self {
+        source.never()
+    }
+
+    /// The training in the backup directory has run to its end elsewhere.
+    #[cfg(feature = "mirror")]
+    pub(crate) fn finished_elsewhere(mirror: &Mirror) -> Self {
+        Self::from(MirrorError::finished(mirror))
+    }
+
+    #[cfg(not(feature = "mirror"))]
+    pub(crate) fn finished_elsewhere(mirror: &Mirror) -> Self {
+        mirror.never()
+    }
+
     /// The error of this crate in the one that ended a training, if it is one of ours.
     pub fn find(error: &TrainingError) -> Option<&Self> {
         match error {

@@ -1,12 +1,16 @@
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use burn_backup_store::{Committed, Filesystem, OpenOptions, Store};
+use burn_backup_store::{Committed, Filesystem, GenerationId, OpenOptions, Store};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::BackupError;
+#[cfg(feature = "mirror")]
+use crate::mirror::MirrorError;
+use crate::mirror::{LeaseStatus, Mirror, MirrorStatus, MirrorWatch};
 use crate::notice::Notice;
 use crate::outcome::Outcome;
 use crate::position::Position;
@@ -72,6 +76,39 @@ struct Facts {
     /// What its user must know, and was not shown yet.
     notes: Vec<String>,
     stats: BackupStats,
+    /// Where backups are mirrored to.
+    mirror: Option<Mirror>,
+    mirroring: Option<MirrorWatch>,
+    /// Of which moment each backup is that the mirror has, or may get.
+    positions: BTreeMap<GenerationId, Position>,
+}
+
+/// How a training's mirror is.
+#[cfg(feature = "mirror")]
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct MirrorStats {
+    /// Of which moment the newest backup is that is whole in the mirror; `None` if there is none, or that is not
+    /// known yet.
+    pub last: Option<Position>,
+    /// How many backups the mirror is behind.
+    pub behind: u64,
+    /// Backups that this process has put there.
+    pub committed: u64,
+    /// Backups that were left out, because a newer one was there before their turn came.
+    pub skipped: u64,
+    /// Bytes that this process has sent. Parameters that training leaves alone are sent once.
+    pub bytes: u64,
+    /// Tries that failed.
+    pub failed: u64,
+    /// Who may write to the mirror.
+    pub lease: LeaseStatus,
+    /// How long the last backup took to be sent.
+    pub upload_last: Option<Duration>,
+    /// The last failure. Later successes don't clear it.
+    pub last_error: Option<Arc<MirrorError>>,
+    /// Why nothing is mirrored any more, if that is so.
+    pub stopped: Option<Arc<MirrorError>>,
 }
 
 /// How far a training is, as a share of all epochs.
@@ -190,25 +227,103 @@ impl BackupHandle {
         self.facts().stats
     }
 
+    /// How the mirror is; `None` if there is none, or the training has not begun.
+    #[cfg(feature = "mirror")]
+    pub fn mirror_stats(&self) -> Option<MirrorStats> {
+        let watch = self.facts().mirroring.clone()?;
+        let status = watch.status();
+        Some(MirrorStats {
+            last: self.position_of(status.mirrored),
+            behind: behind(&status),
+            committed: status.published,
+            skipped: status.skipped,
+            bytes: status.bytes,
+            failed: status.failures,
+            lease: status.lease,
+            upload_last: status.upload_last,
+            last_error: status.last_error,
+            stopped: status.stopped,
+        })
+    }
+
     /// Deletes the backup, for programs that save their model first and therefore turned
-    /// [`delete_checkpoint`](crate::BackupAndRestore::delete_checkpoint) off. Only what this crate
-    /// wrote is deleted, and the directory if nothing else is in it. Deleting a backup that is not
-    /// there does nothing.
+    /// [`delete_checkpoint`](crate::BackupAndRestore::delete_checkpoint) off: on this disk, and in the mirror if
+    /// there is one. Only what this crate wrote is deleted, and the directory if nothing else is in it. Deleting a
+    /// backup that is not there does nothing.
     ///
     /// # Errors
     ///
-    /// [`BackupError::Store`] if the training is still running, or a file can't be deleted.
+    /// [`BackupError::Store`] if the training is still running, or a file can't be deleted. If the mirror can't be
+    /// told that the training is finished, nothing is deleted.
     pub fn discard(&self) -> Result<(), BackupError> {
-        if Store::is_present(&self.backup_dir, self.filesystem.as_ref())? {
-            let options = OpenOptions::default().filesystem(self.filesystem.clone());
-            Store::open(&self.backup_dir, options)?.remove()?;
+        let store = match Store::is_present(&self.backup_dir, self.filesystem.as_ref())? {
+            true => {
+                let options = OpenOptions::default().filesystem(self.filesystem.clone());
+                Some(Store::open(&self.backup_dir, options)?)
+            }
+            false => None,
+        };
+        // First there, where killed processes find out that the training is finished.
+        let leftovers = match self.mirror() {
+            Some(mirror) => {
+                let run_id = store.as_ref().map(|store| store.identity().run_id.clone());
+                let has_backup = store.as_ref().map(Store::has_backup).transpose()?;
+                let connection = mirror.connect()?;
+                let has_backup = has_backup.unwrap_or(false);
+                let found = connection.find(&run_id.unwrap_or_default(), has_backup)?;
+                connection.finish(&found)?
+            }
+            None => None,
+        };
+        if let Some(store) = store {
+            store.remove()?;
+        }
+        if let Some(leftovers) = leftovers {
+            leftovers.clear()?;
         }
         Ok(())
     }
 
-    pub(crate) fn restored(&self, position: Position, created: SystemTime) -> Duration {
+    #[cfg(feature = "mirror")]
+    pub(crate) fn set_mirror(&self, mirror: Mirror) {
+        self.facts().mirror = Some(mirror);
+    }
+
+    /// Where backups are mirrored to.
+    pub(crate) fn mirror(&self) -> Option<Mirror> {
+        self.facts().mirror.clone()
+    }
+
+    /// From now on backups are mirrored.
+    pub(crate) fn mirrors(&self, watch: MirrorWatch) {
+        self.facts().mirroring = Some(watch);
+    }
+
+    /// The newest backup in the mirror, and of which moment it is if that is known.
+    pub(crate) fn mirrored(&self) -> Option<(GenerationId, Option<Position>)> {
+        let watch = self.facts().mirroring.clone()?;
+        let id = watch.status().mirrored?;
+        Some((id, self.position_of(Some(id))))
+    }
+
+    fn position_of(&self, id: Option<GenerationId>) -> Option<Position> {
+        let mut facts = self.facts();
+        let id = id?;
+        // The mirror does not go back.
+        facts.positions = facts.positions.split_off(&id);
+        facts.positions.get(&id).copied()
+    }
+
+    pub(crate) fn restored(
+        &self,
+        id: GenerationId,
+        position: Position,
+        created: SystemTime,
+    ) -> Duration {
         let age = created.elapsed().unwrap_or_default();
-        self.facts().restored_from = Some(Restored {
+        let mut facts = self.facts();
+        facts.positions.insert(id, position);
+        facts.restored_from = Some(Restored {
             position,
             created,
             age,
@@ -277,6 +392,9 @@ impl BackupHandle {
     ) -> u64 {
         let mut facts = self.facts();
         facts.last_backup = Some((position, SystemTime::now()));
+        if facts.mirroring.is_some() {
+            facts.positions.insert(committed.id(), position);
+        }
         let failures = std::mem::take(&mut facts.failures);
         facts.is_poisoned = false;
         let stats = &mut facts.stats;
@@ -334,6 +452,9 @@ impl BackupHandle {
         if let (true, Some(error)) = (facts.failures > 0, &facts.last_error) {
             summary.push_str(&format!("; the last one FAILED: {error}"));
         }
+        if let Some(watch) = &facts.mirroring {
+            summary.push_str(&mirror_summary(&watch.status()));
+        }
         if !facts.notes.is_empty() {
             summary.push_str("; NOTE: ");
             summary.push_str(&facts.notes.join("; "));
@@ -353,6 +474,29 @@ impl BackupHandle {
     fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How many backups the mirror is behind.
+fn behind(status: &MirrorStatus) -> u64 {
+    let number = |id: Option<GenerationId>| id.map_or(0, GenerationId::number);
+    number(status.committed).saturating_sub(number(status.mirrored))
+}
+
+/// `; the mirror is 2 backups behind`.
+fn mirror_summary(status: &MirrorStatus) -> String {
+    if let Some(error) = &status.stopped {
+        return format!("; NOT MIRRORED any more: {error}");
+    }
+    let mut summary = match (behind(status), status.lease) {
+        (0, LeaseStatus::Held) => "; mirrored".to_owned(),
+        (_, lease) if lease != LeaseStatus::Held => "; the mirror is waited for".to_owned(),
+        (1, _) => "; the mirror is 1 backup behind".to_owned(),
+        (behind, _) => format!("; the mirror is {behind} backups behind"),
+    };
+    if let (true, Some(error)) = (behind(status) > 0 && status.is_failing, &status.last_error) {
+        summary.push_str(&format!(" and FAILS: {error}"));
+    }
+    summary
 }
 
 /// `epoch 3, batch 120, saved at 14:02:11Z`, with the date if that was not today.

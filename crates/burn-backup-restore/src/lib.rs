@@ -5,7 +5,8 @@
 //! ```text
 //! save:     trigger -> snapshot -> encode -> persist -> commit -> prune
 //!           `-- training thread --'  `-------- background thread ------'
-//! restore:  discover -> verify -> restore -> fast_forward
+//!                                                         `-> mirror
+//! restore:  discover -> (fetch from the mirror) -> verify -> restore -> fast_forward
 //! ```
 //!
 //! # Example
@@ -32,6 +33,7 @@
 //!
 //! # Features
 //!
+//! - `mirror`: backups that outlive the machine, on S3, Google Cloud Storage, Azure, or in a directory.
 //! - `cloud`: watchers for the preemption notices of Google Compute Engine, Amazon EC2 and Azure.
 //! - `rl`: reinforcement learning with Burn's `RLTraining`.
 //! - `testing`: what the tests of this crate need. It is exempt from semantic versioning.
@@ -46,6 +48,7 @@ mod execution;
 mod fingerprint;
 mod handle;
 mod metrics;
+mod mirror;
 mod model;
 mod notice;
 mod on_backup_error;
@@ -92,4 +95,8 @@ pub use session::{Batches, Flow, Session};
 pub use settings::{BackupAndRestore, FastForward, Snapshot};
 pub use supervised::BackupExt;
 
+#[cfg(feature = "mirror")]
+pub use burn_backup_remote::{LeaseStatus, Mirror, MirrorError, ObjectStore};
 pub use burn_backup_store::StoreError;
+#[cfg(feature = "mirror")]
+pub use handle::MirrorStats;

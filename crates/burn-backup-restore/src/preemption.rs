@@ -18,7 +18,7 @@ use crate::error::BackupError;
 #[cfg(feature = "cloud")]
 pub use cloud::{AzureWatcher, Ec2SpotWatcher, GceWatcher};
 pub use file::FileWatcher;
-pub(crate) use grace::{Advice, Backups};
+pub(crate) use grace::{Advice, Backups, Upload};
 pub(crate) use lookout::Lookout;
 pub use watcher::PreemptionWatcher;
 

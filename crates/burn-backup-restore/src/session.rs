@@ -17,6 +17,7 @@
 //! saver     what is saved, and what became of it
 //! watch     notices of a preemption, and stops
 //! ending    how the training ended
+//! mirror    where the backups outlive the machine
 //! ```
 
 pub(crate) mod announcement;
@@ -25,9 +26,11 @@ mod cadence;
 pub(crate) mod closing;
 mod ending;
 mod events;
+pub(crate) mod mirror;
 mod open;
 mod progress;
 mod saver;
+mod transfer;
 mod watch;
 mod window;
 

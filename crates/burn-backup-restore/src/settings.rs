@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::Device;
 use burn::train::ExecutionStrategy;
 use burn::train::checkpoint::CheckpointingStrategy;
+#[cfg(feature = "mirror")]
+use burn_backup_remote::ObjectStore;
 #[cfg(feature = "testing")]
 use burn_backup_store::Filesystem;
 use burn_backup_store::RealFilesystem;
@@ -14,6 +16,8 @@ use burn_backup_store::RealFilesystem;
 use crate::change::{Change, Changes};
 use crate::error::BackupError;
 use crate::handle::BackupHandle;
+#[cfg(feature = "mirror")]
+use crate::mirror::Mirror;
 use crate::on_backup_error::OnBackupError;
 use crate::parts::State;
 use crate::preemption::Preemption;
@@ -433,6 +437,48 @@ impl BackupAndRestore {
     ) -> Self {
         self.checkpointing = Mutex::new(Some(Box::new(strategy)));
         self
+    }
+
+    /// Mirrors every backup to a place that outlives the machine: a URL such as `s3://bucket/prefix`, or a
+    /// [`Mirror`] that says more. On a machine with an empty disk, or an older backup, the newest one is fetched from
+    /// there at the start.
+    ///
+    /// Backups are written to the disk first, as without a mirror, and sent in the background. A slow link leaves
+    /// some out: the newest one goes next. The end of a training waits until the last one is there. A mirror belongs
+    /// to one training. See [`Mirror`] for the URLs and where credentials come from.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_backup_restore::{BackupAndRestore, Mirror};
+    ///
+    /// let backup = BackupAndRestore::new("backup").mirror("s3://bucket/run-7");
+    /// let slowly = Mirror::new("gs://bucket/run-7").max_bytes_per_second(20_000_000);
+    /// let backup = BackupAndRestore::new("backup").mirror(slowly);
+    /// ```
+    #[cfg(feature = "mirror")]
+    pub fn mirror(self, mirror: impl Into<Mirror>) -> Self {
+        self.handle.set_mirror(mirror.into());
+        self
+    }
+
+    /// The same with a store that the program has made, under `prefix`: for credentials and clients that no URL
+    /// describes.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use burn_backup_restore::BackupAndRestore;
+    /// use object_store::memory::InMemory;
+    ///
+    /// let store = Arc::new(InMemory::new());
+    /// let backup = BackupAndRestore::new("backup").mirror_to(store, "run-7");
+    /// ```
+    #[cfg(feature = "mirror")]
+    pub fn mirror_to(self, store: Arc<dyn ObjectStore>, prefix: impl Into<String>) -> Self {
+        self.mirror(Mirror::with_store(store, prefix))
     }
 
     /// Whether the training's dashboard shows a text metric "Backup": the last committed position, when

@@ -5,7 +5,7 @@ mod arguments;
 mod renderer;
 
 use std::io::{self, Write as _};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use burn::grad_clipping::GradientClippingConfig;
@@ -13,7 +13,7 @@ use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::optim::AdamConfig;
 use burn::train::metric::{AccuracyMetric, LossMetric};
 use burn::train::{Learner, LearningResult, SupervisedTraining};
-use burn_backup_restore::{BackupAndRestore, BackupExt as _, Preemption};
+use burn_backup_restore::{BackupAndRestore, BackupExt as _, Mirror, Preemption};
 use clap::Parser as _;
 use digits::crash::CrashPoint;
 use digits::model::{self, DigitsModel};
@@ -33,6 +33,10 @@ fn main() -> anyhow::Result<()> {
         .metric_logs(&arguments.artifact_dir)
         .save_before_preemption(Preemption::signals())
         .seed(SEED);
+    let backup = match &arguments.mirror {
+        Some(url) => backup.mirror(mirror(url, &arguments)?),
+        None => backup,
+    };
     let handle = backup.handle();
     let crash = arguments
         .crash_at
@@ -100,6 +104,12 @@ fn main() -> anyhow::Result<()> {
     writeln!(output, "accuracy on the validation set: {accuracy:.1} %")?;
     writeln!(output, "digest of the weights: {}", digest::of(&model))?;
     Ok(())
+}
+
+fn mirror(url: &str, arguments: &Arguments) -> anyhow::Result<Mirror> {
+    let lease = Duration::try_from_secs_f64(arguments.lease).context("the lease has no length")?;
+    let mirror = Mirror::new(url).lease_ttl(lease);
+    Ok(mirror.single_writer(arguments.single_writer))
 }
 
 /// For the initial weights, the shuffling, and the random numbers of each step.

@@ -34,6 +34,7 @@ mod loader;
 mod log_lines;
 mod metric_logs;
 mod metrics;
+mod mirror;
 mod optimizers;
 mod poisoned;
 mod power_cut;

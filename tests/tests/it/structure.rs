@@ -35,6 +35,7 @@ const LAYERS: &[&[&str]] = &[
         "execution",
         "fingerprint",
         "handle",
+        "mirror",
         "notice",
         "on_backup_error",
         "outcome",

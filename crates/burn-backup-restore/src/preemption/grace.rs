@@ -38,6 +38,16 @@ pub(crate) struct Backups {
     pub is_writing: bool,
     /// How many have failed.
     pub failed: u64,
+    pub mirror: Upload,
+}
+
+/// What is known of the way to the mirror, which each backup goes after it is written.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Upload {
+    /// How long the last one took, or the one that is on its way takes already.
+    pub took: Duration,
+    /// Whether one is on its way: the last one waits for it.
+    pub is_uploading: bool,
 }
 
 /// The time from a notice to the kill.
@@ -62,6 +72,11 @@ impl Grace {
         self.period = Duration::ZERO;
     }
 
+    /// The time until the kill, so long after the notice.
+    pub(super) fn left(&self, noticed: Duration) -> Duration {
+        self.period.saturating_sub(noticed)
+    }
+
     /// Whether the last backup can be tried again so long after the notice, of which so many `tries` have
     /// failed, and the last one `took` so long.
     pub(super) fn allows_another_try(&self, noticed: Duration, tries: u32, took: Duration) -> bool {
@@ -75,7 +90,9 @@ impl Grace {
         // The next boundary comes a batch later, and that one may take longer.
         let Boundary { step, backups, .. } = boundary;
         let to_write = SAFETY + u32::from(backups.is_writing);
-        let reserve = backups.persist * to_write + step * SAFETY;
+        let Upload { took, is_uploading } = backups.mirror;
+        let to_upload = SAFETY + u32::from(is_uploading);
+        let reserve = backups.persist * to_write + took * to_upload + step * SAFETY;
         if left <= reserve {
             return Advice::Leave;
         }
@@ -117,6 +134,25 @@ mod tests {
         assert_eq!(grace.advise(boundary(21_700, 4000, 100)), Advice::GoOn);
         assert_eq!(grace.advise(boundary(21_800, 4000, 100)), Advice::Leave);
         assert_eq!(grace.advise(boundary(40_000, 4000, 100)), Advice::Leave);
+    }
+
+    #[test]
+    fn a_mirror_needs_time_for_what_is_on_its_way_and_for_the_last_one() {
+        let mirrored = |noticed, took, is_uploading| {
+            let mut boundary = boundary(noticed, 1000, 0);
+            boundary.backups.mirror = Upload {
+                took: Duration::from_secs(took),
+                is_uploading,
+            };
+            boundary
+        };
+        let mut grace = Grace::new(Duration::from_secs(60));
+        assert_eq!(grace.advise(mirrored(0, 0, false)), Advice::Save);
+        // Two seconds for the backup, and twice ten for the way to the mirror.
+        assert_eq!(grace.advise(mirrored(37_900, 10, false)), Advice::GoOn);
+        assert_eq!(grace.advise(mirrored(38_000, 10, false)), Advice::Leave);
+        assert_eq!(grace.advise(mirrored(27_900, 10, true)), Advice::GoOn);
+        assert_eq!(grace.advise(mirrored(28_000, 10, true)), Advice::Leave);
     }
 
     #[test]

@@ -88,6 +88,13 @@ impl Lookout {
         })
     }
 
+    /// The time until the kill; `None` if nobody has said how long that is.
+    pub(crate) fn time_left(&self) -> Option<Duration> {
+        let noticed = self.noticed.as_ref()?;
+        let is_known = !self.grace_period.is_zero() || noticed.notice.deadline().is_some();
+        is_known.then(|| noticed.grace.left(noticed.since.elapsed()))
+    }
+
     /// The notice that has come, if one has.
     pub(crate) fn notice(&self) -> Option<&Notice> {
         self.noticed.as_ref().map(|noticed| &noticed.notice)

@@ -13,6 +13,7 @@ use super::encode::{Encoder, Memories};
 use super::snapshot::{Metrics, TrainingSnapshot};
 use crate::error::{BackupError, with_causes};
 use crate::handle::BackupHandle;
+use crate::mirror::Mirroring;
 use crate::on_backup_error::OnBackupError;
 use crate::panics::{attempt, panic_message};
 use crate::state::Moment;
@@ -22,6 +23,8 @@ const LOG: &str = "burn_backup::commit";
 /// What the thread works with.
 pub(crate) struct WriterContext {
     pub store: Arc<Store>,
+    /// Where what is committed goes besides.
+    pub mirror: Option<Arc<Mirroring>>,
     pub handle: BackupHandle,
     pub keep_last: usize,
     pub skip_nan: bool,
@@ -275,9 +278,17 @@ fn work(
                 None
             }
         };
+        // Whoever hears of the outcome may wait for the mirror.
+        if let (Some(mirror), Some(committed)) = (&context.mirror, &committed) {
+            mirror.expect(committed.id());
+        }
         // Nobody need wait for what is pruned.
         let outcome = outbox.send(Report::Outcome(committed.is_some()));
         if let Some(committed) = committed {
+            // Before it could be pruned.
+            if let Some(mirror) = &context.mirror {
+                mirror.committed(committed.id());
+            }
             prune(context, &committed);
         }
         if outcome.and_then(|()| outbox.send(Report::Idle)).is_err() {

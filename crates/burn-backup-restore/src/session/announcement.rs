@@ -14,8 +14,9 @@ const LOG: &str = "burn_backup::restore";
 /// The line on a training that begins, or is resumed, on these `devices` (see [`devices`]).
 pub(crate) fn line(settings: &BackupAndRestore, devices: &str) -> String {
     format!(
-        "backups in '{}', {}, {}; {}; {}",
+        "backups in '{}'{}, {}, {}; {}; {}",
         settings.backup_dir.display(),
+        mirrored(&settings.handle),
         frequency(settings.frequency),
         kept(settings.keep_last),
         devices,
@@ -79,6 +80,13 @@ fn frequency(frequency: SaveFreq) -> String {
         }
         SaveFreq::Continuous => "one after the other".to_owned(),
         SaveFreq::Never => "when the training is stopped".to_owned(),
+    }
+}
+
+fn mirrored(handle: &BackupHandle) -> String {
+    match handle.mirror() {
+        Some(mirror) => format!(" and {mirror}"),
+        None => String::new(),
     }
 }
 

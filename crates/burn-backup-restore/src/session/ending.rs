@@ -19,6 +19,8 @@ pub(crate) struct Ending {
     pub saved_at: Option<Position>,
     /// What became of a training that was stopped, in words.
     pub saved: Option<String>,
+    /// Whether the mirror was waited for.
+    pub is_flushed: bool,
     /// Whether it ran to its end.
     pub is_complete: bool,
 }

@@ -10,10 +10,11 @@ use super::progress::Progress;
 use super::saver::{MetricSource, Parted, Saver};
 use super::watch::Watch;
 use super::window::Window;
-use super::{LOG, TRIGGER_LOG};
+use super::{LOG, TRIGGER_LOG, mirror};
 use crate::burn_api::Items;
+use crate::error::with_causes;
 use crate::metrics::{Mark, MetricHistory, MetricLogs};
-use crate::preemption::{Advice, Backups};
+use crate::preemption::{Advice, Backups, Upload};
 use crate::save::{Metrics, TrainingSnapshot};
 use crate::state::{Moment, Phase, TrainingState};
 
@@ -107,11 +108,27 @@ impl Core {
             persist: stats.persist_last.max(writing.unwrap_or_default()),
             is_writing: writing.is_some(),
             failed: stats.failed,
+            mirror: self.upload(),
         });
         if let Some(notice) = news {
             self.saver.handle.noticed(notice);
         }
         advice
+    }
+
+    /// What is known of uploads. Before there is a notice nobody needs it.
+    fn upload(&self) -> Upload {
+        let mirror = self.saver.mirror.as_ref();
+        let Some(mirror) = mirror.filter(|_| self.watch.notice().is_some()) else {
+            return Upload::default();
+        };
+        let status = mirror.status();
+        let uploading = status.uploading_since.map(|since| since.elapsed());
+        let last = status.upload_last.unwrap_or_default();
+        Upload {
+            took: last.max(uploading.unwrap_or_default()),
+            is_uploading: uploading.is_some(),
+        }
     }
 
     /// The epoch's batches, or what is left of them, are about to be trained.
@@ -246,10 +263,32 @@ impl Core {
                 self.saver.handle.saved_when_stopped(moment.position);
                 self.ending.saved_at = Some(moment.position);
             }
-            self.report_stop(moment);
+            let mirrored = self.flush_mirror();
+            self.report_stop(moment, mirrored);
         }
         self.settle(metrics);
         self.note_ending();
+    }
+
+    /// Waits until the mirror has the last backup, as long as the time before the kill allows. Gives what became of
+    /// it, in words; nothing if there is no mirror, or no backup.
+    fn flush_mirror(&mut self) -> Option<String> {
+        let mirroring = self.saver.mirror.clone()?;
+        self.saver.committed?;
+        self.ending.is_flushed = true;
+        let watch = &mut self.watch;
+        let until = watch.until();
+        let flushed = mirror::flush(&mirroring, until, || watch.is_urged());
+        let Err(error) = flushed else {
+            return Some("and in the mirror".to_owned());
+        };
+        let there = match self.saver.handle.mirrored() {
+            Some((_, Some(position))) => format!("which has {position}"),
+            Some((id, None)) => format!("which has backup {id}"),
+            None => "which has no backup that is known".to_owned(),
+        };
+        let error = with_causes(error.as_ref());
+        Some(format!("but NOT in the mirror, {there}: {error}"))
     }
 
     /// Saves the moment of `snapshot`, at which the training is left. If that fails, it is tried again
@@ -279,7 +318,7 @@ impl Core {
     }
 
     /// Says what became of the training that was stopped, and was to be saved as it was at that `moment`.
-    fn report_stop(&mut self, moment: Moment) {
+    fn report_stop(&mut self, moment: Moment, mirrored: Option<String>) {
         if self.watch.has_failed() {
             return;
         }
@@ -293,6 +332,10 @@ impl Core {
                 committed.position,
             ),
             None => format!("the training could NOT be saved at {position}"),
+        };
+        let saved = match mirrored {
+            Some(mirrored) => format!("{saved}, {mirrored}"),
+            None => saved,
         };
         self.ending.saved = Some(saved.clone());
         let (Some(notice), true) = (self.watch.notice(), self.watch.is_preempted()) else {
@@ -341,9 +384,9 @@ impl Core {
 
     /// How the training ended, as it was when its loop did.
     pub(crate) fn take_ending(&mut self) -> Ending {
-        let is_complete = self.ending.is_complete;
         let ending = std::mem::take(&mut self.ending);
-        self.ending.is_complete = is_complete;
+        self.ending.is_complete = ending.is_complete;
+        self.ending.is_flushed = ending.is_flushed;
         ending
     }
 
@@ -357,7 +400,8 @@ impl Core {
             ..
         } = self;
         let handle = saver.handle.clone();
-        saver.clear_away(ending.is_complete && went_well);
+        let is_complete = ending.is_complete && went_well;
+        saver.clear_away(is_complete, ending.is_flushed, || watch.is_urged());
         // A notice that has come since finds the training at its end: it is told of, and nothing more.
         if let Some(notice) = watch.last_look() {
             handle.noticed(notice);

@@ -15,6 +15,7 @@ use super::announcement;
 use super::cadence::Cadence;
 use super::ending::Ending;
 use super::events::{Core, Measured};
+use super::mirror;
 use super::progress::Progress;
 use super::saver::{OnThread, Saver};
 use super::watch::Watch;
@@ -124,8 +125,11 @@ impl Core {
             .drawn_seed(context.drawn_seed)
             // Whether it may differ is decided here.
             .keep_seed(true);
-        let store = Arc::new(Store::open(&settings.backup_dir, options)?);
-        let newest = store.newest_chunked(&PerTensor(part::OPTIMIZER))?;
+        let mut store = Store::open(&settings.backup_dir, options)?;
+        let read = |store: &Store| store.newest_chunked(&PerTensor(part::OPTIMIZER));
+        let (newest, mirror) =
+            mirror::newest(&settings.handle, &settings.backup_dir, &mut store, read)?;
+        let store = Arc::new(store);
         let state_bytes = match &newest {
             Some(generation) => generation.manifest().bytes(),
             None => estimated_bytes(&parts),
@@ -182,8 +186,11 @@ impl Core {
         if is_held && settings.snapshot == Snapshot::Shared && !is_restored {
             announcement::warn_of_holding(&settings.handle);
         }
+        let mirror =
+            mirror.map(|reached| reached.begin(&store, settings.keep_last, &settings.handle));
         let writer = WriterContext {
             store: store.clone(),
+            mirror: mirror.clone(),
             handle: settings.handle.clone(),
             keep_last: settings.keep_last,
             skip_nan: settings.skip_nan,
@@ -195,6 +202,7 @@ impl Core {
             saver: Saver {
                 background: Background::start(writer, memories)?,
                 store,
+                mirror,
                 handle: settings.handle.clone(),
                 committed: is_restored.then(|| state.moment()),
                 on_thread,
@@ -314,7 +322,7 @@ fn restore_newest(
     say_changed(&changed);
     // The next snapshot looks at the model itself.
     state.model.clear();
-    let age = whole_seconds(settings.handle.restored(state.position, created));
+    let age = whole_seconds(settings.handle.restored(id, state.position, created));
     settings.handle.began(format!(
         "restored from backup {id} at {}, {age} old, {bytes} bytes",
         state.position,

@@ -9,10 +9,11 @@ use burn::tensor::Device;
 use burn::train::Interrupter;
 use burn_backup_store::Store;
 
-use super::LOG;
+use super::{LOG, mirror};
 use crate::burn_api::DeviceRead;
 use crate::error::{BackupError, with_causes};
 use crate::handle::BackupHandle;
+use crate::mirror::Mirroring;
 use crate::panics::attempt;
 use crate::part::{MODEL, failed};
 use crate::parts::{State, parts_of};
@@ -20,6 +21,7 @@ use crate::save::{
     Background, Contents, Fit, Metrics, Outcome, PartSnapshot, Records, RunningStates, SavePart,
     SharedPart, TrainingSnapshot, refuse_nan,
 };
+use crate::say::warn;
 use crate::settings::NamedState;
 use crate::state::{Moment, TrainingState};
 
@@ -51,6 +53,7 @@ impl MetricSource for NoMetrics {
 /// The store, and the thread that writes to it.
 pub(super) struct Saver {
     pub store: Arc<Store>,
+    pub mirror: Option<Arc<Mirroring>>,
     /// Dropped before [`on_thread`](Self::on_thread): it waits for the thread that reads what that one holds.
     pub background: Background,
     pub handle: BackupHandle,
@@ -229,10 +232,17 @@ impl Saver {
         }
     }
 
-    /// Ends the thread that writes backups, and deletes what is needed no longer.
-    pub(super) fn clear_away(self, is_complete: bool) {
+    /// Ends the thread that writes backups, and deletes what is needed no longer. `is_flushed` says that the mirror was
+    /// waited for already, and `is_urged` whether there is no time for it.
+    pub(super) fn clear_away(
+        self,
+        is_complete: bool,
+        is_flushed: bool,
+        mut is_urged: impl FnMut() -> bool,
+    ) {
         let Self {
             store,
+            mirror,
             background,
             handle,
             committed,
@@ -241,15 +251,35 @@ impl Saver {
         } = self;
         drop(background);
         if !(is_complete && delete_at_end) {
-            return;
+            return leave(mirror, is_flushed, is_urged);
         }
         if handle.is_poisoned() && committed.is_some() {
             log::error!(
                 target: LOG,
                 "the training ended with a model that holds NaN: the last good backup stays",
             );
-            return;
+            return leave(mirror, is_flushed, is_urged);
         }
+        // First there, where killed processes find out that the training is finished.
+        let leftovers = match mirror
+            .map(|mirror| mirror::finish(mirror, &mut is_urged))
+            .transpose()
+        {
+            Ok(leftovers) => leftovers.flatten(),
+            Err(error) => {
+                let error = Arc::new(BackupError::from(error));
+                warn(
+                    &handle,
+                    &format!(
+                        "the backup stays, on this disk and in the mirror, which can't be told that the training is \
+                         finished: {}; BackupHandle::discard deletes both",
+                        with_causes(error.as_ref()),
+                    ),
+                );
+                handle.failed(error);
+                return;
+            }
+        };
         let Some(store) = Arc::into_inner(store) else {
             log::error!(target: LOG, "the backup stays: it is still being written");
             return;
@@ -259,6 +289,19 @@ impl Saver {
             log::error!(target: LOG, "the backup is not deleted to its end: {}", with_causes(error.as_ref()));
             handle.failed(error);
         }
+        if let Some(leftovers) = leftovers {
+            mirror::clear(leftovers);
+        }
+    }
+}
+
+/// Lets go of the mirror, once the last backup is there.
+fn leave(mirror: Option<Arc<Mirroring>>, is_flushed: bool, is_urged: impl FnMut() -> bool) {
+    let Some(mirror) = mirror else {
+        return;
+    };
+    if !is_flushed && let Err(error) = mirror::flush(&mirror, None, is_urged) {
+        log::error!(target: LOG, "the last backup is not in the mirror: {}", with_causes(error.as_ref()));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Notices of a preemption, and stops.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use burn::train::Interrupter;
 
@@ -57,6 +57,18 @@ impl Watch {
             Some(lookout) => lookout.look(backups),
             None => (Advice::GoOn, None),
         }
+    }
+
+    /// When the kill is to be expected, if the training is left because of a notice that says so.
+    pub(super) fn until(&self) -> Option<Instant> {
+        let lookout = self.lookout.as_ref().filter(|_| self.is_preempted)?;
+        Some(Instant::now() + lookout.time_left()?)
+    }
+
+    /// Whether another notice has come, after which no time is left. The first one leaves its own.
+    pub(super) fn is_urged(&mut self) -> bool {
+        let is_noticed = self.notice().is_some();
+        self.look(Backups::default()).1.is_some() && is_noticed
     }
 
     /// The training is left because of the notice that has come.

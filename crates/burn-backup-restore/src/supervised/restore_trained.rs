@@ -1,11 +1,12 @@
 use std::path::Path;
-use std::sync::Arc;
 
 use burn::module::Module;
-use burn_backup_store::{Filesystem, OpenOptions, Store};
+use burn_backup_store::{OpenOptions, Store};
 
 use crate::error::BackupError;
+use crate::handle::BackupHandle;
 use crate::resume::{apply_trained, read_state};
+use crate::session::mirror;
 use crate::settings::BackupAndRestore;
 
 impl BackupAndRestore {
@@ -31,7 +32,7 @@ impl BackupAndRestore {
     /// }
     /// ```
     pub fn restore_trained<M: Module>(&self, model: M) -> Result<M, BackupError> {
-        match untrained(&self.backup_dir, self.handle.filesystem())? {
+        match untrained(&self.handle, &self.backup_dir)? {
             Some(untrained) => Ok(apply_trained(&untrained, model)),
             None => Ok(model),
         }
@@ -40,15 +41,17 @@ impl BackupAndRestore {
 
 /// The paths of the parameters that were not trained when the newest backup in `backup_dir` was made; `None`
 /// if there is no backup, or it does not say.
-fn untrained(
-    backup_dir: &Path,
-    filesystem: Arc<dyn Filesystem>,
-) -> Result<Option<Vec<String>>, BackupError> {
-    if !Store::is_present(backup_dir, filesystem.as_ref())? {
+fn untrained(handle: &BackupHandle, backup_dir: &Path) -> Result<Option<Vec<String>>, BackupError> {
+    let filesystem = handle.filesystem();
+    // Opening it would begin a training.
+    if !Store::is_present(backup_dir, filesystem.as_ref())?
+        && !mirror::has_backup(handle, backup_dir)?
+    {
         return Ok(None);
     }
-    let store = Store::open(backup_dir, OpenOptions::default().filesystem(filesystem))?;
-    let Some(generation) = store.newest()? else {
+    let mut store = Store::open(backup_dir, OpenOptions::default().filesystem(filesystem))?;
+    let (newest, _) = mirror::newest(handle, backup_dir, &mut store, Store::newest)?;
+    let Some(generation) = newest else {
         return Ok(None);
     };
     Ok(read_state(&generation, backup_dir)?.untrained)

@@ -1,0 +1,16 @@
+//! The mirror, which the feature of that name brings. Without it there is none, and these types have no values.
+
+#[cfg(not(feature = "mirror"))]
+mod absent;
+
+#[cfg(feature = "mirror")]
+pub(crate) use burn_backup_remote::{
+    Connection, Found, LeaseStatus, Leftovers, Mirror, MirrorError, MirrorEvent, MirrorStatus,
+    MirrorWatch, Mirroring, Transfer,
+};
+
+#[cfg(not(feature = "mirror"))]
+pub(crate) use absent::{
+    Connection, Found, LeaseStatus, Leftovers, Mirror, MirrorError, MirrorEvent, MirrorStatus,
+    MirrorWatch, Mirroring, Transfer,
+};
