@@ -13,12 +13,13 @@
 //! persist    how fast backups get to the disk
 //! restore    how long it takes to continue a training
 //! memory     how much memory backups take
+//! mirror     what a mirror costs, and how fast it is
 //! loading    how long a loader that can be taken up anywhere takes for its batches
 //! session    what a session adds to each step of a loop that is written by hand
 //! goodput    how much of the time a training makes progress that is killed again and again
 //! ```
 //!
-//! All but loading and session have the same training watched, of a model that is nothing but parameters ([`model`],
+//! All but mirror, loading and session have the same training watched, of a model that is nothing but parameters ([`model`],
 //! [`state`]), from its loader ([`feed`]), which is called on the training thread between any two
 //! steps.
 
@@ -33,6 +34,7 @@ mod goodput;
 mod loading;
 mod machine;
 mod memory;
+mod mirror;
 mod model;
 mod number;
 mod options;
@@ -79,6 +81,7 @@ fn main() -> Result<()> {
         Some(Task::Peak(alone)) => memory::train_alone(alone),
         Some(Task::Turns(alone)) => overhead::take_turns_alone(alone),
         Some(Task::Train(alone)) => goodput::train_alone(alone),
+        Some(Task::Serve(alone)) => mirror::serve_alone(alone),
         None => measure_all(&options),
     }
 }
@@ -108,6 +111,7 @@ fn measure(bench: &Bench, options: &Options, machine: &Machine) -> Result<Report
             Measurement::Persist => persist::measure(bench)?,
             Measurement::Restore => restore::measure(bench)?,
             Measurement::Memory => memory::measure(bench)?,
+            Measurement::Mirror => mirror::measure(bench)?,
             Measurement::Loading => loading::measure(bench)?,
             Measurement::Session => session::measure(bench)?,
             Measurement::Goodput => {

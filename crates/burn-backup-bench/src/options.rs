@@ -4,7 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::device::Backend;
 use crate::state::State;
-use crate::{goodput, memory, overhead};
+use crate::{goodput, memory, mirror, overhead};
 
 /// Measures backups against Burn's own checkpoints, and both against the bare disk and memory.
 #[derive(Debug, Parser)]
@@ -63,6 +63,8 @@ pub enum Measurement {
     Restore,
     /// How much memory backups take.
     Memory,
+    /// What a mirror costs, and how fast it is.
+    Mirror,
     /// How long the batches of a loader take.
     Loading,
     /// What a session adds to each step of a loop.
@@ -85,6 +87,9 @@ pub enum Task {
     /// Trains, and says what is trained, until it is killed.
     #[command(hide = true, name = goodput::SUBCOMMAND)]
     Train(goodput::Alone),
+    /// An S3 server, until it is killed.
+    #[command(hide = true, name = mirror::SUBCOMMAND)]
+    Serve(mirror::Alone),
 }
 
 /// What charts are made from.
@@ -125,7 +130,7 @@ mod tests {
 
     #[test]
     fn everything_but_goodput_is_measured_unless_something_is_picked() {
-        assert_eq!(measurements(&[]).len(), 7);
+        assert_eq!(measurements(&[]).len(), 8);
         assert_eq!(
             measurements(&["--only", "restore", "--only", "stall"]),
             [Measurement::Stall, Measurement::Restore]

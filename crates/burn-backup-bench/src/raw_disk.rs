@@ -40,7 +40,7 @@ impl RawDisk {
 }
 
 /// Marsaglia's xorshift: not random, but not compressible either.
-fn noise(size: usize) -> Vec<u8> {
+pub fn noise(size: usize) -> Vec<u8> {
     let mut word = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(size.next_multiple_of(8));
     while bytes.len() < size {
