@@ -122,7 +122,7 @@ fn generation(dir: &Path, bytes: &Arc<[u8]>) -> Result<Arc<Store>> {
 }
 
 fn upload(client: &Client, store: &Arc<Store>) -> Result<Duration> {
-    let connection = mirror(client).connect()?;
+    let connection = mirror(client)?.connect()?;
     let found = connection.find(&store.identity().run_id, true)?;
     let mirroring = connection.mirror(Some(&found), store, None, 1, Box::new(|_| {}));
     while mirroring.status().lease == LeaseStatus::Waiting {
@@ -138,7 +138,7 @@ fn upload(client: &Client, store: &Arc<Store>) -> Result<Duration> {
 
 fn fetch(client: &Client, machine: &Path) -> Result<Duration> {
     let mut store = Store::open(machine.join("backup"), OpenOptions::default())?;
-    let mut connection = mirror(client).connect()?;
+    let mut connection = mirror(client)?.connect()?;
     let run_id = store.identity().run_id.clone();
     let began = Instant::now();
     let found = connection.find(&run_id, false)?;
@@ -146,8 +146,8 @@ fn fetch(client: &Client, machine: &Path) -> Result<Duration> {
     Ok(began.elapsed())
 }
 
-fn mirror(client: &Client) -> Mirror {
-    Mirror::with_store(client.store(), "mirror")
+fn mirror(client: &Client) -> Result<Mirror> {
+    Ok(Mirror::with_store(client.another()?, "mirror"))
 }
 
 /// Trainings that are backed up all the time, with a mirror and without, in turn.
@@ -160,7 +160,7 @@ fn steps(bench: &Bench, state: &State) -> Result<Vec<Row>> {
         let server = Server::start(objects.path())?;
         let client = Client::of(&server)?;
         let plain = train(bench, state, &learner, None)?;
-        let mirrored = train(bench, state, &learner, Some(mirror(&client)))?;
+        let mirrored = train(bench, state, &learner, Some(mirror(&client)?))?;
         ratios.push(mirrored.step / plain.step);
         with.push(mirrored.step);
         without.push(plain.step);

@@ -60,7 +60,8 @@ impl Mirror {
         Self::at(Target::Url(url.into()))
     }
 
-    /// The mirror in a store that the program has made, under `prefix`.
+    /// The mirror in a store that the program has made, under `prefix`. Its connections are used on a thread of the
+    /// mirror's: those that a runtime of the program's has opened need that runtime to go on running.
     pub fn with_store(store: Arc<dyn ObjectStore>, prefix: impl Into<String>) -> Self {
         Self::at(Target::Store {
             store,

@@ -143,7 +143,10 @@ fn start<H>(name: &str, spawn: impl FnOnce(Builder) -> std::io::Result<H>) -> Op
 
 /// What a thread does: it waits for its input, which would be lost with a thread that isn't started.
 fn receiving<I, T>(inbox: Receiver<I>, work: impl FnOnce(I) -> T) -> impl FnOnce() -> Option<T> {
-    #[allow(clippy::let_unit_value, reason = "it is one without the feature testing")]
+    #[allow(
+        clippy::let_unit_value,
+        reason = "it is one without the feature testing"
+    )]
     let hook = test_hook::current();
     move || {
         test_hook::inherit(hook);

@@ -22,6 +22,7 @@ const OBJECT: &str = "plain";
 /// A client of one server.
 pub struct Client {
     store: Arc<dyn ObjectStore>,
+    endpoint: String,
     runtime: Runtime,
 }
 
@@ -37,14 +38,19 @@ impl AsRef<[u8]> for Shared {
 impl Client {
     /// A client of `server`.
     pub fn of(server: &Server) -> Result<Self> {
-        let store = s3_server::client(server.endpoint(), RetryConfig::default())?;
+        let endpoint = server.endpoint().to_owned();
+        let store = s3_server::client(&endpoint, RetryConfig::default())?;
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        Ok(Self { store, runtime })
+        Ok(Self {
+            store,
+            endpoint,
+            runtime,
+        })
     }
 
-    /// The store, for a mirror.
-    pub fn store(&self) -> Arc<dyn ObjectStore> {
-        self.store.clone()
+    /// Another client, for a mirror: connections belong to the runtime that has opened them.
+    pub fn another(&self) -> Result<Arc<dyn ObjectStore>> {
+        s3_server::client(&self.endpoint, RetryConfig::default())
     }
 
     /// Puts one object, and gives the time that took.
