@@ -230,7 +230,7 @@ impl Connection {
         };
         let mirroring = Mirroring::start(self.worker.clone(), task, store.clone());
         if let Some(here) = here {
-            mirroring.expect(here);
+            mirroring.announce(here);
             mirroring.committed(here);
         }
         mirroring

@@ -143,8 +143,8 @@ impl Mirroring {
     }
 
     /// The generation `id` is committed, and is about to be [given](Self::committed): whoever flushes waits for it.
-    pub fn expect(&self, id: GenerationId) {
-        self.shared.expect(id);
+    pub fn announce(&self, id: GenerationId) {
+        self.shared.announce(id);
     }
 
     /// The generation `id` is committed: it is mirrored next. It stays on the disk until it is, or until a newer one
@@ -205,14 +205,14 @@ impl Mirroring {
         }
     }
 
-    /// Marks the training as finished: from then on nothing of it is read any more. The store is let go of; what is
+    /// Marks the training as finished: from then on nothing of it is read any more, and nothing is mirrored. What is
     /// left in the mirror is to be [cleared](Leftovers::clear) once the local backup is gone.
     ///
     /// # Errors
     ///
     /// [`MirrorError::LeaseLost`], [`MirrorError::InUse`] and [`MirrorError::Request`]: the backups in the mirror
     /// are as they were.
-    pub fn finish(self) -> Result<Leftovers, Arc<MirrorError>> {
+    pub fn finish(&self) -> Result<Leftovers, Arc<MirrorError>> {
         let (out, done) = channel();
         self.shared.ask(Ask::Finish(out));
         let finished = done.recv().unwrap_or_else(|_| Err(self.shared.reason()));

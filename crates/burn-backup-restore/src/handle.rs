@@ -307,11 +307,7 @@ impl BackupHandle {
     }
 
     fn position_of(&self, id: Option<GenerationId>) -> Option<Position> {
-        let mut facts = self.facts();
-        let id = id?;
-        // The mirror does not go back.
-        facts.positions = facts.positions.split_off(&id);
-        facts.positions.get(&id).copied()
+        self.facts().positions.get(&id?).copied()
     }
 
     pub(crate) fn restored(
@@ -392,7 +388,11 @@ impl BackupHandle {
     ) -> u64 {
         let mut facts = self.facts();
         facts.last_backup = Some((position, SystemTime::now()));
-        if facts.mirroring.is_some() {
+        if let Some(watch) = facts.mirroring.clone() {
+            if let Some(mirrored) = watch.status().mirrored {
+                // The mirror does not go back.
+                facts.positions = facts.positions.split_off(&mirrored);
+            }
             facts.positions.insert(committed.id(), position);
         }
         let failures = std::mem::take(&mut facts.failures);

@@ -33,7 +33,7 @@ struct State {
     /// The generation that is to be mirrored next.
     job: Option<Arc<Pinned>>,
     /// What is committed, and not here yet.
-    expected: Option<GenerationId>,
+    announced: Option<GenerationId>,
     /// Whether a generation is on its way, or waits for another try.
     is_busy: bool,
     ask: Option<Ask>,
@@ -57,9 +57,9 @@ pub(crate) enum Next {
 
 impl Shared {
     /// The generation is about to be submitted.
-    pub(crate) fn expect(&self, id: GenerationId) {
+    pub(crate) fn announce(&self, id: GenerationId) {
         self.update(|state| {
-            state.expected = state.expected.max(Some(id));
+            state.announced = state.announced.max(Some(id));
             state.status.committed = state.status.committed.max(Some(id));
         });
     }
@@ -244,7 +244,7 @@ impl Shared {
             drop(state);
             return Some(Err(self.reason()));
         }
-        let is_waiting = state.job.is_some() || state.is_busy || state.expected.is_some();
+        let is_waiting = state.job.is_some() || state.is_busy || state.announced.is_some();
         match (&status.last_error, is_waiting) {
             // It could not be read.
             (Some(error), false) => Some(Err(error.clone())),
@@ -287,6 +287,6 @@ impl State {
     /// The generation is here, or is known not to come.
     fn arrives(&mut self, id: GenerationId) {
         self.status.committed = self.status.committed.max(Some(id));
-        self.expected = self.expected.filter(|expected| *expected > id);
+        self.announced = self.announced.filter(|announced| *announced > id);
     }
 }

@@ -100,7 +100,13 @@ pub(crate) async fn run(mut task: Task, shared: Arc<Shared>) {
             }
             Ok(())
         }
-        Err(error) => Err(error),
+        Err(error) => {
+            // Another process need not wait for this one.
+            if let Some(keeper) = &task.keeper {
+                release(&keeper.lease).await;
+            }
+            Err(error)
+        }
     };
     let error = ended.err().map(Arc::new);
     if let Some(error) = &error {

@@ -153,7 +153,7 @@ impl Connection {
 }
 
 impl Mirroring {
-    pub(crate) fn expect(&self, _id: GenerationId) {
+    pub(crate) fn announce(&self, _id: GenerationId) {
         match self.0 {}
     }
 
@@ -177,7 +177,7 @@ impl Mirroring {
         match self.0 {}
     }
 
-    pub(crate) fn finish(self) -> Result<Leftovers, Arc<MirrorError>> {
+    pub(crate) fn finish(&self) -> Result<Leftovers, Arc<MirrorError>> {
         match self.0 {}
     }
 }

@@ -280,7 +280,7 @@ fn work(
         };
         // Whoever hears of the outcome may wait for the mirror.
         if let (Some(mirror), Some(committed)) = (&context.mirror, &committed) {
-            mirror.expect(committed.id());
+            mirror.announce(committed.id());
         }
         // Nobody need wait for what is pruned.
         let outcome = outbox.send(Report::Outcome(committed.is_some()));

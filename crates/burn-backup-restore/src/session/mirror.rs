@@ -217,14 +217,11 @@ pub(super) fn flush(
 
 /// Marks the training as finished in the mirror, after its last backup is there. Gives what is left to be deleted.
 pub(super) fn finish(
-    mirroring: Arc<Mirroring>,
+    mirroring: &Mirroring,
     is_urged: impl FnMut() -> bool,
-) -> Result<Option<Leftovers>, Arc<MirrorError>> {
-    flush(&mirroring, None, is_urged)?;
-    match Arc::into_inner(mirroring) {
-        Some(mirroring) => mirroring.finish().map(Some),
-        None => Ok(None),
-    }
+) -> Result<Leftovers, Arc<MirrorError>> {
+    flush(mirroring, None, is_urged)?;
+    mirroring.finish()
 }
 
 /// Deletes what is left of a finished training in the mirror.

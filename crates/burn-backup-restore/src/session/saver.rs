@@ -261,11 +261,9 @@ impl Saver {
             return leave(mirror, is_flushed, is_urged);
         }
         // First there, where killed processes find out that the training is finished.
-        let leftovers = match mirror
-            .map(|mirror| mirror::finish(mirror, &mut is_urged))
-            .transpose()
-        {
-            Ok(leftovers) => leftovers.flatten(),
+        let finished = mirror.map(|mirror| mirror::finish(&mirror, &mut is_urged));
+        let leftovers = match finished.transpose() {
+            Ok(leftovers) => leftovers,
             Err(error) => {
                 let error = Arc::new(BackupError::from(error));
                 warn(
