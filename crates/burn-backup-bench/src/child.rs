@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::path::PathBuf;
 use std::process::{self, Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -26,8 +27,17 @@ pub struct Child {
 impl Child {
     /// A process that runs `subcommand`.
     pub fn new(subcommand: &'static str) -> Result<Self> {
-        let program = std::env::current_exe().context("this program can't be found")?;
-        let mut command = Command::new(program);
+        Self::of(Command::new(program()?), subcommand)
+    }
+
+    /// The same, with what other processes leave of the processors.
+    pub fn of_lowest_priority(subcommand: &'static str) -> Result<Self> {
+        let mut command = Command::new("nice");
+        command.args(["-n", "19"]).arg(program()?);
+        Self::of(command, subcommand)
+    }
+
+    fn of(mut command: Command, subcommand: &'static str) -> Result<Self> {
         command.arg(subcommand).stderr(Stdio::inherit());
         let child = Self {
             name: subcommand,
@@ -82,6 +92,10 @@ impl Child {
         serde_json::from_slice(&output.stdout)
             .with_context(|| format!("`{}` gave no answer", self.name))
     }
+}
+
+fn program() -> Result<PathBuf> {
+    std::env::current_exe().context("this program can't be found")
 }
 
 /// Answers the process that has started this one.

@@ -1,7 +1,7 @@
 //! What a mirror costs the training, and how fast it is, against an S3 server on this machine.
 //!
-//! The server has a process of its own, and keeps its objects beside the backups. It shares the processors and the disk
-//! with whatever is measured: a server elsewhere takes less of both.
+//! The server has a process of its own, of the lowest priority, and keeps its objects beside the backups. It shares the
+//! processors and the disk with whatever is measured: a server elsewhere takes nothing of either.
 //!
 //! - *upload*: one generation from the disk to the server, against a multipart upload of the same bytes from memory with
 //!   the same client.

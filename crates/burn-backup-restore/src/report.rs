@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use burn::train::renderer::MetricsRenderer;
 
-use crate::say::say;
+use crate::say::{say, terminal_is_given_back};
 use no_renderer::NoRenderer;
 
 /// Says what became of a training that did not run to its end, on the screen that stays.
@@ -41,5 +41,7 @@ pub(crate) fn give_terminal_back(
     renderer: &mut Box<dyn MetricsRenderer>,
 ) -> Result<(), Box<dyn Any + Send>> {
     let renderer = mem::replace(renderer, Box::new(NoRenderer));
-    catch_unwind(AssertUnwindSafe(|| drop(renderer)))
+    let dropped = catch_unwind(AssertUnwindSafe(|| drop(renderer)));
+    terminal_is_given_back();
+    dropped
 }

@@ -1,10 +1,14 @@
 //! What people are told directly, on the standard error.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::handle::BackupHandle;
 
 const LOG: &str = "burn_backup::restore";
+
+/// Whether a training runs, or ran, whose renderer may be Burn's dashboard. A process has one terminal.
+static HAS_RENDERER: AtomicBool = AtomicBool::new(false);
 
 /// Writes a line to the standard error, in one piece.
 ///
@@ -35,7 +39,18 @@ pub(crate) fn warn(handle: &BackupHandle, message: &str) {
     }
 }
 
+/// A training of Burn's builder begins: its renderer, which may be the dashboard, has the terminal until it is dropped.
+pub(crate) fn leave_terminal_to_renderer() {
+    HAS_RENDERER.store(true, Ordering::Relaxed);
+}
+
+/// The renderer was dropped.
+pub(crate) fn terminal_is_given_back() {
+    HAS_RENDERER.store(false, Ordering::Relaxed);
+}
+
 /// Whether Burn's dashboard may have the terminal.
-fn has_dashboard() -> bool {
-    io::stdout().is_terminal() && io::stderr().is_terminal()
+pub(crate) fn has_dashboard() -> bool {
+    let has_renderer = HAS_RENDERER.load(Ordering::Relaxed);
+    has_renderer && io::stdout().is_terminal() && io::stderr().is_terminal()
 }

@@ -30,7 +30,8 @@ impl Store {
             Err(StoreError::Gone { .. }) => {
                 log::warn!(
                     target: LOG,
-                    "the backup in '{}' can't be deleted: its directory was removed or renamed while                      the training ran", root.display(),
+                    "the backup in '{}' can't be deleted: its directory was removed or renamed while \
+                     the training ran", root.display(),
                 );
                 Ok(())
             }

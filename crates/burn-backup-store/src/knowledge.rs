@@ -90,6 +90,11 @@ impl Knowledge {
         }
     }
 
+    /// Whether somebody keeps it from being removed at the moment.
+    pub(crate) fn is_pinned(&self, id: GenerationId) -> bool {
+        self.pins().contains_key(&id)
+    }
+
     /// Has a generation removed, unless it is pinned; nobody pins it meanwhile.
     pub(crate) fn unless_pinned<T>(
         &self,

@@ -73,11 +73,12 @@ impl Store {
         }
         let mut pruned = to_prune_past(&whole, &damaged, keep);
         pruned.reverse();
-        let newest = pruned.last().copied();
+        // The newest of them is as large as the next one, if any is.
+        let mut free = pruned.iter().rev();
+        let spare = free.find(|id| !self.knowledge.is_pinned(**id)).copied();
         pruned.retain(|id| {
             let place = self.dir.layout.generation(*id);
-            // The newest of them is as large as the next one, if any is.
-            let is_spare = newest == Some(*id) && self.dir.fs().reuses_files();
+            let is_spare = spare == Some(*id) && self.dir.fs().reuses_files();
             let retire = || match is_spare && !self.dir.has_spare() {
                 true => remove::keep_as_spare(&self.dir, &place),
                 false => remove::retire(&self.dir, &place),

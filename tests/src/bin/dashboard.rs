@@ -12,6 +12,7 @@
 //! - `workers`: to load with so many workers of Burn's.
 //! - `drop`: to drop the renderer before it prints.
 //! - `hold`: to go on with the renderer after the training, and to wait until it is killed.
+//! - `by-hand`: to train in a loop written by hand, which has no dashboard, and to be stopped there.
 //!
 //! After the training it prints `the program goes on`. It keeps the result until it ends.
 #![expect(
@@ -28,7 +29,7 @@ use burn::train::{Interrupter, TrainingError};
 use burn_backup_restore::{
     AfterPreemption, BackupAndRestore, BackupExt as _, Preemption, SaveFreq,
 };
-use burn_backup_tests::{Backend, Halt, Hooks, Training};
+use burn_backup_tests::{Backend, Halt, Hooks, Loop, LoopHalt, Training};
 use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::raise;
 
@@ -61,6 +62,12 @@ fn main() {
             None => Preemption::signals(),
         };
         backup = backup.save_before_preemption(preemption);
+    }
+    if let Some(batch) = told_of("by-hand") {
+        let program = Loop::new(Backend::Flex);
+        let run = program.run(backup.save_freq(1), LoopHalt::Stop(batch));
+        println!("{:?}", run.outcome);
+        return;
     }
     let workers = told_of("workers").unwrap_or(0);
     let drops = told_of("drop").is_some();

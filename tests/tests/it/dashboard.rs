@@ -265,3 +265,15 @@ fn a_warning_is_seen_on_the_dashboard_and_again_on_the_screen_that_stays() {
     left.shows("warning: not exact after a restart: the training loader is Burn's with workers");
     left.shows("the program goes on");
 }
+
+#[test]
+fn a_loop_by_hand_has_no_dashboard_and_says_on_the_terminal_how_it_begins_and_ends() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    let left = Terminal::start(&dir, "3", &["by-hand@4"]).end();
+    left.shows("after each batch, the newest is kept; trains on Flex(Cpu); a new training");
+    left.shows("the training is saved at epoch 1, batch 4");
+
+    let left = Terminal::start(&dir, "3", &["by-hand@2"]).end();
+    left.shows("restored from backup 00000004 at epoch 1, batch 4");
+}

@@ -8,12 +8,15 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use burn_backup_restore::{
-    BackupAndRestore, BackupError, FastForward, Outcome, Preemption, SaveFreq, SharedState,
-    Snapshot, Value,
+    BackupAndRestore, BackupError, FastForward, Mirror, ObjectStore, Outcome, Preemption, SaveFreq,
+    SharedState, Snapshot, Value,
 };
 use burn_backup_tests::Training;
+use object_store::memory::InMemory;
 use test_fork::test;
 
 use crate::support::{contents, generations};
@@ -183,6 +186,42 @@ fn what_its_snapshot_and_its_keeping_are_makes_no_difference() {
         let blocking = |b: BackupAndRestore| b.snapshot(Snapshot::Blocking);
         assert_exact(&program, &expected, blocking, &halts);
         assert_exact(&program, &expected, |b| b.keep_last(3), &halts);
+    }
+}
+
+#[test]
+fn on_another_machine_it_goes_on_from_the_mirror_and_ends_as_if_undisturbed() {
+    let program = Program::default();
+    let expected = undisturbed(&program);
+    // In a round, in an evaluation, and near the end.
+    for halts in [
+        &[Halt::Stop(5), Halt::Stop(1)][..],
+        &[Halt::Stop(14)],
+        &[Halt::Fail(20), Halt::Stop(8), Halt::Stop(2)],
+    ] {
+        let machines = tempfile::tempdir().unwrap();
+        let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let run = |machine: usize, halt| {
+            let mirror = Mirror::with_store(objects.clone(), "run");
+            let dir = machines.path().join(machine.to_string()).join("backup");
+            let backup = backup(&dir).mirror(mirror.lease_ttl(Duration::from_millis(200)));
+            (program.run(backup, halt), dir)
+        };
+        let mut last = None;
+        for (machine, halt) in halts.iter().enumerate() {
+            let (stopped, _) = run(machine, *halt);
+            assert_eq!(stopped.handle.restored_from(), last, "{halts:?}");
+            // The last one may end before there is anything to save.
+            last = stopped.handle.last_backup().or(last);
+            let stats = stopped.handle.mirror_stats().unwrap();
+            assert_eq!(stats.last, last, "{halts:?}");
+        }
+        assert!(last.is_some());
+        let (end, dir) = run(halts.len(), Halt::Never);
+        assert!(end.error.is_none(), "{:?}", end.error);
+        assert_eq!(end.handle.restored_from(), last, "{halts:?}");
+        assert_same_end(&end, &expected, halts);
+        assert!(!dir.exists(), "deleted after success");
     }
 }
 

@@ -20,7 +20,8 @@ pub struct Alone {
     dir: PathBuf,
 }
 
-/// A server that is killed when it is dropped.
+/// A server that is killed when it is dropped. A server elsewhere takes nothing of the processors here, and this one only
+/// what the training leaves.
 pub struct Server {
     process: process::Child,
     endpoint: String,
@@ -30,7 +31,7 @@ impl Server {
     /// Starts one with its objects in `dir`.
     pub fn start(dir: &Path) -> Result<Self> {
         let errors = tempfile::tempfile().context("cannot make a file")?;
-        let child = Child::new(SUBCOMMAND)?.option("--dir", dir);
+        let child = Child::of_lowest_priority(SUBCOMMAND)?.option("--dir", dir);
         let mut process = child.start(errors)?;
         let output = process.stdout.take().context("it has no output")?;
         let mut endpoint = String::new();

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use burn_backup_store::testing::{FaultyFilesystem, Operation};
 use burn_backup_store::{Filesystem as _, RealFilesystem, Store};
@@ -50,6 +51,25 @@ fn the_files_of_the_generation_before_are_written_over() {
     }
     drop(store);
     assert_is(scratch.open().newest().unwrap(), 6);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn while_the_newest_is_being_read_the_files_of_one_that_is_not_are_written_over() {
+    let scratch = Scratch::new();
+    let store = Arc::new(scratch.open());
+    let model = |number| inode(scratch.generation(number).join("model.bpk"));
+    let mut read = None;
+    let mut models = Vec::new();
+    for number in 1..=6 {
+        let committed = save(&store, number).unwrap();
+        let before = read.replace(store.pin(committed.id()).unwrap().unwrap());
+        store.prune(&committed, 1).unwrap();
+        drop(before);
+        models.push(model(number));
+    }
+    assert_eq!(models[..3], models[3..]);
+    assert_is(store.newest().unwrap(), 6);
 }
 
 #[test]
