@@ -32,8 +32,8 @@ impl Child {
 
     /// The same, with what other processes leave of the processors.
     pub fn of_lowest_priority(subcommand: &'static str) -> Result<Self> {
-        let mut command = Command::new("nice");
-        command.args(["-n", "19"]).arg(program()?);
+        let mut command = Command::new("chrt");
+        command.args(["--idle", "0"]).arg(program()?);
         Self::of(command, subcommand)
     }
 

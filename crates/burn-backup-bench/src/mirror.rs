@@ -1,7 +1,7 @@
 //! What a mirror costs the training, and how fast it is, against an S3 server on this machine.
 //!
-//! The server has a process of its own, of the lowest priority, and keeps its objects beside the backups. It shares the
-//! processors and the disk with whatever is measured: a server elsewhere takes nothing of either.
+//! The server has a process of its own, of the lowest priority, and keeps its objects in memory where there is such a file
+//! system. It shares the processors with whatever is measured: a server elsewhere takes nothing of them.
 //!
 //! - *upload*: one generation from the disk to the server, against a multipart upload of the same bytes from memory with
 //!   the same client.
@@ -22,6 +22,7 @@ use burn::train::Learner;
 use burn_backup_remote::{LeaseStatus, Mirror};
 use burn_backup_restore::{BackupAndRestore, BackupExt as _, SaveFreq};
 use burn_backup_store::{OpenOptions, Store};
+use tempfile::TempDir;
 
 use crate::bench::Bench;
 use crate::feed::EpochLengths;
@@ -75,7 +76,7 @@ fn transfers(bench: &Bench, state: &State) -> Result<Vec<Row>> {
     let (mut up, mut plain_up, mut down, mut plain_down) = (vec![], vec![], vec![], vec![]);
     let mut memory = Vec::new();
     for _ in 0..bench.repetitions().rounds {
-        let (objects, local) = (bench.scratch()?, bench.scratch()?);
+        let (objects, local) = (objects()?, bench.scratch()?);
         let server = Server::start(objects.path())?;
         let client = Client::of(&server)?;
         let store = generation(local.path(), &bytes)?;
@@ -108,6 +109,16 @@ fn transfers(bench: &Bench, state: &State) -> Result<Vec<Row>> {
             .ours(Spread::of(memory)?)
             .goal(Goal::OursAtMost(MAX_MEMORY)),
     ])
+}
+
+/// A directory for the server's objects, which takes nothing of the disk that is measured.
+fn objects() -> Result<TempDir> {
+    let memory = Path::new("/dev/shm");
+    let dir = match memory.is_dir() {
+        true => tempfile::tempdir_in(memory),
+        false => tempfile::tempdir(),
+    };
+    dir.context("cannot make a directory for the server's objects")
 }
 
 /// A store with one generation of one part.
@@ -156,7 +167,7 @@ fn steps(bench: &Bench, state: &State) -> Result<Vec<Row>> {
     let (mut ratios, mut with, mut without) = (Vec::new(), Vec::new(), Vec::new());
     let (mut held_with, mut held_without) = (Vec::new(), Vec::new());
     for _ in 0..bench.turns() {
-        let objects = bench.scratch()?;
+        let objects = objects()?;
         let server = Server::start(objects.path())?;
         let client = Client::of(&server)?;
         let plain = train(bench, state, &learner, None)?;

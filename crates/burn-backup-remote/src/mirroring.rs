@@ -132,6 +132,7 @@ impl Mirroring {
     pub(crate) fn start(worker: Arc<Worker>, task: Task, store: Arc<Store>) -> Self {
         let shared = Arc::new(Shared::default());
         let (place, keys) = (task.place.clone(), task.keys());
+        worker.lower_priority();
         worker.spawn(task::run(task, shared.clone()));
         Self {
             store,

@@ -27,7 +27,6 @@ impl Worker {
         let (end, ended) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new().name("mirror".to_owned());
         let thread = thread.spawn(move || {
-            crate::priority::lower();
             // It ends when the sender is gone, too.
             let _ = runtime.block_on(ended);
             runtime.shutdown_timeout(SHUTDOWN_LIMIT);
@@ -37,6 +36,11 @@ impl Worker {
             end: Some(end),
             thread: Some(thread.map_err(MirrorError::Thread)?),
         })
+    }
+
+    /// Has the thread work only where nobody else needs the processor, from now on: a training begins.
+    pub(crate) fn lower_priority(&self) {
+        self.spawn(async { crate::priority::lower() });
     }
 
     /// Has the thread work on this beside whatever else it does.
