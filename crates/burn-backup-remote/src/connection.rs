@@ -178,7 +178,7 @@ impl Connection {
         Ok(there)
     }
 
-    fn fetch_one(
+    pub(crate) fn fetch_one(
         &self,
         keys: &Keys,
         ordinal: Ordinal,
@@ -266,6 +266,14 @@ impl Connection {
             keys,
             BTreeSet::new(),
         )))
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
     }
 
     fn keys(&self, found: &Found) -> Keys {

@@ -221,6 +221,18 @@ pub enum MirrorError {
         generation: GenerationId,
     },
 
+    /// A backup is not in the mirror any more.
+    #[error(
+        "the backup {generation} is not in the mirror {mirror} any more: a newer one has taken its place"
+    )]
+    #[non_exhaustive]
+    Pruned {
+        /// The mirror.
+        mirror: String,
+        /// The backup.
+        generation: GenerationId,
+    },
+
     /// The mirror was written by a newer version.
     #[error(
         "'{object}' in the mirror {mirror} has the format {found}, and this version reads up to {supported}; nothing \
@@ -351,13 +363,20 @@ impl MirrorError {
         )
     }
 
+    /// Whether it may be well at another time, without anybody's doing.
+    pub fn may_pass(&self) -> bool {
+        self.is_unavailable()
+            || self.is_loss()
+            || matches!(self, Self::Thread(_) | Self::ThreadEnded)
+    }
+
     /// Whether there are generations in the mirror, and none of them is whole.
     pub fn is_none_whole(&self) -> bool {
         matches!(self, Self::NoneWhole { .. })
     }
 
     /// Whether the generation at hand is at fault, and an older one may be whole.
-    pub(crate) fn is_damage(&self) -> bool {
+    pub fn is_damage(&self) -> bool {
         matches!(
             self,
             Self::Damaged { .. } | Self::Store(StoreError::Damaged { .. })

@@ -70,6 +70,7 @@ mod keys;
 mod lease;
 mod mirror;
 mod mirroring;
+mod observe;
 mod open;
 mod pace;
 mod place;
@@ -89,6 +90,7 @@ pub use mirror::Mirror;
 pub use mirroring::{
     LeaseStatus, Leftovers, Listener, MirrorEvent, MirrorStatus, MirrorWatch, Mirroring,
 };
+pub use observe::MirroredTraining;
 
 pub use object_store::ObjectStore;
 

@@ -41,13 +41,14 @@ pub(crate) struct Question {
     pub has_backup: bool,
 }
 
+/// A training that the mirror has something of.
 #[derive(Default)]
-struct Run {
-    is_finished: bool,
+pub(crate) struct Run {
+    pub is_finished: bool,
     /// Those that are to be read, the newest first.
-    to_read: Vec<Ordinal>,
+    pub to_read: Vec<Ordinal>,
     listed: BTreeSet<Ordinal>,
-    lease: Option<LeaseDocument>,
+    pub lease: Option<LeaseDocument>,
     objects: Vec<Path>,
 }
 
@@ -56,7 +57,7 @@ impl Run {
         !self.to_read.is_empty()
     }
 
-    fn greatest(&self) -> GenerationId {
+    pub(crate) fn greatest(&self) -> GenerationId {
         let named = self.lease.iter().flat_map(|lease| &lease.generations);
         let all = self.listed.iter().chain(named);
         all.map(|ordinal| ordinal.number).max().unwrap_or_default()
@@ -150,7 +151,7 @@ pub(crate) async fn refuse_others(
 }
 
 /// All trainings that the mirror has something of.
-async fn runs(place: &Place) -> Result<BTreeMap<String, Run>, MirrorError> {
+pub(crate) async fn runs(place: &Place) -> Result<BTreeMap<String, Run>, MirrorError> {
     let mut runs: BTreeMap<String, Run> = BTreeMap::new();
     for object in place.list(&place.prefix).await? {
         let Some((run_id, kind)) = parse(&place.prefix, &object.location) else {

@@ -6,6 +6,7 @@ mod faults;
 mod kills;
 mod late_listings;
 mod model;
+mod observing;
 mod pieces;
 mod redaction;
 mod support;

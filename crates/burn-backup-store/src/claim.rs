@@ -88,6 +88,17 @@ fn is_ours(fs: &dyn Filesystem, layout: &Layout, path: &Path) -> Result<bool, St
     }
 }
 
+/// Who used a directory last, by its lock file at `path`; `None` if that says nothing.
+pub(crate) fn owner(fs: &dyn Filesystem, path: &Path) -> std::io::Result<Option<String>> {
+    Ok(match verify::read_small(fs, path, MAX_LOCK_BYTES)? {
+        Small::Whole(line) => {
+            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+            Some(line).filter(|line| line.starts_with(OWNER))
+        }
+        _ => None,
+    })
+}
+
 /// What this crate writes into the lock file, or what a kill or a power cut can leave of it.
 fn is_owner_line(line: &[u8]) -> bool {
     let owner = OWNER.as_bytes();

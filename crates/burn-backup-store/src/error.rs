@@ -220,6 +220,16 @@ pub enum StoreError {
         damage: Damage,
     },
 
+    /// A generation in the quarantine is what it was moved there for.
+    #[error("'{}' is damaged ({damage}), and stays where it is", path.display())]
+    #[non_exhaustive]
+    StillDamaged {
+        /// The generation.
+        path: PathBuf,
+        /// What is wrong with it.
+        damage: Damage,
+    },
+
     /// A generation that was to be taken in has the number of one that is there.
     #[error(
         "'{}' is there, and a generation of that number was to be taken in; nothing was changed: move it \

@@ -95,6 +95,12 @@ pub trait Filesystem: Send + Sync + 'static {
     /// into it if there is room for it; does not wait. Fails with [`io::ErrorKind::InvalidInput`] if
     /// something other than a regular file is there.
     fn lock(&self, path: &Path, owner: &str) -> io::Result<LockAttempt>;
+
+    /// Whether a process holds the lock on `path`, found out without taking it; `None` where that can't be told.
+    fn is_locked(&self, path: &Path) -> io::Result<Option<bool>> {
+        let _ = path;
+        Ok(None)
+    }
 }
 
 /// A lock that is held until this value is dropped.

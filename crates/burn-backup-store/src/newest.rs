@@ -6,6 +6,7 @@ use crate::error::{NOT_DURABLE, StoreError};
 use crate::formats::{self, Which};
 use crate::knowledge::Known;
 use crate::layout::{MANIFEST_FILE, Quarantined};
+use crate::manifest::Manifest;
 use crate::possession::IfGone;
 use crate::store::Store;
 use crate::sync::{self, Sync};
@@ -58,7 +59,7 @@ impl Store {
             let damage = match verify::generation(fs, layout, id, &self.identity, chunking)? {
                 Ok(generation) => {
                     log::debug!(target: LOG, "generation {id} is whole");
-                    self.make_durable(&generation)?;
+                    self.make_durable(generation.manifest())?;
                     self.dir.check()?;
                     let parts = generation.manifest().parts.clone();
                     self.knowledge.set_latest(id, parts);
@@ -101,10 +102,10 @@ impl Store {
     }
 
     /// Makes it certain that what was read survives a power cut.
-    fn make_durable(&self, generation: &Generation) -> Result<(), StoreError> {
+    pub(crate) fn make_durable(&self, manifest: &Manifest) -> Result<(), StoreError> {
         let layout = &self.dir.layout;
-        let place = layout.generation(generation.id());
-        let files = generation.manifest().parts.iter().map(|part| &part.file);
+        let place = layout.generation(manifest.generation);
+        let files = manifest.parts.iter().map(|part| &part.file);
         let files: Vec<_> = files
             .map(|file| place.join(file))
             .chain([place.join(MANIFEST_FILE)])

@@ -1,6 +1,6 @@
 //! Opening a backup directory: looked at, locked, swept, and only then changed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::directory::Directory;
@@ -10,6 +10,7 @@ use crate::formats::{self, Which};
 use crate::fs::{Filesystem, RealFilesystem};
 use crate::knowledge::Knowledge;
 use crate::layout::Layout;
+use crate::path::absolute;
 use crate::store::Store;
 use crate::tolerant::Tolerant;
 use crate::{claim, discover, sweep};
@@ -119,15 +120,4 @@ impl Store {
         }
         Ok(false)
     }
-}
-
-fn absolute(dir: &Path, fs: &dyn Filesystem) -> Result<PathBuf, StoreError> {
-    if dir.as_os_str().is_empty() {
-        return Err(StoreError::EmptyPath);
-    }
-    let absolute = fs
-        .absolute(dir)
-        .map_err(StoreError::io("make absolute", dir, UNCHANGED))?;
-    // Without a slash, or a dot, at its end.
-    Ok(absolute.components().collect())
 }

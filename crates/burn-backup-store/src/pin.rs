@@ -1,14 +1,12 @@
 //! Generations that are read while newer ones are committed: they stay in their places until nobody reads them
 //! any more, whatever is pruned.
 
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::error::{StoreError, UNREAD};
-use crate::fs::ReadFile;
+use crate::error::StoreError;
 use crate::layout::GenerationId;
 use crate::manifest::{Manifest, PartEntry};
+use crate::part_reader::PartReader;
 use crate::store::Store;
 use crate::verify::{self, Sealed};
 
@@ -18,13 +16,6 @@ pub struct Pinned {
     store: Arc<Store>,
     manifest: Manifest,
     sealed: Vec<u8>,
-}
-
-/// A part of a pinned generation, as it is on disk.
-pub struct PinnedPart {
-    file: Box<dyn ReadFile>,
-    path: PathBuf,
-    entry: PartEntry,
 }
 
 impl Store {
@@ -74,42 +65,16 @@ impl Pinned {
         &self.sealed
     }
 
-    /// Opens a part. What is read from it is not verified: [`PartEntry::is_block`] is there for that.
+    /// Opens a part.
     ///
     /// # Errors
     ///
     /// [`StoreError::Io`] if it can't be opened.
-    pub fn part(&self, entry: &PartEntry) -> Result<PinnedPart, StoreError> {
+    pub fn part(&self, entry: &PartEntry) -> Result<PartReader, StoreError> {
         let dir = &self.store.dir;
         let path = dir.layout.generation(self.id()).join(&entry.file);
-        let opened = dir.fs().open_file(&path);
-        let file = opened.map_err(StoreError::io("open", &path, UNREAD));
-        Ok(PinnedPart {
-            file: file.map_err(|error| self.store.explain(error))?,
-            path,
-            entry: entry.clone(),
-        })
-    }
-}
-
-impl PinnedPart {
-    /// Fills `buffer` from the byte `offset` of the part on.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreError::Io`] if it can't be read, or has not as many bytes.
-    pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
-        let read = self.file.read_full_at(buffer, offset);
-        let read = read.and_then(|read| match read == buffer.len() {
-            true => Ok(()),
-            false => Err(io::ErrorKind::UnexpectedEof.into()),
-        });
-        read.map_err(StoreError::io("read", &self.path, UNREAD))
-    }
-
-    /// What the manifest says of it.
-    pub fn entry(&self) -> &PartEntry {
-        &self.entry
+        let part = PartReader::open(dir.fs(), path, entry);
+        part.map_err(|error| self.store.explain(error))
     }
 }
 

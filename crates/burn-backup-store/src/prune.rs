@@ -1,9 +1,10 @@
 //! Removing the generations that the retention policy no longer keeps.
 
 use crate::commit::Committed;
-use crate::error::StoreError;
+use crate::error::{Damage, StoreError};
 use crate::knowledge::Known;
 use crate::layout::GenerationId;
+use crate::observe::{Observation, Observer, OpenGeneration};
 use crate::possession::IfGone;
 use crate::store::Store;
 use crate::{discover, remove, sweep, verify};
@@ -50,13 +51,43 @@ impl Store {
         committed: &Committed,
         keep: usize,
     ) -> Result<Vec<GenerationId>, StoreError> {
-        self.prune_unexplained(committed, keep)
+        self.prune_unexplained(committed.id(), keep)
             .map_err(|error| self.explain(error))
+    }
+
+    /// The same without a commit: first the generation `newest` is read and verified, whole, and made durable.
+    /// `on_read` is called with the number of bytes that were read since its last call.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::StillDamaged`] if it is damaged: nothing is removed then. Those of [`prune`](Self::prune).
+    pub fn prune_beside(
+        &self,
+        newest: &OpenGeneration,
+        keep: usize,
+        on_read: &mut dyn FnMut(u64),
+    ) -> Result<Vec<GenerationId>, StoreError> {
+        let mut prune = || {
+            self.possess(IfGone::Fail)?;
+            verify::check_run(newest.manifest(), &self.identity, newest.path())?;
+            for part in newest.parts() {
+                if let Err(damage) = part.verify(on_read)? {
+                    return Err(StoreError::StillDamaged {
+                        path: newest.path().to_path_buf(),
+                        damage,
+                    });
+                }
+            }
+            self.make_durable(newest.manifest())?;
+            self.prune_unexplained(newest.id(), keep)
+        };
+        let pruned = prune();
+        pruned.map_err(|error| self.explain(error))
     }
 
     fn prune_unexplained(
         &self,
-        committed: &Committed,
+        whole_one: GenerationId,
         keep: usize,
     ) -> Result<Vec<GenerationId>, StoreError> {
         self.possess(IfGone::Fail)?;
@@ -86,7 +117,7 @@ impl Store {
             match self.knowledge.unless_pinned(*id, retire) {
                 Some(Ok(())) => log::debug!(
                     target: LOG,
-                    "generation {id} pruned, {} is there", committed.id(),
+                    "generation {id} pruned, {whole_one} is there",
                 ),
                 Some(Err(error)) => failures.push(error),
                 None => {
@@ -120,6 +151,38 @@ impl Store {
         };
         self.knowledge.learn(id, known);
         Ok(known)
+    }
+}
+
+impl Observer {
+    /// Which generations a prune would remove if the newest `keep` stay, oldest first. Nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NewerFormat`], and [`StoreError::Io`].
+    pub fn to_prune(&self, keep: usize) -> Result<Vec<GenerationId>, StoreError> {
+        let identity = self.identity()?;
+        let mut ours = identity.map(|identity| (identity.run_id, identity.run_seed));
+        let (mut whole, mut damaged) = (Vec::new(), Vec::new());
+        for id in self.generations()? {
+            match self.open(id)? {
+                Observation::Manifest(generation) => {
+                    let manifest = generation.manifest();
+                    let run = (manifest.run_id.clone(), manifest.run_seed);
+                    // Without an identity, the newest manifest gives it.
+                    if *ours.get_or_insert_with(|| run.clone()) == run {
+                        whole.push(id);
+                    }
+                }
+                // A store looks at the manifest only.
+                Observation::Damaged(Damage::PartMissing { .. }) => whole.push(id),
+                Observation::Damaged(_) => damaged.push(id),
+                Observation::Gone => {}
+            }
+        }
+        let mut pruned = to_prune_past(&whole, &damaged, keep);
+        pruned.reverse();
+        Ok(pruned)
     }
 }
 

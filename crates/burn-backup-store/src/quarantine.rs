@@ -6,12 +6,62 @@ use crate::directory::Directory;
 use crate::error::{Damage, StoreError, UNCHANGED};
 use crate::fs::EntryKind;
 use crate::layout::{GenerationId, IDENTITY_FILE, Quarantined, REASON_FILE};
-use crate::{discover, files, remove};
+use crate::observe::OpenGeneration;
+use crate::possession::IfGone;
+use crate::store::Store;
+use crate::{discover, files, remove, verify};
 
 const LOG: &str = "burn_backup::verify";
 
 /// How many damaged generations stay, the newest ones: each is as large as a whole one.
 const KEPT: usize = 3;
+
+impl Store {
+    /// Moves a generation from the quarantine back to its place, if each byte of it is what was committed: a disk, or a
+    /// network, may have been at fault.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::StillDamaged`], [`StoreError::NumberTaken`] if there is a generation of that number again,
+    /// [`StoreError::AnotherRun`] and [`StoreError::AnotherSeed`], [`StoreError::Gone`] and [`StoreError::TakenOver`] if
+    /// the directory is not this store's any more, and [`StoreError::Io`]. The generation stays where it is then.
+    pub fn unquarantine(&self, generation: &OpenGeneration) -> Result<(), StoreError> {
+        let back = self.unquarantine_unexplained(generation);
+        back.map_err(|error| self.explain(error))
+    }
+
+    fn unquarantine_unexplained(&self, generation: &OpenGeneration) -> Result<(), StoreError> {
+        self.possess(IfGone::Fail)?;
+        let (dir, fs, layout) = (&self.dir, self.dir.fs(), &self.dir.layout);
+        let (from, place) = (generation.path(), layout.generation(generation.id()));
+        verify::check_run(generation.manifest(), &self.identity, from)?;
+        for part in generation.parts() {
+            if let Err(damage) = part.verify(&mut |_| {})? {
+                return Err(StoreError::StillDamaged {
+                    path: from.to_path_buf(),
+                    damage,
+                });
+            }
+        }
+        let failed = |operation, at: &Path| StoreError::io(operation, at, UNCHANGED);
+        if fs
+            .kind(&place)
+            .map_err(failed("look at", &place))?
+            .is_some()
+        {
+            return Err(StoreError::NumberTaken { path: place });
+        }
+        dir.check()?;
+        dir.rename(from, &place, failed("move from the quarantine", from))?;
+        sync(dir, &layout.quarantine())?;
+        sync(dir, &layout.generations())?;
+        let reason = place.join(REASON_FILE);
+        if let Err(error) = fs.remove_file(&reason) {
+            log::debug!(target: LOG, "'{}' stays: {error}", reason.display());
+        }
+        Ok(())
+    }
+}
 
 /// Moves the damaged generation `id` to the quarantine and writes the reason into it.
 pub(crate) fn generation(

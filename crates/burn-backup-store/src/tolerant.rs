@@ -50,6 +50,10 @@ impl Filesystem for Tolerant {
         Ok(())
     }
 
+    fn is_locked(&self, path: &Path) -> io::Result<Option<bool>> {
+        self.inner.is_locked(path)
+    }
+
     fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
         self.inner.absolute(path)
     }

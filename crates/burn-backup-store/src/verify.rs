@@ -142,7 +142,24 @@ pub(crate) fn sealed(
     id: GenerationId,
     identity: Option<&Identity>,
 ) -> Result<Result<Sealed, Damage>, StoreError> {
-    let path = layout.generation(id).join(MANIFEST_FILE);
+    let place = layout.generation(id);
+    let sealed = match sealed_at(fs, &place, id)? {
+        Ok(sealed) => sealed,
+        Err(damage) => return Ok(Err(damage)),
+    };
+    if let Some(identity) = identity {
+        check_run(&sealed.manifest, identity, &place)?;
+    }
+    Ok(Ok(sealed))
+}
+
+/// The same of the generation `id` at `place`, whosever it is.
+pub(crate) fn sealed_at(
+    fs: &dyn Filesystem,
+    place: &Path,
+    id: GenerationId,
+) -> Result<Result<Sealed, Damage>, StoreError> {
+    let path = place.join(MANIFEST_FILE);
     let read = twice(|| sealed_manifest(fs, &path));
     let bytes = match read.map_err(StoreError::io("read", &path, UNREAD))? {
         Ok(text) => text.into_bytes(),
@@ -156,9 +173,6 @@ pub(crate) fn sealed(
         return Ok(Err(Damage::ManifestOfAnother {
             found: manifest.generation,
         }));
-    }
-    if let Some(identity) = identity {
-        check_run(&manifest, identity, &layout.generation(id))?;
     }
     Ok(Ok(Sealed { manifest, bytes }))
 }

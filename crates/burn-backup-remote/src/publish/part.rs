@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use burn_backup_store::{PartEntry, Pinned, PinnedPart};
+use burn_backup_store::{PartEntry, PartReader, Pinned};
 use bytes::Bytes;
 use object_store::path::Path;
 use object_store::{MultipartUpload, PutPayload, UploadPart};
@@ -27,7 +27,7 @@ const CONCURRENCY: usize = 4;
 #[derive(Clone)]
 struct Source {
     pinned: Arc<Pinned>,
-    part: Arc<PinnedPart>,
+    part: Arc<PartReader>,
 }
 
 impl Publisher {

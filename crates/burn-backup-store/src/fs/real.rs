@@ -126,6 +126,31 @@ impl Filesystem for RealFilesystem {
             }
         }
     }
+
+    #[cfg(target_os = "linux")]
+    fn is_locked(&self, path: &Path) -> io::Result<Option<bool>> {
+        use std::os::unix::fs::MetadataExt as _;
+
+        let file = std::fs::symlink_metadata(path)?;
+        let device = file.dev();
+        let name = format!(
+            "{:02x}:{:02x}:{}",
+            libc::major(device),
+            libc::minor(device),
+            file.ino()
+        );
+        // Without /proc, or with some of it hidden, nobody knows.
+        let locks = std::fs::read_to_string("/proc/locks").ok();
+        Ok(locks.map(|locks| locks.lines().any(|lock| is_lock_on(lock, &name))))
+    }
+}
+
+/// Whether a line of `/proc/locks` is on a lock that is held on the file with this name there. One that is waited for has
+/// an arrow in it.
+#[cfg(target_os = "linux")]
+fn is_lock_on(line: &str, name: &str) -> bool {
+    let mut fields = line.split_ascii_whitespace();
+    fields.nth(1) == Some("FLOCK") && fields.nth(3) == Some(name)
 }
 
 /// On a full disk there is no room for the owner. The lock is held all the same.
@@ -310,6 +335,23 @@ fn is_still_at(_file: &File, _path: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_lock_is_seen_without_taking_it() {
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("lock");
+        let held = RealFilesystem.lock(&path, "somebody").unwrap();
+        assert_eq!(RealFilesystem.is_locked(&path).unwrap(), Some(true));
+        drop(held);
+        assert_eq!(RealFilesystem.is_locked(&path).unwrap(), Some(false));
+        let waits = "3: -> FLOCK  ADVISORY  WRITE 7 fe:01:42 0 EOF";
+        let holds = "3: FLOCK  ADVISORY  WRITE 7 fe:01:42 0 EOF";
+        let record = "3: POSIX  ADVISORY  WRITE 7 fe:01:42 0 EOF";
+        let of = |line| is_lock_on(line, "fe:01:42");
+        assert_eq!([waits, holds, record].map(of), [false, true, false]);
+        assert!(!is_lock_on(holds, "fe:01:4"));
+    }
 
     #[test]
     fn the_lock_is_released_even_if_a_forked_child_has_the_file_open() {

@@ -17,6 +17,7 @@ mod formats;
 mod generations;
 mod large_parts;
 mod linked;
+mod observed;
 mod pinned;
 mod power_cut;
 mod private;

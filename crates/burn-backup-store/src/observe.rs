@@ -1,0 +1,309 @@
+//! Looking at a backup directory: nothing in it is locked, made or changed, and a training that uses it goes on
+//! undisturbed.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::claim;
+use crate::discover;
+use crate::error::{Damage, StoreError, UNCHANGED};
+use crate::fs::{EntryKind, Filesystem, RealFilesystem};
+use crate::identity::Identity;
+use crate::identity_file::{self, Found};
+use crate::layout::{self, GenerationId, Layout, Quarantined, REASON_FILE};
+use crate::manifest::Manifest;
+use crate::part_reader::PartReader;
+use crate::path::absolute;
+use crate::verify::{self, Sealed, Small};
+
+/// A reason has a few lines.
+const MAX_REASON_BYTES: u64 = 64 * 1024;
+
+/// A backup directory that is only looked at.
+pub struct Observer {
+    fs: Arc<dyn Filesystem>,
+    layout: Layout,
+}
+
+/// Whether somebody uses a backup directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Use {
+    /// Nobody does.
+    Unused,
+    /// A process of this machine does: what it wrote of itself into the lock file.
+    InUse(String),
+    /// That can't be told here: who used it last, if anybody did.
+    Unknown(Option<String>),
+}
+
+/// What is found where a generation is to be.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Observation {
+    /// A manifest that is whole. Its parts are not read.
+    Manifest(Box<OpenGeneration>),
+    /// It is damaged.
+    Damaged(Damage),
+    /// It is not there. If it was a moment ago, it was pruned.
+    Gone,
+}
+
+/// A generation whose files are open. They stay what they are as long as this is there, whatever is pruned
+/// meanwhile.
+pub struct OpenGeneration {
+    manifest: Manifest,
+    sealed: Vec<u8>,
+    path: PathBuf,
+    parts: Vec<PartReader>,
+}
+
+/// Something damaged that was moved out of the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Quarantine {
+    /// The name of its directory in the quarantine.
+    pub name: String,
+    /// The generation that it was; `None` if it was `burn-backup.json`.
+    pub generation: Option<GenerationId>,
+    /// Where it is now.
+    pub path: PathBuf,
+    /// Why, if that can be read.
+    pub reason: Option<String>,
+}
+
+impl Observer {
+    /// Looks at the directory `dir`, which need not be there. A relative path is made absolute first.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::EmptyPath`], [`StoreError::NotADirectory`], and [`StoreError::Io`] if it can't be looked at.
+    pub fn new(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::on(dir, Arc::new(RealFilesystem))
+    }
+
+    /// The same on another filesystem than the operating system's.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`new`](Self::new).
+    pub fn on(dir: impl AsRef<Path>, fs: Arc<dyn Filesystem>) -> Result<Self, StoreError> {
+        let root = absolute(dir.as_ref(), fs.as_ref())?;
+        let kind = fs.kind(&root);
+        match kind.map_err(StoreError::io("look at", &root, UNCHANGED))? {
+            None | Some(EntryKind::Dir) => {}
+            Some(EntryKind::Other) if fs.list(&root).is_ok() => {}
+            Some(_) => return Err(StoreError::NotADirectory { path: root }),
+        }
+        Ok(Self {
+            fs,
+            layout: Layout::new(&root),
+        })
+    }
+
+    /// The absolute path of the directory.
+    pub fn path(&self) -> &Path {
+        self.layout.root()
+    }
+
+    /// What the directory is, and whose; `None` if `burn-backup.json` is missing or damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NewerFormat`], [`StoreError::Foreign`], and [`StoreError::Io`].
+    pub fn identity(&self) -> Result<Option<Identity>, StoreError> {
+        Ok(match identity_file::look(self.fs.as_ref(), &self.layout)? {
+            Found::Whole(identity) => Some(identity),
+            Found::Damaged | Found::Nothing => None,
+        })
+    }
+
+    /// Whether somebody uses the directory. Only processes of this machine are known, and only on Linux.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`] if the lock file can't be looked at.
+    pub fn in_use(&self) -> Result<Use, StoreError> {
+        let path = self.layout.lock();
+        let failed = |operation| StoreError::io(operation, &path, UNCHANGED);
+        if self.fs.kind(&path).map_err(failed("look at"))? != Some(EntryKind::File) {
+            return Ok(Use::Unused);
+        }
+        let owner = claim::owner(self.fs.as_ref(), &path).map_err(failed("read"))?;
+        Ok(match self.fs.is_locked(&path).map_err(failed("look at"))? {
+            Some(true) => Use::InUse(owner.unwrap_or_else(|| "another process".to_owned())),
+            Some(false) => Use::Unused,
+            None => Use::Unknown(owner),
+        })
+    }
+
+    /// The generations that are in place, newest first.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub fn generations(&self) -> Result<Vec<GenerationId>, StoreError> {
+        discover::generations(self.fs.as_ref(), &self.layout)
+    }
+
+    /// Reads the manifest of the generation `id`, and opens its parts.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NewerFormat`], and [`StoreError::Io`], which says nothing about the generation.
+    pub fn open(&self, id: GenerationId) -> Result<Observation, StoreError> {
+        let path = self.layout.generation(id);
+        self.open_at(id, path)
+    }
+
+    /// The same of one in the quarantine.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn open_quarantined(&self, quarantine: &Quarantine) -> Result<Observation, StoreError> {
+        match quarantine.generation {
+            Some(id) => self.open_at(id, quarantine.path.clone()),
+            None => Ok(Observation::Gone),
+        }
+    }
+
+    fn open_at(&self, id: GenerationId, path: PathBuf) -> Result<Observation, StoreError> {
+        let fs = self.fs.as_ref();
+        let is_there = || {
+            let kind = fs.kind(&path);
+            let kind = kind.map_err(StoreError::io("look at", &path, UNCHANGED))?;
+            Ok(kind == Some(EntryKind::Dir))
+        };
+        if !is_there()? {
+            return Ok(Observation::Gone);
+        }
+        let opened = verify::sealed_at(fs, &path, id).and_then(|sealed| match sealed {
+            Ok(sealed) => self.open_parts(&path, sealed),
+            Err(damage) => Ok(Err(damage)),
+        });
+        // What was pruned meanwhile is no damage, and no failure.
+        if !is_there()? {
+            return Ok(Observation::Gone);
+        }
+        Ok(match opened? {
+            Ok(generation) => Observation::Manifest(Box::new(generation)),
+            Err(damage) => Observation::Damaged(damage),
+        })
+    }
+
+    fn open_parts(
+        &self,
+        path: &Path,
+        sealed: Sealed,
+    ) -> Result<Result<OpenGeneration, Damage>, StoreError> {
+        let fs = self.fs.as_ref();
+        let Sealed { manifest, bytes } = sealed;
+        let mut parts = Vec::with_capacity(manifest.parts.len());
+        for entry in &manifest.parts {
+            let file = path.join(&entry.file);
+            let kind = fs.kind(&file);
+            if kind.map_err(StoreError::io("look at", &file, UNCHANGED))? != Some(EntryKind::File) {
+                return Ok(Err(Damage::PartMissing {
+                    file: entry.file.clone(),
+                }));
+            }
+            parts.push(PartReader::open(fs, file, entry)?);
+        }
+        Ok(Ok(OpenGeneration {
+            manifest,
+            sealed: bytes,
+            path: path.to_path_buf(),
+            parts,
+        }))
+    }
+
+    /// What is left of interrupted saves and deletions. While somebody uses the directory, it is what they are saving or
+    /// removing, or keep to write over.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub fn leftovers(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let root = self.layout.root();
+        let entries = match self.fs.list(root) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(StoreError::io("list", root, UNCHANGED))?,
+        };
+        let left = entries
+            .iter()
+            .filter(|entry| layout::is_staging_name(&entry.name));
+        let mut left: Vec<_> = left.map(|entry| root.join(&entry.name)).collect();
+        left.sort_unstable();
+        Ok(left)
+    }
+
+    /// What is in quarantine, in the order in which it was damaged.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub fn quarantined(&self) -> Result<Vec<Quarantine>, StoreError> {
+        let fs = self.fs.as_ref();
+        let mut found = discover::quarantined(fs, &self.layout)?;
+        found.sort_unstable();
+        let quarantine = |(what, path): (Quarantined, PathBuf)| Quarantine {
+            name: what.dir_name(),
+            generation: match what {
+                Quarantined::Generation { id, .. } => Some(id),
+                Quarantined::Identity { .. } => None,
+            },
+            reason: match verify::read_small(fs, &path.join(REASON_FILE), MAX_REASON_BYTES) {
+                Ok(Small::Whole(reason)) => {
+                    let reason = String::from_utf8_lossy(&reason);
+                    Some(reason.trim_end().to_owned())
+                }
+                _ => None,
+            },
+            path,
+        };
+        Ok(found.into_iter().map(quarantine).collect())
+    }
+}
+
+impl OpenGeneration {
+    /// The generation's number.
+    pub fn id(&self) -> GenerationId {
+        self.manifest.generation
+    }
+
+    /// What the generation consists of.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The manifest, byte for byte.
+    pub fn sealed(&self) -> &[u8] {
+        &self.sealed
+    }
+
+    /// Where the generation is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its parts, in the manifest's order.
+    pub fn parts(&self) -> &[PartReader] {
+        &self.parts
+    }
+
+    /// The part `name`; `None` if it has none of that name.
+    pub fn part(&self, name: &str) -> Option<&PartReader> {
+        self.parts.iter().find(|part| part.entry().name == name)
+    }
+}
+
+impl std::fmt::Debug for OpenGeneration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenGeneration")
+            .field("path", &self.path)
+            .field("manifest", &self.manifest)
+            .finish_non_exhaustive()
+    }
+}
