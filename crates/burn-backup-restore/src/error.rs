@@ -10,6 +10,7 @@ use burn::train::checkpoint::CheckpointerError;
 use burn_backup_store::StoreError;
 
 use crate::change::Change;
+use crate::exit_code;
 use crate::fingerprint::ParamDifference;
 use crate::mirror::{Mirror, MirrorError};
 use crate::position::Position;
@@ -694,6 +695,71 @@ impl BackupError {
     #[cfg(not(feature = "mirror"))]
     pub(crate) fn finished_elsewhere(mirror: &Mirror) -> Self {
         mirror.never()
+    }
+
+    /// Whether a restart can't help: it ends the same way until the program, its settings, or what is in the backup
+    /// directory is changed. A full disk, or a mirror that can't be reached, may be well again by then.
+    pub fn needs_a_change(&self) -> bool {
+        match self {
+            Self::Store(error) => !matches!(
+                error,
+                StoreError::Io { .. } | StoreError::InUse { .. } | StoreError::Gone { .. }
+            ),
+            Self::Mirror(error) => !error.may_pass(),
+            Self::Shared(error) => error.needs_a_change(),
+            Self::Signals(_)
+            | Self::MirrorUnreachable { .. }
+            | Self::RestorePanicked { .. }
+            | Self::ShortEpoch { .. }
+            | Self::Dataset(_)
+            | Self::Training(_)
+            | Self::Record { .. }
+            | Self::MetricsMissing
+            | Self::Panicked { .. }
+            | Self::Thread(_)
+            | Self::DeviceThread(_) => false,
+            Self::InvalidFrequency { .. }
+            | Self::InvalidKeepLast
+            | Self::NoNotice
+            | Self::ForbiddenSignal { .. }
+            | Self::NoDevices { .. }
+            | Self::ReplayUnderDdp
+            | Self::GradientCheckpointing { .. }
+            | Self::ForeignBackup { .. }
+            | Self::ModelMismatch { .. }
+            | Self::OptimizerMismatch { .. }
+            | Self::OptimizerConverted { .. }
+            | Self::PrecisionLost { .. }
+            | Self::NotLoadable { .. }
+            | Self::TooLarge { .. }
+            | Self::SchedulerMismatch { .. }
+            | Self::DataMismatch { .. }
+            | Self::ConfigurationMismatch { .. }
+            | Self::TrainedMismatch { .. }
+            | Self::NoWarmStart { .. }
+            | Self::DevicesMismatch { .. }
+            | Self::StateName { .. }
+            | Self::StatesMismatch { .. }
+            | Self::Value { .. }
+            | Self::NotForLoops { .. }
+            | Self::BeyondSteps { .. }
+            | Self::NotThisEpoch
+            | Self::SeveralLoaders { .. }
+            | Self::Poisoned { .. }
+            | Self::State(_) => true,
+            #[cfg(feature = "rl")]
+            Self::Transition { .. } | Self::TransitionUnread(_) => false,
+            #[cfg(feature = "rl")]
+            Self::NotForRl { .. } | Self::InvalidOffPolicy { .. } | Self::RlMismatch { .. } => true,
+        }
+    }
+
+    /// The code with which a program should exit that this error has ended: one of [`exit_code`](crate::exit_code).
+    pub fn exit_code(&self) -> u8 {
+        match self.needs_a_change() {
+            true => exit_code::FIX_FIRST,
+            false => exit_code::FAILED,
+        }
     }
 
     /// The error of this crate in the one that ended a training, if it is one of ours.

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,6 +9,8 @@ use burn_backup_store::{Committed, Filesystem, GenerationId, OpenOptions, Store}
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::BackupError;
+use crate::exit_code;
+use crate::heartbeat::Beat;
 #[cfg(feature = "mirror")]
 use crate::mirror::MirrorError;
 use crate::mirror::{LeaseStatus, Mirror, MirrorStatus, MirrorWatch};
@@ -24,6 +27,7 @@ pub struct BackupHandle {
     backup_dir: PathBuf,
     filesystem: Arc<dyn Filesystem>,
     facts: Arc<Mutex<Facts>>,
+    lives: Arc<AtomicU64>,
 }
 
 /// What backups have cost so far in this process.
@@ -69,6 +73,9 @@ struct Facts {
     is_poisoned: bool,
     interval: Option<u64>,
     outcome: Option<Outcome>,
+    exit_code: Option<u8>,
+    /// Where the training is.
+    position: Option<Position>,
     /// The share of all epochs that is trained: when this was first told, and now.
     progress: Option<(Progress, Progress)>,
     /// How the training began, in words.
@@ -155,6 +162,7 @@ impl BackupHandle {
             backup_dir,
             filesystem,
             facts: Arc::default(),
+            lives: Arc::default(),
         }
     }
 
@@ -208,6 +216,27 @@ impl BackupHandle {
     /// ```
     pub fn outcome(&self) -> Option<Outcome> {
         self.facts().outcome
+    }
+
+    /// The code with which the program should exit, for whoever starts it again or does not: 0 if the training is
+    /// finished, and otherwise one of [`exit_code`](crate::exit_code). 1 before it has ended.
+    ///
+    /// # Example
+    ///
+    /// ```no_run
+    /// use std::process::ExitCode;
+    ///
+    /// use burn_backup_restore::BackupAndRestore;
+    ///
+    /// fn main() -> ExitCode {
+    ///     let backup = BackupAndRestore::new("backup");
+    ///     let handle = backup.handle();
+    ///     // train, and save the model if it is finished
+    ///     ExitCode::from(handle.exit_code())
+    /// }
+    /// ```
+    pub fn exit_code(&self) -> u8 {
+        self.facts().exit_code.unwrap_or(exit_code::FAILED)
     }
 
     /// The last failure of a backup. Later successes don't clear it.
@@ -327,8 +356,8 @@ impl BackupHandle {
         age
     }
 
-    /// The training has come so far, as a share of all epochs.
-    pub(crate) fn advanced(&self, share: f64) {
+    /// The training is there, which is this share of all epochs.
+    pub(crate) fn advanced(&self, position: Position, share: f64) {
         let now = Progress {
             share,
             at: Instant::now(),
@@ -336,6 +365,7 @@ impl BackupHandle {
         let mut facts = self.facts();
         let first = facts.progress.map_or(now, |(first, _)| first);
         facts.progress = Some((first, now));
+        facts.position = Some(position);
     }
 
     pub(crate) fn began(&self, beginning: String) {
@@ -358,8 +388,37 @@ impl BackupHandle {
         std::mem::take(&mut self.facts().notes)
     }
 
-    pub(crate) fn ended(&self, outcome: Outcome) {
-        self.facts().outcome = Some(outcome);
+    /// The training ended like this, because of an error if there is one.
+    pub(crate) fn ended(&self, outcome: Outcome, error: Option<&BackupError>) {
+        let code = match outcome {
+            Outcome::Finished => 0,
+            Outcome::Stopped { .. } => exit_code::START_AGAIN,
+            Outcome::Beyond { .. } => exit_code::FIX_FIRST,
+            Outcome::Refused | Outcome::Failed => {
+                error.map_or(exit_code::FAILED, BackupError::exit_code)
+            }
+        };
+        let mut facts = self.facts();
+        facts.outcome = Some(outcome);
+        facts.exit_code = Some(code);
+    }
+
+    /// One more batch is done, be it of a validation, or a piece of a backup was fetched.
+    pub(crate) fn lives(&self) {
+        self.lives.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The sign of life for who has started the program.
+    pub(crate) fn beat(&self) -> Beat {
+        let facts = self.facts();
+        Beat {
+            process: std::process::id(),
+            count: self.lives.load(Ordering::Relaxed),
+            position: facts.position,
+            restored: facts.restored_from.map(|from| from.position),
+            committed: facts.last_backup.map(|(position, _)| position),
+            commits: facts.stats.committed,
+        }
     }
 
     /// The newest backup that this process knows of.

@@ -45,8 +45,10 @@ pub mod data;
 mod data_loader;
 mod error;
 mod execution;
+pub mod exit_code;
 mod fingerprint;
 mod handle;
+mod heartbeat;
 mod metrics;
 mod mirror;
 mod model;
@@ -62,6 +64,7 @@ mod report;
 mod resume;
 #[cfg(feature = "rl")]
 pub mod rl;
+mod runs;
 mod save;
 mod save_freq;
 mod say;

@@ -63,8 +63,8 @@ pub enum AfterPreemption {
     /// `launch` returns, with the notice in the result's `interrupted`.
     #[default]
     Return,
-    /// The process exits with this code; choose one that the scheduler takes as "start again", such as
-    /// the 42 of TensorFlow's
+    /// The process exits with this code; choose one that the scheduler takes as "start again":
+    /// [`START_AGAIN`](crate::exit_code::START_AGAIN) for `burn-backup run`, or the 42 of TensorFlow's
     /// [`TerminationConfig`](https://www.tensorflow.org/api_docs/python/tf/distribute/experimental/TerminationConfig).
     Exit(i32),
 }

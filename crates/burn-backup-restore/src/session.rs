@@ -26,6 +26,7 @@ mod cadence;
 pub(crate) mod closing;
 mod ending;
 mod events;
+mod heartbeat;
 pub(crate) mod mirror;
 mod open;
 mod progress;

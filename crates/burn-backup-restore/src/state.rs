@@ -11,6 +11,7 @@ use crate::fingerprint::ParamSpec;
 use crate::metrics::History;
 use crate::metrics::OpenLog;
 use crate::position::Position;
+use crate::runs::Run;
 use crate::trigger::CadenceRecord;
 
 /// The part of an epoch that comes next.
@@ -98,6 +99,9 @@ pub(crate) struct TrainingState {
     /// What the training has learned of backups and interruptions; `None` if that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cadence: Option<CadenceRecord>,
+    /// The processes that have run it, the first one first; empty if they are not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<Run>,
     /// The version of Burn that made the records.
     pub burn: String,
     /// The parameters of the model, in the order of a traversal.
@@ -209,6 +213,7 @@ impl TrainingState {
             history: History::default(),
             logs: Vec::new(),
             cadence: None,
+            runs: Vec::new(),
             burn: burn.to_owned(),
             model: Vec::new(),
             parts: BTreeMap::new(),

@@ -11,6 +11,7 @@ mod renderer;
 mod rows;
 
 use std::io::{self, Write as _};
+use std::process::ExitCode;
 use std::sync::PoisonError;
 
 use anyhow::Context as _;
@@ -31,7 +32,7 @@ use crash::CrashPoint;
 use policy::EpsilonGreedy;
 use renderer::EvaluationLines;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let log = env_logger::Env::default().default_filter_or("warn");
     env_logger::Builder::from_env(log).init();
     let arguments = Arguments::parse();
@@ -88,7 +89,7 @@ fn main() -> anyhow::Result<()> {
         anyhow::ensure!(saved.is_some(), "the training was interrupted: {reason}");
         writeln!(output, "interrupted: {reason}")?;
         writeln!(output, "run it again to go on from there")?;
-        return Ok(());
+        return Ok(ExitCode::from(handle.exit_code()));
     }
     let steps = balanced_for(policy.clone(), &device);
     writeln!(output, "the pole was balanced for {steps} steps of 500")?;
@@ -96,7 +97,7 @@ fn main() -> anyhow::Result<()> {
     let record = record.context("the agent is still there")?;
     let digest = digest::of(policy.state(), record)?;
     writeln!(output, "digest of the weights: {digest}")?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// How long the policy balances a pole that leans a little.

@@ -6,6 +6,7 @@ mod plain;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::str::FromStr as _;
 
 use burn::tensor::Device;
@@ -51,7 +52,7 @@ struct Setup {
     backup: BackupAndRestore,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let log = env_logger::Env::default().default_filter_or("warn");
     env_logger::Builder::from_env(log).init();
     let arguments = Arguments::parse();
@@ -75,14 +76,15 @@ fn main() -> anyhow::Result<()> {
 
     if arguments.plain {
         let plain::Training { best, counters, .. } = plain::train(setup)?;
-        return report(&best, counters.steps, counters.images);
+        report(&best, counters.steps, counters.images)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let training = backed_up::train(setup)?;
     // `finish` has said why, and where it is saved.
     if let Some(Outcome::Stopped { saved, .. }) = handle.outcome() {
         anyhow::ensure!(saved.is_some(), "the training was interrupted");
         writeln!(io::stdout(), "run it again to go on from there")?;
-        return Ok(());
+        return Ok(ExitCode::from(handle.exit_code()));
     }
     let counters = &*training.counters;
     report(&training.best, counters.steps, counters.images)?;
@@ -98,7 +100,7 @@ fn main() -> anyhow::Result<()> {
         .value("counters", counters)
         .finish();
     writeln!(io::stdout(), "digest of the weights: {digest}")?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 fn report(best: &DigitsModel, steps: u64, images: u64) -> anyhow::Result<()> {

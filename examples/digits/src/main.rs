@@ -5,6 +5,7 @@ mod arguments;
 mod renderer;
 
 use std::io::{self, Write as _};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -21,7 +22,7 @@ use digits::{data, digest};
 
 use arguments::Arguments;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let log = env_logger::Env::default().default_filter_or("warn");
     env_logger::Builder::from_env(log).init();
     let arguments = Arguments::parse();
@@ -71,8 +72,12 @@ fn main() -> anyhow::Result<()> {
 
     // A renderer may hold the terminal: with Burn's dashboard, what is printed before is lost.
     drop(renderer);
-    // What it was is on the standard error.
-    anyhow::ensure!(error.is_none(), "the training ended with an error");
+    // Tells whoever has started the program whether to start it again.
+    let code = ExitCode::from(handle.exit_code());
+    if error.is_some() {
+        // What it was is on the standard error.
+        return Ok(code);
+    }
     let mut output = io::stdout().lock();
     if let Some(interruption) = interrupted {
         let reason = interruption.reason.unwrap_or_default();
@@ -80,7 +85,7 @@ fn main() -> anyhow::Result<()> {
         anyhow::ensure!(saved.is_some(), "the training was interrupted: {reason}");
         writeln!(output, "interrupted: {reason}")?;
         writeln!(output, "run it again to go on from there")?;
-        return Ok(());
+        return Ok(code);
     }
     let took = launched.elapsed();
     let stats = handle.stats();
@@ -103,7 +108,7 @@ fn main() -> anyhow::Result<()> {
     let accuracy = 100.0 * model::accuracy(&model, &device)?;
     writeln!(output, "accuracy on the validation set: {accuracy:.1} %")?;
     writeln!(output, "digest of the weights: {}", digest::of(&model))?;
-    Ok(())
+    Ok(code)
 }
 
 fn mirror(url: &str, arguments: &Arguments) -> anyhow::Result<Mirror> {

@@ -6,6 +6,7 @@ mod train;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::str::FromStr as _;
 
 use burn::tensor::Device;
@@ -38,7 +39,7 @@ struct Arguments {
     crash_at: Option<CrashAt>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let log = env_logger::Env::default().default_filter_or("warn");
     env_logger::Builder::from_env(log).init();
     let arguments = Arguments::parse();
@@ -60,7 +61,7 @@ fn main() -> anyhow::Result<()> {
     if let Some(Outcome::Stopped { saved, .. }) = handle.outcome() {
         anyhow::ensure!(saved.is_some(), "the training was interrupted");
         writeln!(output, "run it again to go on from there")?;
-        return Ok(());
+        return Ok(ExitCode::from(handle.exit_code()));
     }
     device.seed(SEED);
     for line in model::drawn(gan.average.generate(DRAWN, &device))? {
@@ -75,7 +76,7 @@ fn main() -> anyhow::Result<()> {
         .value("losses", &*gan.losses)
         .finish();
     writeln!(output, "digest of the weights: {digest}")?;
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// For the initial weights, the shuffling, and the random numbers of each step.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -405,6 +406,35 @@ fn plain_burn_reads_both_parts() {
         }
         assert!(model_records(&model) == run.weights);
     }
+}
+
+#[test]
+fn an_exported_model_is_one_file_that_plain_burn_loads() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (dir, out) = (scratch.path().join("backup"), scratch.path().join("out"));
+    let training = tuning(Backend::Flex);
+    let run = training.run(each_batch(&dir), Halt::Stop(2));
+    assert!(frozen_file(&dir, 2).exists());
+    // With the rest of the workspace, it is beside the programs of these tests.
+    let name = format!("burn-backup{}", std::env::consts::EXE_SUFFIX);
+    let program = Path::new(env!("CARGO_BIN_EXE_trainee")).with_file_name(name);
+    assert!(
+        program.exists(),
+        "`cargo build -p burn-backup-cli` makes it"
+    );
+    let export = Command::new(program)
+        .arg("export")
+        .arg(&dir)
+        .arg("--to")
+        .arg(&out)
+        .output()
+        .unwrap();
+    assert!(export.status.success(), "{export:?}");
+
+    let record = ModuleRecord::load(out.join("model.bpk")).unwrap();
+    let model = training.model(Hooks::default()).map(&mut Zeros);
+    assert!(model_records(&model) != run.weights);
+    assert!(model_records(&model.load_record(record)) == run.weights);
 }
 
 struct Zeros;

@@ -47,6 +47,7 @@ mod race;
 mod readme;
 mod remote;
 mod replay;
+mod restarts;
 #[cfg(unix)]
 mod rl;
 #[cfg(unix)]

@@ -238,7 +238,7 @@ where
         let mut result = with_ending(result, &ending);
         core.conclude(result.error.is_none() && result.interrupted.is_none());
         let outcome = outcome(&result, &ending);
-        handle.ended(outcome);
+        handle.ended(outcome, result.error.as_deref().and_then(BackupError::find));
         let line = closing_line(outcome, &result, &ending, handle);
         match after {
             AfterPreemption::Exit(code) if ending.is_preempted && result.error.is_none() => {
@@ -321,7 +321,7 @@ fn refuse<RLC: RLComponentsTypes>(
     };
     let mut result = with_ending(result, &ending);
     let outcome = outcome(&result, &ending);
-    handle.ended(outcome);
+    handle.ended(outcome, result.error.as_deref().and_then(BackupError::find));
     let line = closing_line(outcome, &result, &ending, handle);
     report(&mut result.renderer, line.as_deref(), &handle.take_notes());
     result

@@ -66,7 +66,8 @@ const WORKERS: &str = "not exact after a restart: the training loader is Burn's 
 const VALIDATION_WORKERS: &str = "the validation loader is Burn's with workers: the last digits of what is \
      measured may differ each time";
 
-fn frequency(frequency: SaveFreq) -> String {
+/// How often backups are taken, in words.
+pub(crate) fn frequency(frequency: SaveFreq) -> String {
     match frequency {
         SaveFreq::Epoch => "after each epoch".to_owned(),
         SaveFreq::Steps(1) => "after each batch".to_owned(),

@@ -6,6 +6,7 @@ use burn::train::{Interrupter, TrainingError};
 
 use super::cadence::Cadence;
 use super::ending::Ending;
+use super::heartbeat::Heartbeat;
 use super::progress::Progress;
 use super::saver::{MetricSource, Parted, Saver};
 use super::watch::Watch;
@@ -15,6 +16,7 @@ use crate::burn_api::Items;
 use crate::error::with_causes;
 use crate::metrics::{Mark, MetricHistory, MetricLogs};
 use crate::preemption::{Advice, Backups, Upload};
+use crate::runs;
 use crate::save::{Metrics, TrainingSnapshot};
 use crate::state::{Moment, Phase, TrainingState};
 
@@ -27,6 +29,8 @@ pub(crate) struct Core {
     pub(super) watch: Watch,
     pub(super) measured: Measured,
     pub(super) ending: Ending,
+    /// For whoever has started the program.
+    pub(super) heartbeat: Option<Heartbeat>,
 }
 
 /// The metrics of the training.
@@ -84,6 +88,7 @@ impl Core {
     /// A batch boundary: if there is a notice that the training is about to be ended from outside, it
     /// is saved, or stopped.
     pub(crate) fn look_out(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
+        self.saver.handle.lives();
         if !self.watch.is_looking_out() {
             return;
         }
@@ -160,7 +165,8 @@ impl Core {
         progress.has_stepped_here |= has_stepped;
         progress.state.optimizer_steps += u64::from(has_stepped);
         let position = progress.state.position;
-        self.saver.handle.advanced(progress.share());
+        self.saver.handle.lives();
+        self.saver.handle.advanced(position, progress.share());
         self.saver.settle_running_states(training);
 
         let is_disturbed = self.saver.background.is_busy();
@@ -257,6 +263,7 @@ impl Core {
                 if let Some(cadence) = &mut snapshot.state.cadence {
                     cadence.is_stopped = true;
                 }
+                runs::end(&mut snapshot.state.runs, &self.watch.why_stopped());
                 self.keep_at_last(snapshot, metrics);
             }
             if self.saver.committed == Some(moment) {
@@ -276,9 +283,9 @@ impl Core {
         let mirroring = self.saver.mirror.clone()?;
         self.saver.committed?;
         self.ending.is_flushed = true;
-        let watch = &mut self.watch;
+        let (watch, handle) = (&mut self.watch, &self.saver.handle);
         let until = watch.until();
-        let flushed = mirror::flush(&mirroring, until, || watch.is_urged());
+        let flushed = mirror::flush(handle, &mirroring, until, || watch.is_urged());
         let Err(error) = flushed else {
             return Some("and in the mirror".to_owned());
         };
@@ -397,11 +404,13 @@ impl Core {
             saver,
             mut watch,
             ending,
+            heartbeat,
             ..
         } = self;
         let handle = saver.handle.clone();
         let is_complete = ending.is_complete && went_well;
         saver.clear_away(is_complete, ending.is_flushed, || watch.is_urged());
+        drop(heartbeat);
         // A notice that has come since finds the training at its end: it is told of, and nothing more.
         if let Some(notice) = watch.last_look() {
             handle.noticed(notice);

@@ -89,7 +89,7 @@ pub(crate) fn newest(
     drop(local);
     let mut found = Some(found);
     if let Some(there) = &found
-        && let Err(error) = fetch(&mut connection, &mirror, there, here, store)
+        && let Err(error) = fetch(handle, &mut connection, &mirror, there, here, store)
     {
         if here.is_none() || !(error.is_unavailable() || error.is_none_whole()) {
             return Err(error.into());
@@ -139,6 +139,7 @@ pub(crate) fn has_backup(handle: &BackupHandle, backup_dir: &Path) -> Result<boo
 }
 
 fn fetch(
+    handle: &BackupHandle,
     connection: &mut Connection,
     mirror: &Mirror,
     found: &Found,
@@ -153,7 +154,10 @@ fn fetch(
         ));
     }
     let mut line = TransferLine::new(format!("fetching the newest backup from {mirror}"));
-    let id = connection.fetch(found, here, store, &mut |transfer| line.show(transfer))?;
+    let id = connection.fetch(found, here, store, &mut |transfer| {
+        handle.lives();
+        line.show(transfer);
+    })?;
     line.end();
     announce(&format!("backup {id} was fetched from the mirror {mirror}"));
     Ok(())
@@ -199,12 +203,17 @@ impl Reached {
 /// Waits until the newest backup is in the mirror, or it is `until`. Without a time, it gives up after two failed
 /// tries. `is_urged` says whether there is no more time all the same.
 pub(super) fn flush(
+    handle: &BackupHandle,
     mirroring: &Mirroring,
     until: Option<Instant>,
     mut is_urged: impl FnMut() -> bool,
 ) -> Result<(), Arc<MirrorError>> {
     let mut line = TransferLine::new("mirroring the last backup".to_owned());
+    let mut sent = 0;
     let flushed = mirroring.flush(until, &mut |transfer| {
+        if std::mem::replace(&mut sent, transfer.done) != transfer.done {
+            handle.lives();
+        }
         line.show(transfer);
         match is_urged() {
             true => ControlFlow::Break(()),
@@ -217,10 +226,11 @@ pub(super) fn flush(
 
 /// Marks the training as finished in the mirror, after its last backup is there. Gives what is left to be deleted.
 pub(super) fn finish(
+    handle: &BackupHandle,
     mirroring: &Mirroring,
     is_urged: impl FnMut() -> bool,
 ) -> Result<Leftovers, Arc<MirrorError>> {
-    flush(mirroring, None, is_urged)?;
+    flush(handle, mirroring, None, is_urged)?;
     mirroring.finish()
 }
 

@@ -15,6 +15,7 @@ use super::announcement;
 use super::cadence::Cadence;
 use super::ending::Ending;
 use super::events::{Core, Measured};
+use super::heartbeat::Heartbeat;
 use super::mirror;
 use super::progress::Progress;
 use super::saver::{OnThread, Saver};
@@ -32,6 +33,7 @@ use crate::part;
 use crate::parts::{check_names, parts_of_mut};
 use crate::preemption::Lookout;
 use crate::resume::{Expected, LoadPart, PartsMut, Restored, load_weights, restore};
+use crate::runs;
 use crate::save::{Background, Memory, WriterContext, within_limits};
 use crate::say::announce;
 use crate::settings::{BackupAndRestore, NamedState, Snapshot};
@@ -98,6 +100,7 @@ impl Core {
         context: Context,
     ) -> Result<Self, BackupError> {
         let shorter = |(name, part)| (name, part as &mut dyn LoadPart);
+        let heartbeat = Heartbeat::start(&settings.handle);
         let mut parts: PartsMut<'_> = training.into_iter().map(shorter).collect();
         for (name, state) in &mut states {
             if !part::is_state_name(name) {
@@ -166,6 +169,9 @@ impl Core {
         if settings.changes.allows(Change::Data) || settings.changes.allows(Change::BatchSize) {
             state.forget_epoch_items();
         }
+        let from = is_restored.then_some(state.position);
+        let frequency = announcement::frequency(settings.frequency);
+        runs::begin(&mut state.runs, from, frequency);
         let cadence = state.cadence.take().map(CadenceRecord::resumed);
         let history = std::mem::take(&mut state.history);
         let logs = std::mem::take(&mut state.logs);
@@ -234,6 +240,7 @@ impl Core {
                 stop_mark: None,
             },
             ending: Ending::default(),
+            heartbeat,
         })
     }
 }

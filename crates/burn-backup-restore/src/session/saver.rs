@@ -251,17 +251,17 @@ impl Saver {
         } = self;
         drop(background);
         if !(is_complete && delete_at_end) {
-            return leave(mirror, is_flushed, is_urged);
+            return leave(&handle, mirror, is_flushed, is_urged);
         }
         if handle.is_poisoned() && committed.is_some() {
             log::error!(
                 target: LOG,
                 "the training ended with a model that holds NaN: the last good backup stays",
             );
-            return leave(mirror, is_flushed, is_urged);
+            return leave(&handle, mirror, is_flushed, is_urged);
         }
         // First there, where killed processes find out that the training is finished.
-        let finished = mirror.map(|mirror| mirror::finish(&mirror, &mut is_urged));
+        let finished = mirror.map(|mirror| mirror::finish(&handle, &mirror, &mut is_urged));
         let leftovers = match finished.transpose() {
             Ok(leftovers) => leftovers,
             Err(error) => {
@@ -294,11 +294,16 @@ impl Saver {
 }
 
 /// Lets go of the mirror, once the last backup is there.
-fn leave(mirror: Option<Arc<Mirroring>>, is_flushed: bool, is_urged: impl FnMut() -> bool) {
+fn leave(
+    handle: &BackupHandle,
+    mirror: Option<Arc<Mirroring>>,
+    is_flushed: bool,
+    is_urged: impl FnMut() -> bool,
+) {
     let Some(mirror) = mirror else {
         return;
     };
-    if !is_flushed && let Err(error) = mirror::flush(&mirror, None, is_urged) {
+    if !is_flushed && let Err(error) = mirror::flush(handle, &mirror, None, is_urged) {
         log::error!(target: LOG, "the last backup is not in the mirror: {}", with_causes(error.as_ref()));
     }
 }

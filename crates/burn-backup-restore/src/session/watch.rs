@@ -78,6 +78,18 @@ impl Watch {
         self.interrupter.stop(notice.as_deref());
     }
 
+    /// Why the training is being stopped, in words.
+    pub(super) fn why_stopped(&self) -> String {
+        let notice = self.notice().filter(|_| self.is_preempted);
+        let interruption = self.interrupter.interruption();
+        let reason = interruption.and_then(|interruption| interruption.reason);
+        match (notice, reason) {
+            (Some(notice), _) => notice.to_string(),
+            (None, Some(reason)) => reason.to_string(),
+            (None, None) => "stopped".to_owned(),
+        }
+    }
+
     /// Whether the last backup, of which so many `tries` have failed and the last one `took` so long, can
     /// be tried again before the kill.
     pub(super) fn allows_another_try(&self, tries: u32, took: Duration) -> bool {

@@ -232,7 +232,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
             .into_core()
             .conclude(result.error.is_none() && result.interrupted.is_none());
         let outcome = outcome(&result, &ending);
-        handle.ended(outcome);
+        handle.ended(outcome, result.error.as_deref().and_then(BackupError::find));
         let line = closing_line(outcome, &result, ending.saved.as_deref(), handle);
         let notes = handle.take_notes();
         match after {
@@ -372,7 +372,7 @@ fn refuse<M: LearnerModel>(
     };
     let mut result = with_ending(result, &ending);
     let outcome = outcome(&result, &ending);
-    handle.ended(outcome);
+    handle.ended(outcome, result.error.as_deref().and_then(BackupError::find));
     let line = closing_line(outcome, &result, None, handle);
     report(&mut result.renderer, line.as_deref(), &handle.take_notes());
     result

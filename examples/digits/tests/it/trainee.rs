@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use burn_backup_restore::exit_code::START_AGAIN;
 use tempfile::TempDir;
 
 /// A directory in which the example is run.
@@ -184,7 +185,8 @@ impl Process {
         let end = if SIGNALS.contains(&status.signal()) {
             End::Killed
         } else if stdout.contains("interrupted: SIGTERM; the training is saved at ") {
-            assert!(status.success(), "{status}, after {said}\n{stdout}");
+            let again = Some(START_AGAIN.into());
+            assert_eq!(status.code(), again, "{status}, after {said}\n{stdout}");
             End::Interrupted
         } else {
             assert!(status.success(), "{status}, after {said}\n{stdout}");

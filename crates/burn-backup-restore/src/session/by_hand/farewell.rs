@@ -1,5 +1,6 @@
 use std::thread;
 
+use crate::error::BackupError;
 use crate::handle::BackupHandle;
 use crate::outcome::Outcome;
 use crate::say::say;
@@ -20,10 +21,10 @@ impl Farewell {
         }
     }
 
-    /// The session was finished.
-    pub(super) fn finished(&mut self, outcome: Outcome) {
+    /// The session was finished, because of an error if there is one.
+    pub(super) fn finished(&mut self, outcome: Outcome, error: Option<&BackupError>) {
         self.is_finished = true;
-        self.handle.ended(outcome);
+        self.handle.ended(outcome, error);
     }
 
     pub(super) fn handle(&self) -> &BackupHandle {
@@ -36,7 +37,7 @@ impl Drop for Farewell {
         if self.is_finished {
             return;
         }
-        self.handle.ended(Outcome::Failed);
+        self.handle.ended(Outcome::Failed, None);
         let how = match thread::panicking() {
             true => "with a panic",
             false => "before Session::finish",

@@ -47,10 +47,12 @@ impl<S: State> Session<S> {
             },
             (None, None, None) => Outcome::Finished,
         };
-        farewell.finished(outcome);
         if let Some(error) = ending.error {
-            return Err(BackupError::from_training(error));
+            let error = BackupError::from_training(error);
+            farewell.finished(outcome, Some(&error));
+            return Err(error);
         }
+        farewell.finished(outcome, None);
         let reason = ending.interrupted.and_then(|stop| stop.reason);
         let saved = ending.saved.as_deref();
         let line = closing::line(outcome, None, reason.as_deref(), saved, &handle);
