@@ -1,0 +1,17 @@
+//! The commands, one file each: their arguments, what they do, and their reports.
+
+pub mod completions;
+pub mod diff;
+pub mod discard;
+pub mod doctor;
+pub mod export;
+pub mod history;
+pub mod list;
+pub mod man;
+pub mod migrate;
+pub mod prune;
+pub mod pull;
+pub mod push;
+pub mod show;
+pub mod unquarantine;
+pub mod verify;

@@ -1,0 +1,4 @@
+//! The formats that records are exported in.
+
+pub mod burnpack;
+pub mod safetensors;

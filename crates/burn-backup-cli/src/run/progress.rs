@@ -1,0 +1,214 @@
+//! How far the training got in all runs of the command, and what of it was lost.
+
+use std::time::{Duration, Instant};
+
+use super::beat::{Beat, Position};
+
+/// What is known of all runs so far.
+pub struct Progress {
+    began: Instant,
+    runs: u32,
+    /// After how many batches the first run began, or resumed.
+    first: Option<u64>,
+    /// The newest backup of all runs.
+    committed: Option<Position>,
+    has_news: bool,
+    tells: bool,
+    /// Where the run at hand is.
+    position: Option<Position>,
+    /// Where the run at hand resumed.
+    restored: Option<Position>,
+    /// When its first batch was seen.
+    first_batch: Option<(Instant, u64)>,
+    /// Where the run before ended.
+    left_at: Option<u64>,
+    /// Batches that were trained more than once.
+    repeated: u64,
+    /// Batches that were trained while they were watched, and the time that took.
+    trained: (u64, Duration),
+    longest_gap: Duration,
+}
+
+impl Progress {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            runs: 0,
+            first: None,
+            committed: None,
+            has_news: false,
+            tells: false,
+            position: None,
+            restored: None,
+            first_batch: None,
+            left_at: None,
+            repeated: 0,
+            trained: (0, Duration::ZERO),
+            longest_gap: Duration::ZERO,
+        }
+    }
+
+    /// A run begins.
+    pub fn began(&mut self, now: Instant) {
+        if self.runs == 0 {
+            self.began = now;
+        }
+        self.runs += 1;
+        self.position = None;
+        self.restored = None;
+        self.first_batch = None;
+    }
+
+    /// The run at hand has said this.
+    pub fn saw(&mut self, beat: &Beat, now: Instant) {
+        self.tells = true;
+        let Some(position) = beat.position else {
+            return;
+        };
+        if self.position.is_none() {
+            let from = beat.restored.map_or(0, |at| at.global_step);
+            self.restored = beat.restored;
+            self.first.get_or_insert(from);
+            if let Some(left_at) = self.left_at.take() {
+                self.repeated += left_at.saturating_sub(from);
+            }
+            self.first_batch = Some((now, position.global_step));
+        }
+        self.position = Some(position);
+        let order = |position: Option<Position>| position.map(Position::order);
+        if order(beat.committed) > order(self.committed) {
+            self.committed = beat.committed;
+            self.has_news = true;
+        }
+    }
+
+    /// The run at hand has ended.
+    pub fn ended(&mut self, now: Instant, longest_gap: Duration) {
+        self.longest_gap = self.longest_gap.max(longest_gap);
+        let (Some(position), Some((began, first))) = (self.position, self.first_batch) else {
+            return;
+        };
+        self.left_at = Some(position.global_step);
+        let (batches, took) = &mut self.trained;
+        *batches += position.global_step.saturating_sub(first);
+        *took += now - began;
+    }
+
+    /// It is started again.
+    pub fn restarted(&mut self) {
+        self.has_news = false;
+    }
+
+    /// Whether there is a new backup since the last restart.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
+    }
+
+    /// Whether the command tells where it is at all.
+    pub fn tells(&self) -> bool {
+        self.tells
+    }
+
+    /// Where the run at hand is.
+    pub fn position(&self) -> Option<Position> {
+        self.position
+    }
+
+    /// The longest time between two batches.
+    pub fn longest_gap(&self) -> Duration {
+        self.longest_gap
+    }
+
+    /// What came of it, in a line.
+    pub fn summary(&self, now: Instant) -> String {
+        let wall = now - self.began;
+        let restarts = self.runs.saturating_sub(1);
+        let mut summary = format!("{restarts} restarts in {}", seconds(wall));
+        if !self.tells {
+            return summary;
+        }
+        summary.push_str(&format!("; {} batches were trained again", self.repeated));
+        if let Some(goodput) = self.goodput(wall) {
+            summary.push_str(&format!("; goodput {goodput:.2}"));
+        }
+        if let Some(position) = self.position {
+            summary.push_str(&format!("; the training is at {position}"));
+        }
+        summary
+    }
+
+    /// The share of the time in which batches were trained that did not have to be trained again.
+    fn goodput(&self, wall: Duration) -> Option<f64> {
+        let (batches, took) = self.trained;
+        let useful = self.position?.global_step.checked_sub(self.first?)?;
+        if batches == 0 || wall.is_zero() {
+            return None;
+        }
+        let per_batch = took.as_secs_f64() / batches as f64;
+        Some((per_batch * useful as f64 / wall.as_secs_f64()).min(1.0))
+    }
+}
+
+fn seconds(time: Duration) -> String {
+    let seconds = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+    format!("{:#}", jiff::SignedDuration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(global_step: u64) -> Option<Position> {
+        Some(Position {
+            epoch: 1,
+            step_in_epoch: global_step,
+            global_step,
+        })
+    }
+
+    fn beat(position: u64, restored: Option<u64>, committed: Option<u64>) -> Beat {
+        Beat {
+            count: position,
+            position: at(position),
+            restored: restored.and_then(at),
+            committed: committed.and_then(at),
+        }
+    }
+
+    #[test]
+    fn what_is_trained_again_is_counted_and_taken_off_the_goodput() {
+        let begun = Instant::now();
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        let mut progress = Progress::new(begun);
+        progress.began(begun);
+        progress.saw(&beat(0, None, None), begun);
+        progress.saw(&beat(50, None, Some(40)), after(49));
+        progress.ended(after(50), Duration::from_secs(3));
+        assert!(progress.take_news() && !progress.take_news());
+        progress.began(after(60));
+        progress.saw(&beat(40, Some(40), None), after(60));
+        assert!(!progress.take_news());
+        progress.saw(&beat(100, Some(40), Some(80)), after(119));
+        assert!(progress.take_news());
+        progress.ended(after(120), Duration::ZERO);
+        // 110 batches in 110 s; 100 of them count, of 120 s.
+        assert_eq!(
+            progress.summary(after(120)),
+            "1 restarts in 2m; 10 batches were trained again; goodput 0.83; the training is at epoch 1, \
+             batch 100 (batch 100 of the training)"
+        );
+        assert_eq!(progress.longest_gap(), Duration::from_secs(3));
+    }
+
+    #[test]
+    fn of_a_command_that_tells_nothing_only_restarts_are_known() {
+        let begun = Instant::now();
+        let mut progress = Progress::new(begun);
+        progress.began(begun);
+        progress.ended(begun, Duration::ZERO);
+        progress.began(begun);
+        assert!(!progress.tells());
+        let summary = progress.summary(begun + Duration::from_secs(61));
+        assert_eq!(summary, "1 restarts in 1m 1s");
+    }
+}

@@ -1,0 +1,46 @@
+//! The signals that are passed on.
+
+use std::io;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+
+/// The signals that this process gets.
+pub struct Signals {
+    received: Receiver<i32>,
+}
+
+impl Signals {
+    /// From now on none of them ends this process.
+    pub fn handle() -> io::Result<Self> {
+        let handled = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCHLD];
+        let mut signals = signal_hook::iterator::Signals::new(handled)?;
+        let (out, received) = channel();
+        thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                for signal in signals.forever() {
+                    if out.send(signal).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        Ok(Self { received })
+    }
+
+    /// The next signal to be passed on, if one comes within that time. It ends earlier when a child has ended.
+    pub fn next(&self, within: Duration) -> Option<Signal> {
+        let signal = self.received.recv_timeout(within).ok()?;
+        Signal::try_from(signal)
+            .ok()
+            .filter(|signal| *signal != Signal::SIGCHLD)
+    }
+}
+
+/// Whether a signal asks for the end. The others may mean anything to a program.
+pub fn ends(signal: Signal) -> bool {
+    matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT)
+}

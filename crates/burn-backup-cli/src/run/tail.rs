@@ -1,0 +1,116 @@
+//! The error output of a command: passed on, and its last lines kept.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+
+/// So many lines are kept.
+const LINES: usize = 20;
+
+/// A longer line is cut.
+const MAX_LINE_BYTES: usize = 1000;
+
+/// Passes on what it reads until there is no more.
+pub struct Tail {
+    lines: Arc<Mutex<Lines>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Lines {
+    whole: VecDeque<Vec<u8>>,
+    last: Vec<u8>,
+}
+
+impl Lines {
+    fn take_in(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            match byte {
+                b'\n' => {
+                    let line = std::mem::take(&mut self.last);
+                    self.whole.push_back(line);
+                    if self.whole.len() > LINES {
+                        self.whole.pop_front();
+                    }
+                }
+                // What was on the line is written over.
+                b'\r' => self.last.clear(),
+                byte if self.last.len() < MAX_LINE_BYTES => self.last.push(*byte),
+                _ => {}
+            }
+        }
+    }
+
+    fn text(&self) -> Vec<String> {
+        let last = Some(&self.last).filter(|last| !last.is_empty());
+        let lines = self.whole.iter().chain(last);
+        let text = lines.map(|line| String::from_utf8_lossy(line).into_owned());
+        let text: Vec<_> = text.collect();
+        let surplus = text.len().saturating_sub(LINES);
+        text.into_iter().skip(surplus).collect()
+    }
+}
+
+impl Tail {
+    pub fn of(mut source: impl Read + Send + 'static) -> io::Result<Self> {
+        let lines = Arc::new(Mutex::new(Lines::default()));
+        let kept = lines.clone();
+        let thread = thread::Builder::new().name("error-output".to_owned());
+        let thread = thread.spawn(move || {
+            let mut buffer = [0; 4096];
+            loop {
+                let read = match source.read(&mut buffer) {
+                    Ok(0) => return,
+                    Ok(read) => buffer.get(..read).unwrap_or_default(),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(_) => return,
+                };
+                // There is nobody left to tell.
+                let _ = io::stderr().lock().write_all(read);
+                kept.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take_in(read);
+            }
+        })?;
+        Ok(Self {
+            lines,
+            thread: Some(thread),
+        })
+    }
+
+    /// The last lines, once all is read. Whoever has the output open beyond the command's end is not waited for.
+    pub fn finish(mut self, is_closed: bool) -> Vec<String> {
+        if let Some(thread) = self.thread.take().filter(|_| is_closed) {
+            drop(thread.join());
+        }
+        self.lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .text()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_stay() {
+        let mut lines = Lines::default();
+        for number in 0..100 {
+            lines.take_in(format!("line {number}\n").as_bytes());
+        }
+        lines.take_in(b"10 %\r20 %\rpan");
+        lines.take_in(b"icked");
+        let text = lines.text();
+        assert_eq!(text.len(), LINES);
+        assert_eq!(text.first().unwrap(), "line 81");
+        assert_eq!(
+            text.last().unwrap(),
+            "20 %panicked".trim_start_matches("20 %")
+        );
+        lines.take_in(&vec![b'x'; 5000]);
+        assert_eq!(lines.text().last().unwrap().len(), MAX_LINE_BYTES);
+    }
+}
