@@ -705,10 +705,12 @@ impl BackupError {
                 error,
                 StoreError::Io { .. } | StoreError::InUse { .. } | StoreError::Gone { .. }
             ),
+            #[cfg(feature = "mirror")]
             Self::Mirror(error) => !error.may_pass(),
+            #[cfg(feature = "mirror")]
+            Self::MirrorUnreachable { .. } => false,
             Self::Shared(error) => error.needs_a_change(),
             Self::Signals(_)
-            | Self::MirrorUnreachable { .. }
             | Self::RestorePanicked { .. }
             | Self::ShortEpoch { .. }
             | Self::Dataset(_)

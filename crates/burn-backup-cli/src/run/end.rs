@@ -54,7 +54,7 @@ impl End {
         match self {
             Self::Exited(code) => u8::try_from(code).unwrap_or(1),
             Self::Killed(signal) => u8::try_from(128 + signal as i32).unwrap_or(1),
-            Self::Hung => 1,
+            Self::Hung => Self::Killed(Signal::SIGKILL).code(),
         }
     }
 
@@ -111,6 +111,6 @@ mod tests {
     fn a_code_is_passed_on_and_a_signal_is_as_in_a_shell() {
         assert_eq!(End::Exited(75).code(), 75);
         assert_eq!(End::Killed(Signal::SIGTERM).code(), 143);
-        assert_eq!(End::Hung.code(), 1);
+        assert_eq!(End::Hung.code(), 137);
     }
 }

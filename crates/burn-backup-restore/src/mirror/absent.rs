@@ -84,10 +84,6 @@ impl MirrorError {
         match self.0 {}
     }
 
-    pub(crate) fn may_pass(&self) -> bool {
-        match self.0 {}
-    }
-
     pub(crate) fn is_none_whole(&self) -> bool {
         match self.0 {}
     }
