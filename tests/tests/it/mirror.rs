@@ -15,6 +15,7 @@ use burn_backup_store::{OpenOptions, Store};
 use burn_backup_tests::{
     Backend, BatchSource, Halt, Loaders, Loop, LoopHalt, LoopRun, Run, Spread, Training,
 };
+use log::{Level, LevelFilter};
 use object_store::memory::InMemory;
 use object_store::path::Path as Key;
 use object_store::{BackoffConfig, ObjectStoreExt as _, RetryConfig};
@@ -22,6 +23,7 @@ use s3_server::{ACCESS_KEY, Answer, S3Server, SECRET_KEY};
 use tempfile::TempDir;
 use test_fork::test;
 
+use crate::log_lines;
 use crate::support::undisturbed;
 
 /// Machines that are lost, and a mirror that outlives them.
@@ -485,7 +487,9 @@ fn a_notice_has_the_mirror_flushed_and_says_which_of_both_was_reached() {
 }
 
 #[test]
-fn no_credential_is_in_a_message_an_object_or_a_file() {
+fn no_credential_is_in_a_message_a_log_or_an_object() {
+    log_lines::listen();
+    log::set_max_level(LevelFilter::Trace);
     let objects = tempfile::tempdir().unwrap();
     let server = S3Server::start(objects.path()).unwrap();
     let cloud = Cloud::on(s3(&server));
@@ -505,6 +509,9 @@ fn no_credential_is_in_a_message_an_object_or_a_file() {
         said.push_str(&String::from_utf8_lossy(&cloud.object(&name)));
     }
     said.push_str(&format!("{:?} {}", cloud.mirror(), cloud.mirror()));
+    let logged: Vec<_> = Level::iter().flat_map(log_lines::logged).collect();
+    assert!(logged.iter().any(|line| line.contains("unavailable")), "{logged:?}");
+    said.push_str(&logged.join("\n"));
     for secret in [ACCESS_KEY, SECRET_KEY, "X-Amz-Signature"] {
         assert!(!said.contains(secret), "{secret} is told");
     }
