@@ -122,7 +122,7 @@ impl Child {
     pub fn finish(mut self) -> Vec<String> {
         self.end_group();
         match self.tail.take() {
-            Some(tail) => tail.finish(self.is_leader),
+            Some(tail) => tail.finish(),
             None => Vec::new(),
         }
     }

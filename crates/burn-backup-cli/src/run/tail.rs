@@ -2,11 +2,16 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write as _};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
+use std::time::Duration;
 
 /// So many lines are kept.
 const LINES: usize = 20;
+
+/// Whoever has the output open beyond the command's end is not waited for any longer.
+const LIMIT: Duration = Duration::from_secs(1);
 
 /// A longer line is cut.
 const MAX_LINE_BYTES: usize = 1000;
@@ -14,7 +19,8 @@ const MAX_LINE_BYTES: usize = 1000;
 /// Passes on what it reads until there is no more.
 pub struct Tail {
     lines: Arc<Mutex<Lines>>,
-    thread: Option<JoinHandle<()>>,
+    /// Nothing comes, and it is closed at the end of the output.
+    ended: Receiver<()>,
 }
 
 #[derive(Default)]
@@ -56,8 +62,10 @@ impl Tail {
     pub fn of(mut source: impl Read + Send + 'static) -> io::Result<Self> {
         let lines = Arc::new(Mutex::new(Lines::default()));
         let kept = lines.clone();
+        let (end, ended) = channel::<()>();
         let thread = thread::Builder::new().name("error-output".to_owned());
-        let thread = thread.spawn(move || {
+        thread.spawn(move || {
+            let _end = end;
             let mut buffer = [0; 4096];
             loop {
                 let read = match source.read(&mut buffer) {
@@ -73,17 +81,13 @@ impl Tail {
                     .take_in(read);
             }
         })?;
-        Ok(Self {
-            lines,
-            thread: Some(thread),
-        })
+        Ok(Self { lines, ended })
     }
 
-    /// The last lines, once all is read. Whoever has the output open beyond the command's end is not waited for.
-    pub fn finish(mut self, is_closed: bool) -> Vec<String> {
-        if let Some(thread) = self.thread.take().filter(|_| is_closed) {
-            drop(thread.join());
-        }
+    /// The last lines, once all is read.
+    pub fn finish(self) -> Vec<String> {
+        // It ends with an error either way: closed, or out of time.
+        let _ = self.ended.recv_timeout(LIMIT);
         self.lines
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -277,6 +277,18 @@ fn who_does_not_end_in_its_grace_period_is_killed_with_all_that_it_has_started()
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn what_has_left_the_group_and_keeps_the_error_output_open_is_not_waited_for() {
+    let training = Training::new("setsid sleep 1000 & echo $! > below; echo err >&2; exit 0");
+    let output = training.start();
+    // Its own output is open beyond its end, too.
+    let status = { output }.wait().unwrap();
+    assert_eq!(status.code(), Some(0));
+    let below = Pid::from_raw(training.wait_for("below").parse().unwrap());
+    let _ = kill(below, Signal::SIGKILL);
+}
+
+#[test]
 fn a_second_signal_does_not_wait_for_the_grace_period() {
     let script = r#"
         trap 'echo got >> got' TERM
