@@ -495,6 +495,8 @@ fn no_credential_is_in_a_message_a_log_or_an_object() {
     let cloud = Cloud::on(s3(&server));
     stopped(&cloud);
     server.answer(Answer::Unavailable);
+    // What a training with a backup of its own logs of a mirror that can't be reached.
+    Training::new(Backend::Flex).run(cloud.backup(), Halt::Fail(6));
     cloud.replace_machine();
     let refused = run(cloud.backup());
     let error = refused.backup_error();
@@ -511,7 +513,7 @@ fn no_credential_is_in_a_message_a_log_or_an_object() {
     said.push_str(&format!("{:?} {}", cloud.mirror(), cloud.mirror()));
     let logged: Vec<_> = Level::iter().flat_map(log_lines::logged).collect();
     assert!(
-        logged.iter().any(|line| line.contains("unavailable")),
+        logged.iter().any(|line| line.contains("503")),
         "{logged:?}"
     );
     said.push_str(&logged.join("\n"));
