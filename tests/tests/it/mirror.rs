@@ -512,10 +512,7 @@ fn no_credential_is_in_a_message_a_log_or_an_object() {
     }
     said.push_str(&format!("{:?} {}", cloud.mirror(), cloud.mirror()));
     let logged: Vec<_> = Level::iter().flat_map(log_lines::logged).collect();
-    assert!(
-        logged.iter().any(|line| line.contains("503")),
-        "{logged:?}"
-    );
+    assert!(logged.iter().any(|line| line.contains("503")), "{logged:?}");
     said.push_str(&logged.join("\n"));
     for secret in [ACCESS_KEY, SECRET_KEY, "X-Amz-Signature"] {
         assert!(!said.contains(secret), "{secret} is told");
