@@ -416,6 +416,7 @@ impl Program<'_> {
         let data = Numbers {
             items,
             broken: None,
+            poison: None,
         };
         let loader = loaders.build(data, 8, seed, workers, true);
         loader.to_device(&self.device)

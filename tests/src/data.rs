@@ -47,7 +47,8 @@ impl Loaders {
             (_, true) => Noise::OfDevice,
             (_, false) => Noise::None,
         };
-        let batcher = NumbersBatcher { noise };
+        let poison = data.poison;
+        let batcher = NumbersBatcher { noise, poison };
         let samples = || {
             SamplerDatasetOptions::default()
                 .with_fixed_size(data.items)
@@ -85,12 +86,25 @@ impl Loaders {
     }
 }
 
+/// An item whose inputs are ruined.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Poison {
+    /// Which one.
+    pub item: usize,
+    /// In that epoch only, counted from 1, of one of our loaders; in each one otherwise.
+    pub epoch: Option<u64>,
+    /// What its inputs are.
+    pub inputs: f32,
+}
+
 /// The numbers from 0 on.
 pub struct Numbers {
     /// How many.
     pub items: usize,
     /// The one that can't be read, if any.
     pub broken: Option<usize>,
+    /// The one that is ruined, if any.
+    pub poison: Option<Poison>,
 }
 
 impl Dataset<usize> for Numbers {
@@ -112,6 +126,7 @@ impl Dataset<usize> for Numbers {
 #[derive(Default)]
 pub struct NumbersBatcher {
     noise: Noise,
+    poison: Option<Poison>,
 }
 
 /// Where the noise comes from that is added to a batch.
@@ -130,6 +145,19 @@ impl NumbersBatcher {
     pub fn drawing() -> Self {
         Self {
             noise: Noise::OfDevice,
+            poison: None,
+        }
+    }
+
+    /// The inputs of an item.
+    fn inputs(&self, item: usize) -> [f32; FEATURES] {
+        let is_now =
+            |epoch: Option<u64>| epoch.is_none_or(|epoch| data::epoch() == Some(epoch - 1));
+        match self.poison {
+            Some(poison) if poison.item == item && is_now(poison.epoch) => {
+                [poison.inputs; FEATURES]
+            }
+            _ => std::array::from_fn(|at| ((item * 7 + at * 3) % 11) as f32 / 11.0),
         }
     }
 }
@@ -137,10 +165,7 @@ impl NumbersBatcher {
 impl Batcher<usize, Batch> for NumbersBatcher {
     fn batch(&self, items: Vec<usize>, device: &Device) -> Batch {
         let rows = items.len();
-        let inputs: Vec<f32> = items
-            .iter()
-            .flat_map(|item| (0..FEATURES).map(move |at| ((item * 7 + at * 3) % 11) as f32 / 11.0))
-            .collect();
+        let inputs: Vec<f32> = items.iter().flat_map(|item| self.inputs(*item)).collect();
         let classes: Vec<i64> = items.iter().map(|item| (item % CLASSES) as i64).collect();
         let inputs = Tensor::from_data(TensorData::new(inputs, [rows, FEATURES]), device);
         let inputs = match &self.noise {

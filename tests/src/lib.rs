@@ -25,7 +25,7 @@ mod report;
 mod training;
 
 pub use by_hand::{BatchSource, Counters, Loop, LoopHalt, LoopRun, LoopState};
-pub use data::{Loaders, Numbers, NumbersBatcher};
+pub use data::{Loaders, Numbers, NumbersBatcher, Poison};
 pub use model::{Batch, Hooks, Net, Tuning, Turn};
 pub use recorder::{Calls, RecordingRenderer};
 pub use records::{Record, Records, model_records, named};

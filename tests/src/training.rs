@@ -17,7 +17,7 @@ use burn::train::{
 };
 use burn_backup_restore::{BackupAndRestore, BackupError, BackupExt as _};
 
-use crate::data::{AtItsEnd, Loaders, Numbers, Silent};
+use crate::data::{AtItsEnd, Loaders, Numbers, Poison, Silent};
 use crate::model::{Batch, Hooks, Net, Tuning};
 use crate::recorder::{Calls, RecordingRenderer};
 use crate::records::{EachEpoch, Keeper, Record, Records, model_records};
@@ -156,6 +156,8 @@ pub struct Training {
     pub broken_item: Option<usize>,
     /// Whether that is so in the validation only.
     pub is_broken_in_validation: bool,
+    /// The item of the training that is ruined, if any.
+    pub poison: Option<Poison>,
     /// Burn's by default.
     pub loaders: Loaders,
     /// Workers of a loader; 0 by default. With several of Burn's, batches come in no certain order.
@@ -241,6 +243,7 @@ impl Training {
             column_layout: false,
             broken_item: None,
             is_broken_in_validation: false,
+            poison: None,
             loaders: Loaders::Burns,
             workers: 0,
             draws: true,
@@ -385,6 +388,7 @@ impl Training {
             let data = Numbers {
                 items: self.items,
                 broken: self.broken_item.filter(|_| is_broken),
+                poison: self.poison.filter(|_| seed == TRAIN_SEED),
             };
             let (size, workers) = (self.batch_size, self.workers);
             let loader = self.loaders.build(data, size, seed, workers, self.draws);

@@ -21,7 +21,7 @@ const LAST_RATE: u64 = 1 << 14;
 const TOLERANCE: f64 = 1e-9;
 
 /// What a training was configured with.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Configuration {
     /// After how many batches the optimizer steps.
     pub accumulation: usize,

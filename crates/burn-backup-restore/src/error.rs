@@ -44,6 +44,100 @@ pub enum BackupError {
     #[error("keep_last(0) would keep no backup; nothing was changed: give 1 or more")]
     InvalidKeepLast,
 
+    /// A setting of [`Divergence`](crate::Divergence) or of its rule that can't be.
+    #[error("{setting} is wrong; nothing was changed: give {needed}")]
+    #[non_exhaustive]
+    InvalidDivergence {
+        /// The setting.
+        setting: &'static str,
+        /// What it needs.
+        needed: &'static str,
+    },
+
+    /// Divergences are to be looked for in a training of Burn's builder whose metrics can't be seen.
+    #[error(
+        "on_divergence looks at the training's metrics where they are logged, and Burn shows them to loggers only; \
+         nothing was changed: give the training's directory with BackupAndRestore::{setting} as well"
+    )]
+    #[non_exhaustive]
+    DivergenceUnseen {
+        /// The setting that has the metrics logged by this crate.
+        setting: &'static str,
+    },
+
+    /// The training has no metric with the name that divergences are looked for in.
+    #[error(
+        "on_divergence looks at the metrics {}, and the training has {}; the backup stays as it is: register the \
+         metric with the training (metric_train_numeric), or name another one with DivergenceRule::of",
+        quoted(.wanted), quoted(.there)
+    )]
+    #[non_exhaustive]
+    NoSuchMetric {
+        /// The metrics that were asked for.
+        wanted: Vec<String>,
+        /// Those that there are.
+        there: Vec<String>,
+    },
+
+    /// A rollback needs batches in the same order once more.
+    #[error(
+        "Divergence::RollBack trains batches again, and {loader} does not give them in the same order again; the \
+         backup stays as it is: build the training loader with burn_backup_restore::data::DataLoaderBuilder, which \
+         has the methods of Burn's"
+    )]
+    #[non_exhaustive]
+    NoWayBack {
+        /// Whose loader it is.
+        loader: &'static str,
+    },
+
+    /// The training has diverged, and does not go back, or not any more.
+    #[error(
+        "the training has diverged: the metric '{metric}' {}, first at batch {first} of the training; {}{}: look at \
+         the data of this batch and of those before it, lower the learning rate, or {}",
+        beyond(*.value, *.bound), tried(.skipped), kept(.backup),
+        match .skipped.is_empty() {
+            true => "have the batch skipped with Divergence::RollBack",
+            false => "allow more rollbacks",
+        }
+    )]
+    #[non_exhaustive]
+    Diverged {
+        /// The metric that shows it.
+        metric: String,
+        /// Its last value.
+        value: f64,
+        /// What the value is above; `None` if it is not finite.
+        bound: Option<f64>,
+        /// The first batch with such a value, counted from 1 over all epochs.
+        first: u64,
+        /// The batches that rollbacks have skipped before, the first and the last one of each.
+        skipped: Vec<(u64, u64)>,
+        /// Of which moment the last backup is.
+        backup: Option<Position>,
+    },
+
+    /// The training has diverged before the moment of a backup, or may have.
+    #[error(
+        "the backup is refused: the training has diverged before it, or may have; the last good backup stays, and \
+         the next due one is tried"
+    )]
+    DivergedBefore,
+
+    /// There is no backup from before a divergence.
+    #[error(
+        "cannot go back: '{}' holds no whole backup from before batch {batch} of the training, which is to be \
+         skipped; what is there was not touched: run the program again to continue from the last backup",
+        .path.display()
+    )]
+    #[non_exhaustive]
+    NothingBefore {
+        /// The backup directory.
+        path: PathBuf,
+        /// The batch.
+        batch: u64,
+    },
+
     /// A preemption without signals and watchers.
     #[error(
         "save_before_preemption(Preemption::new()) has nothing to look out for; nothing was changed: \
@@ -717,11 +811,18 @@ impl BackupError {
             | Self::Training(_)
             | Self::Record { .. }
             | Self::MetricsMissing
+            | Self::DivergedBefore
+            | Self::NothingBefore { .. }
             | Self::Panicked { .. }
             | Self::Thread(_)
             | Self::DeviceThread(_) => false,
             Self::InvalidFrequency { .. }
             | Self::InvalidKeepLast
+            | Self::InvalidDivergence { .. }
+            | Self::DivergenceUnseen { .. }
+            | Self::NoSuchMetric { .. }
+            | Self::NoWayBack { .. }
+            | Self::Diverged { .. }
             | Self::NoNotice
             | Self::ForbiddenSignal { .. }
             | Self::NoDevices { .. }
@@ -862,6 +963,51 @@ fn caused_by<E: std::error::Error + 'static>(cause: Option<&E>) -> String {
     match cause {
         Some(cause) => format!(" (cause: {})", with_causes(cause)),
         None => String::new(),
+    }
+}
+
+/// `"Loss", "Accuracy"`, or that there is none.
+fn quoted(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    let names: Vec<_> = names.iter().map(|name| format!("'{name}'")).collect();
+    names.join(", ")
+}
+
+/// What is wrong with a value.
+fn beyond(value: f64, bound: Option<f64>) -> String {
+    match bound {
+        Some(bound) => format!("is {value}, above its bound of {bound:.4}"),
+        None => format!("is {value}"),
+    }
+}
+
+/// What rollbacks have skipped.
+fn tried(skipped: &[(u64, u64)]) -> String {
+    if skipped.is_empty() {
+        return String::new();
+    }
+    let range = |(from, to): &(u64, u64)| match from == to {
+        true => format!("{from}"),
+        false => format!("{from} to {to}"),
+    };
+    let ranges: Vec<_> = skipped.iter().map(range).collect();
+    let times = match skipped.len() {
+        1 => "once".to_owned(),
+        times => format!("{times} times"),
+    };
+    format!(
+        "it went back {times} before, and skipped the batches {}; ",
+        ranges.join(", ")
+    )
+}
+
+/// Which backup stays.
+fn kept(backup: &Option<Position>) -> String {
+    match backup {
+        Some(position) => format!("the backup of {position} stays"),
+        None => "there is no backup".to_owned(),
     }
 }
 

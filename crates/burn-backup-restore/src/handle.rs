@@ -40,6 +40,8 @@ pub struct BackupStats {
     pub failed: u64,
     /// Those of them that were refused because the model held NaN.
     pub refused: u64,
+    /// How often the training went back to a backup while it ran, after a divergence.
+    pub rolled_back: u64,
     /// Bytes in the committed backups.
     pub bytes: u64,
     /// How many of them were not written, but linked to the backup before: parameters that training
@@ -354,6 +356,12 @@ impl BackupHandle {
             age,
         });
         age
+    }
+
+    /// The training has gone back to this position, which is this share of all epochs.
+    pub(crate) fn rolled_back(&self, position: Position, share: f64) {
+        self.facts().stats.rolled_back += 1;
+        self.advanced(position, share);
     }
 
     /// The training is there, which is this share of all epochs.

@@ -43,6 +43,7 @@ mod change;
 mod configuration;
 pub mod data;
 mod data_loader;
+mod divergence;
 mod error;
 mod execution;
 pub mod exit_code;
@@ -79,6 +80,7 @@ mod trigger;
 
 pub use change::Change;
 pub use data::DataLoaderBuilder as ResumableDataLoaderBuilder;
+pub use divergence::{Divergence, DivergenceRule};
 pub use error::BackupError;
 pub use fingerprint::ParamDifference;
 pub use handle::{BackupHandle, BackupStats};

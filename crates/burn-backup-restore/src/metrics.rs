@@ -1,7 +1,10 @@
-//! What is measured: what each metric came to, and the logs that go on after a restart.
+//! What is measured: the value of each metric in each epoch, the logs that go on after a restart, and a watch for
+//! divergence.
 
 mod history;
 mod logs;
+mod watch;
 
 pub(crate) use history::{Continued, History, MetricHistory, Recall};
 pub(crate) use logs::{Mark, MetricLogs, OpenLog, Writer};
+pub(crate) use watch::{MetricWatch, WatchLogger, WatchMark};

@@ -4,6 +4,8 @@
 //! that batch and of its step (augmentation, dropout, noise) can be made again without a
 //! generator's state: by any later process, at any batch.
 
+use std::sync::Arc;
+
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What a seed is for. The numbers stand in every backup's future: they never change.
@@ -52,11 +54,40 @@ pub(crate) enum Purpose {
     BeforeBatch = 18,
     /// What it draws before it asks for the batches of an epoch.
     BeforeEpoch = 19,
+    /// The run seed after a rollback.
+    RollBack = 20,
+}
+
+/// What the random numbers of a training are derived from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RunSeed {
+    pub seed: u64,
+    /// From which batches on, counted from 1, rollbacks have other numbers drawn, each from one.
+    pub rollbacks: Arc<[u64]>,
+}
+
+impl RunSeed {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            rollbacks: Arc::default(),
+        }
+    }
+
+    /// The seed for what is drawn after so many batches.
+    pub(crate) fn after(&self, batches: u64) -> u64 {
+        let rollbacks = self.rollbacks.iter().filter(|from| **from <= batches + 1);
+        match rollbacks.count() as u64 {
+            0 => self.seed,
+            count => derive(self.seed, Purpose::RollBack, count),
+        }
+    }
 }
 
 /// Where the seeds of a batch, and of the step on it, come from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StepSeeds {
+    /// The one for this step.
     pub run_seed: u64,
     /// How many batches are trained.
     pub global_step: u64,
@@ -86,10 +117,12 @@ impl StepSeeds {
         }
     }
 
-    /// Those for the batch after it.
-    pub(crate) fn next(self) -> Self {
+    /// Those for the batch after it, in a training with this run seed.
+    pub(crate) fn next(self, run_seed: &RunSeed) -> Self {
+        let global_step = self.global_step + 1;
         Self {
-            global_step: self.global_step + 1,
+            run_seed: run_seed.after(global_step),
+            global_step,
             ..self
         }
     }
@@ -197,6 +230,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_rollback_changes_the_run_seed_from_the_first_batch_on_that_it_skips() {
+        let mut run_seed = RunSeed::new(7);
+        let undisturbed = run_seed.after(9);
+        assert_eq!(undisturbed, 7);
+        run_seed.rollbacks = [10, 40].into();
+        let once = run_seed.after(9);
+        assert_eq!(run_seed.after(8), undisturbed);
+        assert_eq!(run_seed.after(38), once);
+        let twice = run_seed.after(39);
+        assert!(undisturbed != once && once != twice && undisturbed != twice);
     }
 
     #[test]

@@ -16,6 +16,8 @@
 //! cadence   when a backup is due
 //! saver     what is saved, and what became of it
 //! watch     notices of a preemption, and stops
+//! guard     divergences
+//! rollback  the way back to a backup, while the training runs
 //! ending    how the training ended
 //! mirror    where the backups outlive the machine
 //! ```
@@ -26,10 +28,12 @@ mod cadence;
 pub(crate) mod closing;
 mod ending;
 mod events;
+mod guard;
 mod heartbeat;
 pub(crate) mod mirror;
 mod open;
 mod progress;
+mod rollback;
 mod saver;
 mod transfer;
 mod watch;
@@ -41,6 +45,7 @@ const TRIGGER_LOG: &str = "burn_backup::trigger";
 pub use by_hand::{Batches, Flow, Session};
 pub(crate) use ending::Ending;
 pub(crate) use events::Core;
+pub(crate) use guard::watch_of;
 pub(crate) use open::Context;
 pub(crate) use progress::Remaining;
 pub(crate) use saver::{MetricSource, NoMetrics, Parted};

@@ -14,6 +14,7 @@ use burn_backup_store::Filesystem;
 use burn_backup_store::RealFilesystem;
 
 use crate::change::{Change, Changes};
+use crate::divergence::{Divergence, DivergenceRule};
 use crate::error::BackupError;
 use crate::handle::BackupHandle;
 #[cfg(feature = "mirror")]
@@ -47,6 +48,8 @@ pub struct BackupAndRestore {
     pub(crate) keep_last: usize,
     pub(crate) delete_checkpoint: bool,
     pub(crate) on_error: OnBackupError,
+    pub(crate) divergence: Divergence,
+    pub(crate) divergence_rule: DivergenceRule,
     pub(crate) run_seed: Option<u64>,
     pub(crate) reseed_steps: bool,
     pub(crate) skip_nan: bool,
@@ -124,6 +127,8 @@ impl BackupAndRestore {
             keep_last: 1,
             delete_checkpoint: true,
             on_error: OnBackupError::default(),
+            divergence: Divergence::default(),
+            divergence_rule: DivergenceRule::default(),
             run_seed: None,
             reseed_steps: true,
             skip_nan: true,
@@ -183,6 +188,24 @@ impl BackupAndRestore {
     /// What a failed backup does to the training; by default it goes on.
     pub fn on_backup_error(mut self, on_error: OnBackupError) -> Self {
         self.on_error = on_error;
+        self
+    }
+
+    /// What happens when the training diverges: a loss of NaN, or one that explodes. By default metrics are not
+    /// looked at, and only a backup of a model that holds NaN is refused.
+    ///
+    /// With Burn's builders it needs [`artifacts`](Self::artifacts) or [`metric_logs`](Self::metric_logs): Burn shows
+    /// metrics to loggers only. A loop that is written by hand gives its values with
+    /// [`Session::log`](crate::Session::log).
+    pub fn on_divergence(mut self, divergence: Divergence) -> Self {
+        self.divergence = divergence;
+        self
+    }
+
+    /// Which values of which metrics count as a divergence; by default those of the metric "Loss" that are NaN,
+    /// infinite, or far above those before.
+    pub fn divergence_rule(mut self, rule: DivergenceRule) -> Self {
+        self.divergence_rule = rule;
         self
     }
 
@@ -533,6 +556,21 @@ impl BackupAndRestore {
         }
         if self.keep_last == 0 {
             return Err(BackupError::InvalidKeepLast);
+        }
+        self.divergence.validate()?;
+        self.divergence_rule.validate()?;
+        let goes_back = matches!(self.divergence, Divergence::RollBack { .. });
+        if goes_back && self.frequency == SaveFreq::Never {
+            return Err(BackupError::InvalidDivergence {
+                setting: "Divergence::RollBack with SaveFreq::Never",
+                needed: "a save_freq that takes backups, to go back to",
+            });
+        }
+        if goes_back && self.fast_forward == FastForward::Replay {
+            return Err(BackupError::InvalidDivergence {
+                setting: "Divergence::RollBack with FastForward::Replay",
+                needed: "FastForward::Skip, and a dataset without a state of its own",
+            });
         }
         Ok(())
     }

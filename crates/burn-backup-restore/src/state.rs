@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::burn_api::Items;
 use crate::configuration::{Configuration, Schedule};
+use crate::divergence::{Record, RollBack};
 use crate::fingerprint::ParamSpec;
 use crate::metrics::History;
 use crate::metrics::OpenLog;
@@ -102,6 +103,12 @@ pub(crate) struct TrainingState {
     /// The processes that have run it, the first one first; empty if they are not known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<Run>,
+    /// The rollbacks after divergences, the first one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rollbacks: Vec<RollBack>,
+    /// What is known of the metrics by which a divergence shows; `None` if nobody looks at them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<Record>,
     /// The version of Burn that made the records.
     pub burn: String,
     /// The parameters of the model, in the order of a traversal.
@@ -214,6 +221,8 @@ impl TrainingState {
             logs: Vec::new(),
             cadence: None,
             runs: Vec::new(),
+            rollbacks: Vec::new(),
+            divergence: None,
             burn: burn.to_owned(),
             model: Vec::new(),
             parts: BTreeMap::new(),

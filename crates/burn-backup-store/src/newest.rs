@@ -44,18 +44,41 @@ impl Store {
         &self,
         chunking: &dyn Chunking,
     ) -> Result<Option<Generation>, StoreError> {
-        self.newest_unexplained(chunking)
+        self.newest_unexplained(chunking, None)
+            .map_err(|error| self.explain(error))
+    }
+
+    /// The same of those whose manifest `is_wanted`; `None` if none is. The others stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`newest`](Self::newest).
+    pub fn newest_where(
+        &self,
+        chunking: &dyn Chunking,
+        is_wanted: &dyn Fn(&Manifest) -> bool,
+    ) -> Result<Option<Generation>, StoreError> {
+        self.newest_unexplained(chunking, Some(is_wanted))
             .map_err(|error| self.explain(error))
     }
 
     fn newest_unexplained(
         &self,
         chunking: &dyn Chunking,
+        is_wanted: Option<&dyn Fn(&Manifest) -> bool>,
     ) -> Result<Option<Generation>, StoreError> {
         self.possess(IfGone::Fail)?;
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let (mut not_moved, mut is_first) = (None, true);
+        let mut is_any_unwanted = false;
         for id in discover::generations(fs, layout)? {
+            if let Some(is_wanted) = is_wanted
+                && let Ok(manifest) = verify::manifest(fs, layout, id, Some(&self.identity))?
+                && !is_wanted(&manifest)
+            {
+                is_any_unwanted = true;
+                continue;
+            }
             let damage = match verify::generation(fs, layout, id, &self.identity, chunking)? {
                 Ok(generation) => {
                     log::debug!(target: LOG, "generation {id} is whole");
@@ -88,6 +111,9 @@ impl Store {
         }
         if let Some(error) = not_moved {
             return Err(error);
+        }
+        if is_any_unwanted {
+            return Ok(None);
         }
         let quarantined = discover::quarantined(fs, layout)?;
         // There is nothing to be found in a directory that is gone.

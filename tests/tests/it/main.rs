@@ -20,6 +20,7 @@ mod cuda;
 mod dashboard;
 mod devices;
 mod disk;
+mod divergence;
 mod edited;
 mod exact;
 mod failures;

@@ -31,6 +31,7 @@ const LAYERS: &[&[&str]] = &[
     &[
         "change",
         "configuration",
+        "divergence",
         "error",
         "execution",
         "exit_code",

@@ -75,6 +75,7 @@ fn in_order(items: usize) -> Arc<dyn DataLoader<Batch>> {
         .build(Numbers {
             items,
             broken: None,
+            poison: None,
         })
 }
 

@@ -60,6 +60,8 @@ struct State {
     carried: Vec<OpenLog>,
     /// The epoch whose training was interrupted inside.
     interrupted: Option<usize>,
+    /// How often they went on from a backup.
+    resumptions: u64,
     marks: Vec<(u64, Weak<OnceLock<Logged>>)>,
     /// No more calls will come.
     is_abandoned: bool,
@@ -157,6 +159,7 @@ impl MetricLogs {
         self.write_past_again(position.epoch);
         let mut state = self.state();
         state.open.clone_from(&carried);
+        state.resumptions += 1;
         state.interrupted = (position.step_in_epoch > 0).then_some(position.epoch);
         state.carried = carried;
     }

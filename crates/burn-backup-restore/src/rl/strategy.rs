@@ -135,6 +135,7 @@ impl<B> BackupStrategy<B> {
             metric_logs: None,
             lookout,
             drawn_seed: draws.then(|| burn_api::draw_seed(&main)).flatten(),
+            watch: None,
             main,
         }
     }

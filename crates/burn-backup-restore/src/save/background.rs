@@ -186,6 +186,17 @@ impl Background {
         None
     }
 
+    /// Waits until the thread has nothing to do, not even to prune, and goes on with one that knows this of the parts.
+    pub(crate) fn restart(&mut self, memories: Memories) -> Result<(), BackupError> {
+        self.settle();
+        if let Some(writer) = self.writer.take() {
+            drop(writer.join());
+        }
+        self.unfinished = 0;
+        self.writer = Some(Writer::start(self.context.clone(), memories)?);
+        Ok(())
+    }
+
     /// Whether a backup has failed since the last call.
     pub(crate) fn take_failure(&mut self) -> bool {
         std::mem::take(&mut self.has_failed)
@@ -305,15 +316,25 @@ fn save(
     let TrainingSnapshot {
         mut state,
         metrics,
+        watched,
         parts,
     } = snapshot;
     let mut staging = context.store.stage()?;
     encoder.encode(parts, &mut state, &mut staging)?;
+    let has_failed =
+        || context.interrupter.error().is_some() || context.is_left.load(Ordering::Relaxed);
+    if let Some(mark) = watched {
+        let seen = mark.wait(has_failed).ok_or(BackupError::MetricsMissing)?;
+        // While the training is left, what may be a divergence is saved with what is known of it.
+        let is_left = context.interrupter.should_stop() || context.is_left.load(Ordering::Relaxed);
+        if seen.has_found || (seen.is_suspicious && !is_left) {
+            return Err(BackupError::DivergedBefore);
+        }
+        state.divergence = Some(seen.record);
+    }
     match metrics {
         Metrics::Known(history) => state.history = Arc::unwrap_or_clone(history),
         Metrics::Until(mark) => {
-            let has_failed =
-                || context.interrupter.error().is_some() || context.is_left.load(Ordering::Relaxed);
             let logged = mark.wait(has_failed);
             let logged = logged.ok_or(BackupError::MetricsMissing)?;
             state.history = Arc::unwrap_or_clone(logged.history);

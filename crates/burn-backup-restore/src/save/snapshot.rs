@@ -13,7 +13,7 @@ use crate::burn_api::DeviceRead;
 use crate::burn_api::burnpack::Container;
 use crate::configuration::Schedule;
 use crate::error::BackupError;
-use crate::metrics::{History, Mark};
+use crate::metrics::{History, Mark, WatchMark};
 use crate::part;
 use crate::state::TrainingState;
 
@@ -103,6 +103,8 @@ pub(crate) struct Segment {
 pub(crate) struct TrainingSnapshot {
     pub state: TrainingState,
     pub metrics: Metrics,
+    /// Reached once it is known whether the training had diverged by then, if anybody looks for that.
+    pub watched: Option<WatchMark>,
     pub parts: Vec<PartSnapshot>,
 }
 
@@ -146,6 +148,7 @@ impl TrainingSnapshot {
         Some(Self {
             state: self.state.clone(),
             metrics: self.metrics.clone(),
+            watched: self.watched.clone(),
             parts: self.parts.iter().map(part).collect::<Option<_>>()?,
         })
     }

@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use burn::tensor::Device;
 use burn::train::{Interrupter, TrainingError};
 
 use super::cadence::Cadence;
 use super::ending::Ending;
+use super::guard::Guard;
 use super::heartbeat::Heartbeat;
 use super::progress::Progress;
-use super::saver::{MetricSource, Parted, Saver};
+use super::saver::{MetricSource, NoMetrics, Parted, Saver};
 use super::watch::Watch;
 use super::window::Window;
 use super::{LOG, TRIGGER_LOG, mirror};
@@ -27,6 +29,10 @@ pub(crate) struct Core {
     pub(super) cadence: Cadence,
     pub(super) window: Window,
     pub(super) watch: Watch,
+    /// Looks for divergences, if that is asked for.
+    pub(super) guard: Option<Guard>,
+    /// The device that the model is trained on, or the first of several.
+    pub(super) main: Device,
     pub(super) measured: Measured,
     pub(super) ending: Ending,
     /// For whoever has started the program.
@@ -89,6 +95,7 @@ impl Core {
     /// is saved, or stopped.
     pub(crate) fn look_out(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
         self.saver.handle.lives();
+        self.look_for_divergence();
         if !self.watch.is_looking_out() {
             return;
         }
@@ -142,6 +149,9 @@ impl Core {
         if self.window.accumulates() && !self.window.is_between() {
             self.hold(training);
         }
+        if self.needs_first_backup() {
+            self.save(training, &mut NoMetrics);
+        }
         self.cadence.step_begins();
     }
 
@@ -168,6 +178,7 @@ impl Core {
         self.saver.handle.lives();
         self.saver.handle.advanced(position, progress.share());
         self.saver.settle_running_states(training);
+        self.look_for_divergence();
 
         let is_disturbed = self.saver.background.is_busy();
         self.poll();
@@ -426,7 +437,12 @@ impl Core {
     pub(super) fn snapshot(&mut self, training: &dyn Parted) -> TrainingSnapshot {
         let state = self.state_now(training);
         let metrics = self.measured.now();
-        self.saver.snapshot(training, state, metrics)
+        let watched = self.guard.as_ref().map(Guard::mark);
+        let snapshot = self.saver.snapshot(training, state, metrics);
+        TrainingSnapshot {
+            watched,
+            ..snapshot
+        }
     }
 
     fn state_now(&self, training: &dyn Parted) -> TrainingState {

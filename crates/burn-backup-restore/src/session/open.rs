@@ -15,6 +15,7 @@ use super::announcement;
 use super::cadence::Cadence;
 use super::ending::Ending;
 use super::events::{Core, Measured};
+use super::guard::Guard;
 use super::heartbeat::Heartbeat;
 use super::mirror;
 use super::progress::Progress;
@@ -27,7 +28,7 @@ use crate::change::Change;
 use crate::configuration::Configuration;
 use crate::error::BackupError;
 use crate::handle::whole_seconds;
-use crate::metrics::{MetricHistory, MetricLogs};
+use crate::metrics::{MetricHistory, MetricLogs, MetricWatch};
 use crate::panics::panic_message;
 use crate::part;
 use crate::parts::{check_names, parts_of_mut};
@@ -64,6 +65,8 @@ pub(crate) struct Context {
     pub main: Device,
     /// The run seed of a training that has none yet.
     pub drawn_seed: Option<u64>,
+    /// Sees the metrics that Burn logs, if divergences are to be looked for.
+    pub watch: Option<MetricWatch>,
 }
 
 /// How records are taken on the training's thread, where that is to be.
@@ -175,6 +178,11 @@ impl Core {
         let cadence = state.cadence.take().map(CadenceRecord::resumed);
         let history = std::mem::take(&mut state.history);
         let logs = std::mem::take(&mut state.logs);
+        let guard = Guard::new(settings, context.watch);
+        let record = state.divergence.take().unwrap_or_default();
+        if let Some(guard) = &guard {
+            guard.watch().resume(record);
+        }
         if is_restored {
             context.metric_history.continue_from(history, state.past());
             if let Some(metric_logs) = &context.metric_logs {
@@ -234,6 +242,8 @@ impl Core {
             },
             window: Window::new(context.grad_accumulation > 1),
             watch: Watch::new(context.interrupter, context.lookout),
+            guard,
+            main: context.main,
             measured: Measured {
                 history: context.metric_history,
                 logs: context.metric_logs,

@@ -12,7 +12,7 @@ use crate::error::BackupError;
 use crate::handle::BackupHandle;
 use crate::resume::{Resumption, WholeEpoch};
 use crate::say::{announce, warn};
-use crate::seed::{self, Purpose, StepSeeds};
+use crate::seed::{self, Purpose, RunSeed, StepSeeds};
 use crate::settings::FastForward;
 use crate::state::{DataProgress, Entered, Phase, TrainingState};
 
@@ -100,9 +100,29 @@ impl Progress {
             .map_err(|error| BackupError::into_training_error(Arc::new(error)))
     }
 
-    /// The seed that all random numbers of the steps are derived from.
+    /// What the random numbers of all steps are derived from.
+    pub(crate) fn run_seeds(&self) -> RunSeed {
+        let rollbacks = self.state.rollbacks.iter();
+        RunSeed {
+            seed: self.state.run_seed.unwrap_or(self.directory_seed),
+            rollbacks: rollbacks.map(|rollback| rollback.from).collect(),
+        }
+    }
+
+    /// The seed that the random numbers of the next step are derived from.
     pub(crate) fn run_seed(&self) -> u64 {
-        self.state.run_seed.unwrap_or(self.directory_seed)
+        self.run_seed_after(self.state.position.global_step)
+    }
+
+    fn run_seed_after(&self, global_step: u64) -> u64 {
+        self.run_seeds().after(global_step)
+    }
+
+    /// Whether the next batch is skipped, because of a rollback.
+    pub(crate) fn skips_next(&self) -> bool {
+        let next = self.state.position.global_step + 1;
+        let mut rollbacks = self.state.rollbacks.iter();
+        rollbacks.any(|rollback| rollback.skips(next))
     }
 
     /// Whether everything that was loaded before is to be loaded once more.
@@ -183,7 +203,7 @@ impl Progress {
     /// Seeds `device` for the validation after so many trained batches.
     pub(crate) fn seed_validation_after(&self, device: &Device, global_step: u64) {
         if self.state.reseed_steps {
-            let run_seed = self.run_seed();
+            let run_seed = self.run_seed_after(global_step);
             device.seed(seed::derive(run_seed, Purpose::Validate, global_step));
         }
     }

@@ -166,6 +166,7 @@ impl Saver {
         TrainingSnapshot {
             state,
             metrics,
+            watched: None,
             parts,
         }
     }

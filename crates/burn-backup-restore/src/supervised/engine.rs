@@ -12,6 +12,7 @@ use burn::train::{
 use crate::burn_api::{self, Items};
 use crate::error::BackupError;
 use crate::parts::{LearnerMut, LearnerRef, SharedReader};
+use crate::resume::PartsMut;
 use crate::save::SavePart;
 use crate::session::{Context, Core, MetricSource, Parted};
 use crate::settings::{BackupAndRestore, taken};
@@ -99,6 +100,27 @@ impl<M: LearnerModel> Engine<M> {
             items,
             has_stepped,
         );
+    }
+
+    /// See [`Core::settle_divergence`].
+    pub(super) fn settle_divergence(&mut self, processor: &mut Processor<M>) {
+        let mut metrics = BurnMetrics::<M>(processor);
+        self.core.settle_divergence(&mut metrics);
+    }
+
+    /// See [`Core::go_back`].
+    pub(super) fn go_back(
+        &mut self,
+        learner: &mut Learner<M>,
+        processor: &mut Processor<M>,
+    ) -> Result<(), BackupError> {
+        let mut learner = LearnerMut {
+            learner,
+            reader: &self.reader,
+        };
+        let training: PartsMut<'_> = vec![(String::new(), &mut learner)];
+        let mut metrics = BurnMetrics::<M>(processor);
+        self.core.go_back(training, &mut metrics, Vec::new())
     }
 
     /// See [`Core::epoch_done`].

@@ -11,7 +11,8 @@ use burn::train::{LearnerModel, SupervisedTraining, TrainingStrategy};
 use super::dashboard::BackupMetric;
 use super::strategy::{BackupStrategy, Registered};
 use crate::metrics::{Continued, MetricHistory};
-use crate::metrics::{MetricLogs, Writer};
+use crate::metrics::{MetricLogs, WatchLogger, Writer};
+use crate::session::watch_of;
 use crate::settings::{BackupAndRestore, taken};
 
 /// Adds the one line to Burn's [`SupervisedTraining`]. It can't be implemented elsewhere.
@@ -36,6 +37,12 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
         if let Some(logs) = &metric_logs {
             self = self.with_metric_logger(Writer::new(logs.clone()));
         }
+        // Where there is a logger already: Burn adds its own only where there is none.
+        let watches = backup.divergence.watches() && metric_logs.is_some();
+        let watch = watches.then(|| watch_of(&backup));
+        if let Some(watch) = &watch {
+            self = self.with_metric_logger(WatchLogger::new(watch.clone()));
+        }
         let checkpointing = taken(&backup.checkpointing);
         let has_checkpointing_strategy = checkpointing.is_some();
         if backup.has_artifacts {
@@ -53,6 +60,7 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
         let registered = Registered {
             metric_history,
             metric_logs,
+            watch,
             has_checkpointing_strategy,
         };
         let strategy = Arc::new(BackupStrategy::new(backup, registered));

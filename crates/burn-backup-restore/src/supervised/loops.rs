@@ -49,6 +49,37 @@ impl<M: LearnerModel> Loop<M> {
     }
 }
 
+impl<M: LearnerModel> Loop<M> {
+    /// The training loader of each device.
+    fn loaders(&self, train: &TrainLoader<M>) -> Vec<TrainLoader<M>> {
+        match self.execution.devices() {
+            [only] => vec![train.to_device(only)],
+            several => burn_api::split(train.clone(), several),
+        }
+    }
+
+    /// Trains until the end, a stop, or a divergence.
+    fn run(&self, mut training: Training<M>, loaders: Vec<TrainLoader<M>>) -> Training<M> {
+        match &self.execution {
+            Execution::Single(device) => {
+                let mut devices = single::SingleDevice::new(device.clone());
+                rounds::train(&mut training, &mut devices, &loaders);
+                training
+            }
+            Execution::Multi(devices, optim) => {
+                match multi::MultiDevice::start(devices.clone(), *optim, &self.threads) {
+                    Ok(mut devices) => rounds::train(&mut training, &mut devices, &loaders),
+                    Err(error) => training.cannot_start(error),
+                }
+                training
+            }
+            Execution::Ddp(devices, reduction) => {
+                ddp::train(training, devices, reduction, loaders, &self.threads)
+            }
+        }
+    }
+}
+
 impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
     fn fit(
         &self,
@@ -65,10 +96,8 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
         let train_items = train.num_items();
         // In the order in which Burn does it: either draws from the generator of its loader, and
         // that may be the same one.
-        let loaders = match self.execution.devices() {
-            [only] => vec![train.to_device(only)],
-            several => burn_api::split(train, several),
-        };
+        let mut loaders = self.loaders(&train);
+        let valid_again = valid.clone();
         let valid = valid.to_device(&main.clone().inner());
         let decides = components.early_stopping.is_some() || components.checkpointer.is_some();
         let recall = || {
@@ -94,23 +123,15 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
             is_over: false,
         };
         training.catch_up();
-        let training = match &self.execution {
-            Execution::Single(device) => {
-                let mut devices = single::SingleDevice::new(device.clone());
-                rounds::train(&mut training, &mut devices, &loaders);
-                training
+        loop {
+            training = self.run(training, loaders);
+            if !training.goes_back() {
+                break;
             }
-            Execution::Multi(devices, optim) => {
-                match multi::MultiDevice::start(devices.clone(), *optim, &self.threads) {
-                    Ok(mut devices) => rounds::train(&mut training, &mut devices, &loaders),
-                    Err(error) => training.cannot_start(error),
-                }
-                training
-            }
-            Execution::Ddp(devices, reduction) => {
-                ddp::train(training, devices, reduction, loaders, &self.threads)
-            }
-        };
+            // They begin with the first epoch, as those of a new process do.
+            loaders = self.loaders(&train);
+            training.valid = valid_again.to_device(&training.main.clone().inner());
+        }
         let Training {
             learner,
             engine,

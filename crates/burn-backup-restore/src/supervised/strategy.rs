@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use burn::data::dataloader::DataLoader;
 use burn::tensor::Device;
 use burn::train::{
     EventProcessorTraining as _, ExecutionStrategy, Learner, LearnerEvent, LearnerModel,
@@ -10,11 +11,12 @@ use burn::train::{
     TrainingComponents, ValidLoader,
 };
 
-use crate::burn_api;
+use crate::burn_api::{self, LoaderKind};
+use crate::divergence::Divergence;
 use crate::error::BackupError;
 use crate::execution::{Execution, Reduction};
 use crate::handle::BackupHandle;
-use crate::metrics::{MetricHistory, MetricLogs};
+use crate::metrics::{MetricHistory, MetricLogs, MetricWatch};
 use crate::outcome::Outcome;
 use crate::preemption::{AfterPreemption, Lookout};
 use crate::report::{self, report};
@@ -31,6 +33,8 @@ pub(crate) struct Registered {
     pub metric_history: MetricHistory,
     /// Written to by a metric logger.
     pub metric_logs: Option<MetricLogs>,
+    /// Sees the metrics, if divergences are to be looked for.
+    pub watch: Option<MetricWatch>,
     /// Whether a checkpointing strategy was given.
     pub has_checkpointing_strategy: bool,
 }
@@ -103,6 +107,25 @@ impl BackupStrategy {
         })
     }
 
+    /// Checks that divergences can be seen, and that the training can go back after one.
+    fn check_divergence<O>(&self, train: &dyn DataLoader<O>) -> Result<(), BackupError> {
+        if !self.settings.divergence.watches() {
+            return Ok(());
+        }
+        if self.registered.watch.is_none() {
+            return Err(BackupError::DivergenceUnseen {
+                setting: "artifacts",
+            });
+        }
+        match burn_api::loader_kind(train) {
+            _ if self.settings.divergence == Divergence::Stop => Ok(()),
+            LoaderKind::Single | LoaderKind::Workers => Err(BackupError::NoWayBack {
+                loader: "Burn's data loader",
+            }),
+            LoaderKind::Other => Ok(()),
+        }
+    }
+
     /// A run seed from the generator of the device, which the program may have seeded. It is drawn at each
     /// start, so that the generator is left the same.
     fn draw_seed(&self, execution: &Execution) -> Option<u64> {
@@ -168,6 +191,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
             Err(error) => return refuse(&learner, components, error, &self.settings.handle),
         };
         let execution = self.settings.validate();
+        let execution = execution.and_then(|()| self.check_divergence(train.as_ref()));
         let execution = execution.and_then(|()| self.execution(&learner));
         let replays = self.settings.fast_forward == FastForward::Replay;
         let execution = execution.and_then(|execution| match execution {
@@ -199,6 +223,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
             lookout,
             main: execution.main(),
             drawn_seed: self.draw_seed(&execution),
+            watch: self.registered.watch.clone(),
         };
         let engine = match Engine::open(&self.settings, &mut learner, event_store, context) {
             Ok(engine) => engine,

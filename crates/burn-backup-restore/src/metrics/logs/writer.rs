@@ -15,6 +15,8 @@ pub(crate) struct Writer {
     logs: MetricLogs,
     names: Vec<(MetricId, MetricName)>,
     epoch: usize,
+    /// How often the logs had gone on from a backup when this epoch began.
+    resumptions: u64,
     /// The epoch whose training was interrupted inside.
     interrupted: Option<usize>,
     open: BTreeMap<(String, MetricName), OpenFile>,
@@ -32,6 +34,7 @@ impl Writer {
             logs,
             names: Vec::new(),
             epoch: 0,
+            resumptions: 0,
             interrupted: None,
             open: BTreeMap::new(),
         }
@@ -44,6 +47,7 @@ impl Writer {
         let carried = {
             let mut state = self.logs.state();
             self.interrupted = state.interrupted;
+            self.resumptions = state.resumptions;
             std::mem::take(&mut state.carried)
         };
         for log in carried.into_iter().filter(|log| log.epoch == epoch) {
@@ -121,7 +125,8 @@ impl OpenFile {
 
 impl MetricLogger for Writer {
     fn log(&mut self, update: MetricsUpdate, epoch: usize, split: &Split) {
-        if self.epoch != epoch {
+        let has_gone_back = self.logs.state().resumptions != self.resumptions;
+        if self.epoch != epoch || has_gone_back {
             self.begin(epoch);
         }
         for entry in &update.entries {

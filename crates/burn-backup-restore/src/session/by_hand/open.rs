@@ -93,6 +93,7 @@ impl BackupAndRestore {
             lookout,
             main: device.clone(),
             drawn_seed: draws.then(|| burn_api::draw_seed(device)).flatten(),
+            watch: None,
         };
         let states = taken(&self.states).unwrap_or_default();
         let mut core = Core::open(&self, states, parts_of_mut("", state), context)?;

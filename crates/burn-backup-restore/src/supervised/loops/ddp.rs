@@ -31,7 +31,7 @@ use crate::data_loader;
 use crate::execution::Reduction;
 use crate::panics::panic_message;
 use crate::resume::{self, Batches, Rest, Resumption, WholeEpoch};
-use crate::seed::StepSeeds;
+use crate::seed::{RunSeed, StepSeeds};
 use crate::threads::Threads;
 use agreement::{Agreement, Vote};
 use reduction::Reducer;
@@ -100,6 +100,7 @@ pub(super) fn train<M: LearnerModel>(
         accumulation: training.components.grad_accumulation,
         workers: devices.len(),
         seeds: training.engine.progress.step_seeds(),
+        run_seed: training.engine.progress.run_seeds(),
         interrupter: training.components.interrupter.clone(),
         resumption,
     };
@@ -163,6 +164,7 @@ struct Plan {
     accumulation: Option<usize>,
     workers: usize,
     seeds: Option<StepSeeds>,
+    run_seed: RunSeed,
     interrupter: Interrupter,
     /// Where the training is taken up, if it is.
     resumption: Option<Resumption>,
@@ -379,7 +381,9 @@ impl<M: LearnerModel> Worker<M> {
             first_batch.get_or_insert(batches.items().processed);
             self.lead(Training::look_out)?;
             // A stop after the last batch does not interrupt the epoch.
-            let vote = match self.plan.interrupter.should_stop() {
+            let mut is_left = self.plan.interrupter.should_stop();
+            self.lead(|training| is_left |= training.engine.has_diverged())?;
+            let vote = match is_left {
                 true if vote != Vote::EndEpoch => Vote::Leave,
                 _ => vote,
             };
@@ -394,15 +398,22 @@ impl<M: LearnerModel> Worker<M> {
                 _ => return Ok(true),
             };
 
-            // A copy, so that the training is not held while gradients are brought together.
-            let learner = self.with_learner(|learner| learner.clone())?;
-            let output = learner.train_step(batch);
-            let reducer = &self.shared.reducer;
-            let grads = reducer.reduce(self.index, &self.device, &learner.model(), output.grads)?;
-            gradients.add(&learner.model(), 0, grads);
-            drop(learner);
-            accumulated += 1;
-            let has_stepped = accumulation.unwrap_or(1) <= accumulated || agreed == Vote::TrainLast;
+            let output = match self.skips_next()? {
+                true => None,
+                false => {
+                    // A copy, so that the training is not held while gradients are brought together.
+                    let learner = self.with_learner(|learner| learner.clone())?;
+                    let output = learner.train_step(batch);
+                    let reducer = &self.shared.reducer;
+                    let model = learner.model();
+                    let grads = reducer.reduce(self.index, &self.device, &model, output.grads)?;
+                    gradients.add(&model, 0, grads);
+                    accumulated += 1;
+                    Some(output.item)
+                }
+            };
+            let is_full = accumulation.unwrap_or(1) <= accumulated;
+            let has_stepped = is_full || (agreed == Vote::TrainLast && accumulated > 0);
             if has_stepped {
                 self.lead(|training| training.engine.optimizer_step_begins())?;
                 self.with_learner(|learner| gradients.step(learner))?;
@@ -411,13 +422,22 @@ impl<M: LearnerModel> Worker<M> {
 
             trained += 1;
             let item = Item {
-                output: output.item,
+                output,
                 trained,
                 has_stepped,
             };
             self.in_turn(|worker| worker.tell(item, batches))?;
-            self.seeds = self.seeds.map(StepSeeds::next);
+            let run_seed = &self.plan.run_seed;
+            self.seeds = self.seeds.map(|seeds| seeds.next(run_seed));
         }
+    }
+
+    /// Whether the next batch is one that a rollback skips. No worker is further than this one, because none tells of
+    /// its batch before all have brought their gradients together.
+    fn skips_next(&self) -> Result<bool, Abandoned> {
+        let training = self.shared.training();
+        let training = training.as_ref().ok_or(Abandoned)?;
+        Ok(training.skips_next())
     }
 
     /// Whether this worker's loader has given what it promised.
@@ -448,12 +468,14 @@ impl<M: LearnerModel> Worker<M> {
         let learner = self.own.as_ref().unwrap_or(&training.learner);
         let learning_rate = training.engine.learning_rate(learner, item.has_stepped);
         let workers = self.plan.workers;
-        training.tell_item(TrainingItem::new(
-            item.output,
-            burn_api::times(batches.progress(), workers),
-            Some(item.trained * workers),
-            Some(learning_rate),
-        ));
+        if let Some(output) = item.output {
+            training.tell_item(TrainingItem::new(
+                output,
+                burn_api::times(batches.progress(), workers),
+                Some(item.trained * workers),
+                Some(learning_rate),
+            ));
+        }
         if self.own.is_none() {
             training.leader_items = Some(batches.items());
         }
@@ -499,9 +521,10 @@ impl<M: LearnerModel> Worker<M> {
     }
 }
 
-/// A trained batch.
+/// A batch that is done.
 struct Item<O> {
-    output: O,
+    /// `None` if it was skipped.
+    output: Option<O>,
     /// Which one of its epoch it is on its device.
     trained: usize,
     has_stepped: bool,

@@ -38,6 +38,23 @@ pub(super) trait Devices<M: LearnerModel> {
         seeds: Option<StepSeeds>,
     ) -> Result<Vec<Computed<M>>, TrainingError>;
 
+    /// Fetches a batch for each device that has one left, and drops it. Gives the devices.
+    fn skip_round(
+        &mut self,
+        batches: &mut [Batches<'_, <M as TrainStep>::Input>],
+        seeds: Option<StepSeeds>,
+    ) -> Result<Vec<usize>, TrainingError> {
+        let mut skipped = Vec::with_capacity(batches.len());
+        for (index, (batches, device)) in batches.iter_mut().zip(self.devices()).enumerate() {
+            if let Some(batch) = batches.next(|| seed(device, index, seeds)) {
+                drop(batch?);
+                force_draws(device, index, seeds)?;
+                skipped.push(index);
+            }
+        }
+        Ok(skipped)
+    }
+
     /// Brings the model together for the validation on the first device.
     fn gather(&self, learner: &mut Learner<M>);
 }
@@ -295,7 +312,18 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
         loop {
             let training = &mut *self.training;
             let seeds = training.engine.progress.step_seeds();
-            let round = match self.devices.round(&training.learner, batches, seeds) {
+            let is_skipped = training.skips_next();
+            let round = match is_skipped {
+                true => {
+                    let skipped = self.devices.skip_round(batches, seeds);
+                    skipped.map(|devices| (devices, Vec::new()))
+                }
+                false => {
+                    let round = self.devices.round(&training.learner, batches, seeds);
+                    round.map(|round| (round.iter().map(|of| of.device).collect(), round))
+                }
+            };
+            let (devices, round) = match round {
                 Ok(round) => round,
                 Err(error) => {
                     training.components.interrupter.fail(error);
@@ -303,24 +331,25 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
                 }
             };
             // Before the others are trained: no backup is to have an epoch that one of them lacks a part of.
-            let has_ended = |index| !round.iter().any(|computed| computed.device == index);
+            let has_ended = |index| !devices.contains(&index);
             if let Err(error) = training.have_ended(batches, kinds, has_ended) {
                 training.components.interrupter.fail(error);
                 return false;
             }
-            if round.is_empty() {
+            if devices.is_empty() {
                 return true;
             }
-            let progress = progress(&round, batches);
+            let progress = progress(&devices, batches);
             let mut outputs = Vec::with_capacity(round.len());
             for Computed { device, output } in round {
                 gradients.add(&training.learner.model(), device, output.grads);
                 outputs.push(output.item);
             }
 
-            accumulated += 1;
+            accumulated += usize::from(!is_skipped);
             let is_last = Items::from(&progress).are_all();
-            let has_stepped = accumulation.unwrap_or(1) <= accumulated || is_last;
+            let is_full = accumulation.unwrap_or(1) <= accumulated;
+            let has_stepped = is_full || (is_last && accumulated > 0);
             if has_stepped {
                 training.engine.optimizer_step_begins();
                 gradients.step(&mut training.learner);
@@ -330,6 +359,9 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
             let learning_rate = training
                 .engine
                 .learning_rate(&training.learner, has_stepped);
+            if is_skipped {
+                iteration += devices.len();
+            }
             for output in outputs {
                 iteration += 1;
                 log::info!("Iteration {iteration}");
@@ -358,17 +390,14 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
     }
 }
 
-/// How far an epoch is, as Burn tells it: that of the loaders that gave a batch to this round.
-fn progress<M: LearnerModel>(
-    round: &[Computed<M>],
-    batches: &[Batches<'_, <M as TrainStep>::Input>],
-) -> Progress {
+/// How far an epoch is, as Burn tells it: that of the loaders that gave a batch to this round, to these devices.
+fn progress<O>(devices: &[usize], batches: &[Batches<'_, O>]) -> Progress {
     if let [batches] = batches {
         return batches.progress();
     }
     let mut sum = Progress::new(0, 0, Some("items".to_owned()));
-    for computed in round {
-        if let Some(batches) = batches.get(computed.device) {
+    for device in devices {
+        if let Some(batches) = batches.get(*device) {
             burn_api::add_progress(&mut sum, &batches.progress());
         }
     }

@@ -53,7 +53,7 @@ pub(super) enum Next {
     Epoch,
     /// Early stopping ends the training.
     End,
-    /// A stop, or an error.
+    /// A stop, an error, or a divergence after which the training goes back.
     Stop,
 }
 
@@ -90,7 +90,35 @@ impl<M: LearnerModel> Training<M> {
     /// Whether the training ends here, at a batch boundary.
     pub(super) fn is_stopped(&mut self) -> bool {
         self.look_out();
-        self.components.interrupter.should_stop()
+        self.is_left()
+    }
+
+    /// Whether the training is being stopped, or goes back.
+    fn is_left(&self) -> bool {
+        self.components.interrupter.should_stop() || self.engine.has_diverged()
+    }
+
+    /// If the training has diverged and goes back, brings it there: its loop is to be begun again.
+    pub(super) fn goes_back(&mut self) -> bool {
+        if self.is_over || !self.engine.has_diverged() {
+            return false;
+        }
+        let processor = &mut self.components.event_processor;
+        if let Err(error) = self.engine.go_back(&mut self.learner, processor) {
+            let error = BackupError::into_training_error(Arc::new(error));
+            self.components.interrupter.fail(error);
+            self.ends(false);
+            return false;
+        }
+        self.starting_epoch = self.engine.progress.state().position.epoch;
+        self.is_in_split = false;
+        self.leader_items = None;
+        true
+    }
+
+    /// Whether the next batch is one that a rollback skips.
+    pub(super) fn skips_next(&self) -> bool {
+        self.engine.progress.skips_next()
     }
 
     /// Looks whether there is a notice that the training is about to be ended from outside.
@@ -121,6 +149,7 @@ impl<M: LearnerModel> Training<M> {
         if !self.engine.progress.is_split_done() {
             self.mark_stop();
         }
+        self.engine.expect_metrics(None);
         self.tell_train(burn_api::split_ends(epoch));
     }
 
@@ -133,9 +162,11 @@ impl<M: LearnerModel> Training<M> {
         self.engine.split_done();
     }
 
-    /// Tells Burn what came of a training batch.
+    /// Tells Burn what came of the training batch after those that are done.
     pub(super) fn tell_item(&mut self, item: TrainingItem<Output<M>>) {
         self.has_told_item = true;
+        let batch = self.engine.progress.state().position.global_step + 1;
+        self.engine.expect_metrics(Some(batch));
         self.tell_train(LearnerEvent::ProcessedItem(item));
     }
 
@@ -149,7 +180,7 @@ impl<M: LearnerModel> Training<M> {
     /// Whether the training ends before the split at hand has had a batch. (A split that has none by
     /// itself is Burn's to deal with.)
     fn ends_without(&self, has_batch: bool) -> bool {
-        !has_batch && self.components.interrupter.should_stop()
+        !has_batch && self.is_left()
     }
 
     fn tell_train(&mut self, event: LearnerEvent<Output<M>>) {
@@ -241,6 +272,8 @@ impl<M: LearnerModel> Training<M> {
 
     /// Validates, and does what Burn does then: checkpoints of the user's, and early stopping.
     pub(super) fn close_epoch(&mut self, epoch: usize) -> Next {
+        let processor = &mut self.components.event_processor;
+        self.engine.settle_divergence(processor);
         if self.is_stopped() {
             if let Some(interruption) = self.components.interrupter.interruption() {
                 let reason = interruption.reason.as_deref().unwrap_or("reason unknown");
@@ -309,7 +342,12 @@ impl<M: LearnerModel> Training<M> {
     }
 
     /// The loop is over. `has_finished` says that it came to the training's end.
+    ///
+    /// A training that goes back has not ended.
     pub(super) fn ends(&mut self, has_finished: bool) {
+        if !has_finished && self.engine.has_diverged() {
+            return;
+        }
         self.is_over = true;
         let processor = &mut self.components.event_processor;
         match has_finished {

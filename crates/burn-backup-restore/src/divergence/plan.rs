@@ -1,0 +1,151 @@
+//! How far a training goes back, and which batches it skips then.
+//!
+//! What is skipped follows from the findings alone: not from when backups were taken, nor from how the training was
+//! interrupted.
+
+use serde::{Deserialize, Serialize};
+
+use super::detector::Finding;
+use super::{Divergence, DivergenceRule};
+use crate::text::Text;
+
+/// More than so many times the batches that are skipped are not doubled.
+const MOST_DOUBLED: u32 = 6;
+
+/// A rollback, as backups have it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RollBack {
+    /// The first batch that is skipped, counted from 1 over all epochs.
+    pub from: u64,
+    /// The last one.
+    pub to: u64,
+    /// The batch at which the divergence was certain.
+    pub found: u64,
+    /// The metric that showed it, and its value there.
+    pub metric: String,
+    pub value: Text,
+    /// How often the training had diverged here in a row, this time included.
+    pub attempt: u32,
+    /// Which batches a step of a loop had that is written by hand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fetched: Vec<Fetched>,
+}
+
+/// Batches that a step has fetched from one loader or stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fetched {
+    /// Its place among the loaders, or among the streams.
+    pub place: usize,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_stream: bool,
+    pub batches: u64,
+}
+
+impl RollBack {
+    /// The rollback that follows a finding, after those of the `past`.
+    ///
+    /// The batch whose metric was the first to be wrong is skipped, and none else: most often it is the one that
+    /// did it. Where the training diverges again before a window of values has passed, it was one before it that
+    /// did, and these are skipped as well: one, two more, four more.
+    pub(crate) fn of(finding: &Finding, past: &[Self], rule: &DivergenceRule) -> Self {
+        let window = rule.window as u64;
+        let again = past
+            .last()
+            .filter(|last| (last.from..=last.to.saturating_add(window)).contains(&finding.first));
+        let (from, attempt) = match again {
+            Some(last) => {
+                let more = 1 << (last.attempt - 1).min(MOST_DOUBLED);
+                (last.from.saturating_sub(more).max(1), last.attempt + 1)
+            }
+            None => (finding.first, 1),
+        };
+        Self {
+            from,
+            to: finding.first.max(from),
+            found: finding.last,
+            metric: finding.metric.clone(),
+            value: Text(finding.value),
+            attempt,
+            fetched: Vec::new(),
+        }
+    }
+
+    /// Whether it skips this batch.
+    pub(crate) fn skips(&self, batch: u64) -> bool {
+        (self.from..=self.to).contains(&batch)
+    }
+}
+
+/// How many batches older than the newest one a backup must be that is kept to go back to.
+pub(crate) fn reach(divergence: Divergence, rule: &DivergenceRule) -> u64 {
+    let more = u64::from(divergence.at_most().saturating_sub(1));
+    let skipped = 1_u64 << more.min(u64::from(MOST_DOUBLED) + 1);
+    let between = (rule.window + rule.patience) as u64;
+    skipped.saturating_add(more.saturating_mul(between))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(first: u64, last: u64) -> Finding {
+        Finding {
+            metric: "Loss".to_owned(),
+            first,
+            last,
+            value: f64::NAN,
+            bound: None,
+        }
+    }
+
+    /// What is skipped when the training diverges at each of these batches.
+    fn skipped(at: &[u64]) -> Vec<(u64, u64, u32)> {
+        let mut past = Vec::new();
+        for first in at {
+            let next = RollBack::of(&finding(*first, first + 3), &past, &Default::default());
+            past.push(next);
+        }
+        let ranges = past.iter().map(|of| (of.from, of.to, of.attempt));
+        ranges.collect()
+    }
+
+    #[test]
+    fn one_batch_is_skipped_and_those_before_it_if_that_does_not_help() {
+        for (at, expected) in [
+            (&[10][..], vec![(10, 10, 1)]),
+            (&[10, 11], vec![(10, 10, 1), (9, 11, 2)]),
+            (
+                &[10, 11, 13, 20],
+                vec![(10, 10, 1), (9, 11, 2), (7, 13, 3), (3, 20, 4)],
+            ),
+            // Not before the first one.
+            (&[1, 2, 3], vec![(1, 1, 1), (1, 2, 2), (1, 3, 3)]),
+            // Far behind it is another one.
+            (&[10, 74], vec![(10, 10, 1), (9, 74, 2)]),
+            (&[10, 75], vec![(10, 10, 1), (75, 75, 1)]),
+            // What was found before it, on a device whose numbers differ each time.
+            (&[10, 5], vec![(10, 10, 1), (5, 5, 1)]),
+        ] {
+            assert_eq!(skipped(at), expected, "{at:?}");
+        }
+    }
+
+    #[test]
+    fn backups_reach_back_to_before_all_that_is_ever_skipped() {
+        let rule = DivergenceRule::default();
+        for at_most in 1..=7 {
+            // Each time as late as it still counts as the same.
+            let mut past: Vec<RollBack> = Vec::new();
+            let mut first = 10_000;
+            for _ in 0..at_most {
+                let next = RollBack::of(&finding(first, first + 3), &past, &rule);
+                first = next.to + rule.window as u64;
+                past.push(next);
+            }
+            let last = past.last().unwrap();
+            let newest = last.to - 1;
+            let kept = newest - reach(Divergence::RollBack { at_most }, &rule);
+            assert!(kept < last.from, "{at_most}: {kept} and {last:?}");
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Looks at the metrics of training batches while they are worked out: on a thread of Burn's, behind the training.
+//!
+//! The training says of which batch each call of the logger will be; the logger is called in this order. A
+//! [`WatchMark`] is reached when all calls have come that the training knew of when it was made.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use burn::train::logger::MetricLogger;
+use burn::train::metric::store::{EpochSummary, MetricsUpdate, NumericMetricUpdate, Split};
+use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
+
+use crate::divergence::{Detector, DivergenceRule, Finding, Record};
+
+/// How often a backup that waits for metrics looks whether they will still come.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How long it waits while nothing is heard of them.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The same once the training has failed, and with it perhaps what works them out.
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The detector of a training, and what it has found. Cloning it shares it.
+#[derive(Clone)]
+pub(crate) struct MetricWatch {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    has_found: AtomicBool,
+    state: Mutex<State>,
+    heard: Condvar,
+}
+
+struct State {
+    detector: Detector,
+    finding: Option<Finding>,
+    /// Of which batch each call is that is still to come, if it is of one.
+    expected: VecDeque<Option<u64>>,
+    told: u64,
+    heard: u64,
+    marks: Vec<(u64, Weak<OnceLock<Seen>>)>,
+    /// The metrics of the training, once a batch has come and none of them is one that is to be looked at.
+    others: Option<Vec<String>>,
+    has_looked: bool,
+    /// No more calls will come.
+    is_abandoned: bool,
+}
+
+/// What is known of the metrics up to a moment.
+#[derive(Clone)]
+pub(crate) struct Seen {
+    pub record: Record,
+    pub has_found: bool,
+    /// The last values may turn out to be a divergence.
+    pub is_suspicious: bool,
+}
+
+/// A moment, up to which all metrics are to be looked at.
+#[derive(Clone)]
+pub(crate) struct WatchMark {
+    watch: MetricWatch,
+    reached: Arc<OnceLock<Seen>>,
+}
+
+impl MetricWatch {
+    pub(crate) fn new(detector: Detector) -> Self {
+        let state = State {
+            detector,
+            finding: None,
+            expected: VecDeque::new(),
+            told: 0,
+            heard: 0,
+            marks: Vec::new(),
+            others: None,
+            has_looked: false,
+            is_abandoned: false,
+        };
+        Self {
+            shared: Arc::new(Shared {
+                has_found: AtomicBool::new(false),
+                state: Mutex::new(state),
+                heard: Condvar::new(),
+            }),
+        }
+    }
+
+    /// The training tells Burn of something because of which the logger is called once for its training split, for
+    /// this `batch` if it is one.
+    pub(crate) fn told(&self, batch: Option<u64>) {
+        let mut state = self.state();
+        state.told += 1;
+        state.expected.push_back(batch);
+    }
+
+    /// A loop that is written by hand has this value for a batch.
+    pub(crate) fn look(&self, metric: &str, batch: u64, value: f64) {
+        let mut state = self.state();
+        state.has_looked = true;
+        self.take(&mut state, metric, batch, value);
+    }
+
+    /// Whether there is a divergence. Until [`resume`](Self::resume) nothing more is looked at.
+    pub(crate) fn has_found(&self) -> bool {
+        self.shared.has_found.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn finding(&self) -> Option<Finding> {
+        self.state().finding.clone()
+    }
+
+    /// What it looks at.
+    pub(crate) fn rule(&self) -> DivergenceRule {
+        self.state().detector.rule().clone()
+    }
+
+    /// The names of all metrics of the training, if none is one that is to be looked at.
+    pub(crate) fn others(&self) -> Option<Vec<String>> {
+        self.state().others.clone()
+    }
+
+    /// Goes on from what a backup has: what was found since is forgotten.
+    pub(crate) fn resume(&self, record: Record) {
+        let mut state = self.state();
+        state.detector.resume(record);
+        state.finding = None;
+        self.shared.has_found.store(false, Ordering::Release);
+    }
+
+    /// This moment.
+    pub(crate) fn mark(&self) -> WatchMark {
+        let reached = Arc::new(OnceLock::new());
+        let mut state = self.state();
+        let told = state.told;
+        state.marks.push((told, Arc::downgrade(&reached)));
+        state.settle();
+        drop(state);
+        WatchMark {
+            watch: self.clone(),
+            reached,
+        }
+    }
+
+    fn take(&self, state: &mut State, metric: &str, batch: u64, value: f64) {
+        if state.finding.is_some() {
+            return;
+        }
+        state.finding = state.detector.take(metric, batch, value);
+        if state.finding.is_some() {
+            self.shared.has_found.store(true, Ordering::Release);
+        }
+    }
+
+    /// Plain data: a panic elsewhere leaves nothing half done in it.
+    fn state(&self) -> MutexGuard<'_, State> {
+        let state = self.shared.state.lock();
+        state.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Reaches the marks that are reached.
+    fn settle(&mut self) {
+        let Self {
+            heard,
+            marks,
+            detector,
+            finding,
+            ..
+        } = self;
+        marks.retain(|(at, mark)| {
+            let Some(mark) = mark.upgrade() else {
+                return false;
+            };
+            if *at > *heard {
+                return true;
+            }
+            let _ = mark.set(Seen {
+                record: detector.record().clone(),
+                has_found: finding.is_some(),
+                is_suspicious: detector.is_suspicious(),
+            });
+            false
+        });
+    }
+}
+
+impl WatchMark {
+    /// Waits until all metrics up to this moment are looked at; nothing if they won't be. `has_failed` says
+    /// whether the training has.
+    pub(crate) fn wait(&self, has_failed: impl Fn() -> bool) -> Option<Seen> {
+        let mut state = self.watch.state();
+        let mut last = (state.heard, Instant::now());
+        loop {
+            if let Some(seen) = self.reached.get() {
+                return Some(seen.clone());
+            }
+            if state.is_abandoned {
+                return None;
+            }
+            if state.heard != last.0 {
+                last = (state.heard, Instant::now());
+            }
+            let patience = match has_failed() {
+                true => SHORT_PATIENCE,
+                false => PATIENCE,
+            };
+            if last.1.elapsed() > patience {
+                return None;
+            }
+            let waited = self.watch.shared.heard.wait_timeout(state, LOOK);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// Has a watch look at what Burn logs. Burn calls it on a thread of its own.
+pub(crate) struct WatchLogger {
+    watch: MetricWatch,
+    names: Vec<(MetricId, String)>,
+}
+
+impl WatchLogger {
+    pub(crate) fn new(watch: MetricWatch) -> Self {
+        Self {
+            watch,
+            names: Vec::new(),
+        }
+    }
+
+    fn look(&self, state: &mut State, batch: u64, updates: &[NumericMetricUpdate]) {
+        if !std::mem::replace(&mut state.has_looked, true) {
+            let is_there = |wanted: &String| self.names.iter().any(|(_, name)| name == wanted);
+            let wanted = &state.detector.rule().metrics;
+            if !wanted.iter().all(is_there) {
+                state.others = Some(self.names.iter().map(|(_, name)| name.clone()).collect());
+            }
+        }
+        for update in updates {
+            let id = &update.entry.metric_id;
+            let name = self.names.iter().find(|(known, _)| known == id);
+            if let (Some((_, name)), Some(value)) = (name, value(update)) {
+                self.watch.take(state, name, batch, value);
+            }
+        }
+    }
+}
+
+/// What a metric came to for a batch.
+fn value(update: &NumericMetricUpdate) -> Option<f64> {
+    let parsed = || NumericEntry::deserialize(&update.entry.serialized_entry.serialized).ok();
+    let entry = update.numeric_entry.clone().or_else(parsed)?;
+    Some(entry.current())
+}
+
+impl MetricLogger for WatchLogger {
+    fn log(&mut self, update: MetricsUpdate, _epoch: usize, split: &Split) {
+        if *split != Split::Train {
+            return;
+        }
+        let mut state = self.watch.state();
+        if let Some(batch) = state.expected.pop_front().flatten() {
+            self.look(&mut state, batch, &update.entries_numeric);
+        }
+        state.heard += 1;
+        state.settle();
+        drop(state);
+        self.watch.shared.heard.notify_all();
+    }
+
+    /// It keeps nothing: another logger is asked.
+    fn read_numeric(
+        &mut self,
+        name: &str,
+        _epoch: usize,
+        _split: &Split,
+    ) -> Result<Vec<NumericEntry>, String> {
+        Err(format!("no values of '{name}' are kept here"))
+    }
+
+    fn log_metric_definition(&mut self, definition: MetricDefinition) {
+        let name = definition.name.to_string();
+        self.names.push((definition.metric_id, name));
+    }
+
+    fn log_epoch_summary(&mut self, _summary: EpochSummary) {}
+}
+
+impl Drop for WatchLogger {
+    /// With the thread that Burn calls it on, if that panics.
+    fn drop(&mut self) {
+        self.watch.state().is_abandoned = true;
+        self.watch.shared.heard.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn watch() -> MetricWatch {
+        MetricWatch::new(Detector::new(DivergenceRule::default(), Record::default()))
+    }
+
+    fn nothing() -> MetricsUpdate {
+        MetricsUpdate::new(Vec::new(), Vec::new())
+    }
+
+    #[test]
+    fn a_mark_is_reached_once_all_was_heard_that_was_told_before_it() {
+        let watch = watch();
+        let mut logger = WatchLogger::new(watch.clone());
+        watch.told(Some(1));
+        let mark = watch.mark();
+        watch.told(None);
+        assert!(mark.reached.get().is_none());
+        // Of a validation nothing is told.
+        logger.log(nothing(), 1, &Split::Valid);
+        assert!(mark.reached.get().is_none());
+        logger.log(nothing(), 1, &Split::Train);
+        let seen = mark.wait(|| false).unwrap();
+        assert!(!seen.has_found && !seen.is_suspicious);
+        assert!(watch.mark().reached.get().is_none());
+        logger.log(nothing(), 1, &Split::Train);
+        assert!(watch.mark().reached.get().is_some());
+    }
+
+    #[test]
+    fn a_finding_stays_until_the_training_has_gone_back() {
+        let watch = watch();
+        watch.look("Loss", 3, f64::NAN);
+        watch.look("Loss", 4, f64::INFINITY);
+        assert!(watch.has_found());
+        assert_eq!(watch.finding().unwrap().first, 3);
+        assert!(watch.mark().wait(|| false).unwrap().has_found);
+        watch.resume(Record::default());
+        assert!(!watch.has_found() && watch.finding().is_none());
+        assert!(!watch.mark().wait(|| false).unwrap().has_found);
+    }
+
+    #[test]
+    fn without_a_logger_nobody_waits_for_it() {
+        let watch = watch();
+        let logger = WatchLogger::new(watch.clone());
+        watch.told(Some(1));
+        drop(logger);
+        assert!(watch.mark().wait(|| false).is_none());
+    }
+
+    #[test]
+    fn a_training_without_the_metric_is_known_with_its_first_batch() {
+        let watch = watch();
+        let mut logger = WatchLogger::new(watch.clone());
+        watch.told(Some(1));
+        assert!(watch.others().is_none());
+        logger.log(nothing(), 1, &Split::Train);
+        assert_eq!(watch.others(), Some(Vec::new()));
+    }
+}
