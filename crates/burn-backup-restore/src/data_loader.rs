@@ -38,7 +38,7 @@ use workers::{Make, Prefetched, Workers};
 pub use context::{draw_seed, epoch};
 pub use sampler::SamplerDataset;
 
-pub(crate) use entry::enter;
+pub(crate) use entry::{enter, go_back};
 pub(crate) use findings::{BurnsSampler, take_finding};
 
 #[cfg(test)]
@@ -249,9 +249,15 @@ where
             findings::note(self.plan.num_workers);
         }
         let items = self.items();
-        let (number, entered) = match entry::take() {
-            None => (self.epochs.fetch_add(1, Ordering::Relaxed), 0),
-            Some(entry) => {
+        let asked = || self.epochs.load(Ordering::Relaxed);
+        let (number, entered) = match (entry::take_back(), entry::take()) {
+            (Some(epochs), _) => {
+                let number = asked().saturating_sub(epochs);
+                self.epochs.store(number, Ordering::Relaxed);
+                (number, 0)
+            }
+            (None, None) => (self.epochs.fetch_add(1, Ordering::Relaxed), 0),
+            (None, Some(entry)) => {
                 self.epochs.store(entry.epoch + 1, Ordering::Relaxed);
                 (entry.epoch, entry.items.min(items.len()))
             }

@@ -161,6 +161,9 @@ pub(crate) struct LoaderProgress {
     /// Whether the program builds it anew in each epoch.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_rebuilt: bool,
+    /// How many of its next batches are left out, because a rollback skips their step.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u64,
 }
 
 /// How far a stream is, in a loop that is written by hand. It goes on from one epoch to the next.
@@ -170,6 +173,13 @@ pub(crate) struct StreamProgress {
     pub batches: u64,
     /// How many of these were fetched before the epoch in progress.
     pub before_epoch: u64,
+    /// How many of its next batches are left out, because a rollback skips their step.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl DataProgress {

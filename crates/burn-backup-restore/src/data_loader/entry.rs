@@ -1,5 +1,5 @@
 //! An epoch that is entered in between: after so many items, in batches that may be of another size than
-//! those before.
+//! those before. And a loader that goes back to an epoch before.
 //!
 //! Burn's loader trait has no parameter for it, and a loader of ours may stand inside another one. So it is
 //! told to the thread that asks for the iterator.
@@ -8,6 +8,7 @@ use std::cell::Cell;
 
 thread_local! {
     static ENTRY: Cell<Option<Entry>> = const { Cell::new(None) };
+    static BACK: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 /// Where an epoch is entered.
@@ -25,6 +26,19 @@ pub(crate) fn enter<T>(epoch: u64, items: usize, ask: impl FnOnce() -> T) -> Opt
     ENTRY.set(Some(Entry { epoch, items }));
     let asked = ask();
     ENTRY.take().is_none().then_some(asked)
+}
+
+/// Has a loader of ours, for whose iterator `ask` asks, go back by so many epochs: the iterator is not to be used, and
+/// the next one is that of the epoch before all of these. Gives whether a loader of ours was asked.
+pub(crate) fn go_back<T>(epochs: u64, ask: impl FnOnce() -> T) -> bool {
+    BACK.set(Some(epochs));
+    drop(ask());
+    BACK.take().is_none()
+}
+
+/// By how many epochs the loader goes back, if it does.
+pub(super) fn take_back() -> Option<u64> {
+    BACK.take()
 }
 
 /// Where the iterator that is asked for enters its epoch, if not at its start.

@@ -8,6 +8,7 @@ mod loaders;
 mod metric_lines;
 mod open;
 mod results;
+mod roll_back;
 mod sources;
 
 use std::fmt;
@@ -62,7 +63,8 @@ impl Flow {
 /// | [`stepped`](Self::stepped) or [`accumulated`](Self::accumulated) | after each batch |
 /// | [`trained`](Self::trained) | before a validation |
 /// | [`epoch_done`](Self::epoch_done) | after the epoch, and its validation |
-/// | [`finish`](Self::finish) | after the loop |
+/// | [`roll_back`](Self::roll_back) | after the loop, if it goes back after a divergence |
+/// | [`finish`](Self::finish) | at last |
 ///
 /// Between two calls the state is the program's: each call borrows it for a moment. Each batch counts as one
 /// step, and a backup is taken between two batches. A restart goes on with [`next`](Self::next), so what belongs
@@ -274,6 +276,8 @@ pub struct Session<S> {
     num_epochs: Option<usize>,
     /// How many steps, by the place of their stream.
     num_steps: Vec<(usize, u64)>,
+    /// How often the training went back in this process.
+    rollbacks: u64,
     state: PhantomData<fn(&S)>,
 }
 
@@ -340,7 +344,7 @@ impl<S: State> Session<S> {
     /// called in a loop that does nothing between the last batch and [`epoch_done`](Self::epoch_done).
     #[must_use = "a training that is being stopped is left before its validation"]
     pub fn trained(&mut self, state: &S) -> Flow {
-        if self.core.interrupter().should_stop() {
+        if self.is_left() {
             return Flow::Stop;
         }
         self.end_training_split();
@@ -360,7 +364,7 @@ impl<S: State> Session<S> {
     #[must_use = "a training that is being stopped has no other epoch"]
     pub fn epoch_done(&mut self, state: &S) -> Flow {
         if !self.is_validating {
-            if self.core.interrupter().should_stop() {
+            if self.is_left() {
                 return Flow::Stop;
             }
             self.end_training_split();
@@ -397,7 +401,14 @@ impl<S: State> Session<S> {
     /// [`metric_logs`](crate::BackupAndRestore::metric_logs) are asked for: in Burn's files, which after a
     /// restart are those of an undisturbed training. Before [`trained`](Self::trained) it is one of the
     /// training, and after it one of the validation.
+    ///
+    /// Divergences are looked for in the values of the training (see
+    /// [`on_divergence`](crate::BackupAndRestore::on_divergence)), which belong to the batches fetched last.
     pub fn log(&mut self, metric: &str, value: f64, items: usize) {
+        if !self.is_validating {
+            let is_in_step = self.loaders.has_pending();
+            self.core.look_at(metric, value, is_in_step);
+        }
         if let Some(metrics) = &mut self.metrics {
             let split = match self.is_validating {
                 true => Split::Valid,
@@ -427,7 +438,7 @@ impl<S: State> Session<S> {
     /// Whether the training is being stopped. A long validation may be left then: it is run again when the
     /// training is resumed, from the state that [`trained`](Self::trained) was given.
     pub fn is_stopping(&self) -> bool {
-        self.core.interrupter().should_stop()
+        self.is_left()
     }
 
     /// Stops the training: from another thread, or from the loop.
@@ -453,8 +464,13 @@ impl<S: State> Session<S> {
         state.early_stopped
     }
 
+    /// Whether the loop is to be left: the training is being stopped, or has diverged.
+    fn is_left(&self) -> bool {
+        self.core.interrupter().should_stop() || self.core.has_diverged()
+    }
+
     fn flow(&self) -> Flow {
-        match self.core.interrupter().should_stop() {
+        match self.is_left() {
             true => Flow::Stop,
             false => Flow::Continue,
         }

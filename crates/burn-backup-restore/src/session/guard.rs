@@ -60,6 +60,19 @@ impl Guard {
         interrupter.fail(BackupError::into_training_error(Arc::new(error)));
     }
 
+    /// Ends the training because it has diverged.
+    pub(super) fn fail(
+        &self,
+        rollbacks: &[RollBack],
+        backup: Option<Position>,
+        interrupter: &Interrupter,
+    ) {
+        if let Some(finding) = self.watch.finding() {
+            let error = diverged(&finding, rollbacks, backup);
+            interrupter.fail(BackupError::into_training_error(Arc::new(error)));
+        }
+    }
+
     /// What the training goes back for, if it does.
     pub(super) fn finding(&self, rollbacks: &[RollBack]) -> Option<Finding> {
         let is_found = self.watch.has_found() && self.has_left(rollbacks);

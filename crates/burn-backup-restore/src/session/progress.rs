@@ -8,6 +8,7 @@ use burn::train::TrainingError;
 
 use crate::change::{Change, Changes};
 use crate::data_loader::BurnsSampler;
+use crate::divergence::Fetched;
 use crate::error::BackupError;
 use crate::handle::BackupHandle;
 use crate::resume::{Resumption, WholeEpoch};
@@ -123,6 +124,17 @@ impl Progress {
         let next = self.state.position.global_step + 1;
         let mut rollbacks = self.state.rollbacks.iter();
         rollbacks.any(|rollback| rollback.skips(next))
+    }
+
+    /// Passes over the next step of a loop that is written by hand, if a rollback skips it. Gives what it would have
+    /// fetched.
+    pub(super) fn skip_step(&mut self) -> Option<Vec<Fetched>> {
+        let next = self.state.position.global_step + 1;
+        let mut rollbacks = self.state.rollbacks.iter();
+        let rollback = rollbacks.find(|rollback| rollback.skips(next))?;
+        let fetched = rollback.fetched.clone();
+        self.state.position = self.state.position.after_step();
+        Some(fetched)
     }
 
     /// Whether everything that was loaded before is to be loaded once more.

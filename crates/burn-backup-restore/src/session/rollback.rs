@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::LOG;
 use super::events::Core;
+use super::guard::Guard;
 use super::saver::{MetricSource, OnThread};
 use crate::burn_api::burnpack::PerTensor;
 use crate::divergence::{Fetched, Finding, RollBack};
@@ -20,6 +21,31 @@ impl Core {
     pub(crate) fn has_diverged(&self) -> bool {
         let finding = || self.guard.as_ref()?.finding(&self.progress.state.rollbacks);
         !self.watch.is_stopping() && finding().is_some()
+    }
+
+    /// Whether it goes back after a divergence, as often as it may.
+    pub(crate) fn goes_back(&self) -> bool {
+        self.guard.as_ref().is_some_and(Guard::goes_back)
+    }
+
+    /// A loop that is written by hand has this value of a metric, in the step in progress if there is one, or else in
+    /// the last one.
+    pub(super) fn look_at(&self, metric: &str, value: f64, is_in_step: bool) {
+        if let Some(guard) = &self.guard {
+            let batch = self.progress.state.position.global_step + u64::from(is_in_step);
+            guard.watch().look(metric, batch, value);
+        }
+    }
+
+    /// The training ends although it could go back after a divergence.
+    pub(super) fn fail_if_diverged(&self) {
+        if let Some(guard) = &self.guard
+            && self.has_diverged()
+        {
+            let backup = self.saver.committed.map(|moment| moment.position);
+            let rollbacks = &self.progress.state.rollbacks;
+            guard.fail(rollbacks, backup, self.watch.interrupter());
+        }
     }
 
     /// Burn is about to be told of something because of which metrics are logged once for the training split: of
@@ -61,7 +87,7 @@ impl Core {
     pub(super) fn needs_first_backup(&self) -> bool {
         let guard = self.guard.as_ref();
         let is_begun = self.progress.is_restored || self.progress.state.position.global_step > 0;
-        guard.is_some_and(|guard| guard.goes_back()) && !is_begun && self.saver.committed.is_none()
+        guard.is_some_and(Guard::goes_back) && !is_begun && self.saver.committed.is_none()
     }
 
     /// Brings `training`, and the states of the settings, back to the last backup from before the divergence. From

@@ -22,8 +22,8 @@ pub struct Batches<'l, O> {
 pub(super) enum Role {
     /// To be trained in one epoch, which is the one that this counts.
     Epoch { slot: usize, epoch: u64 },
-    /// To be trained, from one epoch to the next.
-    Stream { place: usize },
+    /// To be trained, from one epoch to the next, after so many rollbacks in this process.
+    Stream { place: usize, rollbacks: u64 },
     /// To be validated.
     Validation { slot: usize },
 }
@@ -45,6 +45,14 @@ impl<O> Batches<'_, O> {
     pub fn take(mut self, batches: usize) -> Self {
         self.most_in_epoch = Some(batches as u64);
         self
+    }
+
+    /// Its place among the loaders of an epoch, or among the streams.
+    pub(super) fn place(&self) -> (usize, bool) {
+        match self.role {
+            Role::Epoch { slot, .. } | Role::Validation { slot } => (slot, false),
+            Role::Stream { place, .. } => (place, true),
+        }
     }
 
     /// The next one; `seed` is called before it is fetched.

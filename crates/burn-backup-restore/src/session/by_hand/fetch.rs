@@ -29,7 +29,8 @@ impl<S: State> Session<S> {
         }
         let is_of_this_epoch = match batches.role {
             Role::Epoch { epoch, .. } => epoch == self.epoch_count,
-            Role::Stream { .. } | Role::Validation { .. } => true,
+            Role::Stream { rollbacks, .. } => rollbacks == self.rollbacks,
+            Role::Validation { .. } => true,
         };
         if !is_of_this_epoch || self.is_validating {
             return Err(BackupError::NotThisEpoch);
@@ -37,14 +38,33 @@ impl<S: State> Session<S> {
         // Only between two steps is the state one that can be saved.
         if !self.loaders.has_pending() {
             self.core.look_out(state, &mut NoMetrics);
-            if self.core.interrupter().should_stop() {
+            if self.is_left() {
                 return Ok(None);
             }
         }
         self.begin_split(state);
+        loop {
+            if !self.loaders.has_pending()
+                && let Some(step) = self.core.progress.skip_step()
+            {
+                self.loaders.leave_out(&step);
+            }
+            let Some(batch) = self.fetch(batches)? else {
+                return Ok(None);
+            };
+            let (place, is_stream) = batches.place();
+            if !self.loaders.is_left_out(place, is_stream) {
+                self.loaders.takes_part(place, is_stream);
+                return Ok(Some(batch));
+            }
+        }
+    }
+
+    /// Seeds the devices, and fetches the next batch.
+    fn fetch<O>(&mut self, batches: &mut Batches<'_, O>) -> Result<Option<O>, BackupError> {
         let given = match batches.role {
             Role::Epoch { slot, .. } | Role::Validation { slot } => self.loaders.batches(slot),
-            Role::Stream { place } => self.loaders.stream(place).1,
+            Role::Stream { place, .. } => self.loaders.stream(place).1,
         };
         if batches.most_in_epoch.is_some_and(|most| given >= most) {
             return Ok(None);
@@ -73,7 +93,7 @@ impl<S: State> Session<S> {
             (Role::Epoch { slot, .. } | Role::Validation { slot }, Some(_)) => {
                 self.loaders.fetched_from(slot, batches.items());
             }
-            (Role::Stream { place }, Some(_)) => self.loaders.fetched_from_stream(place),
+            (Role::Stream { place, .. }, Some(_)) => self.loaders.fetched_from_stream(place),
             (Role::Epoch { slot, .. }, None) => self.has_ended(slot, batches, "training")?,
             (Role::Stream { .. } | Role::Validation { .. }, None) => {}
         }

@@ -19,8 +19,9 @@ impl<S: State> Session<S> {
     /// # Errors
     ///
     /// When a backup has failed and ends the training (see
-    /// [`OnBackupError`](crate::OnBackupError)).
+    /// [`OnBackupError`](crate::OnBackupError)), and when the training has diverged.
     pub fn finish(mut self, state: &S) -> Result<Outcome, BackupError> {
+        self.core.fail_if_diverged();
         let is_stopping = self.core.interrupter().should_stop();
         if self.loaders.has_pending() {
             // The loop was left in the middle of a step.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use burn::data::dataloader::DataLoader;
 
 use crate::burn_api::Items;
+use crate::divergence::Fetched;
 use crate::state::{Entered, LoaderProgress, StreamProgress, TrainingState};
 
 /// The loaders and streams of a loop, told apart by the order in which it asks for them.
@@ -20,6 +21,10 @@ pub(super) struct Loaders {
     next_stream: usize,
     /// The loaders of this process, by their address.
     known: BTreeMap<usize, KnownLoader>,
+    /// What was fetched for the step in progress, or for the last one.
+    step: Vec<Fetched>,
+    /// Whether the training went back in this process: loaders are then further than it is.
+    has_gone_back: bool,
 }
 
 /// One of the calls with which an epoch asks for batches.
@@ -44,6 +49,8 @@ pub(super) struct Opened {
     pub slot: usize,
     /// How many iterators it is still to be asked for before the one of this epoch.
     pub to_ask: u64,
+    /// By how many it is to go back before.
+    pub to_go_back: u64,
     pub progress: LoaderProgress,
     /// Whether it turns out now that the program builds the loader anew in each epoch.
     pub is_found_rebuilt: bool,
@@ -65,6 +72,75 @@ impl Loaders {
             next_slot: 0,
             next_stream: 0,
             known: BTreeMap::new(),
+            step: Vec::new(),
+            has_gone_back: false,
+        }
+    }
+
+    /// As they are in `state`, with the loaders of this process further than that.
+    pub(super) fn go_back(&mut self, state: &TrainingState) {
+        let known = std::mem::take(&mut self.known);
+        *self = Self {
+            known,
+            has_gone_back: true,
+            ..Self::resumed(state)
+        };
+    }
+
+    /// What was fetched for the step in progress, or for the last one.
+    pub(super) fn step(&self) -> Vec<Fetched> {
+        self.step.clone()
+    }
+
+    /// The next step is skipped: what it would have fetched is left out.
+    pub(super) fn leave_out(&mut self, step: &[Fetched]) {
+        for fetched in step {
+            let left_out = match fetched.is_stream {
+                true => self
+                    .streams
+                    .get_mut(fetched.place)
+                    .map(|stream| &mut stream.left_out),
+                false => self
+                    .progress(fetched.place)
+                    .map(|progress| &mut progress.left_out),
+            };
+            if let Some(left_out) = left_out {
+                *left_out += fetched.batches;
+            }
+        }
+    }
+
+    /// Whether the batch that was just fetched from there is left out.
+    pub(super) fn is_left_out(&mut self, place: usize, is_stream: bool) -> bool {
+        let left_out = match is_stream {
+            true => self
+                .streams
+                .get_mut(place)
+                .map(|stream| &mut stream.left_out),
+            false => self.progress(place).map(|progress| &mut progress.left_out),
+        };
+        match left_out {
+            Some(left_out) if *left_out > 0 => {
+                *left_out -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A batch that was fetched from there takes part in the step in progress.
+    pub(super) fn takes_part(&mut self, place: usize, is_stream: bool) {
+        if !std::mem::replace(&mut self.has_pending, true) {
+            self.step.clear();
+        }
+        let mut step = self.step.iter_mut();
+        match step.find(|known| known.place == place && known.is_stream == is_stream) {
+            Some(known) => known.batches += 1,
+            None => self.step.push(Fetched {
+                place,
+                is_stream,
+                batches: 1,
+            }),
         }
     }
 
@@ -82,9 +158,11 @@ impl Loaders {
         let asked = self.known.get(&address).map_or(0, |known| known.iterators);
         let slot = self.next(asked);
         let mut is_found_rebuilt = false;
+        let mut to_go_back = 0;
         let mut progress = LoaderProgress::default();
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.is_open = true;
+            let before_open = slot.address;
             // Of one that this process has not asked yet, the backup tells.
             if let Some(before) = slot.address.replace(address) {
                 let is_other = before != address;
@@ -100,15 +178,19 @@ impl Loaders {
                     false => slot.progress.iterators.max(asked),
                 };
             }
+            if before_open.is_none() && self.has_gone_back {
+                to_go_back = asked.saturating_sub(slot.progress.iterators);
+            }
             progress = slot.progress;
         }
         let known = self.known.entry(address).or_insert_with(|| KnownLoader {
             iterators: 0,
             is_alive: watch(Arc::downgrade(loader)),
         });
-        known.iterators = progress.iterators.max(asked) + 1;
+        known.iterators = progress.iterators.max(asked - to_go_back) + 1;
         Opened {
             slot,
+            to_go_back,
             to_ask: progress.iterators.saturating_sub(asked),
             progress,
             is_found_rebuilt,
@@ -156,7 +238,6 @@ impl Loaders {
     /// A batch was fetched from a slot, whose loader is this far then, if it says so.
     pub(super) fn fetched_from(&mut self, slot: usize, items: Option<Items>) {
         self.fetched += 1;
-        self.has_pending = true;
         if let Some(progress) = self.progress(slot) {
             progress.batches += 1;
             if let Some(items) = items {
@@ -168,7 +249,6 @@ impl Loaders {
     /// A batch was fetched from a stream.
     pub(super) fn fetched_from_stream(&mut self, place: usize) {
         self.fetched += 1;
-        self.has_pending = true;
         if let Some(stream) = self.streams.get_mut(place) {
             stream.batches += 1;
         }

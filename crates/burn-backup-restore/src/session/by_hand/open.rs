@@ -120,6 +120,7 @@ impl BackupAndRestore {
             has_warned_of_workers: false,
             num_epochs: None,
             num_steps: Vec::new(),
+            rollbacks: 0,
             state: std::marker::PhantomData,
         })
     }

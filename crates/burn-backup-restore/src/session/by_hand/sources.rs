@@ -38,6 +38,19 @@ impl<S: State> Session<S> {
         let opened = self.loaders.open(loader);
         let kind = burn_api::loader_kind(loader.as_ref());
         let slot = opened.slot;
+        let goes_back = self.core.goes_back();
+        if goes_back && !self.is_validating && kind != LoaderKind::Other {
+            return Err(BackupError::NoWayBack {
+                loader: "Burn's data loader",
+            });
+        }
+        let has_way_back =
+            opened.to_go_back == 0 || data_loader::go_back(opened.to_go_back, || loader.iter());
+        if !has_way_back && !self.is_validating {
+            return Err(BackupError::NoWayBack {
+                loader: "this loader",
+            });
+        }
         if self.is_validating {
             announcement::say_of_validation(kind);
             for _ in 0..opened.to_ask {
@@ -133,7 +146,7 @@ impl<S: State> Session<S> {
         self.skip(&mut batches, trained)?;
         self.seed_after_skipping();
         Ok(Batches {
-            role: Role::Stream { place },
+            role: self.stream_at(place),
             source: Source::Iterator(Box::new(batches)),
             most_in_epoch: None,
         })
@@ -160,7 +173,7 @@ impl<S: State> Session<S> {
             false => trained + 1..=num_steps,
         };
         Ok(Batches {
-            role: Role::Stream { place },
+            role: self.stream_at(place),
             source: Source::Iterator(Box::new(left)),
             most_in_epoch: None,
         })
@@ -180,6 +193,13 @@ impl<S: State> Session<S> {
             is_first: true,
             backup_dir: core.backup_dir.clone(),
             changes: core.changes.clone(),
+        }
+    }
+
+    fn stream_at(&self, place: usize) -> Role {
+        Role::Stream {
+            place,
+            rollbacks: self.rollbacks,
         }
     }
 
