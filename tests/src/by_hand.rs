@@ -19,7 +19,7 @@ use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Loaders, Numbers};
+use crate::data::{Loaders, Numbers, Poison};
 use crate::model::{Batch, Hooks, Net};
 use crate::training::Backend;
 
@@ -40,6 +40,9 @@ pub struct Loop {
     pub carries: bool,
     /// How many epochs it has.
     pub epochs: usize,
+    /// The item that is ruined, if any; of made up batches the one with this number. The loop logs its losses then,
+    /// and goes back.
+    pub poison: Option<Poison>,
 }
 
 /// Where the batches of a loop come from.
@@ -170,6 +173,7 @@ impl Loop {
             accumulation: 1,
             carries: false,
             epochs: 3,
+            poison: None,
         }
     }
 
@@ -240,11 +244,24 @@ type OfLoop = Session<LoopState>;
 impl Program<'_> {
     fn train(&mut self, backup: BackupAndRestore, state: &mut LoopState) -> Result<Outcome, Left> {
         let mut session = backup.resume(state, &self.device)?;
-        if self.of.source == BatchSource::Steps {
-            self.train_steps(&mut session, state)?;
-            return Ok(session.finish(state)?);
+        let loaders = [1, 2].map(|seed| self.loader(seed));
+        loop {
+            match self.of.source {
+                BatchSource::Steps => self.train_steps(&mut session, state)?,
+                _ => self.train_epochs(&mut session, state, &loaders)?,
+            }
+            if !session.roll_back(state)? {
+                return Ok(session.finish(state)?);
+            }
         }
-        let [first_loader, second_loader] = [1, 2].map(|seed| self.loader(seed));
+    }
+
+    fn train_epochs(
+        &mut self,
+        session: &mut OfLoop,
+        state: &mut LoopState,
+        [first_loader, second_loader]: &[Arc<dyn DataLoader<Batch>>; 2],
+    ) -> Result<(), Left> {
         let mut endless = match self.of.source {
             BatchSource::Endless => Some(session.stream(self.endless())?.take(7)),
             _ => None,
@@ -265,19 +282,19 @@ impl Program<'_> {
                 _ => draw(&self.device),
             };
             let mut sources = match self.of.source {
-                BatchSource::Loader(..) => Sources::One(session.batches(&first_loader)?),
+                BatchSource::Loader(..) => Sources::One(session.batches(first_loader)?),
                 BatchSource::Iterator => Sources::One(session.batches_of(self.shuffled(epoch))?),
                 BatchSource::Two => {
-                    let first = session.batches(&first_loader)?;
-                    Sources::Pairs(first, session.batches(&second_loader)?)
+                    let first = session.batches(first_loader)?;
+                    Sources::Pairs(first, session.batches(second_loader)?)
                 }
                 BatchSource::InTurn => {
-                    let first = session.batches(&first_loader)?;
-                    Sources::InTurn(first, session.batches(&second_loader)?)
+                    let first = session.batches(first_loader)?;
+                    Sources::InTurn(first, session.batches(second_loader)?)
                 }
                 BatchSource::Twice => {
-                    let first = session.batches(&first_loader)?;
-                    Sources::InTurn(first, session.batches(&first_loader)?)
+                    let first = session.batches(first_loader)?;
+                    Sources::InTurn(first, session.batches(first_loader)?)
                 }
                 BatchSource::Rebuilt => Sources::Results(session.batches_of(rebuilt.iter())?),
                 BatchSource::Endless => Sources::Endless,
@@ -286,7 +303,7 @@ impl Program<'_> {
             loop {
                 // What each step draws before its batch is fetched.
                 let before_fetch = draw(&self.device);
-                let Some(batches) = sources.next(&mut session, state, endless.as_mut())? else {
+                let Some(batches) = sources.next(session, state, endless.as_mut())? else {
                     break;
                 };
                 for (index, batch) in batches.into_iter().enumerate() {
@@ -302,6 +319,7 @@ impl Program<'_> {
                         continue;
                     }
                     let loss = self.compute(state, batch, &mut carried);
+                    self.log(session, &loss);
                     self.run.losses.insert(session.position().global_step, loss);
                 }
                 accumulated += 1;
@@ -333,7 +351,7 @@ impl Program<'_> {
                     }
                     _ => {}
                 }
-                let mut batches = session.batches(&second_loader)?;
+                let mut batches = session.batches(second_loader)?;
                 let batch = session.next(&mut batches, state)?.unwrap();
                 let output = InferenceStep::step(&model, to_inner(batch));
                 Ok::<_, Left>(f64::from(output.loss.into_scalar::<f32>()))
@@ -352,15 +370,24 @@ impl Program<'_> {
                 break;
             }
         }
-        Ok(session.finish(state)?)
+        Ok(())
+    }
+
+    /// Has the session look at the loss of the batch at hand.
+    fn log(&self, session: &mut OfLoop, loss: &[u8]) {
+        if self.of.poison.is_some() {
+            let loss = f32::from_le_bytes(loss.try_into().unwrap());
+            session.log("Loss", loss.into(), 8);
+        }
     }
 
     fn train_steps(&mut self, session: &mut OfLoop, state: &mut LoopState) -> Result<(), Left> {
         let mut steps = session.steps(18)?;
         while let Some(step) = session.next(&mut steps, state)? {
-            let batch = made_up(step, &self.device);
+            let batch = self.made_up(step);
             let mut accumulator = GradientsAccumulator::new();
             let loss = self.compute(state, batch, &mut accumulator);
+            self.log(session, &loss);
             self.run.losses.insert(session.position().global_step, loss);
             self.trained_here += 1;
             self.leave_if_halted()?;
@@ -410,13 +437,14 @@ impl Program<'_> {
     fn loader(&self, seed: u64) -> Arc<dyn DataLoader<Batch>> {
         let (loaders, workers) = match self.of.source {
             BatchSource::Loader(loaders, workers) => (loaders, workers),
+            _ if self.of.poison.is_some() => (Loaders::Resumable, 0),
             _ => (Loaders::Burns, 0),
         };
         let items = 50;
         let data = Numbers {
             items,
             broken: None,
-            poison: None,
+            poison: self.of.poison.filter(|_| seed == 1),
         };
         let loader = loaders.build(data, 8, seed, workers, true);
         loader.to_device(&self.device)
@@ -426,14 +454,20 @@ impl Program<'_> {
     fn shuffled(&self, epoch: usize) -> impl Iterator<Item = Batch> + use<> {
         let mut numbers: Vec<_> = (0..7).collect();
         numbers.shuffle(&mut StdRng::seed_from_u64(epoch as u64));
-        let device = self.device.clone();
-        numbers.into_iter().map(move |at| made_up(at, &device))
+        let (device, poison) = (self.device.clone(), self.of.poison);
+        numbers
+            .into_iter()
+            .map(move |at| made_up(at, &device, poison))
+    }
+
+    fn made_up(&self, number: u64) -> Batch {
+        made_up(number, &self.device, self.of.poison)
     }
 
     fn endless(&self) -> impl Iterator<Item = Batch> + use<> {
         let mut generator = StdRng::seed_from_u64(7);
-        let device = self.device.clone();
-        std::iter::from_fn(move || Some(made_up(generator.random_range(0..50), &device)))
+        let (device, poison) = (self.device.clone(), self.of.poison);
+        std::iter::from_fn(move || Some(made_up(generator.random_range(0..50), &device, poison)))
     }
 }
 
@@ -483,10 +517,17 @@ fn draw(device: &Device) -> Tensor<1> {
 }
 
 /// A batch that follows from a number, and from the device's generator.
-fn made_up(number: u64, device: &Device) -> Batch {
+fn made_up(number: u64, device: &Device, poison: Option<Poison>) -> Batch {
     use burn::data::dataloader::batcher::Batcher as _;
     let items = (0..8).map(|at| (number as usize * 5 + at * 3) % 50);
-    crate::data::NumbersBatcher::drawing().batch(items.collect(), device)
+    let batch = crate::data::NumbersBatcher::drawing().batch(items.collect(), device);
+    match poison {
+        Some(poison) if poison.item as u64 == number => Batch {
+            inputs: batch.inputs * poison.inputs,
+            ..batch
+        },
+        _ => batch,
+    }
 }
 
 /// The parameters of floating point, flattened, and a mean with them.

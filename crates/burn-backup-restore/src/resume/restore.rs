@@ -82,6 +82,8 @@ pub(crate) struct Expected<'a> {
     /// The device that the model is trained on, or the first of them.
     pub main: &'a Device,
     pub backup_dir: &'a Path,
+    /// Whether the parts are as the program made them. If the training goes back while it runs, they have stepped.
+    pub are_fresh: bool,
 }
 
 /// The parts of a training's state, with their names.
@@ -127,9 +129,10 @@ pub(crate) fn restore(
         let part_of = SavedPart::take(name, &state, &mut generation)?;
         // As the program has made it: once it is loaded, it has stepped. Of the part without a name, the
         // configuration tells.
-        let schedule = match name.is_empty() {
-            true => None,
-            false => part.schedule(),
+        let schedule = match (name.is_empty(), expected.are_fresh) {
+            (true, _) => None,
+            (false, true) => part.schedule(),
+            (false, false) => part_of.document.schedule.clone(),
         };
         if let Some(change) = check_schedule(&part_of, schedule.as_ref(), expected)? {
             changed.push(change);

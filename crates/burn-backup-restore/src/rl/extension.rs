@@ -1,11 +1,14 @@
 use std::sync::Arc;
 
+use burn::train::logger::FileMetricLogger;
 use burn::train::{RLComponentsTypes, RLStrategies, RLTraining};
 
 use super::environment::EnvironmentBackup;
 use super::off_policy::OffPolicy;
 use super::replay_item::ReplayItem;
 use super::strategy::BackupStrategy;
+use crate::metrics::WatchLogger;
+use crate::session::watch_of;
 use crate::settings::BackupAndRestore;
 
 /// Adds the one line to Burn's [`RLTraining`]. It can't be implemented elsewhere.
@@ -64,7 +67,18 @@ where
         backup: BackupAndRestore,
         strategy: OffPolicy<B>,
     ) -> Self {
-        let strategy = Arc::new(BackupStrategy::new(backup, strategy));
-        self.with_learning_strategy(RLStrategies::Custom(strategy))
+        let mut training = self;
+        let mut watch = None;
+        if let Some(logs) = &backup.metric_logs
+            && backup.divergence.watches()
+        {
+            let watching = watch.insert(watch_of(&backup));
+            // Burn adds its own logger only where there is none.
+            training = training
+                .with_metric_logger(FileMetricLogger::new(logs))
+                .with_metric_logger(WatchLogger::new(watching.clone()));
+        }
+        let strategy = Arc::new(BackupStrategy::new(backup, strategy, watch));
+        training.with_learning_strategy(RLStrategies::Custom(strategy))
     }
 }

@@ -47,23 +47,32 @@ where
     RLC::PolicyAction: ReplayItem,
     B: Backup<RLC::Env>,
 {
-    /// Trains until the end or a stop, of which the session then knows.
-    pub(super) fn run(&mut self) {
+    /// Trains until the end or a stop, of which the session then knows. Gives whether the training has diverged, and
+    /// goes back.
+    pub(super) fn run(&mut self) -> bool {
         self.core.split_begins(&self.training.parts());
         self.warn_if_unprotected();
         loop {
             self.core.look_out(&self.training.parts(), &mut NoMetrics);
             let is_done = self.training.counters.is_between_rounds()
                 && self.training.counters.processed >= self.num_steps;
+            if is_done {
+                self.core.settle_divergence(&mut NoMetrics);
+            }
+            if self.core.has_diverged() {
+                return true;
+            }
             if self.interrupter.error().is_none() && is_done {
-                return self.core.finished(&self.training.parts(), &mut NoMetrics);
+                self.core.finished(&self.training.parts(), &mut NoMetrics);
+                return false;
             }
             if self.interrupter.should_stop() {
                 if let Some(interruption) = self.interrupter.interruption() {
                     let reason = interruption.reason.as_deref().unwrap_or("reason unknown");
                     log::info!("Training interrupted: {reason}");
                 }
-                return self.core.stopped(&self.training.parts(), &mut NoMetrics);
+                self.core.stopped(&self.training.parts(), &mut NoMetrics);
+                return false;
             }
             let done = match self.training.counters.evaluation {
                 Some(episodes) => self.evaluate(episodes),
@@ -88,13 +97,17 @@ where
 
     /// One step in an environment, with the training that comes after it.
     fn advance(&mut self) -> Result<(), BackupError> {
+        // A rollback leaves the agent's training out: there is no batch to skip, and the next ones are drawn anew.
+        let is_skipped = self.core.progress.skips_next();
         self.step()?;
         if self
             .training
             .counters
             .is_round_full(self.config.train_interval)
         {
-            self.train()?;
+            if !is_skipped {
+                self.train()?;
+            }
             self.training.counters.end_round();
         }
         let position = self.core.progress.state().position;
@@ -205,6 +218,12 @@ where
     }
 
     fn tell(&mut self, event: RLEvent<RLC::TrainingOutput, RLC::ActionContext>) {
+        let next = self.core.progress.state().position.global_step + 1;
+        match &event {
+            RLEvent::TrainStep(_) => self.core.expect_metrics(Some(next)),
+            RLEvent::EnvStep(_) | RLEvent::EpisodeEnd(_) => self.core.expect_metrics(None),
+            RLEvent::Start { .. } | RLEvent::End(_) => {}
+        }
         let told = self.processor.process_train(event);
         self.interrupter.fail_on_error(told);
     }

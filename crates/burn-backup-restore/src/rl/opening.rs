@@ -1,5 +1,7 @@
 //! Opening the backup directory, and making a training of what is restored.
 
+use std::borrow::Borrow;
+
 use burn::rl::{
     Environment as _, EnvironmentInit as _, Policy as _, PolicyLearner, PolicyState as _,
 };
@@ -23,7 +25,7 @@ use crate::parts::Value;
 use crate::resume::{LoadPart, PartsMut};
 use crate::say::announce;
 use crate::seed;
-use crate::session::{Context, Core};
+use crate::session::{Context, Core, NoMetrics};
 use crate::settings::{BackupAndRestore, taken};
 
 /// What the program gives for a training.
@@ -32,15 +34,15 @@ pub(super) struct Given<'g, RLC: RLComponentsTypes> {
     pub config: &'g OffPolicyConfig,
     /// The step of Burn's own checkpoint that the training continues, if there is one.
     pub checkpoint: Option<usize>,
-    pub agent: RLC::LearningAgent,
-    pub environment: RLC::EnvInit,
+    pub environment: &'g RLC::EnvInit,
     /// Where the policy acts.
     pub device: Device,
 }
 
 /// Opens the backup directory, and restores the newest backup if there is one.
 pub(super) fn open<RLC, B>(
-    given: Given<'_, RLC>,
+    given: &Given<'_, RLC>,
+    agent: RLC::LearningAgent,
     context: Context,
 ) -> Result<(Core, Training<RLC, B>), BackupError>
 where
@@ -49,11 +51,49 @@ where
     RLC::PolicyAction: ReplayItem,
     B: Backup<RLC::Env>,
 {
+    let settings = given.settings;
+    load(given, agent, |parts| {
+        let states = taken(&settings.states).unwrap_or_default();
+        Core::open(settings, states, parts, context)
+    })
+}
+
+/// Brings all that a training changes back to a backup from before a divergence.
+pub(super) fn go_back<RLC, B>(
+    given: &Given<'_, RLC>,
+    training: Training<RLC, B>,
+    core: &mut Core,
+) -> Result<Training<RLC, B>, BackupError>
+where
+    RLC: RLComponentsTypes,
+    RLC::PolicyObs: ReplayItem,
+    RLC::PolicyAction: ReplayItem,
+    B: Backup<RLC::Env>,
+{
+    let loaded = load(given, training.agent, |parts| {
+        core.go_back(parts, &mut NoMetrics, Vec::new())?;
+        Ok(&*core)
+    });
+    loaded.map(|(_core, training)| training)
+}
+
+/// Has `restore` restore the parts of a training, and makes a training of them.
+fn load<RLC, B, C>(
+    given: &Given<'_, RLC>,
+    mut agent: RLC::LearningAgent,
+    restore: impl FnOnce(PartsMut<'_>) -> Result<C, BackupError>,
+) -> Result<(C, Training<RLC, B>), BackupError>
+where
+    RLC: RLComponentsTypes,
+    RLC::PolicyObs: ReplayItem,
+    RLC::PolicyAction: ReplayItem,
+    B: Backup<RLC::Env>,
+    C: Borrow<Core>,
+{
     let Given {
         settings,
         config,
         checkpoint,
-        mut agent,
         environment,
         device,
     } = given;
@@ -69,7 +109,7 @@ where
         expected: config.num_envs,
         loaded: None,
     };
-    let mut counters = Value(Counters::new(config, checkpoint));
+    let mut counters = Value(Counters::new(config, *checkpoint));
     let parts: [(&str, &mut dyn LoadPart); 6] = [
         (AGENT, &mut agent_record),
         (POLICY, &mut policy_record),
@@ -79,8 +119,8 @@ where
         (PROGRESS, &mut counters),
     ];
     let parts: PartsMut<'_> = parts.map(|(name, part)| (name.to_owned(), part)).into();
-    let states = taken(&settings.states).unwrap_or_default();
-    let core = Core::open(settings, states, parts, context)?;
+    let restored = restore(parts)?;
+    let core: &Core = restored.borrow();
 
     // Agents and policies load with the program's own code.
     let loaded = attempt(|| {
@@ -95,7 +135,7 @@ where
         if let Some(record) = acting_record.into_loaded() {
             acting = acting.load_record(record);
         }
-        Ok((agent, acting.to_device(&device)))
+        Ok((agent, acting.to_device(device)))
     });
     let (agent, acting) = loaded.map_err(|error| match error {
         BackupError::Panicked { message } => BackupError::RestorePanicked {
@@ -121,25 +161,25 @@ where
     }
     let next = (counters.train_steps > 0).then(|| agent.policy().state());
     let environments = make_environments::<RLC, B>(
-        &environment,
+        environment,
         config.num_envs,
         environments.loaded,
         core.progress.run_seed(),
-        settings.reseed_steps.then_some(&device),
+        settings.reseed_steps.then_some(device),
     );
     let training = Training {
         agent,
         policies: Policies {
             acting,
             next,
-            device,
+            device: device.clone(),
         },
         replay,
         environments,
         counters,
         skip_nan: settings.skip_nan,
     };
-    Ok((core, training))
+    Ok((restored, training))
 }
 
 fn make_environments<RLC: RLComponentsTypes, B: Backup<RLC::Env>>(

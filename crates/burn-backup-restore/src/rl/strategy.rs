@@ -17,7 +17,7 @@ use super::replay_item::ReplayItem;
 use crate::burn_api;
 use crate::error::BackupError;
 use crate::handle::BackupHandle;
-use crate::metrics::MetricHistory;
+use crate::metrics::{MetricHistory, MetricWatch};
 use crate::outcome::Outcome;
 use crate::preemption::{AfterPreemption, Lookout};
 use crate::report::{give_terminal_back, report};
@@ -40,6 +40,8 @@ const METRIC_LOGS: &str = "Burn's own metric logs begin anew at a restart, which
 pub(super) struct BackupStrategy<B> {
     settings: BackupAndRestore,
     strategy: OffPolicy<B>,
+    /// Sees the metrics, if divergences are to be looked for.
+    watch: Option<MetricWatch>,
     is_used: AtomicBool,
 }
 
@@ -60,10 +62,15 @@ impl<B> Drop for BackupStrategy<B> {
 }
 
 impl<B> BackupStrategy<B> {
-    pub(super) fn new(settings: BackupAndRestore, strategy: OffPolicy<B>) -> Self {
+    pub(super) fn new(
+        settings: BackupAndRestore,
+        strategy: OffPolicy<B>,
+        watch: Option<MetricWatch>,
+    ) -> Self {
         Self {
             settings,
             strategy,
+            watch,
             is_used: AtomicBool::new(false),
         }
     }
@@ -95,7 +102,11 @@ impl<B> BackupStrategy<B> {
                 ": make the model on such a device",
             ),
             (settings.has_artifacts, "artifacts", logs),
-            (settings.metric_logs.is_some(), "metric_logs", logs),
+            (
+                settings.metric_logs.is_some() && !settings.divergence.watches(),
+                "metric_logs",
+                logs,
+            ),
             (
                 settings.has_checkpointing_strategy(),
                 "checkpointing_strategy",
@@ -108,9 +119,14 @@ impl<B> BackupStrategy<B> {
             ),
             (settings.allow_short_epochs, "allow_short_epochs", ""),
         ];
-        match refused.into_iter().find(|(is_given, ..)| *is_given) {
-            Some((_, setting, hint)) => Err(BackupError::NotForRl { setting, hint }),
-            None => Ok(()),
+        if let Some((_, setting, hint)) = refused.into_iter().find(|(is_given, ..)| *is_given) {
+            return Err(BackupError::NotForRl { setting, hint });
+        }
+        match settings.divergence.watches() && self.watch.is_none() {
+            true => Err(BackupError::DivergenceUnseen {
+                setting: "metric_logs",
+            }),
+            false => Ok(()),
         }
     }
 
@@ -135,7 +151,7 @@ impl<B> BackupStrategy<B> {
             metric_logs: None,
             lookout,
             drawn_seed: draws.then(|| burn_api::draw_seed(&main)).flatten(),
-            watch: None,
+            watch: self.watch.clone(),
             main,
         }
     }
@@ -172,11 +188,10 @@ where
             settings: &self.settings,
             config: &self.strategy.config,
             checkpoint: components.checkpoint,
-            agent,
-            environment,
+            environment: &environment,
             device: components.inference_device.clone(),
         };
-        let (core, training) = match opening::open::<RLC, B>(given, context) {
+        let (core, training) = match opening::open::<RLC, B>(&given, agent, context) {
             Ok(opened) => opened,
             Err(error) => return refuse(policy, components, error, handle),
         };
@@ -213,18 +228,37 @@ where
             label: components.label,
         });
         interrupter.fail_on_error(started);
-        training_loop.run();
-        let OffPolicyLoop {
-            mut core,
-            training,
-            mut processor,
-            checkpointer,
-            ..
-        } = training_loop;
+        let (mut core, policy, mut processor, checkpointer) = loop {
+            let goes_back = training_loop.run();
+            let policy = training_loop.training.agent.policy();
+            let OffPolicyLoop {
+                mut core,
+                training,
+                processor,
+                checkpointer,
+                ..
+            } = training_loop;
+            if !goes_back {
+                break (core, policy, processor, checkpointer);
+            }
+            match opening::go_back::<RLC, B>(&given, training, &mut core) {
+                Ok(training) => {
+                    training_loop = OffPolicyLoop {
+                        core,
+                        training,
+                        processor,
+                        checkpointer,
+                        ..training_loop
+                    };
+                }
+                Err(error) => {
+                    core.fails(error);
+                    break (core, policy, processor, checkpointer);
+                }
+            }
+        };
         // Waits for what it still writes.
         drop(checkpointer);
-        let policy = training.agent.policy();
-        drop(training);
 
         let summary = components.summary.and_then(|summary| summary.init().ok());
         interrupter.fail_on_error(processor.process_train(RLEvent::End(summary)));

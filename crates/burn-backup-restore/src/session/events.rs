@@ -1,5 +1,7 @@
 //! What a loop tells of the training, and what follows from it.
 
+#[cfg(feature = "rl")]
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
@@ -15,6 +17,8 @@ use super::watch::Watch;
 use super::window::Window;
 use super::{LOG, TRIGGER_LOG, mirror};
 use crate::burn_api::Items;
+#[cfg(feature = "rl")]
+use crate::error::BackupError;
 use crate::error::with_causes;
 use crate::metrics::{Mark, MetricHistory, MetricLogs};
 use crate::preemption::{Advice, Backups, Upload};
@@ -397,6 +401,15 @@ impl Core {
     pub(crate) fn refused(&mut self, error: TrainingError) {
         self.watch.interrupter().fail(error);
         self.ending.is_refused = true;
+        self.note_ending();
+    }
+
+    /// The training ends because of this error, with nobody to save it.
+    #[cfg(feature = "rl")]
+    pub(crate) fn fails(&mut self, error: BackupError) {
+        let error = BackupError::into_training_error(Arc::new(error));
+        self.watch.interrupter().fail(error);
+        self.settle(&mut NoMetrics);
         self.note_ending();
     }
 

@@ -334,6 +334,7 @@ fn restore_newest(
         changes: &settings.changes,
         main,
         backup_dir: &settings.backup_dir,
+        are_fresh: true,
     };
     let (mut state, Restored { memories, changed }) = restore(parts, generation, &expected)?;
     say_changed(&changed);

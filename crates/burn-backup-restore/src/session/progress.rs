@@ -231,8 +231,11 @@ impl Progress {
     /// Seeds `device` for what a loop draws before it asks for the batches of the epoch in progress.
     pub(super) fn seed_before_epoch(&self, device: &Device) {
         if self.state.reseed_steps {
-            let epoch = self.state.position.epoch as u64;
-            let run_seed = self.run_seed();
+            let position = self.state.position;
+            let epoch = position.epoch as u64;
+            // As it was when the epoch began.
+            let before = position.global_step - position.step_in_epoch as u64;
+            let run_seed = self.run_seed_after(before);
             device.seed(seed::derive(run_seed, Purpose::BeforeEpoch, epoch));
         }
     }

@@ -160,6 +160,7 @@ impl Core {
             changes: &self.progress.changes,
             main: &self.main,
             backup_dir: &self.progress.backup_dir,
+            are_fresh: false,
         };
         let shorter = |(name, part)| (name, part as &mut dyn LoadPart);
         let mut parts: PartsMut<'_> = training.into_iter().map(shorter).collect();
