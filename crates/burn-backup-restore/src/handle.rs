@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use burn_backup_store::{Committed, Filesystem, GenerationId, OpenOptions, Store};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::error::BackupError;
+use crate::error::{BackupError, FailureKind, with_causes};
 use crate::exit_code;
 use crate::heartbeat::Beat;
 #[cfg(feature = "mirror")]
@@ -67,6 +67,8 @@ struct Facts {
     last_error: Option<Arc<BackupError>>,
     /// How many backups have failed since the last one that was committed.
     failures: u64,
+    /// The kinds of those failures, each of which is logged once.
+    kinds: Vec<FailureKind>,
     notice: Option<Notice>,
     stopped_at: Option<Position>,
     /// Whether a backup was refused because the model held NaN, and none was committed since.
@@ -455,6 +457,7 @@ impl BackupHandle {
             facts.positions.insert(committed.id(), position);
         }
         let failures = std::mem::take(&mut facts.failures);
+        facts.kinds.clear();
         facts.is_poisoned = false;
         let stats = &mut facts.stats;
         stats.committed += 1;
@@ -465,11 +468,24 @@ impl BackupHandle {
         failures
     }
 
-    /// Whether the last backup failed, with an error of the same kind as this one.
+    /// Whether a backup has failed in this way since the last one that was committed.
     pub(crate) fn is_failing_like(&self, error: &BackupError) -> bool {
+        self.facts().kinds.contains(&error.kind())
+    }
+
+    /// What the log does not have of the failures since the last backup that was committed, in words: all of a kind are
+    /// one line in it.
+    pub(crate) fn unlogged_failures(&self) -> Option<String> {
         let facts = self.facts();
-        let last = facts.last_error.as_ref();
-        facts.failures > 0 && last.is_some_and(|last| last.is_like(error))
+        let last = facts.last_error.as_ref()?;
+        let is_more = facts.failures > facts.kinds.len() as u64;
+        is_more.then(|| {
+            format!(
+                "{} backups have failed, and none was committed since; the last one: {}",
+                facts.failures,
+                with_causes(last.as_ref()),
+            )
+        })
     }
 
     pub(crate) fn failed(&self, error: Arc<BackupError>) {
@@ -479,6 +495,10 @@ impl BackupHandle {
         facts.is_poisoned |= is_refused;
         facts.stats.failed += 1;
         facts.stats.refused += u64::from(is_refused);
+        let kind = error.kind();
+        if !facts.kinds.contains(&kind) {
+            facts.kinds.push(kind);
+        }
         facts.last_error = Some(error);
         facts.failures += 1;
     }

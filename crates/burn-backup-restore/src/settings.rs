@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 #[cfg(feature = "testing")]
 use burn::tensor::Device;
@@ -23,6 +24,7 @@ use crate::parts::State;
 use crate::preemption::Preemption;
 use crate::save_freq::SaveFreq;
 use crate::threads::Threads;
+use crate::trigger::RETRY_AFTER;
 
 /// Backs a training up while it runs, and continues it when the program is run again.
 ///
@@ -70,6 +72,8 @@ pub struct BackupAndRestore {
     #[cfg(feature = "testing")]
     pub(crate) ddp_on_host: Option<Vec<Device>>,
     pub(crate) threads: Threads,
+    /// How long the next try waits after a backup that failed.
+    pub(crate) retry_after: Duration,
     pub(crate) handle: BackupHandle,
 }
 
@@ -143,6 +147,7 @@ impl BackupAndRestore {
             dashboard: true,
             #[cfg(feature = "testing")]
             ddp_on_host: None,
+            retry_after: RETRY_AFTER,
             threads: Threads::default(),
         }
     }
@@ -502,6 +507,14 @@ impl BackupAndRestore {
     #[cfg(feature = "testing")]
     pub fn filesystem(mut self, filesystem: Arc<dyn Filesystem>) -> Self {
         self.handle.set_filesystem(filesystem);
+        self
+    }
+
+    /// Waits this long for the next try after a backup that failed, and twice as long after each further one in a row:
+    /// this is how tests have one fail and the next succeed.
+    #[cfg(feature = "testing")]
+    pub fn retry_after(mut self, first: Duration) -> Self {
+        self.retry_after = first;
         self
     }
 

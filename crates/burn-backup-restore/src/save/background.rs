@@ -333,7 +333,7 @@ fn prune(context: &WriterContext, committed: &Committed) {
 }
 
 fn report(context: &WriterContext, error: Arc<BackupError>) {
-    // What keeps failing in the same way, on a full disk say, is said loudly once.
+    // What keeps failing in the same ways, on a full disk say, is said loudly once.
     let level = match context.handle.is_failing_like(&error) {
         true => log::Level::Debug,
         false => log::Level::Error,

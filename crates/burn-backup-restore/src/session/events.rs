@@ -11,7 +11,7 @@ use super::progress::Progress;
 use super::saver::{MetricSource, Parted, Saver};
 use super::watch::Watch;
 use super::window::Window;
-use super::{LOG, TRIGGER_LOG, mirror};
+use super::{COMMIT_LOG, LOG, TRIGGER_LOG, mirror};
 use crate::burn_api::Items;
 use crate::error::with_causes;
 use crate::metrics::{Mark, MetricHistory, MetricLogs};
@@ -175,7 +175,7 @@ impl Core {
         let step = self.cadence.step_time(is_disturbed);
         let cadence = &mut self.cadence;
         if cadence.is_due_after_step(&position, has_stepped, step, is_writing) {
-            self.save(training, metrics);
+            self.save_when_due(training, metrics);
         }
         self.show_interval();
         if has_stepped && self.window.accumulates() {
@@ -237,7 +237,7 @@ impl Core {
         }
         let is_writing = self.saver.background.is_busy();
         if self.cadence.is_due_after_epoch(can_save, is_writing) {
-            self.save(training, metrics);
+            self.save_when_due(training, metrics);
         }
     }
 
@@ -408,6 +408,9 @@ impl Core {
             ..
         } = self;
         let handle = saver.handle.clone();
+        if let Some(failures) = handle.unlogged_failures() {
+            log::error!(target: COMMIT_LOG, "{failures}");
+        }
         let is_complete = ending.is_complete && went_well;
         saver.clear_away(is_complete, ending.is_flushed, || watch.is_urged());
         drop(heartbeat);
@@ -438,6 +441,16 @@ impl Core {
             state.learning_rate = rate.filter(|rate| rate.is_finite());
         }
         state
+    }
+
+    /// Saves this moment because a backup is due, unless the one before has just failed: then it waits as well.
+    fn save_when_due(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
+        let started = Instant::now();
+        self.settle(metrics);
+        match self.cadence.is_held_back(false) {
+            true => self.saver.handle.held(started.elapsed()),
+            false => self.save(training, metrics),
+        }
     }
 
     /// Saves this moment, and counts how long that holds the training.
