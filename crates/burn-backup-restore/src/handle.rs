@@ -9,6 +9,7 @@ use burn_backup_store::{Committed, Filesystem, GenerationId, OpenOptions, Store}
 use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{BackupError, FailureKind, with_causes};
+use crate::event::Event;
 use crate::exit_code;
 use crate::heartbeat::Beat;
 #[cfg(feature = "mirror")]
@@ -17,6 +18,7 @@ use crate::mirror::{LeaseStatus, Mirror, MirrorStatus, MirrorWatch};
 use crate::notice::Notice;
 use crate::outcome::Outcome;
 use crate::position::Position;
+use crate::telling::{Callback, Telling, Watched, Watching};
 
 /// After how long an estimate says something. Burn's own waits as long.
 const MIN_MEASURED: Duration = Duration::from_secs(10);
@@ -28,6 +30,7 @@ pub struct BackupHandle {
     filesystem: Arc<dyn Filesystem>,
     facts: Arc<Mutex<Facts>>,
     lives: Arc<AtomicU64>,
+    telling: Telling,
 }
 
 /// What backups have cost so far in this process.
@@ -165,7 +168,43 @@ impl BackupHandle {
             filesystem,
             facts: Arc::default(),
             lives: Arc::default(),
+            telling: Telling::default(),
         }
+    }
+
+    /// From now on `callback` is told of what happens.
+    pub(crate) fn listen(&self, callback: Callback) {
+        self.telling.listen(callback);
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn hung_after(&self, least: Duration) {
+        self.telling.hung_after(least);
+    }
+
+    /// Tells whoever listens, on another thread.
+    pub(crate) fn tell(&self, event: Event) {
+        self.telling.tell(event);
+    }
+
+    /// Looks whether the training gives signs of life, for whoever listens, until what is returned is dropped.
+    pub(crate) fn watch(&self) -> Watching {
+        let facts = self.facts.clone();
+        self.telling.watch(Watched {
+            lives: self.lives.clone(),
+            position: Arc::new(move || {
+                let facts = facts.lock().unwrap_or_else(PoisonError::into_inner);
+                facts.position
+            }),
+        })
+    }
+
+    /// Tells that the backup is in the mirror.
+    pub(crate) fn tells_mirrored(&self, id: GenerationId) {
+        self.tell(Event::Mirrored {
+            position: self.position_of(Some(id)),
+            generation: id.number(),
+        });
     }
 
     #[cfg(feature = "testing")]
@@ -403,6 +442,14 @@ impl BackupHandle {
         let mut facts = self.facts();
         facts.outcome = Some(outcome);
         facts.exit_code = Some(code);
+        drop(facts);
+        self.tell(Event::Finished {
+            outcome,
+            exit_code: code,
+            error: error.map(|error| with_causes(error)),
+            last_backup: self.newest(),
+        });
+        self.telling.finish();
     }
 
     /// One more batch is done, be it of a validation, or a piece of a backup was fetched.
@@ -465,6 +512,14 @@ impl BackupHandle {
         stats.linked += committed.linked();
         stats.persist_total += persist;
         stats.persist_last = persist;
+        drop(facts);
+        self.tell(Event::Committed {
+            position,
+            generation: committed.id().number(),
+            bytes: committed.bytes(),
+            linked: committed.linked(),
+            took: persist,
+        });
         failures
     }
 
@@ -477,13 +532,11 @@ impl BackupHandle {
     /// one line in it.
     pub(crate) fn unlogged_failures(&self) -> Option<String> {
         let facts = self.facts();
-        let last = facts.last_error.as_ref()?;
         let is_more = facts.failures > facts.kinds.len() as u64;
         is_more.then(|| {
             format!(
-                "{} backups have failed, and none was committed since; the last one: {}",
+                "{} backups have failed, and none was committed since: see the first one of each kind",
                 facts.failures,
-                with_causes(last.as_ref()),
             )
         })
     }
@@ -499,12 +552,32 @@ impl BackupHandle {
         if !facts.kinds.contains(&kind) {
             facts.kinds.push(kind);
         }
-        facts.last_error = Some(error);
+        facts.last_error = Some(error.clone());
         facts.failures += 1;
+        let failures = facts.failures;
+        drop(facts);
+        let (text, cause) = (with_causes(error.as_ref()), error);
+        self.tell(match is_refused {
+            true => Event::Refused {
+                error: text,
+                failures,
+                cause,
+            },
+            false => Event::Failed {
+                error: text,
+                failures,
+                cause,
+            },
+        });
     }
 
     pub(crate) fn noticed(&self, notice: Notice) {
+        let event = Event::Noticed {
+            reason: notice.reason().to_owned(),
+            deadline: notice.deadline(),
+        };
         self.facts().notice = Some(notice);
+        self.tell(event);
     }
 
     pub(crate) fn saved_when_stopped(&self, position: Position) {

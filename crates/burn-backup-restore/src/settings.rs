@@ -16,6 +16,7 @@ use burn_backup_store::RealFilesystem;
 
 use crate::change::{Change, Changes};
 use crate::error::BackupError;
+use crate::event::Event;
 use crate::handle::BackupHandle;
 #[cfg(feature = "mirror")]
 use crate::mirror::Mirror;
@@ -486,6 +487,28 @@ impl BackupAndRestore {
         self.mirror(Mirror::with_store(store, prefix))
     }
 
+    /// Calls `callback` with what happens to the backups: restored, committed, failed, a notice, the end, and so on
+    /// (see [`Event`]). For a chat, a monitor, or a bar of the program's own.
+    ///
+    /// It is called on a thread of its own, in the order in which things happen, and may take its time: the training
+    /// goes on meanwhile. A panic in it is logged, and the next event comes all the same. At most 256 events wait; of
+    /// more the oldest are dropped, which [`Event::Dropped`] counts. The end of the training waits until all events are
+    /// told, for 5 seconds at most.
+    ///
+    /// Given twice, the last one is called.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_backup_restore::BackupAndRestore;
+    ///
+    /// let backup = BackupAndRestore::new("backup").on_event(|event| println!("{event}"));
+    /// ```
+    pub fn on_event(self, callback: impl FnMut(Event) + Send + 'static) -> Self {
+        self.handle.listen(Box::new(callback));
+        self
+    }
+
     /// Whether the training's dashboard shows a text metric "Backup": the last committed position, when
     /// it was saved (a time of day, UTC), and any failure since; true by default. Burn's file logger does not write it down, as it does
     /// not with anything that is "N/A"; loggers of others may.
@@ -515,6 +538,13 @@ impl BackupAndRestore {
     #[cfg(feature = "testing")]
     pub fn retry_after(mut self, first: Duration) -> Self {
         self.retry_after = first;
+        self
+    }
+
+    /// Tells of no silence that is shorter: this is how tests have a training hang.
+    #[cfg(feature = "testing")]
+    pub fn hung_after(self, least: Duration) -> Self {
+        self.handle.hung_after(least);
         self
     }
 

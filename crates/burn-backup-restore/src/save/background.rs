@@ -16,6 +16,7 @@ use crate::handle::BackupHandle;
 use crate::mirror::Mirroring;
 use crate::on_backup_error::OnBackupError;
 use crate::panics::{attempt, panic_message};
+use crate::spans;
 use crate::state::Moment;
 
 const LOG: &str = "burn_backup::commit";
@@ -307,8 +308,10 @@ fn save(
         metrics,
         parts,
     } = snapshot;
+    let span = spans::encode();
     let mut staging = context.store.stage()?;
     encoder.encode(parts, &mut state, &mut staging)?;
+    drop(span);
     match metrics {
         Metrics::Known(history) => state.history = Arc::unwrap_or_clone(history),
         Metrics::Until(mark) => {
@@ -322,10 +325,12 @@ fn save(
             mark.logs().sync();
         }
     }
+    let _span = spans::commit();
     Ok(staging.commit(state)?)
 }
 
 fn prune(context: &WriterContext, committed: &Committed) {
+    let _span = spans::prune();
     if let Err(error) = context.store.prune(committed, context.keep_last) {
         // The backup is there; one too many costs space only, and the next prune tries again.
         log::warn!(target: LOG, "{}", with_causes(&BackupError::from(error)));

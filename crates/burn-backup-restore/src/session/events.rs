@@ -18,7 +18,9 @@ use crate::metrics::{Mark, MetricHistory, MetricLogs};
 use crate::preemption::{Advice, Backups, Upload};
 use crate::runs;
 use crate::save::{Metrics, TrainingSnapshot};
+use crate::spans;
 use crate::state::{Moment, Phase, TrainingState};
+use crate::telling::Watching;
 
 /// Backs up and restores one training.
 pub(crate) struct Core {
@@ -31,6 +33,8 @@ pub(crate) struct Core {
     pub(super) ending: Ending,
     /// For whoever has started the program.
     pub(super) heartbeat: Option<Heartbeat>,
+    /// For whoever listens.
+    pub(super) watching: Watching,
 }
 
 /// The metrics of the training.
@@ -405,15 +409,16 @@ impl Core {
             mut watch,
             ending,
             heartbeat,
+            watching,
             ..
         } = self;
         let handle = saver.handle.clone();
         if let Some(failures) = handle.unlogged_failures() {
-            log::error!(target: COMMIT_LOG, "{failures}");
+            log::warn!(target: COMMIT_LOG, "{failures}");
         }
         let is_complete = ending.is_complete && went_well;
         saver.clear_away(is_complete, ending.is_flushed, || watch.is_urged());
-        drop(heartbeat);
+        drop((heartbeat, watching));
         // A notice that has come since finds the training at its end: it is told of, and nothing more.
         if let Some(notice) = watch.last_look() {
             handle.noticed(notice);
@@ -427,6 +432,7 @@ impl Core {
 
     /// This moment, sharing the training's tensors.
     pub(super) fn snapshot(&mut self, training: &dyn Parted) -> TrainingSnapshot {
+        let _span = spans::snapshot();
         let state = self.state_now(training);
         let metrics = self.measured.now();
         self.saver.snapshot(training, state, metrics)

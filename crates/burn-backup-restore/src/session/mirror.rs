@@ -10,6 +10,7 @@ use burn_backup_store::{Generation, GenerationId, Store, StoreError};
 use super::LOG;
 use super::transfer::TransferLine;
 use crate::error::{BackupError, with_causes};
+use crate::event::Event;
 use crate::handle::BackupHandle;
 use crate::mirror::{Connection, Found, Leftovers, Mirror, MirrorError, MirrorEvent, Mirroring};
 use crate::say::{announce, warn};
@@ -173,21 +174,20 @@ impl Reached {
     ) -> Arc<Mirroring> {
         let told = handle.clone();
         let listener = Box::new(move |event| match event {
-            MirrorEvent::Failed(error) => warn(
-                &told,
-                &format!(
-                    "a backup could not be mirrored, and is tried again: {}",
-                    with_causes(error.as_ref()),
-                ),
-            ),
+            MirrorEvent::Failed(error) => {
+                let error = with_causes(error.as_ref());
+                let message =
+                    format!("a backup could not be mirrored, and is tried again: {error}");
+                warn(&told, &message);
+                told.tell(Event::MirrorFailed { error });
+            }
             MirrorEvent::Recovered => announce("the mirror works again"),
-            MirrorEvent::Stopped(error) => warn(
-                &told,
-                &format!(
-                    "NOTHING IS MIRRORED ANY MORE: {}",
-                    with_causes(error.as_ref())
-                ),
-            ),
+            MirrorEvent::Mirrored(id) => told.tells_mirrored(id),
+            MirrorEvent::Stopped(error) => {
+                let error = with_causes(error.as_ref());
+                warn(&told, &format!("NOTHING IS MIRRORED ANY MORE: {error}"));
+                told.tell(Event::MirrorStopped { error });
+            }
             #[cfg(feature = "mirror")]
             _ => {}
         });

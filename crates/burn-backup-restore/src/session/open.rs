@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use burn::tensor::Device;
 use burn::train::Interrupter;
@@ -26,6 +27,7 @@ use crate::burn_api::{BURN_VERSION, DeviceRead, computes_later, is_remote};
 use crate::change::Change;
 use crate::configuration::Configuration;
 use crate::error::BackupError;
+use crate::event::Event;
 use crate::handle::whole_seconds;
 use crate::metrics::{MetricHistory, MetricLogs};
 use crate::panics::panic_message;
@@ -37,6 +39,7 @@ use crate::runs;
 use crate::save::{Background, Memory, WriterContext, within_limits};
 use crate::say::announce;
 use crate::settings::{BackupAndRestore, NamedState, Snapshot};
+use crate::spans;
 use crate::state::{PartDocument, TrainingState};
 use crate::trigger::CadenceRecord;
 
@@ -101,6 +104,8 @@ impl Core {
     ) -> Result<Self, BackupError> {
         let shorter = |(name, part)| (name, part as &mut dyn LoadPart);
         let heartbeat = Heartbeat::start(&settings.handle);
+        let watching = settings.handle.watch();
+        let (span, began) = (spans::restore(), Instant::now());
         let mut parts: PartsMut<'_> = training.into_iter().map(shorter).collect();
         for (name, state) in &mut states {
             if !part::is_state_name(name) {
@@ -149,6 +154,7 @@ impl Core {
                         &context.main,
                         &configuration,
                         generation,
+                        began,
                     )
                 }))
                 .unwrap_or_else(|panic| {
@@ -163,7 +169,7 @@ impl Core {
                 (state, BTreeMap::new())
             }
         };
-        drop(parts);
+        drop((parts, span));
         let directory_seed = store.identity().run_seed;
         choose_seed(settings, &mut state, directory_seed)?;
         if settings.changes.allows(Change::Data) || settings.changes.allows(Change::BatchSize) {
@@ -241,6 +247,7 @@ impl Core {
             },
             ending: Ending::default(),
             heartbeat,
+            watching,
         })
     }
 }
@@ -316,6 +323,7 @@ fn restore_newest(
     main: &Device,
     configuration: &Configuration,
     generation: Generation,
+    began: Instant,
 ) -> Result<(TrainingState, BTreeMap<String, Memory>), BackupError> {
     let (id, created) = (generation.id(), generation.manifest().created);
     let bytes = generation.manifest().bytes();
@@ -329,7 +337,15 @@ fn restore_newest(
     say_changed(&changed);
     // The next snapshot looks at the model itself.
     state.model.clear();
-    let age = whole_seconds(settings.handle.restored(id, state.position, created));
+    let age = settings.handle.restored(id, state.position, created);
+    settings.handle.tell(Event::Restored {
+        position: state.position,
+        generation: id.number(),
+        bytes,
+        age,
+        took: began.elapsed(),
+    });
+    let age = whole_seconds(age);
     settings.handle.began(format!(
         "restored from backup {id} at {}, {age} old, {bytes} bytes",
         state.position,
