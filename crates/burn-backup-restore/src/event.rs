@@ -174,6 +174,12 @@ impl Event {
             Self::Finished { .. } => "finished",
         }
     }
+
+    /// The event as one line of JSON.
+    pub fn to_json(&self) -> String {
+        // Plain data with names for keys: nothing in it can fail.
+        serde_json::to_string(self).unwrap_or_default()
+    }
 }
 
 /// One line, for people.

@@ -34,18 +34,17 @@ stages!(snapshot encode commit prune restore);
 #[cfg(feature = "tracing")]
 pub(crate) fn event(event: &Event) {
     let name = event.name();
-    let fields = || serde_json::to_string(event).unwrap_or_default();
     match event {
         Event::Restored { .. }
         | Event::Committed { .. }
         | Event::Mirrored { .. }
         | Event::Finished { .. } => {
-            tracing::info!(target: TARGET, event = name, fields = fields(), "{event}");
+            tracing::info!(target: TARGET, event = name, fields = event.to_json(), "{event}");
         }
         Event::Failed { .. } | Event::MirrorStopped { .. } => {
-            tracing::error!(target: TARGET, event = name, fields = fields(), "{event}");
+            tracing::error!(target: TARGET, event = name, fields = event.to_json(), "{event}");
         }
-        _ => tracing::warn!(target: TARGET, event = name, fields = fields(), "{event}"),
+        _ => tracing::warn!(target: TARGET, event = name, fields = event.to_json(), "{event}"),
     }
 }
 

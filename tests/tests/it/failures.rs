@@ -659,8 +659,12 @@ fn a_disk_that_stays_full_is_summed_up_at_the_end_and_kinds_that_take_turns_are_
     let errors = log_lines::logged(log::Level::Error);
     assert_eq!(errors.len(), 2, "{errors:?}");
     let warnings = log_lines::logged(log::Level::Warn);
-    let summary = "19 backups have failed, and none was committed since: see the first one of each kind";
-    assert!(warnings.iter().any(|line| line.contains(summary)), "{warnings:?}");
+    let summary =
+        "19 backups have failed, and none was committed since: see the first one of each kind";
+    assert!(
+        warnings.iter().any(|line| line.contains(summary)),
+        "{warnings:?}"
+    );
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod dashboard;
 mod devices;
 mod disk;
 mod edited;
+mod events;
 mod exact;
 mod failures;
 mod formats;
