@@ -512,6 +512,9 @@ impl BackupAndRestore {
     /// Whether the training's dashboard shows a text metric "Backup": the last committed position, when
     /// it was saved (a time of day, UTC), and any failure since; true by default. Burn's file logger does not write it down, as it does
     /// not with anything that is "N/A"; loggers of others may.
+    ///
+    /// While a restore, or the wait for the mirror at the end, takes more than a second, the bottom border of the
+    /// dashboard shows how far it is. With false it does not: give that with a full-screen renderer of your own.
     pub fn dashboard(mut self, dashboard: bool) -> Self {
         self.dashboard = dashboard;
         self

@@ -10,7 +10,7 @@ use crate::manifest::Manifest;
 use crate::possession::IfGone;
 use crate::store::Store;
 use crate::sync::{self, Sync};
-use crate::verify::{self, Chunking, Generation, WholePart};
+use crate::verify::{self, Chunking, Generation, OnRead, WholePart};
 use crate::{discover, quarantine};
 
 const LOG: &str = "burn_backup::discover";
@@ -44,19 +44,34 @@ impl Store {
         &self,
         chunking: &dyn Chunking,
     ) -> Result<Option<Generation>, StoreError> {
-        self.newest_unexplained(chunking)
+        self.newest_watched(chunking, &|_| {})
+    }
+
+    /// The same, and tells how far reading is.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`newest`](Self::newest).
+    pub fn newest_watched(
+        &self,
+        chunking: &dyn Chunking,
+        on_read: OnRead<'_>,
+    ) -> Result<Option<Generation>, StoreError> {
+        self.newest_unexplained(chunking, on_read)
             .map_err(|error| self.explain(error))
     }
 
     fn newest_unexplained(
         &self,
         chunking: &dyn Chunking,
+        on_read: OnRead<'_>,
     ) -> Result<Option<Generation>, StoreError> {
         self.possess(IfGone::Fail)?;
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let (mut not_moved, mut is_first) = (None, true);
         for id in discover::generations(fs, layout)? {
-            let damage = match verify::generation(fs, layout, id, &self.identity, chunking)? {
+            let read = verify::generation(fs, layout, id, &self.identity, chunking, on_read)?;
+            let damage = match read {
                 Ok(generation) => {
                     log::debug!(target: LOG, "generation {id} is whole");
                     self.make_durable(generation.manifest())?;

@@ -154,12 +154,13 @@ fn fetch(
             wait.as_secs_f64(),
         ));
     }
-    let mut line = TransferLine::new(format!("fetching the newest backup from {mirror}"));
+    let line = TransferLine::new(format!("fetching the newest backup from {mirror}"));
     let id = connection.fetch(found, here, store, &mut |transfer| {
         handle.lives();
-        line.show(transfer);
-    })?;
-    line.end();
+        line.show(transfer.done, transfer.of);
+    });
+    drop(line);
+    let id = id?;
     announce(&format!("backup {id} was fetched from the mirror {mirror}"));
     Ok(())
 }
@@ -208,19 +209,19 @@ pub(super) fn flush(
     until: Option<Instant>,
     mut is_urged: impl FnMut() -> bool,
 ) -> Result<(), Arc<MirrorError>> {
-    let mut line = TransferLine::new("mirroring the last backup".to_owned());
+    let line = TransferLine::new("mirroring the last backup".to_owned());
     let mut sent = 0;
     let flushed = mirroring.flush(until, &mut |transfer| {
         if std::mem::replace(&mut sent, transfer.done) != transfer.done {
             handle.lives();
         }
-        line.show(transfer);
+        line.show(transfer.done, transfer.of);
         match is_urged() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
     });
-    line.end();
+    drop(line);
     flushed
 }
 

@@ -20,6 +20,7 @@ use super::heartbeat::Heartbeat;
 use super::mirror;
 use super::progress::Progress;
 use super::saver::{OnThread, Saver};
+use super::transfer::TransferLine;
 use super::watch::Watch;
 use super::window::Window;
 use crate::burn_api::burnpack::PerTensor;
@@ -134,7 +135,13 @@ impl Core {
             // Whether it may differ is decided here.
             .keep_seed(true);
         let mut store = Store::open(&settings.backup_dir, options)?;
-        let read = |store: &Store| store.newest_chunked(&PerTensor(part::OPTIMIZER));
+        let read = |store: &Store| {
+            let line = TransferLine::new("reading the newest backup".to_owned());
+            store.newest_watched(&PerTensor(part::OPTIMIZER), &|read| {
+                settings.handle.lives();
+                line.show(read.done, read.of);
+            })
+        };
         let (newest, mirror) =
             mirror::newest(&settings.handle, &settings.backup_dir, &mut store, read)?;
         let store = Arc::new(store);
