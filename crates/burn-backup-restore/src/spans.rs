@@ -15,15 +15,22 @@ pub(crate) struct Entered {
 #[cfg(not(feature = "tracing"))]
 pub(crate) struct Entered;
 
+#[cfg(feature = "tracing")]
 macro_rules! stages {
     ($($stage:ident)*) => {$(
         pub(crate) fn $stage() -> Entered {
-            #[cfg(feature = "tracing")]
-            return Entered {
+            Entered {
                 _span: tracing::info_span!(target: TARGET, stringify!($stage)).entered(),
-            };
-            #[cfg(not(feature = "tracing"))]
-            return Entered;
+            }
+        }
+    )*};
+}
+
+#[cfg(not(feature = "tracing"))]
+macro_rules! stages {
+    ($($stage:ident)*) => {$(
+        pub(crate) fn $stage() -> Entered {
+            Entered
         }
     )*};
 }

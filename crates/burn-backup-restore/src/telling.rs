@@ -6,7 +6,7 @@ mod queue;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -125,7 +125,7 @@ impl Telling {
         Watching(self.clone())
     }
 
-    /// Waits until all events are told, for some seconds at most.
+    /// Waits until all events are told, for some seconds at most, and lets go of the callback: no others come.
     pub(crate) fn finish(&self) {
         if !self.is_asked() {
             return;
@@ -148,6 +148,15 @@ impl Telling {
             let waited = self.0.told.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        drop(state);
+        self.0.is_asked.store(false, Ordering::Relaxed);
+        // Whoever waits for what it has, a channel say, need not wait for the process's end.
+        let callback = match self.0.callback.try_lock() {
+            Ok(mut callback) => callback.take(),
+            Err(TryLockError::Poisoned(callback)) => callback.into_inner().take(),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        drop(callback);
     }
 
     fn is_asked(&self) -> bool {
@@ -185,11 +194,7 @@ impl Shared {
         let tick = LOOK_EVERY.min(hangs.least() / 4);
         loop {
             match self.next(tick) {
-                Next::Tell(event) => {
-                    self.call(event);
-                    self.state().is_telling = false;
-                    self.told.notify_all();
-                }
+                Next::Tell(event) => self.call(event),
                 Next::Look(watched) => {
                     let count = watched.lives.load(Ordering::Relaxed);
                     if let Some(silence) = hangs.look(count, Instant::now()) {
@@ -198,8 +203,14 @@ impl Shared {
                             silent: silence.lasted,
                             limit: silence.limit,
                         };
-                        spans::event(&event);
-                        self.call(event);
+                        let mut state = self.state();
+                        state.is_telling = state.watched.is_some();
+                        let is_wanted = state.is_telling;
+                        drop(state);
+                        if is_wanted {
+                            spans::event(&event);
+                            self.call(event);
+                        }
                     }
                 }
                 Next::End => {
@@ -230,7 +241,14 @@ impl Shared {
         }
     }
 
+    /// Tells it; the state says so already.
     fn call(&self, event: Event) {
+        self.call_back(event);
+        self.state().is_telling = false;
+        self.told.notify_all();
+    }
+
+    fn call_back(&self, event: Event) {
         let name = event.name();
         let mut callback = self.callback();
         let Some(callback) = callback.as_mut() else {
@@ -291,12 +309,11 @@ mod tests {
             error: String::new(),
         });
         telling.finish();
-        let told: Vec<_> = told.try_iter().collect();
+        let told: Vec<_> = told.iter().collect();
         assert_eq!(told.len(), 101);
         assert_eq!(told.last(), Some(&"mirror_failed"));
-        // Nobody is looked at, so the thread has ended, and the next event starts another one.
+        // The callback is gone, and with it the sender.
         telling.tell(dropped(2));
-        telling.finish();
     }
 
     #[test]

@@ -308,10 +308,12 @@ fn save(
         metrics,
         parts,
     } = snapshot;
-    let span = spans::encode();
-    let mut staging = context.store.stage()?;
-    encoder.encode(parts, &mut state, &mut staging)?;
-    drop(span);
+    let staging = {
+        let _span = spans::encode();
+        let mut staging = context.store.stage()?;
+        encoder.encode(parts, &mut state, &mut staging)?;
+        staging
+    };
     match metrics {
         Metrics::Known(history) => state.history = Arc::unwrap_or_clone(history),
         Metrics::Until(mark) => {
