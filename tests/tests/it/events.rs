@@ -223,13 +223,15 @@ fn a_loop_by_hand_tells_the_same() {
         told_of(LoopHalt::Stop(6)),
         ["committed", "committed", "finished"]
     );
-    assert_eq!(
-        told_of(LoopHalt::Panic(4)),
-        ["restored", "committed", "finished"]
-    );
-    let names = told_of(LoopHalt::Never);
-    assert_eq!(names.first(), Some(&"restored"));
-    assert_eq!(names.last(), Some(&"finished"));
+    for halt in [LoopHalt::Panic(4), LoopHalt::Return(4), LoopHalt::Never] {
+        let names = told_of(halt);
+        let [first, between @ .., last] = names.as_slice() else {
+            panic!("{halt:?}: {names:?}");
+        };
+        assert_eq!((*first, *last), ("restored", "finished"), "{halt:?}");
+        let is_committed = |name: &&str| *name == "committed";
+        assert!(between.iter().all(is_committed), "{halt:?}: {names:?}");
+    }
 
     let (backup, told) = Told::of(Training::backup(Path::new("")));
     let refused = program.run(backup, LoopHalt::Never);

@@ -106,7 +106,7 @@ impl Core {
         let shorter = |(name, part)| (name, part as &mut dyn LoadPart);
         let heartbeat = Heartbeat::start(&settings.handle);
         let watching = settings.handle.watch();
-        let span = Some(spans::restore());
+        let span = spans::restore();
         let began = Instant::now();
         let mut parts: PartsMut<'_> = training.into_iter().map(shorter).collect();
         for (name, state) in &mut states {
