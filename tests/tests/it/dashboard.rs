@@ -356,10 +356,12 @@ fn a_restore_that_takes_long_is_a_line_on_a_plain_terminal_and_lines_in_a_file()
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut lines = lines.map(Result::unwrap);
     let line = lines.find(|line| line.contains("reading the newest backup"));
-    assert_eq!(
-        line.unwrap(),
-        "reading the newest backup: 0.000 of 0.009 MB"
+    let line = line.unwrap();
+    assert!(
+        line.starts_with("reading the newest backup: 0.000 of 0.0"),
+        "{line}"
     );
+    assert!(line.ends_with(" MB"), "{line}");
     std::fs::write(scratch.path().join("go"), b"").unwrap();
     assert!(!lines.any(|line| line.contains("reading the newest backup")));
     child.wait().unwrap();

@@ -110,11 +110,11 @@ fn a_training_that_is_interrupted_is_told_of_in_order() {
         "{events:?}"
     );
     // The end waits for the mirror, and tells of that first.
-    let mirrored = events.iter().filter_map(|event| match event {
+    let mut mirrored = events.iter().filter_map(|event| match event {
         Event::Mirrored { position, .. } => position.map(|at| at.global_step),
         _ => None,
     });
-    assert_eq!(mirrored.last(), Some(18), "{events:?}");
+    assert_eq!(mirrored.next_back(), Some(18), "{events:?}");
     assert!(matches!(
         events.last(),
         Some(Event::Finished {
@@ -411,10 +411,10 @@ fn a_training_that_hangs_is_told_of_while_it_does() {
 
     let scratch = tempfile::tempdir().unwrap();
     told_to_hang(
-        |backup, mut wait| {
+        |backup, wait| {
             let run = Training::new(Backend::Flex).run_with_learner(
                 Halt::Never,
-                |training, hooks| training.learner(hooks.on_train(move |batch| wait(batch))),
+                |training, hooks| training.learner(hooks.on_train(wait)),
                 |builder| builder.backup_and_restore(backup),
             );
             assert!(run.error.is_none());
