@@ -1,5 +1,4 @@
 //! What the example prints.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::Command;
 
