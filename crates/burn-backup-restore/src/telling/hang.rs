@@ -94,7 +94,9 @@ mod tests {
 
     #[test]
     fn a_silence_is_too_long_if_it_is_ten_times_the_longest_before_it_and_is_told_once() {
-        let table: &[(&[u64], u64, &[(u64, u64)])] = &[
+        /// Signs of life, how long is looked, and what is told when.
+        type Row = (&'static [u64], u64, &'static [(u64, u64)]);
+        let table: &[Row] = &[
             // No sign of life at all: ten minutes.
             (&[], 2000, &[(601, 600)]),
             // One batch, after which nothing is known of how long they take.
