@@ -131,7 +131,6 @@ fn failures_and_refusals_are_told_with_how_many_there_were_in_a_row() {
     let saves = AtomicUsize::new(0);
     let backup = Training::backup(scratch.path())
         .save_freq(1)
-        .retry_after(Duration::ZERO)
         .filesystem(Arc::new(FaultyFilesystem::new(move |operation, path| {
             if operation == Operation::SyncFile && path.ends_with("optimizer.bpk") {
                 let save = saves.fetch_add(1, Ordering::Relaxed) + 1;

@@ -23,7 +23,6 @@ fn failing_saves(
     fails: impl Fn(usize) -> bool + Send + Sync + 'static,
 ) -> BackupAndRestore {
     let saves = AtomicUsize::new(0);
-    let backup = backup.retry_after(Duration::ZERO);
     backup.filesystem(Arc::new(FaultyFilesystem::new(move |operation, path| {
         if operation == Operation::SyncFile && path.ends_with("optimizer.bpk") {
             let save = saves.fetch_add(1, Ordering::Relaxed) + 1;
@@ -106,7 +105,6 @@ fn run_failing(
     });
     let backup = Training::backup(dir)
         .save_freq(1)
-        .retry_after(Duration::ZERO)
         .filesystem(Arc::new(filesystem));
     let handle = backup.handle();
     let run = training.run(backup, halt);
@@ -302,7 +300,6 @@ fn a_panic_in_the_background_is_a_failed_backup() {
     let backup = Training::backup(scratch.path())
         .save_freq(1)
         .delete_checkpoint(false)
-        .retry_after(Duration::ZERO)
         .filesystem(Arc::new(filesystem));
     let handle = backup.handle();
     let run = training.run(backup, Halt::Never);
@@ -467,9 +464,7 @@ fn run_with_panicking_logger(
     log_lines::listen();
     let scratch = tempfile::tempdir().unwrap();
     let training = Training::new(Backend::Flex);
-    let backup = Training::backup(scratch.path())
-        .save_freq(1)
-        .retry_after(Duration::ZERO);
+    let backup = Training::backup(scratch.path()).save_freq(1);
     let backup = configure(backup);
     let handle = backup.handle();
     log_lines::panic_at(text, times);
@@ -602,7 +597,9 @@ fn a_disk_that_is_full_for_many_batches_costs_a_few_tries_and_one_line() {
         let scratch = tempfile::tempdir().unwrap();
         let disk = Disk::default();
         disk.set_full(true);
-        let backup = Training::backup(scratch.path())
+        // As a program has it.
+        let backup = BackupAndRestore::new(scratch.path())
+            .seed(5)
             .save_freq(frequency)
             .delete_checkpoint(false);
         let (backup, tries) = disk.under(backup);
@@ -643,7 +640,6 @@ fn a_disk_that_stays_full_is_summed_up_at_the_end_and_kinds_that_take_turns_are_
     let tries = AtomicUsize::new(0);
     let backup = Training::backup(scratch.path())
         .save_freq(1)
-        .retry_after(Duration::ZERO)
         .filesystem(Arc::new(FaultyFilesystem::new(move |operation, path| {
             if operation == Operation::SyncFile && path.ends_with("optimizer.bpk") {
                 let codes = [28, 5];

@@ -4,7 +4,6 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use burn_backup_restore::{BackupAndRestore, BackupError, BackupHandle, OnBackupError, SaveFreq};
 use burn_backup_store::testing::{FaultyFilesystem, Operation};
@@ -52,9 +51,7 @@ fn run(
         poisoned: Some(poisoned),
         ..Training::new(Backend::Flex)
     };
-    let backup = Training::backup(dir)
-        .save_freq(1)
-        .retry_after(Duration::ZERO);
+    let backup = Training::backup(dir).save_freq(1);
     let backup = configure(backup);
     let handle = backup.handle();
     let run = training.run(backup, halt);
