@@ -1,6 +1,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use burn::data::dataloader::DataLoader;
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
@@ -485,9 +486,11 @@ impl Training {
     }
 
     /// A backup into `dir`, with the run seed that makes the training the same each time, and without
-    /// the metric that says how old backups are.
+    /// the metric that says how old backups are. One that fails is followed by the next due one: the trainings
+    /// here are over before a second has passed.
     pub fn backup(dir: impl AsRef<Path>) -> BackupAndRestore {
-        BackupAndRestore::new(dir.as_ref()).seed(5).dashboard(false)
+        let backup = BackupAndRestore::new(dir.as_ref()).seed(5);
+        backup.dashboard(false).retry_after(Duration::ZERO)
     }
 }
 

@@ -112,6 +112,8 @@ pub enum MirrorEvent {
     Failed(Arc<MirrorError>),
     /// The next one went well.
     Recovered,
+    /// This generation is whole in the mirror.
+    Mirrored(GenerationId),
     /// Nothing is mirrored any more.
     Stopped(Arc<MirrorError>),
 }

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::mem::discriminant;
+use std::mem::{Discriminant, discriminant};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -905,15 +905,23 @@ impl BackupError {
         }
     }
 
-    /// Whether `other` says the same of another moment: what fails once often fails again.
-    pub(crate) fn is_like(&self, other: &Self) -> bool {
-        match (self, other) {
-            (
-                Self::Store(StoreError::Io { source, .. }),
-                Self::Store(StoreError::Io { source: other, .. }),
-            ) => source.kind() == other.kind(),
-            (Self::Store(store), Self::Store(other)) => discriminant(store) == discriminant(other),
-            _ => discriminant(self) == discriminant(other),
+    /// What kind of failure it is: what fails once often fails again in the same way.
+    pub(crate) fn kind(&self) -> FailureKind {
+        let mut source = std::error::Error::source(self);
+        let mut cause = None;
+        while let Some(error) = source
+            && cause.is_none()
+        {
+            cause = error.downcast_ref::<std::io::Error>();
+            source = error.source();
+        }
+        FailureKind {
+            variant: discriminant(self),
+            of_store: match self {
+                Self::Store(error) => Some(discriminant(error)),
+                _ => None,
+            },
+            io: cause.map(|cause| (cause.kind(), cause.raw_os_error())),
         }
     }
 
@@ -925,6 +933,15 @@ impl BackupError {
             error,
         ))))
     }
+}
+
+/// What two failures have in common that are said once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FailureKind {
+    variant: Discriminant<BackupError>,
+    of_store: Option<Discriminant<StoreError>>,
+    /// What the system says of it.
+    io: Option<(std::io::ErrorKind, Option<i32>)>,
 }
 
 /// An error that the handle shares with Burn.
@@ -1087,6 +1104,30 @@ mod tests {
     use std::io;
 
     use super::*;
+
+    #[test]
+    fn failures_are_of_one_kind_if_variant_and_cause_are() {
+        let os = |code| BackupError::Thread(io::Error::from_raw_os_error(code));
+        assert_eq!(os(28).kind(), os(28).kind());
+        // Another message: the same disk is as full.
+        let full = |text: &'static str| {
+            BackupError::Thread(io::Error::new(io::ErrorKind::StorageFull, text))
+        };
+        assert_eq!(full("one").kind(), full("two").kind());
+        let different = [
+            os(28),
+            os(5),
+            full("no space left"),
+            BackupError::Signals(io::Error::from_raw_os_error(28)),
+            BackupError::from(StoreError::EmptyPath),
+            BackupError::MetricsMissing,
+        ];
+        for (at, one) in different.iter().enumerate() {
+            for other in different.iter().skip(at + 1) {
+                assert_ne!(one.kind(), other.kind(), "{one} and {other}");
+            }
+        }
+    }
 
     fn refused() -> io::Error {
         io::Error::other("permission refused")

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant, SystemTime};
 use burn_backup_store::{Committed, Filesystem, GenerationId, OpenOptions, Store};
 use jiff::{SignedDuration, Timestamp};
 
-use crate::error::BackupError;
+use crate::error::{BackupError, FailureKind, with_causes};
+use crate::event::Event;
 use crate::exit_code;
 use crate::heartbeat::Beat;
 #[cfg(feature = "mirror")]
@@ -17,6 +18,7 @@ use crate::mirror::{LeaseStatus, Mirror, MirrorStatus, MirrorWatch};
 use crate::notice::Notice;
 use crate::outcome::Outcome;
 use crate::position::Position;
+use crate::telling::{Callback, Telling, Watched, Watching};
 
 /// After how long an estimate says something. Burn's own waits as long.
 const MIN_MEASURED: Duration = Duration::from_secs(10);
@@ -28,6 +30,7 @@ pub struct BackupHandle {
     filesystem: Arc<dyn Filesystem>,
     facts: Arc<Mutex<Facts>>,
     lives: Arc<AtomicU64>,
+    telling: Telling,
 }
 
 /// What backups have cost so far in this process.
@@ -69,6 +72,8 @@ struct Facts {
     last_error: Option<Arc<BackupError>>,
     /// How many backups have failed since the last one that was committed.
     failures: u64,
+    /// The kinds of those failures, each of which is logged once.
+    kinds: Vec<FailureKind>,
     notice: Option<Notice>,
     stopped_at: Option<Position>,
     /// Whether a backup was refused because the model held NaN, and none was committed since.
@@ -165,7 +170,43 @@ impl BackupHandle {
             filesystem,
             facts: Arc::default(),
             lives: Arc::default(),
+            telling: Telling::default(),
         }
+    }
+
+    /// From now on `callback` is told of what happens.
+    pub(crate) fn listen(&self, callback: Callback) {
+        self.telling.listen(callback);
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn hung_after(&self, least: Duration) {
+        self.telling.hung_after(least);
+    }
+
+    /// Tells whoever listens, on another thread.
+    pub(crate) fn tell(&self, event: Event) {
+        self.telling.tell(event);
+    }
+
+    /// Looks whether the training gives signs of life, for whoever listens, until what is returned is dropped.
+    pub(crate) fn watch(&self) -> Watching {
+        let facts = self.facts.clone();
+        self.telling.watch(Watched {
+            lives: self.lives.clone(),
+            position: Arc::new(move || {
+                let facts = facts.lock().unwrap_or_else(PoisonError::into_inner);
+                facts.position
+            }),
+        })
+    }
+
+    /// Tells that the backup is in the mirror.
+    pub(crate) fn tells_mirrored(&self, id: GenerationId) {
+        self.tell(Event::Mirrored {
+            position: self.position_of(Some(id)),
+            generation: id.number(),
+        });
     }
 
     #[cfg(feature = "testing")]
@@ -409,6 +450,14 @@ impl BackupHandle {
         let mut facts = self.facts();
         facts.outcome = Some(outcome);
         facts.exit_code = Some(code);
+        drop(facts);
+        self.tell(Event::Finished {
+            outcome,
+            exit_code: code,
+            error: error.map(|error| with_causes(error)),
+            last_backup: self.newest(),
+        });
+        self.telling.finish();
     }
 
     /// One more batch is done, be it of a validation, or a piece of a backup was fetched.
@@ -463,6 +512,7 @@ impl BackupHandle {
             facts.positions.insert(committed.id(), position);
         }
         let failures = std::mem::take(&mut facts.failures);
+        facts.kinds.clear();
         facts.is_poisoned = false;
         let stats = &mut facts.stats;
         stats.committed += 1;
@@ -470,14 +520,33 @@ impl BackupHandle {
         stats.linked += committed.linked();
         stats.persist_total += persist;
         stats.persist_last = persist;
+        drop(facts);
+        self.tell(Event::Committed {
+            position,
+            generation: committed.id().number(),
+            bytes: committed.bytes(),
+            linked: committed.linked(),
+            took: persist,
+        });
         failures
     }
 
-    /// Whether the last backup failed, with an error of the same kind as this one.
+    /// Whether a backup has failed in this way since the last one that was committed.
     pub(crate) fn is_failing_like(&self, error: &BackupError) -> bool {
+        self.facts().kinds.contains(&error.kind())
+    }
+
+    /// What the log does not have of the failures since the last backup that was committed, in words: all of a kind are
+    /// one line in it.
+    pub(crate) fn unlogged_failures(&self) -> Option<String> {
         let facts = self.facts();
-        let last = facts.last_error.as_ref();
-        facts.failures > 0 && last.is_some_and(|last| last.is_like(error))
+        let is_more = facts.failures > facts.kinds.len() as u64;
+        is_more.then(|| {
+            format!(
+                "{} backups have failed, and none was committed since: see the first one of each kind",
+                facts.failures,
+            )
+        })
     }
 
     pub(crate) fn failed(&self, error: Arc<BackupError>) {
@@ -487,12 +556,36 @@ impl BackupHandle {
         facts.is_poisoned |= is_refused;
         facts.stats.failed += 1;
         facts.stats.refused += u64::from(is_refused);
-        facts.last_error = Some(error);
+        let kind = error.kind();
+        if !facts.kinds.contains(&kind) {
+            facts.kinds.push(kind);
+        }
+        facts.last_error = Some(error.clone());
         facts.failures += 1;
+        let failures = facts.failures;
+        drop(facts);
+        let (text, cause) = (with_causes(error.as_ref()), error);
+        self.tell(match is_refused {
+            true => Event::Refused {
+                error: text,
+                failures,
+                cause,
+            },
+            false => Event::Failed {
+                error: text,
+                failures,
+                cause,
+            },
+        });
     }
 
     pub(crate) fn noticed(&self, notice: Notice) {
+        let event = Event::Noticed {
+            reason: notice.reason().to_owned(),
+            deadline: notice.deadline(),
+        };
         self.facts().notice = Some(notice);
+        self.tell(event);
     }
 
     pub(crate) fn saved_when_stopped(&self, position: Position) {

@@ -36,6 +36,7 @@
 //! - `mirror`: backups that outlive the machine, on S3, Google Cloud Storage, Azure, or in a directory.
 //! - `cloud`: watchers for the preemption notices of Google Compute Engine, Amazon EC2 and Azure.
 //! - `rl`: reinforcement learning with Burn's `RLTraining`.
+//! - `tracing`: spans and events for [`tracing`](https://docs.rs/tracing), with the target `burn_backup`.
 //! - `testing`: what the tests of this crate need. It is exempt from semantic versioning.
 
 mod burn_api;
@@ -45,6 +46,7 @@ pub mod data;
 mod data_loader;
 mod divergence;
 mod error;
+mod event;
 mod execution;
 pub mod exit_code;
 mod fingerprint;
@@ -72,8 +74,10 @@ mod say;
 mod seed;
 mod session;
 mod settings;
+mod spans;
 mod state;
 mod supervised;
+mod telling;
 mod text;
 mod threads;
 mod trigger;
@@ -82,6 +86,7 @@ pub use change::Change;
 pub use data::DataLoaderBuilder as ResumableDataLoaderBuilder;
 pub use divergence::{Divergence, DivergenceRule};
 pub use error::BackupError;
+pub use event::Event;
 pub use fingerprint::ParamDifference;
 pub use handle::{BackupHandle, BackupStats};
 pub use notice::Notice;

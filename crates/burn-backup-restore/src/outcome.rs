@@ -1,9 +1,12 @@
+use serde::Serialize;
+
 use crate::position::Position;
 
 /// How a training ended that was launched with backups.
 ///
 /// [`BackupHandle::outcome`](crate::BackupHandle::outcome) has it once `launch` has returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Outcome {
     /// It ran to its end: all epochs are trained, or early stopping ended it. So did a training that

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Whatever the frequency, a stop through Burn's
 /// [`Interrupter`](burn::train::Interrupter) leads to one more backup, and unless it is
 /// [`Never`](Self::Never), the training's end does.
+///
+/// A backup that fails stays due. The next try is at the first batch or epoch that ends 1, 2, 4 .. 60 seconds after the
+/// last failure in a row; a stop, a notice and the training's end try at once.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub enum SaveFreq {
@@ -40,7 +43,7 @@ pub enum SaveFreq {
     /// A crash then loses the work of the time that one to two backups take. The disk is busy all the time,
     /// and steps take longer where backups need the processor too. Where records are read on the training's
     /// thread ([`Snapshot::Blocking`](crate::Snapshot::Blocking), several GPUs), each backup still holds
-    /// the training for that long. After backups that fail it waits 1, 2, 4 .. 256 seconds before the next one.
+    /// the training for that long.
     Continuous,
     /// Only when the training is stopped.
     Never,

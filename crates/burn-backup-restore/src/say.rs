@@ -10,6 +10,9 @@ const LOG: &str = "burn_backup::restore";
 /// Whether a training runs, or ran, whose renderer may be Burn's dashboard. A process has one terminal.
 static HAS_RENDERER: AtomicBool = AtomicBool::new(false);
 
+/// Whether it may be drawn on, where it is Burn's dashboard.
+static MAY_DRAW: AtomicBool = AtomicBool::new(false);
+
 /// Writes a line to the standard error, in one piece.
 ///
 /// A standard error that is closed or full loses the line and nothing else, where `eprintln!` would
@@ -40,7 +43,8 @@ pub(crate) fn warn(handle: &BackupHandle, message: &str) {
 }
 
 /// A training of Burn's builder begins: its renderer, which may be the dashboard, has the terminal until it is dropped.
-pub(crate) fn leave_terminal_to_renderer() {
+pub(crate) fn leave_terminal_to_renderer(may_draw: bool) {
+    MAY_DRAW.store(may_draw, Ordering::Relaxed);
     HAS_RENDERER.store(true, Ordering::Relaxed);
 }
 
@@ -53,4 +57,9 @@ pub(crate) fn terminal_is_given_back() {
 pub(crate) fn has_dashboard() -> bool {
     let has_renderer = HAS_RENDERER.load(Ordering::Relaxed);
     has_renderer && io::stdout().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Whether a line of ours may be drawn on the dashboard.
+pub(crate) fn may_draw() -> bool {
+    MAY_DRAW.load(Ordering::Relaxed)
 }

@@ -40,6 +40,7 @@ mod watch;
 mod window;
 
 const LOG: &str = "burn_backup::restore";
+const COMMIT_LOG: &str = "burn_backup::commit";
 const TRIGGER_LOG: &str = "burn_backup::trigger";
 
 pub use by_hand::{Batches, Flow, Session};

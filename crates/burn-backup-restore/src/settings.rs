@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 #[cfg(feature = "testing")]
 use burn::tensor::Device;
@@ -16,6 +17,7 @@ use burn_backup_store::RealFilesystem;
 use crate::change::{Change, Changes};
 use crate::divergence::{Divergence, DivergenceRule};
 use crate::error::BackupError;
+use crate::event::Event;
 use crate::handle::BackupHandle;
 #[cfg(feature = "mirror")]
 use crate::mirror::Mirror;
@@ -24,6 +26,7 @@ use crate::parts::State;
 use crate::preemption::Preemption;
 use crate::save_freq::SaveFreq;
 use crate::threads::Threads;
+use crate::trigger::RETRY_AFTER;
 
 /// Backs a training up while it runs, and continues it when the program is run again.
 ///
@@ -73,6 +76,8 @@ pub struct BackupAndRestore {
     #[cfg(feature = "testing")]
     pub(crate) ddp_on_host: Option<Vec<Device>>,
     pub(crate) threads: Threads,
+    /// How long the next try waits after a backup that failed.
+    pub(crate) retry_after: Duration,
     pub(crate) handle: BackupHandle,
 }
 
@@ -148,6 +153,7 @@ impl BackupAndRestore {
             dashboard: true,
             #[cfg(feature = "testing")]
             ddp_on_host: None,
+            retry_after: RETRY_AFTER,
             threads: Threads::default(),
         }
     }
@@ -504,9 +510,34 @@ impl BackupAndRestore {
         self.mirror(Mirror::with_store(store, prefix))
     }
 
+    /// Calls `callback` with what happens to the backups: restored, committed, failed, a notice, the end, and so on
+    /// (see [`Event`]). For a chat, a monitor, or a bar of the program's own.
+    ///
+    /// It is called on a thread of its own, in the order in which things happen, and may take its time: the training
+    /// goes on meanwhile. A panic in it is logged, and the next event comes all the same. At most 256 events wait; of
+    /// more the oldest are dropped, which [`Event::Dropped`] counts. The end of the training waits until all events are
+    /// told, for 5 seconds at most.
+    ///
+    /// Given twice, the last one is called.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_backup_restore::BackupAndRestore;
+    ///
+    /// let backup = BackupAndRestore::new("backup").on_event(|event| println!("{event}"));
+    /// ```
+    pub fn on_event(self, callback: impl FnMut(Event) + Send + 'static) -> Self {
+        self.handle.listen(Box::new(callback));
+        self
+    }
+
     /// Whether the training's dashboard shows a text metric "Backup": the last committed position, when
     /// it was saved (a time of day, UTC), and any failure since; true by default. Burn's file logger does not write it down, as it does
     /// not with anything that is "N/A"; loggers of others may.
+    ///
+    /// While a restore, or the wait for the mirror at the end, takes more than a second, the bottom border of the
+    /// dashboard shows how far it is. With false it does not: give that with a full-screen renderer of your own.
     pub fn dashboard(mut self, dashboard: bool) -> Self {
         self.dashboard = dashboard;
         self
@@ -525,6 +556,21 @@ impl BackupAndRestore {
     #[cfg(feature = "testing")]
     pub fn filesystem(mut self, filesystem: Arc<dyn Filesystem>) -> Self {
         self.handle.set_filesystem(filesystem);
+        self
+    }
+
+    /// Waits this long for the next try after a backup that failed, and twice as long after each further one in a row:
+    /// this is how tests have one fail and the next succeed.
+    #[cfg(feature = "testing")]
+    pub fn retry_after(mut self, first: Duration) -> Self {
+        self.retry_after = first;
+        self
+    }
+
+    /// Tells of no silence that is shorter: this is how tests have a training hang.
+    #[cfg(feature = "testing")]
+    pub fn hung_after(self, least: Duration) -> Self {
+        self.handle.hung_after(least);
         self
     }
 

@@ -1,6 +1,7 @@
 //! When a backup is due: positions, clock and policy in, yes or no out.
 
 mod auto;
+mod backoff;
 
 use std::time::Duration;
 
@@ -9,15 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::position::Position;
 use crate::save_freq::SaveFreq;
 use auto::Auto;
+use backoff::Backoff;
 
 pub(crate) use auto::StepTime;
-
-/// After a backup that failed, [`SaveFreq::Continuous`] waits this long, and twice as long after each further
-/// one in a row.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
-
-/// After so many failures in a row, it waits no longer than that.
-const MAX_DOUBLINGS: u32 = 8;
+pub(crate) use backoff::RETRY_AFTER;
 
 /// What there is to know about the moment of a decision.
 #[derive(Debug, Clone, Copy)]
@@ -62,7 +58,9 @@ impl CadenceRecord {
 #[derive(Debug)]
 pub(crate) struct Trigger {
     policy: Policy,
-    /// A backup was due while gradients were accumulated that can't be saved.
+    /// Failures in a row hold the next try back, whatever the policy.
+    backoff: Backoff,
+    /// A backup is due, and was not taken: gradients were accumulated that can't be saved, or failures hold it back.
     is_overdue: bool,
 }
 
@@ -70,23 +68,21 @@ pub(crate) struct Trigger {
 enum Policy {
     Epoch,
     Steps(u64),
-    Every {
-        interval: Duration,
-        last: Duration,
-    },
+    Every { interval: Duration, last: Duration },
     Auto(Auto),
-    Continuous {
-        /// How many backups have failed in a row.
-        failures: u32,
-        /// When the last one was taken.
-        last: Duration,
-    },
+    Continuous,
     Never,
 }
 
 impl Trigger {
-    /// For a training whose state has about `state_bytes`, and of which this is known.
-    pub(crate) fn new(frequency: SaveFreq, state_bytes: u64, record: &CadenceRecord) -> Self {
+    /// For a training whose state has about `state_bytes`, and of which this is known. After a failure the next try
+    /// waits for `retry_after`, and twice as long after each further one in a row.
+    pub(crate) fn new(
+        frequency: SaveFreq,
+        state_bytes: u64,
+        record: &CadenceRecord,
+        retry_after: Duration,
+    ) -> Self {
         let policy = match frequency {
             SaveFreq::Epoch => Policy::Epoch,
             SaveFreq::Steps(steps) => Policy::Steps(steps as u64),
@@ -97,14 +93,12 @@ impl Trigger {
             SaveFreq::Auto { max_overhead } => {
                 Policy::Auto(Auto::new(max_overhead, state_bytes, record))
             }
-            SaveFreq::Continuous => Policy::Continuous {
-                failures: 0,
-                last: Duration::ZERO,
-            },
+            SaveFreq::Continuous => Policy::Continuous,
             SaveFreq::Never => Policy::Never,
         };
         Self {
             policy,
+            backoff: Backoff::new(retry_after),
             is_overdue: false,
         }
     }
@@ -124,10 +118,10 @@ impl Trigger {
                 auto.step(step);
                 auto.is_due()
             }
-            Policy::Every { .. } | Policy::Continuous { .. } => self.is_time(now),
+            Policy::Every { .. } | Policy::Continuous => self.is_time(now),
             Policy::Epoch | Policy::Never => false,
         };
-        self.decide(is_due, can_save)
+        self.decide(is_due, can_save, now)
     }
 
     /// Whether to take a backup now that an epoch's validation is done. It can be taken only if
@@ -135,38 +129,44 @@ impl Trigger {
     pub(crate) fn after_epoch(&mut self, can_save: bool, now: Now) -> bool {
         let is_due = match &self.policy {
             Policy::Epoch => true,
-            Policy::Every { .. } | Policy::Continuous { .. } => self.is_time(now),
+            Policy::Every { .. } | Policy::Continuous => self.is_time(now),
             // Nothing has been learned since the last step.
             Policy::Steps(_) | Policy::Auto(_) | Policy::Never => false,
         };
-        self.decide(is_due, can_save)
+        self.decide(is_due, can_save, now)
     }
 
     /// A backup was taken at `now`, which held the training so long.
     pub(crate) fn saved(&mut self, now: Duration, held: Duration) {
+        self.is_overdue = false;
         match &mut self.policy {
-            Policy::Every { last, .. } | Policy::Continuous { last, .. } => *last = now,
+            Policy::Every { last, .. } => *last = now,
             Policy::Auto(auto) => auto.saved(held),
-            Policy::Epoch | Policy::Steps(_) | Policy::Never => {}
+            Policy::Epoch | Policy::Steps(_) | Policy::Continuous | Policy::Never => {}
         }
     }
 
     /// The backup that was taken last is committed.
     pub(crate) fn succeeded(&mut self) {
+        self.backoff.reset();
+    }
+
+    /// The backup that was taken last has failed, which is known since `now`. It stays due.
+    pub(crate) fn failed(&mut self, now: Duration) {
+        self.backoff.failed(now);
         match &mut self.policy {
-            Policy::Auto(auto) => auto.succeeded(),
-            Policy::Continuous { failures, .. } => *failures = 0,
-            Policy::Epoch | Policy::Steps(_) | Policy::Every { .. } | Policy::Never => {}
+            // It is due again once that is paid for.
+            Policy::Auto(auto) => auto.failed(),
+            Policy::Never => {}
+            Policy::Epoch | Policy::Steps(_) | Policy::Every { .. } | Policy::Continuous => {
+                self.is_overdue = true;
+            }
         }
     }
 
-    /// The backup that was taken last has failed.
-    pub(crate) fn failed(&mut self) {
-        match &mut self.policy {
-            Policy::Auto(auto) => auto.failed(),
-            Policy::Continuous { failures, .. } => *failures = failures.saturating_add(1),
-            Policy::Epoch | Policy::Steps(_) | Policy::Every { .. } | Policy::Never => {}
-        }
+    /// Whether failures hold the next try back.
+    pub(crate) fn is_held_back(&self, now: Now) -> bool {
+        self.backoff.holds_back(now)
     }
 
     /// Whether a training of so many `epochs`, with `steps` in each if that is known, is over before a
@@ -179,15 +179,13 @@ impl Trigger {
                 steps.is_some_and(|steps| steps.saturating_mul(epochs as u64) < *interval)
             }
             // Times are not known beforehand, and never is as it is wanted.
-            Policy::Every { .. } | Policy::Auto(_) | Policy::Continuous { .. } | Policy::Never => {
-                false
-            }
+            Policy::Every { .. } | Policy::Auto(_) | Policy::Continuous | Policy::Never => false,
         }
     }
 
     /// Whether a backup is due because the one before is written.
     pub(crate) fn follows_writing(&self) -> bool {
-        matches!(self.policy, Policy::Continuous { .. })
+        matches!(self.policy, Policy::Continuous)
     }
 
     /// Whether to take a backup when the training has run to its end.
@@ -215,31 +213,26 @@ impl Trigger {
     fn is_time(&self, now: Now) -> bool {
         match self.policy {
             Policy::Every { interval, last } => now.time.saturating_sub(last) >= interval,
-            Policy::Continuous { failures, last } => {
-                !now.is_writing && now.time.saturating_sub(last) >= retry_after(failures)
-            }
+            Policy::Continuous => !now.is_writing,
             _ => false,
         }
     }
 
-    fn decide(&mut self, is_due: bool, can_save: bool) -> bool {
+    fn decide(&mut self, is_due: bool, can_save: bool, now: Now) -> bool {
         let is_wanted = is_due || self.is_overdue;
-        self.is_overdue = is_wanted && !can_save;
-        is_wanted && can_save
-    }
-}
-
-/// How long to wait after the last of so many failures in a row.
-fn retry_after(failures: u32) -> Duration {
-    match failures.checked_sub(1) {
-        Some(doublings) => RETRY_AFTER * (1 << doublings.min(MAX_DOUBLINGS)),
-        None => Duration::ZERO,
+        let is_possible = can_save && !self.is_held_back(now);
+        self.is_overdue = is_wanted && !is_possible;
+        is_wanted && is_possible
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn trigger(frequency: SaveFreq) -> Trigger {
+        Trigger::new(frequency, 0, &CadenceRecord::default(), RETRY_AFTER)
+    }
 
     #[test]
     fn a_backup_that_is_due_after_the_trainings_end_comes_too_late() {
@@ -256,7 +249,7 @@ mod tests {
             (SaveFreq::Never, 1, Some(1), false),
         ];
         for (frequency, epochs, steps, expected) in table {
-            let trigger = Trigger::new(frequency, 1, &CadenceRecord::default());
+            let trigger = trigger(frequency);
             let is_too_late = trigger.comes_too_late(epochs, steps);
             assert_eq!(is_too_late, expected, "{frequency:?}, {epochs}, {steps:?}");
         }
@@ -271,7 +264,7 @@ mod tests {
         steps: u64,
         optimizer_steps_every: u64,
     ) -> Vec<(u64, &'static str)> {
-        let mut trigger = Trigger::new(frequency, 0, &CadenceRecord::default());
+        let mut trigger = trigger(frequency);
         let mut position = Position::start_of(1);
         let mut taken = Vec::new();
         let (took, is_disturbed) = (Duration::from_secs(10), false);
@@ -321,7 +314,7 @@ mod tests {
     #[test]
     fn never_saves_on_its_own() {
         assert_eq!(saves(SaveFreq::Never, 12, 1), []);
-        assert!(!Trigger::new(SaveFreq::Never, 0, &CadenceRecord::default()).at_end());
+        assert!(!trigger(SaveFreq::Never).at_end());
     }
 
     #[test]
@@ -355,13 +348,13 @@ mod tests {
     fn a_share_of_the_time_is_enough_for_backups_that_cost_nothing() {
         let auto = SaveFreq::Auto { max_overhead: 0.01 };
         assert_eq!(saves(auto, 3, 1).len(), 3);
-        assert!(Trigger::new(auto, 0, &CadenceRecord::default()).at_end());
+        assert!(trigger(auto).at_end());
     }
 
     /// The steps after which backups are taken in a training of steps of 10 seconds, where each backup is
     /// written for `writing` and the first so many fail.
     fn continuous_saves(steps: u64, writing: Duration, failing: usize) -> Vec<u64> {
-        let mut trigger = Trigger::new(SaveFreq::Continuous, 0, &CadenceRecord::default());
+        let mut trigger = trigger(SaveFreq::Continuous);
         let (mut position, mut taken) = (Position::start_of(1), Vec::new());
         let mut written = None;
         for step in 1..=steps {
@@ -370,7 +363,7 @@ mod tests {
             if written.is_some_and(|written| written <= time) {
                 written = None;
                 match taken.len() <= failing {
-                    true => trigger.failed(),
+                    true => trigger.failed(time),
                     false => trigger.succeeded(),
                 }
             }
@@ -398,7 +391,7 @@ mod tests {
         assert_eq!(continuous_saves(4, seconds(10), 0), [1, 2, 3, 4]);
         assert_eq!(continuous_saves(7, seconds(11), 0), [1, 3, 5, 7]);
         assert_eq!(continuous_saves(10, seconds(35), 0), [1, 5, 9]);
-        assert!(Trigger::new(SaveFreq::Continuous, 0, &CadenceRecord::default()).at_end());
+        assert!(trigger(SaveFreq::Continuous).at_end());
         assert_eq!(saves(SaveFreq::Continuous, 2, 1).len(), 2);
         // The epoch's end is a moment of its own.
         assert_eq!(
@@ -415,11 +408,102 @@ mod tests {
     fn continuous_waits_twice_as_long_after_each_failure_in_a_row() {
         // 1, 2, 4, 8, 16 and 32 seconds, in steps of 10.
         let taken = continuous_saves(20, Duration::from_secs(1), 6);
-        assert_eq!(
-            taken,
-            [1, 2, 3, 4, 5, 7, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
-        );
-        assert_eq!(retry_after(u32::MAX), 256 * RETRY_AFTER);
+        assert_eq!(taken, [1, 3, 5, 7, 9, 12, 17, 18, 19, 20]);
+    }
+
+    /// After which steps, and epochs of 10 steps, of a second each, backups are tried, where all of them fail, and
+    /// that is known one step later.
+    fn tries(frequency: SaveFreq, steps: u64) -> Vec<u64> {
+        let mut trigger = trigger(frequency);
+        let (mut position, mut taken) = (Position::start_of(1), Vec::new());
+        let mut is_in_flight = false;
+        for step in 1..=steps {
+            position = position.after_step();
+            let time = Duration::from_secs(step);
+            if std::mem::take(&mut is_in_flight) {
+                trigger.failed(time);
+            }
+            let now = Now {
+                time,
+                is_writing: false,
+            };
+            let took = Duration::from_secs(1);
+            let is_disturbed = false;
+            let mut is_due =
+                trigger.after_step(&position, true, StepTime { took, is_disturbed }, now);
+            if !is_due && position.step_in_epoch == 10 {
+                position = position.after_epoch();
+                is_due = trigger.after_epoch(true, now);
+            }
+            if is_due {
+                trigger.saved(time, Duration::ZERO);
+                is_in_flight = true;
+                taken.push(step);
+            }
+        }
+        taken
+    }
+
+    #[test]
+    fn whatever_the_frequency_failing_backups_are_tried_less_and_less_often() {
+        // Each failure is known a second after the try. From then on it is 1, 2, 4, .. 60 seconds.
+        let from = |first: u64| -> Vec<u64> {
+            let waits = [2, 3, 5, 9, 17, 33, 61, 61, 61].into_iter();
+            let tries = waits.scan(first, |at, wait| {
+                *at += wait;
+                Some(*at)
+            });
+            [first].into_iter().chain(tries).collect()
+        };
+        let table = [
+            (SaveFreq::Steps(1), 1),
+            (SaveFreq::Steps(5), 5),
+            (SaveFreq::Every(Duration::from_secs(3)), 3),
+            (SaveFreq::Auto { max_overhead: 0.5 }, 1),
+            (SaveFreq::Continuous, 1),
+            (SaveFreq::Epoch, 10),
+        ];
+        for (frequency, first) in table {
+            let tries = tries(frequency, 250);
+            let expected = from(first).into_iter().filter(|at| *at <= 250);
+            assert_eq!(tries, expected.collect::<Vec<_>>(), "{frequency:?}");
+        }
+        assert_eq!(tries(SaveFreq::Never, 250), [0; 0]);
+        let hour = tries(SaveFreq::Steps(1), 3600).len();
+        assert!((60..=66).contains(&hour), "{hour} tries in an hour");
+    }
+
+    #[test]
+    fn a_success_ends_the_waiting_and_what_was_due_meanwhile_is_taken_at_once() {
+        let mut trigger = trigger(SaveFreq::Steps(100));
+        let step_time = StepTime {
+            took: Duration::from_secs(1),
+            is_disturbed: false,
+        };
+        let at = |trigger: &mut Trigger, step: u64, is_writing| {
+            let position = Position {
+                global_step: step,
+                ..Position::start_of(1)
+            };
+            let time = Duration::from_secs(step);
+            trigger.after_step(&position, true, step_time, Now { time, is_writing })
+        };
+        assert!(at(&mut trigger, 100, false));
+        trigger.saved(Duration::from_secs(100), Duration::ZERO);
+        for failure in 0..4 {
+            trigger.failed(Duration::from_secs(100 + failure));
+        }
+        // Three after the first: 8 seconds from the last one.
+        assert!(!at(&mut trigger, 110, false));
+        assert!(at(&mut trigger, 111, false));
+        trigger.saved(Duration::from_secs(111), Duration::ZERO);
+        // What becomes of that one has to be known before the next.
+        assert!(!at(&mut trigger, 200, true));
+        trigger.succeeded();
+        assert!(at(&mut trigger, 201, false));
+        trigger.saved(Duration::from_secs(201), Duration::ZERO);
+        assert!(!at(&mut trigger, 202, false));
+        assert!(at(&mut trigger, 300, false));
     }
 
     #[test]

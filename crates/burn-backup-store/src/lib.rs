@@ -114,4 +114,4 @@ pub use persist::{PartWriter, Staging};
 pub use pin::Pinned;
 pub use prune::to_prune;
 pub use store::Store;
-pub use verify::{Chunking, Generation};
+pub use verify::{Chunking, Generation, OnRead, ReadProgress};

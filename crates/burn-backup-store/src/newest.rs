@@ -10,7 +10,7 @@ use crate::manifest::Manifest;
 use crate::possession::IfGone;
 use crate::store::Store;
 use crate::sync::{self, Sync};
-use crate::verify::{self, Chunking, Generation, WholePart};
+use crate::verify::{self, Chunking, Generation, OnRead, WholePart};
 use crate::{discover, quarantine};
 
 const LOG: &str = "burn_backup::discover";
@@ -44,7 +44,20 @@ impl Store {
         &self,
         chunking: &dyn Chunking,
     ) -> Result<Option<Generation>, StoreError> {
-        self.newest_unexplained(chunking, None)
+        self.newest_watched(chunking, &|_| {})
+    }
+
+    /// The same, and tells how far reading is.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`newest`](Self::newest).
+    pub fn newest_watched(
+        &self,
+        chunking: &dyn Chunking,
+        on_read: OnRead<'_>,
+    ) -> Result<Option<Generation>, StoreError> {
+        self.newest_unexplained(chunking, on_read, None)
             .map_err(|error| self.explain(error))
     }
 
@@ -56,15 +69,17 @@ impl Store {
     pub fn newest_where(
         &self,
         chunking: &dyn Chunking,
+        on_read: OnRead<'_>,
         is_wanted: &dyn Fn(&Manifest) -> bool,
     ) -> Result<Option<Generation>, StoreError> {
-        self.newest_unexplained(chunking, Some(is_wanted))
+        self.newest_unexplained(chunking, on_read, Some(is_wanted))
             .map_err(|error| self.explain(error))
     }
 
     fn newest_unexplained(
         &self,
         chunking: &dyn Chunking,
+        on_read: OnRead<'_>,
         is_wanted: Option<&dyn Fn(&Manifest) -> bool>,
     ) -> Result<Option<Generation>, StoreError> {
         self.possess(IfGone::Fail)?;
@@ -79,7 +94,8 @@ impl Store {
                 is_any_unwanted = true;
                 continue;
             }
-            let damage = match verify::generation(fs, layout, id, &self.identity, chunking)? {
+            let read = verify::generation(fs, layout, id, &self.identity, chunking, on_read)?;
+            let damage = match read {
                 Ok(generation) => {
                     log::debug!(target: LOG, "generation {id} is whole");
                     self.make_durable(generation.manifest())?;

@@ -5,6 +5,7 @@ mod part;
 use std::io;
 use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -34,6 +35,19 @@ pub trait Chunking: Sync {
     /// one holds `last`. None, if all that is left goes into one.
     fn next_lengths(&self, part: &str, read: usize, last: &[u8]) -> Vec<usize>;
 }
+
+/// How far reading a generation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ReadProgress {
+    /// How many bytes are read.
+    pub done: u64,
+    /// How many there are.
+    pub of: u64,
+}
+
+/// Is told how far reading is, on whichever thread reads.
+pub type OnRead<'r> = &'r (dyn Fn(ReadProgress) + Sync);
 
 /// Reads each part into one buffer.
 pub(crate) struct WholePart;
@@ -88,15 +102,24 @@ pub(crate) fn generation(
     id: GenerationId,
     identity: &Identity,
     chunking: &dyn Chunking,
+    on_read: OnRead<'_>,
 ) -> Result<Result<Generation, Damage>, StoreError> {
     let manifest = match manifest(fs, layout, id, Some(identity))? {
         Ok(manifest) => manifest,
         Err(damage) => return Ok(Err(damage)),
     };
     let dir = layout.generation(id);
+    let (of, done) = (manifest.bytes(), AtomicU64::new(0));
+    on_read(ReadProgress { done: 0, of });
+    let told = |bytes: u64| {
+        let done = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        // What seems damaged is read once more.
+        let done = done.min(of);
+        on_read(ReadProgress { done, of });
+    };
     let read = |entry: &PartEntry| {
         let path = dir.join(&entry.file);
-        twice(|| part::read(fs, &path, entry, chunking))
+        twice(|| part::read(fs, &path, entry, chunking, &told))
             .map_err(StoreError::io("read", &path, UNREAD))
     };
     let read = &read;

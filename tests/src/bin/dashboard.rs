@@ -12,6 +12,8 @@
 //! - `workers`: to load with so many workers of Burn's.
 //! - `drop`: to drop the renderer before it prints.
 //! - `hold`: to go on with the renderer after the training, and to wait until it is killed.
+//! - `slow`: to read from its backups only once the file `go` is beside them.
+//! - `mirror`: to mirror to the directory `mirror` beside its backups, a thousand bytes in a second.
 //! - `by-hand`: to train in a loop written by hand, which has no dashboard, and to be stopped there.
 //!
 //! After the training it prints `the program goes on`. It keeps the result until it ends.
@@ -23,12 +25,15 @@
 #![expect(clippy::print_stdout, reason = "as programs of users do")]
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use burn::train::logger::InMemoryMetricLogger;
 use burn::train::{Interrupter, TrainingError};
 use burn_backup_restore::{
-    AfterPreemption, BackupAndRestore, BackupExt as _, Preemption, SaveFreq,
+    AfterPreemption, BackupAndRestore, BackupExt as _, Mirror, Preemption, SaveFreq,
 };
+use burn_backup_store::testing::{FaultyFilesystem, Operation};
 use burn_backup_tests::{Backend, Halt, Hooks, Loop, LoopHalt, Training};
 use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::raise;
@@ -62,6 +67,15 @@ fn main() {
             None => Preemption::signals(),
         };
         backup = backup.save_before_preemption(preemption);
+    }
+    if told_of("slow").is_some() {
+        backup = backup.filesystem(Arc::new(slow(Path::new(backup_dir))));
+    }
+    if told_of("mirror").is_some() {
+        let place = Path::new(backup_dir).with_file_name("mirror");
+        std::fs::create_dir_all(&place).unwrap();
+        let url = format!("file://{}", place.display());
+        backup = backup.mirror(Mirror::new(url).max_bytes_per_second(1000));
     }
     if let Some(batch) = told_of("by-hand") {
         let program = Loop::new(Backend::Flex);
@@ -104,6 +118,18 @@ fn main() {
     let held = (!drops).then_some(result.renderer);
     println!("the program goes on");
     drop(held);
+}
+
+/// A disk that gives nothing of a part before the file `go` is there.
+fn slow(backup_dir: &Path) -> FaultyFilesystem {
+    let go = backup_dir.with_file_name("go");
+    FaultyFilesystem::new(move |operation, path| {
+        let is_part = path.extension().is_some_and(|extension| extension == "bpk");
+        while operation == Operation::Read && is_part && !go.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    })
 }
 
 fn obey(what: &str, interrupter: &Interrupter) {

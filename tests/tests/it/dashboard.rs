@@ -1,6 +1,6 @@
 //! What a person sees at a terminal, with Burn's dashboard.
 
-use std::io::{Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
@@ -74,16 +74,32 @@ impl Terminal {
     /// Waits until the dashboard shows `what`.
     #[track_caller]
     fn wait_for(&mut self, what: &str) {
+        self.wait_to_see(what);
+        assert!(self.parser.screen().alternate_screen(), "on the dashboard");
+    }
+
+    /// Waits until the terminal shows `what`, whoever has it.
+    #[track_caller]
+    fn wait_to_see(&mut self, what: &str) {
+        self.wait_until(what, |text| text.contains(what));
+    }
+
+    #[track_caller]
+    fn wait_until(&mut self, what: &str, is_there: impl Fn(&str) -> bool) {
         let begun = Instant::now();
-        while !self.text().contains(what) {
+        while !is_there(&self.text()) {
             let left = PATIENCE.saturating_sub(begun.elapsed());
             let Ok(bytes) = self.output.recv_timeout(left) else {
                 let _ = self.child.kill();
-                panic!("{what:?} is not on the screen:\n{}", self.text());
+                panic!("{what:?} is not what the screen shows:\n{}", self.text());
             };
             self.parser.process(&bytes);
         }
-        assert!(self.parser.screen().alternate_screen(), "on the dashboard");
+    }
+
+    fn last_row(&self) -> String {
+        let text = self.text();
+        text.lines().last().unwrap_or_default().to_owned()
     }
 
     fn press(&mut self, key: char) {
@@ -276,4 +292,93 @@ fn a_loop_by_hand_has_no_dashboard_and_says_on_the_terminal_how_it_begins_and_en
 
     let left = Terminal::start(&dir, "3", &["by-hand@2"]).end();
     left.shows("restored from backup 00000004 at epoch 1, batch 4");
+}
+
+const READING: &str = "reading the newest backup: 0";
+
+/// The border of the box at the bottom of the dashboard.
+fn border() -> String {
+    format!(
+        "\u{2514}{}\u{2518}",
+        "\u{2500}".repeat(usize::from(COLUMNS) - 2)
+    )
+}
+
+#[test]
+fn a_restore_that_takes_long_is_seen_in_the_border_of_the_dashboard_and_leaves_no_trace() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    Terminal::start(&dir, ENDLESS, &["never@0", "stop@8"]).end();
+
+    let mut terminal = Terminal::start(&dir, ENDLESS, &["never@0", "slow@0"]);
+    terminal.wait_for(READING);
+    let row = terminal.last_row();
+    assert!(
+        row.starts_with("\u{2514}\u{2500} reading the newest backup: 0"),
+        "{row}"
+    );
+    assert!(row.ends_with("\u{2500}\u{2518}"), "{row}");
+    std::fs::write(scratch.path().join("go"), b"").unwrap();
+    terminal.wait_for("Train none yet; restored from epoch 2, batch 2, saved at ");
+    assert_eq!(terminal.last_row(), border());
+    assert!(
+        !terminal.text().contains("reading the"),
+        "{}",
+        terminal.text()
+    );
+    terminal.press('q');
+    terminal.wait_for("Stop the training.");
+    terminal.press('s');
+    terminal.end().shows("the program goes on");
+}
+
+#[test]
+fn a_restore_that_takes_long_is_a_line_on_a_plain_terminal_and_lines_in_a_file() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    Terminal::start(&dir, "3", &["by-hand@4"]).end();
+    let mut terminal = Terminal::start(&dir, "3", &["by-hand@2", "slow@0"]);
+    terminal.wait_to_see(READING);
+    assert!(!terminal.parser.screen().alternate_screen());
+    std::fs::write(scratch.path().join("go"), b"").unwrap();
+    let left = terminal.end();
+    left.shows("reading the newest backup: ");
+    left.shows("restored from backup 00000004 at epoch 1, batch 4");
+
+    std::fs::remove_file(scratch.path().join("go")).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dashboard"))
+        .arg(&dir)
+        .args(["3", "by-hand@2", "slow@0"])
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut lines = lines.map(Result::unwrap);
+    let line = lines.find(|line| line.contains("reading the newest backup"));
+    let line = line.unwrap();
+    assert!(
+        line.starts_with("reading the newest backup: 0.000 of 0.0"),
+        "{line}"
+    );
+    assert!(line.ends_with(" MB"), "{line}");
+    std::fs::write(scratch.path().join("go"), b"").unwrap();
+    assert!(!lines.any(|line| line.contains("reading the newest backup")));
+    child.wait().unwrap();
+}
+
+#[test]
+fn the_wait_for_the_mirror_at_the_end_is_seen_in_the_border_of_the_dashboard() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    let mut terminal = Terminal::start(&dir, ENDLESS, &["never@0", "stop@8", "mirror@0"]);
+    terminal.wait_for("mirroring the last backup: ");
+    let row = terminal.last_row();
+    assert!(
+        row.starts_with("\u{2514}\u{2500} mirroring the last backup: "),
+        "{row}"
+    );
+    let left = terminal.end();
+    left.shows("and in the mirror");
+    assert!(!left.text.contains("mirroring the last"), "{}", left.text);
 }

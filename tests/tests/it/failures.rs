@@ -4,13 +4,14 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use burn_backup_restore::{
     BackupAndRestore, BackupError, BackupExt as _, BackupHandle, OnBackupError, Outcome, Position,
-    StoreError,
+    SaveFreq, StoreError,
 };
 use burn_backup_store::testing::{Failure, FaultyFilesystem, Operation};
-use burn_backup_tests::{Backend, Calls, Halt, RecordingRenderer, Run, Training, report};
+use burn_backup_tests::{Backend, Calls, Halt, Hooks, RecordingRenderer, Run, Training, report};
 use test_fork::test;
 
 use crate::log_lines;
@@ -463,7 +464,8 @@ fn run_with_panicking_logger(
     log_lines::listen();
     let scratch = tempfile::tempdir().unwrap();
     let training = Training::new(Backend::Flex);
-    let backup = configure(Training::backup(scratch.path()).save_freq(1));
+    let backup = Training::backup(scratch.path()).save_freq(1);
+    let backup = configure(backup);
     let handle = backup.handle();
     log_lines::panic_at(text, times);
     let run = training.run(backup, Halt::Never);
@@ -544,4 +546,150 @@ fn what_fails_again_and_again_in_the_same_way_is_said_once_and_so_is_its_end() {
     let warnings = log_lines::logged(log::Level::Warn);
     let again = "backups work again, after 6 that failed";
     assert!(warnings.contains(&again.to_owned()), "{warnings:?}");
+}
+
+/// Whether the disk is full.
+#[derive(Clone, Default)]
+struct Disk(Arc<AtomicUsize>);
+
+impl Disk {
+    fn set_full(&self, is_full: bool) {
+        self.0.store(usize::from(is_full), Ordering::Relaxed);
+    }
+
+    /// The disk under a backup. Counts the backups that are tried while it is full.
+    fn under(&self, backup: BackupAndRestore) -> (BackupAndRestore, Arc<AtomicUsize>) {
+        let (disk, tries) = (self.clone(), Arc::new(AtomicUsize::new(0)));
+        let counted = tries.clone();
+        let filesystem = FaultyFilesystem::new(move |operation, path| {
+            let is_full = disk.0.load(Ordering::Relaxed) == 1;
+            if is_full && operation == Operation::SyncFile && path.ends_with("optimizer.bpk") {
+                counted.fetch_add(1, Ordering::Relaxed);
+                return Err(io::Error::from_raw_os_error(28).into());
+            }
+            Ok(())
+        });
+        (backup.filesystem(Arc::new(filesystem)), tries)
+    }
+}
+
+/// The most tries that fit into this time when the waits double from a second on.
+fn most_tries(time: Duration) -> usize {
+    let mut waited = Duration::ZERO;
+    let waits = (0..).map(|failures| Duration::from_secs(1 << failures.min(5)));
+    let fitting = waits.take_while(|wait| {
+        waited += *wait;
+        waited <= time
+    });
+    1 + fitting.count()
+}
+
+#[test]
+fn a_disk_that_is_full_for_many_batches_costs_a_few_tries_and_one_line() {
+    log_lines::listen();
+    let training = Training {
+        epochs: 40,
+        ..Training::new(Backend::Flex)
+    };
+    let expected = undisturbed(&training);
+    for frequency in [SaveFreq::Steps(1), SaveFreq::Continuous, SaveFreq::Epoch] {
+        let lines_before = log_lines::logged(log::Level::Error).len();
+        let scratch = tempfile::tempdir().unwrap();
+        let disk = Disk::default();
+        disk.set_full(true);
+        // As a program has it.
+        let backup = BackupAndRestore::new(scratch.path())
+            .seed(5)
+            .save_freq(frequency)
+            .delete_checkpoint(false);
+        let (backup, tries) = disk.under(backup);
+        let handle = backup.handle();
+        let freed = disk.clone();
+        let begun = Instant::now();
+        // The last backup, at the end, waits for nothing.
+        let frees = move |batch| freed.set_full(batch < 240);
+        let run = training.run_with_learner(
+            Halt::Never,
+            |training, hooks| training.learner(hooks.on_train(frees)),
+            |builder| builder.backup_and_restore(backup),
+        );
+        let most = most_tries(begun.elapsed());
+
+        assert!(run.error.is_none());
+        assert!(run.weights == expected.weights, "{frequency:?}");
+        assert!(run.records == expected.records, "{frequency:?}");
+        let tries = tries.load(Ordering::Relaxed);
+        assert!(
+            (1..=most).contains(&tries),
+            "{tries} of {most}, {frequency:?}"
+        );
+        assert_eq!(handle.stats().failed, tries as u64);
+        assert_eq!(handle.last_backup().map(|at| at.epoch), Some(41));
+        let errors = log_lines::logged(log::Level::Error).split_off(lines_before);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        let again = format!("backups work again, after {tries} that failed");
+        let warnings = log_lines::logged(log::Level::Warn);
+        assert_eq!(warnings.last(), Some(&again), "{warnings:?}");
+    }
+}
+
+#[test]
+fn a_disk_that_stays_full_is_summed_up_at_the_end_and_kinds_that_take_turns_are_a_line_each() {
+    log_lines::listen();
+    let scratch = tempfile::tempdir().unwrap();
+    let tries = AtomicUsize::new(0);
+    let backup = Training::backup(scratch.path())
+        .save_freq(1)
+        .filesystem(Arc::new(FaultyFilesystem::new(move |operation, path| {
+            if operation == Operation::SyncFile && path.ends_with("optimizer.bpk") {
+                let codes = [28, 5];
+                let code = codes[tries.fetch_add(1, Ordering::Relaxed) % 2];
+                return Err(io::Error::from_raw_os_error(code).into());
+            }
+            Ok(())
+        })));
+    let handle = backup.handle();
+    let run = Training::new(Backend::Flex).run(backup, Halt::Never);
+    assert!(run.error.is_none());
+    assert_eq!(handle.stats().failed, 19);
+    let errors = log_lines::logged(log::Level::Error);
+    assert_eq!(errors.len(), 2, "{errors:?}");
+    let warnings = log_lines::logged(log::Level::Warn);
+    let summary =
+        "19 backups have failed, and none was committed since: see the first one of each kind";
+    assert!(
+        warnings.iter().any(|line| line.contains(summary)),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn a_stop_is_saved_at_once_however_often_backups_have_failed() {
+    let scratch = tempfile::tempdir().unwrap();
+    let disk = Disk::default();
+    disk.set_full(true);
+    let backup = Training::backup(scratch.path())
+        .save_freq(1)
+        .retry_after(Duration::from_secs(3600));
+    let (backup, tries) = disk.under(backup);
+    let handle = backup.handle();
+    let training = Training::new(Backend::Flex);
+    let interrupter = burn::train::Interrupter::new();
+    let stop = interrupter.clone();
+    let hooks = Hooks::default().on_train(move |batch| {
+        if batch == 9 {
+            disk.set_full(false);
+            stop.stop(Some("the test stops it"));
+        }
+    });
+    let builder = training.builder(&scratch.path().join("artifacts"), interrupter, Halt::Never);
+    let result = builder
+        .with_metric_logger(burn::train::logger::InMemoryMetricLogger::new())
+        .renderer(Box::new(RecordingRenderer::new(Calls::default())))
+        .backup_and_restore(backup)
+        .launch(training.learner(hooks));
+    assert!(result.interrupted.is_some());
+    // One try, and nothing for an hour.
+    assert_eq!(tries.load(Ordering::Relaxed), 1);
+    assert_eq!(handle.stopped_at().map(|at| at.global_step), Some(9));
 }

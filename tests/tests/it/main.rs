@@ -22,6 +22,7 @@ mod devices;
 mod disk;
 mod divergence;
 mod edited;
+mod events;
 mod exact;
 mod failures;
 mod formats;

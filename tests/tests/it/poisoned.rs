@@ -51,7 +51,8 @@ fn run(
         poisoned: Some(poisoned),
         ..Training::new(Backend::Flex)
     };
-    let backup = configure(Training::backup(dir).save_freq(1));
+    let backup = Training::backup(dir).save_freq(1);
+    let backup = configure(backup);
     let handle = backup.handle();
     let run = training.run(backup, halt);
     let errors = ERRORS.lock().unwrap().clone();

@@ -163,6 +163,7 @@ fn run(
     let backup = BackupAndRestore::new(dir)
         .save_freq(1)
         .seed(5)
+        .retry_after(std::time::Duration::ZERO)
         .dashboard(false);
     let handle = backup.handle();
     let artifacts = tempfile::tempdir().unwrap();

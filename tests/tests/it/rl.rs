@@ -1,5 +1,6 @@
 //! Reinforcement learning: interrupted anywhere, it ends as if undisturbed.
 
+mod events;
 mod parity;
 mod program;
 mod world;

@@ -295,7 +295,7 @@ impl Writer {
                 }
             };
             let put = tokio::select! {
-                put = publish(&mut self.publisher, &pinned, &shared) => put.map(|()| true),
+                put = publish(&mut self.publisher, &pinned, &shared, listener) => put.map(|()| true),
                 error = self.keeper.lost() => Err(error),
                 // Who leaves is asked for at the next turn.
                 () = shared.is_left() => Ok(false),
@@ -389,9 +389,14 @@ async fn publish(
     publisher: &mut Publisher,
     pinned: &Arc<Pinned>,
     shared: &Shared,
+    listener: &Listener,
 ) -> Result<(), MirrorError> {
     shared.begins();
     let is_new = publisher.publish(pinned).await?;
+    if is_new {
+        // Before whoever waits for it goes on.
+        listener(MirrorEvent::Mirrored(pinned.id()));
+    }
     shared.mirrored(pinned.id(), is_new);
     log::debug!(target: crate::LOG, "generation {} is mirrored", pinned.id());
     Ok(())

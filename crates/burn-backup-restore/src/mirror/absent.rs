@@ -56,6 +56,7 @@ pub(crate) struct MirrorStatus {
 pub(crate) enum MirrorEvent {
     Failed(Arc<MirrorError>),
     Recovered,
+    Mirrored(GenerationId),
     Stopped(Arc<MirrorError>),
 }
 

@@ -171,7 +171,7 @@ where
         environment: RLC::EnvInit,
     ) -> RLResult<RLC::Policy> {
         self.is_used.store(true, Ordering::Relaxed);
-        say::leave_terminal_to_renderer();
+        say::leave_terminal_to_renderer(self.settings.dashboard);
         let handle = &self.settings.handle;
         let _on_panic = closing::OnPanic(handle.clone());
         // What is returned if the training can't start.

@@ -16,6 +16,7 @@ use crate::handle::BackupHandle;
 use crate::mirror::Mirroring;
 use crate::on_backup_error::OnBackupError;
 use crate::panics::{attempt, panic_message};
+use crate::spans;
 use crate::state::Moment;
 
 const LOG: &str = "burn_backup::commit";
@@ -319,8 +320,12 @@ fn save(
         watched,
         parts,
     } = snapshot;
-    let mut staging = context.store.stage()?;
-    encoder.encode(parts, &mut state, &mut staging)?;
+    let staging = {
+        let _span = spans::encode();
+        let mut staging = context.store.stage()?;
+        encoder.encode(parts, &mut state, &mut staging)?;
+        staging
+    };
     let has_failed =
         || context.interrupter.error().is_some() || context.is_left.load(Ordering::Relaxed);
     if let Some(mark) = watched {
@@ -343,10 +348,12 @@ fn save(
             mark.logs().sync();
         }
     }
+    let _span = spans::commit();
     Ok(staging.commit(state)?)
 }
 
 fn prune(context: &WriterContext, committed: &Committed) {
+    let _span = spans::prune();
     if let Err(error) = context.store.prune(committed, context.keep_last) {
         // The backup is there; one too many costs space only, and the next prune tries again.
         log::warn!(target: LOG, "{}", with_causes(&BackupError::from(error)));
@@ -354,7 +361,7 @@ fn prune(context: &WriterContext, committed: &Committed) {
 }
 
 fn report(context: &WriterContext, error: Arc<BackupError>) {
-    // What keeps failing in the same way, on a full disk say, is said loudly once.
+    // What keeps failing in the same ways, on a full disk say, is said loudly once.
     let level = match context.handle.is_failing_like(&error) {
         true => log::Level::Debug,
         false => log::Level::Error,

@@ -26,7 +26,12 @@ impl Cadence {
         record: CadenceRecord,
     ) -> Self {
         Self {
-            trigger: Trigger::new(settings.frequency, state_bytes, &record),
+            trigger: Trigger::new(
+                settings.frequency,
+                state_bytes,
+                &record,
+                settings.retry_after,
+            ),
             record,
             launched: Instant::now(),
             step_began: Instant::now(),
@@ -93,8 +98,13 @@ impl Cadence {
     pub(super) fn noted(&mut self, is_committed: bool) {
         match is_committed {
             true => self.trigger.succeeded(),
-            false => self.trigger.failed(),
+            false => self.trigger.failed(self.launched.elapsed()),
         }
+    }
+
+    /// Whether failures hold the next try back.
+    pub(super) fn is_held_back(&self, is_writing: bool) -> bool {
+        self.trigger.is_held_back(self.now(is_writing))
     }
 
     /// The interval, how much steps were slowed, and whether the interval is worth a line in the log.

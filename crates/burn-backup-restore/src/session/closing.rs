@@ -82,6 +82,7 @@ impl Drop for OnPanic {
                 "the training ended with a panic; {}",
                 last_backup(&self.0)
             ));
+            self.0.ended(Outcome::Failed, None);
         }
     }
 }

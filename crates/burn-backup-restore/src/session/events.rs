@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::saver::{MetricSource, NoMetrics, Parted, Saver};
 use super::watch::Watch;
 use super::window::Window;
-use super::{LOG, TRIGGER_LOG, mirror};
+use super::{COMMIT_LOG, LOG, TRIGGER_LOG, mirror};
 use crate::burn_api::Items;
 #[cfg(feature = "rl")]
 use crate::error::BackupError;
@@ -24,7 +24,9 @@ use crate::metrics::{Mark, MetricHistory, MetricLogs};
 use crate::preemption::{Advice, Backups, Upload};
 use crate::runs;
 use crate::save::{Metrics, TrainingSnapshot};
+use crate::spans;
 use crate::state::{Moment, Phase, TrainingState};
+use crate::telling::Watching;
 
 /// Backs up and restores one training.
 pub(crate) struct Core {
@@ -41,6 +43,8 @@ pub(crate) struct Core {
     pub(super) ending: Ending,
     /// For whoever has started the program.
     pub(super) heartbeat: Option<Heartbeat>,
+    /// For whoever listens.
+    pub(super) watching: Watching,
 }
 
 /// The metrics of the training.
@@ -190,7 +194,7 @@ impl Core {
         let step = self.cadence.step_time(is_disturbed);
         let cadence = &mut self.cadence;
         if cadence.is_due_after_step(&position, has_stepped, step, is_writing) {
-            self.save(training, metrics);
+            self.save_when_due(training, metrics);
         }
         self.show_interval();
         if has_stepped && self.window.accumulates() {
@@ -252,7 +256,7 @@ impl Core {
         }
         let is_writing = self.saver.background.is_busy();
         if self.cadence.is_due_after_epoch(can_save, is_writing) {
-            self.save(training, metrics);
+            self.save_when_due(training, metrics);
         }
     }
 
@@ -429,12 +433,16 @@ impl Core {
             mut watch,
             ending,
             heartbeat,
+            watching,
             ..
         } = self;
         let handle = saver.handle.clone();
+        if let Some(failures) = handle.unlogged_failures() {
+            log::warn!(target: COMMIT_LOG, "{failures}");
+        }
         let is_complete = ending.is_complete && went_well;
         saver.clear_away(is_complete, ending.is_flushed, || watch.is_urged());
-        drop(heartbeat);
+        drop((heartbeat, watching));
         // A notice that has come since finds the training at its end: it is told of, and nothing more.
         if let Some(notice) = watch.last_look() {
             handle.noticed(notice);
@@ -448,6 +456,7 @@ impl Core {
 
     /// This moment, sharing the training's tensors.
     pub(super) fn snapshot(&mut self, training: &dyn Parted) -> TrainingSnapshot {
+        let _span = spans::snapshot();
         let state = self.state_now(training);
         let metrics = self.measured.now();
         let watched = self.guard.as_ref().map(Guard::mark);
@@ -467,6 +476,16 @@ impl Core {
             state.learning_rate = rate.filter(|rate| rate.is_finite());
         }
         state
+    }
+
+    /// Saves this moment because a backup is due, unless the one before has just failed: then it waits as well.
+    fn save_when_due(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
+        let started = Instant::now();
+        self.settle(metrics);
+        match self.cadence.is_held_back(false) {
+            true => self.saver.handle.held(started.elapsed()),
+            false => self.save(training, metrics),
+        }
     }
 
     /// Saves this moment, and counts how long that holds the training.

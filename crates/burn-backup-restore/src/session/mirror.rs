@@ -10,6 +10,7 @@ use burn_backup_store::{Generation, GenerationId, Store, StoreError};
 use super::LOG;
 use super::transfer::TransferLine;
 use crate::error::{BackupError, with_causes};
+use crate::event::Event;
 use crate::handle::BackupHandle;
 use crate::mirror::{Connection, Found, Leftovers, Mirror, MirrorError, MirrorEvent, Mirroring};
 use crate::say::{announce, warn};
@@ -153,12 +154,13 @@ fn fetch(
             wait.as_secs_f64(),
         ));
     }
-    let mut line = TransferLine::new(format!("fetching the newest backup from {mirror}"));
+    let line = TransferLine::new(format!("fetching the newest backup from {mirror}"));
     let id = connection.fetch(found, here, store, &mut |transfer| {
         handle.lives();
-        line.show(transfer);
-    })?;
-    line.end();
+        line.show(transfer.done, transfer.of);
+    });
+    drop(line);
+    let id = id?;
     announce(&format!("backup {id} was fetched from the mirror {mirror}"));
     Ok(())
 }
@@ -173,21 +175,20 @@ impl Reached {
     ) -> Arc<Mirroring> {
         let told = handle.clone();
         let listener = Box::new(move |event| match event {
-            MirrorEvent::Failed(error) => warn(
-                &told,
-                &format!(
-                    "a backup could not be mirrored, and is tried again: {}",
-                    with_causes(error.as_ref()),
-                ),
-            ),
+            MirrorEvent::Failed(error) => {
+                let error = with_causes(error.as_ref());
+                let message =
+                    format!("a backup could not be mirrored, and is tried again: {error}");
+                warn(&told, &message);
+                told.tell(Event::MirrorFailed { error });
+            }
             MirrorEvent::Recovered => announce("the mirror works again"),
-            MirrorEvent::Stopped(error) => warn(
-                &told,
-                &format!(
-                    "NOTHING IS MIRRORED ANY MORE: {}",
-                    with_causes(error.as_ref())
-                ),
-            ),
+            MirrorEvent::Mirrored(id) => told.tells_mirrored(id),
+            MirrorEvent::Stopped(error) => {
+                let error = with_causes(error.as_ref());
+                warn(&told, &format!("NOTHING IS MIRRORED ANY MORE: {error}"));
+                told.tell(Event::MirrorStopped { error });
+            }
             #[cfg(feature = "mirror")]
             _ => {}
         });
@@ -208,19 +209,19 @@ pub(super) fn flush(
     until: Option<Instant>,
     mut is_urged: impl FnMut() -> bool,
 ) -> Result<(), Arc<MirrorError>> {
-    let mut line = TransferLine::new("mirroring the last backup".to_owned());
+    let line = TransferLine::new("mirroring the last backup".to_owned());
     let mut sent = 0;
     let flushed = mirroring.flush(until, &mut |transfer| {
         if std::mem::replace(&mut sent, transfer.done) != transfer.done {
             handle.lives();
         }
-        line.show(transfer);
+        line.show(transfer.done, transfer.of);
         match is_urged() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
     });
-    line.end();
+    drop(line);
     flushed
 }
 

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use burn::tensor::Device;
 use burn::train::Interrupter;
@@ -20,6 +21,7 @@ use super::heartbeat::Heartbeat;
 use super::mirror;
 use super::progress::Progress;
 use super::saver::{OnThread, Saver};
+use super::transfer::TransferLine;
 use super::watch::Watch;
 use super::window::Window;
 use crate::burn_api::burnpack::PerTensor;
@@ -27,6 +29,7 @@ use crate::burn_api::{BURN_VERSION, DeviceRead, computes_later, is_remote};
 use crate::change::Change;
 use crate::configuration::Configuration;
 use crate::error::BackupError;
+use crate::event::Event;
 use crate::handle::whole_seconds;
 use crate::metrics::{MetricHistory, MetricLogs, MetricWatch};
 use crate::panics::panic_message;
@@ -38,6 +41,7 @@ use crate::runs;
 use crate::save::{Background, Memory, WriterContext, within_limits};
 use crate::say::announce;
 use crate::settings::{BackupAndRestore, NamedState, Snapshot};
+use crate::spans;
 use crate::state::{PartDocument, TrainingState};
 use crate::trigger::CadenceRecord;
 
@@ -104,6 +108,9 @@ impl Core {
     ) -> Result<Self, BackupError> {
         let shorter = |(name, part)| (name, part as &mut dyn LoadPart);
         let heartbeat = Heartbeat::start(&settings.handle);
+        let watching = settings.handle.watch();
+        let span = spans::restore();
+        let began = Instant::now();
         let mut parts: PartsMut<'_> = training.into_iter().map(shorter).collect();
         for (name, state) in &mut states {
             if !part::is_state_name(name) {
@@ -132,7 +139,13 @@ impl Core {
             // Whether it may differ is decided here.
             .keep_seed(true);
         let mut store = Store::open(&settings.backup_dir, options)?;
-        let read = |store: &Store| store.newest_chunked(&PerTensor(part::OPTIMIZER));
+        let read = |store: &Store| {
+            let line = TransferLine::new("reading the newest backup".to_owned());
+            store.newest_watched(&PerTensor(part::OPTIMIZER), &|read| {
+                settings.handle.lives();
+                line.show(read.done, read.of);
+            })
+        };
         let (newest, mirror) =
             mirror::newest(&settings.handle, &settings.backup_dir, &mut store, read)?;
         let store = Arc::new(store);
@@ -152,6 +165,7 @@ impl Core {
                         &context.main,
                         &configuration,
                         generation,
+                        began,
                     )
                 }))
                 .unwrap_or_else(|panic| {
@@ -166,7 +180,7 @@ impl Core {
                 (state, BTreeMap::new())
             }
         };
-        drop(parts);
+        drop((parts, span));
         let directory_seed = store.identity().run_seed;
         choose_seed(settings, &mut state, directory_seed)?;
         if settings.changes.allows(Change::Data) || settings.changes.allows(Change::BatchSize) {
@@ -251,6 +265,7 @@ impl Core {
             },
             ending: Ending::default(),
             heartbeat,
+            watching,
         })
     }
 }
@@ -326,6 +341,7 @@ fn restore_newest(
     main: &Device,
     configuration: &Configuration,
     generation: Generation,
+    began: Instant,
 ) -> Result<(TrainingState, BTreeMap<String, Memory>), BackupError> {
     let (id, created) = (generation.id(), generation.manifest().created);
     let bytes = generation.manifest().bytes();
@@ -340,7 +356,15 @@ fn restore_newest(
     say_changed(&changed);
     // The next snapshot looks at the model itself.
     state.model.clear();
-    let age = whole_seconds(settings.handle.restored(id, state.position, created));
+    let age = settings.handle.restored(id, state.position, created);
+    settings.handle.tell(Event::Restored {
+        position: state.position,
+        generation: id.number(),
+        bytes,
+        age,
+        took: began.elapsed(),
+    });
+    let age = whole_seconds(age);
     settings.handle.began(format!(
         "restored from backup {id} at {}, {age} old, {bytes} bytes",
         state.position,

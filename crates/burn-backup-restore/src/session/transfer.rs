@@ -1,15 +1,20 @@
-//! A line on a transfer that takes long.
+//! A line on a transfer that takes long: reading a backup, fetching one, or sending one.
+
+mod dashboard;
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::LOG;
 use crate::handle::whole_seconds;
-use crate::mirror::Transfer;
-use crate::say::{has_dashboard, say};
+use crate::say::{has_dashboard, may_draw, say};
 
 /// Shorter ones are over before anybody wonders.
-const SHOWN_AFTER: Duration = Duration::from_secs(2);
+const SHOWN_AFTER: Duration = Duration::from_secs(1);
 
 /// How often the line is written anew on a terminal.
 const ON_TERMINAL: Duration = Duration::from_millis(250);
@@ -17,95 +22,141 @@ const ON_TERMINAL: Duration = Duration::from_millis(250);
 /// How often another line is written to a file or the log.
 const ELSEWHERE: Duration = Duration::from_secs(10);
 
-/// Says how far a transfer is, once it has taken two seconds.
+/// Says how far a transfer is, once it has taken a second, until it is dropped.
+///
+/// A thread of its own writes it: what is waited for may be a disk that gives nothing at all.
 pub(super) struct TransferLine {
-    what: String,
-    began: Instant,
-    shown: Option<Instant>,
-    place: Place,
+    far: Arc<Far>,
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// How far a transfer is, in bytes.
+#[derive(Default)]
+struct Far {
+    done: AtomicU64,
+    of: AtomicU64,
 }
 
 /// Where the line is written.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// A terminal, which shows the last one only.
     Terminal,
+    /// The bottom border of Burn's dashboard.
+    Dashboard,
     /// A file, or a pipe.
     Stream,
-    /// The log, because Burn's dashboard has the terminal.
+    /// The log, because a renderer has the terminal.
     Log,
 }
 
 impl Place {
     fn find() -> Self {
-        match (has_dashboard(), io::stderr().is_terminal()) {
+        let has_dashboard = has_dashboard();
+        match (has_dashboard, io::stderr().is_terminal()) {
+            (true, _) if dashboard::is_full_screen() == Some(false) => Self::Terminal,
+            (true, _) if dashboard::is_full_screen() == Some(true) && may_draw() => Self::Dashboard,
             (true, _) => Self::Log,
             (false, true) => Self::Terminal,
             (false, false) => Self::Stream,
-        }
-    }
-
-    /// How often it is written.
-    fn interval(self) -> Duration {
-        match self {
-            Self::Terminal => ON_TERMINAL,
-            Self::Stream | Self::Log => ELSEWHERE,
         }
     }
 }
 
 impl TransferLine {
     pub(super) fn new(what: String) -> Self {
+        let far = Arc::<Far>::default();
+        let (end, ended) = channel();
+        let shown = far.clone();
+        let thread = thread::Builder::new().name("backup-line".to_owned());
+        // Without a thread there is no line.
+        let thread = thread.spawn(move || write(&what, &shown, &ended)).ok();
         Self {
-            what,
-            began: Instant::now(),
-            shown: None,
-            place: Place::find(),
+            far,
+            end: Some(end),
+            thread,
         }
     }
 
-    pub(super) fn show(&mut self, transfer: Transfer) {
-        let now = Instant::now();
-        let is_due = match self.shown {
-            None => now - self.began >= SHOWN_AFTER,
-            Some(shown) => now - shown >= self.place.interval(),
-        };
-        if !is_due {
-            return;
-        }
-        self.shown = Some(now);
-        let line = format!("{}: {}", self.what, progress(transfer, now - self.began));
-        match self.place {
-            // Over the one before, to the end of the line.
-            Place::Terminal => {
-                let _ = write!(io::stderr().lock(), "\r{line}\u{1b}[K");
-            }
-            Place::Stream => say(&line),
-            Place::Log => log::info!(target: LOG, "{line}"),
-        }
-    }
-
-    /// What is written next begins on a line of its own.
-    pub(super) fn end(&mut self) {
-        if self.place == Place::Terminal && self.shown.take().is_some() {
-            let _ = writeln!(io::stderr().lock());
-        }
+    /// So many bytes are there, `of` so many.
+    pub(super) fn show(&self, done: u64, of: u64) {
+        self.far.done.store(done, Ordering::Relaxed);
+        self.far.of.store(of, Ordering::Relaxed);
     }
 }
 
 impl Drop for TransferLine {
     fn drop(&mut self) {
-        self.end();
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            // Its own panic was told by the hook.
+            drop(thread.join());
+        }
+    }
+}
+
+/// Writes the line until `ended` says so, and leaves the terminal as it is to be.
+fn write(what: &str, far: &Far, ended: &Receiver<()>) {
+    let began = Instant::now();
+    let mut written = Written::default();
+    let mut wait = SHOWN_AFTER;
+    while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(wait) {
+        let (done, of) = (&far.done, &far.of);
+        let (done, of) = (done.load(Ordering::Relaxed), of.load(Ordering::Relaxed));
+        let line = format!("{what}: {}", progress(done, of, began.elapsed()));
+        written.write(&line, Place::find());
+        wait = ON_TERMINAL;
+    }
+    written.end();
+}
+
+/// What was written so far.
+#[derive(Default)]
+struct Written {
+    is_on_terminal: bool,
+    on_dashboard: dashboard::Border,
+    /// When a line was written that stays.
+    last: Option<Instant>,
+}
+
+impl Written {
+    fn write(&mut self, line: &str, place: Place) {
+        let is_due = self.last.is_none_or(|last| last.elapsed() >= ELSEWHERE);
+        match place {
+            // Over the one before, to the end of the line.
+            Place::Terminal => {
+                self.is_on_terminal = true;
+                let _ = write!(io::stderr().lock(), "\r{line}\u{1b}[K");
+            }
+            Place::Dashboard => self.on_dashboard.write(line),
+            Place::Stream | Place::Log => {}
+        }
+        if is_due && place != Place::Terminal {
+            self.last = Some(Instant::now());
+            match place {
+                Place::Stream => say(line),
+                _ => log::info!(target: LOG, "{line}"),
+            }
+        }
+    }
+
+    /// What is written next on a terminal begins on a line of its own.
+    fn end(&mut self) {
+        self.on_dashboard.clear();
+        if self.is_on_terminal {
+            let _ = writeln!(io::stderr().lock());
+        }
     }
 }
 
 /// `120 of 756 MB, 60.0 MB/s, about 11s left`.
-fn progress(transfer: Transfer, took: Duration) -> String {
-    if transfer.of == 0 {
-        return "waiting for the mirror".to_owned();
+fn progress(done: u64, of: u64, took: Duration) -> String {
+    if of == 0 {
+        return format!("waiting since {}", whole_seconds(took));
     }
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
-    let (done, of) = (megabytes(transfer.done), megabytes(transfer.of));
+    let (done, of) = (megabytes(done), megabytes(of));
     let rate = done / took.as_secs_f64().max(f64::MIN_POSITIVE);
     // Of a small backup, the megabytes that are shown are not all zero.
     let digits = if of < 10.0 { 3 } else { 0 };
@@ -128,15 +179,11 @@ mod tests {
 
     #[test]
     fn progress_has_bytes_rate_and_time_left() {
-        let shown = |done, of, seconds| {
-            let mut transfer = Transfer::default();
-            (transfer.done, transfer.of) = (done, of);
-            progress(transfer, Duration::from_secs(seconds))
-        };
+        let shown = |done, of| progress(done, of, Duration::from_secs(2));
         let expected = "120 of 756 MB, 60.0 MB/s, about 10s left";
-        assert_eq!(shown(120_000_000, 756_000_000, 2), expected);
-        assert_eq!(shown(0, 756_000_000, 2), "0 of 756 MB");
-        assert_eq!(shown(0, 40_000, 2), "0.000 of 0.040 MB");
-        assert_eq!(shown(0, 0, 2), "waiting for the mirror");
+        assert_eq!(shown(120_000_000, 756_000_000), expected);
+        assert_eq!(shown(0, 756_000_000), "0 of 756 MB");
+        assert_eq!(shown(0, 40_000), "0.000 of 0.040 MB");
+        assert_eq!(shown(0, 0), "waiting since 2s");
     }
 }

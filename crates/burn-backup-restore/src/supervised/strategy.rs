@@ -184,7 +184,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         mut components: TrainingComponents<M>,
     ) -> LearningResult<M> {
         self.is_used.store(true, Ordering::Relaxed);
-        say::leave_terminal_to_renderer();
+        say::leave_terminal_to_renderer(self.settings.dashboard);
         // Before the restore: a notice that comes during it counts.
         let (lookout, after) = match self.look_out() {
             Ok(lookout) => lookout,

@@ -8,9 +8,8 @@
 //! What backups cost is kept in the backup, and so is how often the training was interrupted. Once it was, the
 //! interval is no shorter than the one that loses least: backups that cost more than they save are left out.
 //!
-//! A backup that fails may cost next to nothing, on a full disk say, and would be tried again at
-//! once. So a failed one tells nothing of what the next one costs, and each failure in a row doubles
-//! the price of the next try.
+//! A backup that fails may cost next to nothing, on a full disk say. So a failed one tells nothing of what the next one
+//! costs. What it did cost is paid for as well, and the next try waits as it does with any other policy (`backoff.rs`).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -27,9 +26,6 @@ const BACKUPS: usize = 8;
 /// many bytes per second, and this long on top.
 const ASSUMED_SPEED: f64 = 1e9;
 const ASSUMED_COST: f64 = 0.01;
-
-/// After so many failures in a row, the price of the next try rises no more.
-const MAX_DOUBLINGS: u32 = 8;
 
 /// A step of the training.
 #[derive(Debug, Clone, Copy)]
@@ -65,13 +61,13 @@ pub(crate) struct Auto {
     interruptions: u64,
     /// How long was trained since the last backup, in seconds.
     since_last: f64,
+    /// How long it was when the last one was taken.
+    before_last: f64,
     earned: f64,
     /// By backups whose cost is known.
     spent: f64,
     slowed: f64,
     is_rested: bool,
-    /// How many backups have failed since the last one that was committed.
-    failures: u32,
 }
 
 impl Auto {
@@ -86,11 +82,11 @@ impl Auto {
             uptime: record.uptime,
             interruptions: record.interruptions,
             since_last: 0.0,
+            before_last: 0.0,
             earned: 0.0,
             spent: 0.0,
             slowed: 0.0,
             is_rested: false,
-            failures: 0,
         }
     }
 
@@ -113,7 +109,7 @@ impl Auto {
         self.earned += self.max_overhead * took;
         self.is_rested = true;
         // What isn't needed is no licence for many backups in a row later.
-        let spare = self.spent + self.expected_cost();
+        let spare = self.spent + self.likely_cost();
         self.earned = self.earned.min(spare);
     }
 
@@ -126,19 +122,13 @@ impl Auto {
             has_failed: false,
         });
         self.is_rested = false;
-        self.since_last = 0.0;
-    }
-
-    /// The backup that was taken last is committed.
-    pub(crate) fn succeeded(&mut self) {
-        self.failures = 0;
+        self.before_last = std::mem::take(&mut self.since_last);
     }
 
     /// The backup that was taken last has failed.
     pub(crate) fn failed(&mut self) {
-        self.failures = self.failures.saturating_add(1);
-        // What was earned for it is gone.
-        self.earned = self.earned.min(self.spent);
+        // What was trained before it is as unsaved as it was.
+        self.since_last += std::mem::take(&mut self.before_last);
         if let Some(open) = &mut self.open {
             open.has_failed = true;
         }
@@ -149,14 +139,14 @@ impl Auto {
     pub(crate) fn is_due(&self) -> bool {
         self.is_rested
             && self.open.is_none()
-            && self.earned >= self.spent + self.expected_cost()
+            && self.earned >= self.spent + self.likely_cost()
             && self.since_last >= self.best_interval()
     }
 
     /// After how many steps a backup is paid for, as things are. `None` before the first step.
     pub(crate) fn interval(&self) -> Option<u64> {
         let step = self.typical_step()?;
-        let paid = self.expected_cost() / (self.max_overhead * step);
+        let paid = self.likely_cost() / (self.max_overhead * step);
         let best = self.best_interval() / step;
         // At least one; an interval beyond all numbers is the greatest of them.
         Some((paid.max(best).ceil() as u64).max(1))
@@ -218,13 +208,6 @@ impl Auto {
     /// What a backup costs, in seconds, as far as is known.
     fn likely_cost(&self) -> f64 {
         self.backup_cost().unwrap_or(self.assumed_cost)
-    }
-
-    /// What the next try is to cost, in seconds.
-    fn expected_cost(&self) -> f64 {
-        let cost = self.likely_cost();
-        let doublings = self.failures.min(MAX_DOUBLINGS);
-        cost * f64::from(1_u32 << doublings)
     }
 }
 
@@ -371,33 +354,66 @@ mod tests {
     }
 
     #[test]
-    fn each_failure_in_a_row_doubles_the_time_to_the_next_try() {
-        let mut auto = Auto::new(0.01, 0, &CadenceRecord::default());
+    fn a_failed_backup_is_paid_for_and_is_not_taken_for_a_cheap_one() {
         let step = StepTime {
             took: Duration::from_secs(1),
             is_disturbed: false,
         };
-        // A backup is assumed to cost what a step earns, and one that fails costs nothing.
-        let mut steps_to_the_next = |has_failed: bool| {
+        let record = CadenceRecord {
+            backup_cost: Some(0.1),
+            ..CadenceRecord::default()
+        };
+        // A hundredth of a second is earned in each step. Says after how many the next one is due.
+        let steps_to_the_next = |auto: &mut Auto| {
             let mut steps = 0;
             while !auto.is_due() {
                 auto.step(step);
                 steps += 1;
             }
-            auto.saved(Duration::ZERO);
-            match has_failed {
-                true => auto.failed(),
-                false => auto.succeeded(),
-            }
             steps
         };
-        let failing: Vec<_> = (0..12).map(|_| steps_to_the_next(true)).collect();
-        let expected = [1, 2, 4, 8, 16, 32, 64, 128, 256, 256, 256, 256];
-        for (steps, expected) in failing.iter().zip(expected) {
-            assert!(i32::abs_diff(*steps, expected) <= 1, "{failing:?}");
+        let mut auto = Auto::new(0.01, 0, &record);
+        let first = steps_to_the_next(&mut auto);
+        assert!(matches!(first, 10 | 11), "{first}");
+        for failing in 0..100 {
+            // On a full disk it costs nothing.
+            auto.saved(Duration::ZERO);
+            auto.failed();
+            assert_eq!(steps_to_the_next(&mut auto), 1, "after {failing}");
         }
-        assert!(steps_to_the_next(false) >= 255);
-        assert_eq!(steps_to_the_next(false), 1, "as often as it costs again");
+        assert_eq!(auto.backup_cost(), Some(0.1));
+        // What a failed one costs is earned first.
+        auto.saved(Duration::from_secs(1));
+        auto.failed();
+        let after = steps_to_the_next(&mut auto);
+        assert!((99..=111).contains(&after), "{after}");
+        assert_eq!(auto.backup_cost(), Some(0.1));
+    }
+
+    #[test]
+    fn after_a_failure_as_much_is_unsaved_as_before() {
+        let record = CadenceRecord {
+            backup_cost: Some(0.02),
+            uptime: 1000.0,
+            interruptions: 1,
+            is_stopped: false,
+        };
+        let step = StepTime {
+            took: Duration::from_secs(1),
+            is_disturbed: false,
+        };
+        let mut auto = Auto::new(0.1, 0, &record);
+        let mut steps = 0;
+        while !auto.is_due() {
+            auto.step(step);
+            steps += 1;
+        }
+        // sqrt(2 * 0.02 * 1000) s.
+        assert!((6..=8).contains(&steps), "{steps}");
+        auto.saved(Duration::ZERO);
+        auto.failed();
+        auto.step(step);
+        assert!(auto.is_due(), "no other interval passes first");
     }
 
     #[test]

@@ -20,12 +20,14 @@ use crate::threads::{self, Place};
 const MAX_READERS: usize = 8;
 
 /// Reads a part whose length the manifest knows, hashing on the way. No memory is taken before
-/// the file's own length agrees; more than there is, is an error.
+/// the file's own length agrees; more than there is, is an error. `on_read` is called with the number of bytes that
+/// were read since its last call, on any thread.
 pub(super) fn read(
     fs: &dyn Filesystem,
     path: &Path,
     entry: &PartEntry,
     chunking: &dyn Chunking,
+    on_read: &(dyn Fn(u64) + Sync),
 ) -> io::Result<Result<Vec<Buffer>, Damage>> {
     if fs.kind(path)? != Some(EntryKind::File) {
         return Ok(Err(Damage::PartMissing {
@@ -37,7 +39,7 @@ pub(super) fn read(
     let Some(len) = usize::try_from(found).ok().filter(|_| found == entry.bytes) else {
         return Ok(Err(wrong_length(entry, found)));
     };
-    let mut reading = Reading::new(file.as_ref(), entry);
+    let mut reading = Reading::new(file.as_ref(), entry, on_read);
     let mut buffers = Vec::new();
     let mut left = len;
     while left > 0 {
@@ -81,6 +83,7 @@ fn allocate(asked: Vec<usize>, left: &mut usize) -> io::Result<Vec<Buffer>> {
 struct Reading<'r> {
     file: &'r dyn ReadFile,
     entry: &'r PartEntry,
+    on_read: &'r (dyn Fn(u64) + Sync),
     /// The length of its blocks. Without hashes of blocks, the part is one.
     block_bytes: u64,
     /// Where what comes next begins.
@@ -101,10 +104,15 @@ struct Run<'b> {
 type Hashed = (u64, Xxh3);
 
 impl<'r> Reading<'r> {
-    fn new(file: &'r dyn ReadFile, entry: &'r PartEntry) -> Self {
+    fn new(
+        file: &'r dyn ReadFile,
+        entry: &'r PartEntry,
+        on_read: &'r (dyn Fn(u64) + Sync),
+    ) -> Self {
         Self {
             file,
             entry,
+            on_read,
             block_bytes: match entry.blocks.is_empty() {
                 true => entry.bytes.max(1),
                 false => BLOCK_BYTES as u64,
@@ -117,7 +125,7 @@ impl<'r> Reading<'r> {
     /// Reads what comes next into these buffers.
     fn fill(&mut self, buffers: &mut [Buffer]) -> io::Result<Result<(), Damage>> {
         let runs = self.divide(buffers);
-        let hashers = match read_all(self.file, runs)? {
+        let hashers = match read_all(self.file, runs, self.on_read)? {
             Ok(hashers) => hashers,
             Err(short) => return Ok(Err(wrong_length(self.entry, short))),
         };
@@ -193,10 +201,17 @@ impl<'r> Reading<'r> {
 
 /// Reads all of these, at once as far as there are threads for it. Gives where each begins and its hasher,
 /// in the same order; or how many bytes there are, if that is too few.
-fn read_all(file: &dyn ReadFile, runs: Vec<Run<'_>>) -> io::Result<Result<Vec<Hashed>, u64>> {
+fn read_all(
+    file: &dyn ReadFile,
+    runs: Vec<Run<'_>>,
+    on_read: &(dyn Fn(u64) + Sync),
+) -> io::Result<Result<Vec<Hashed>, u64>> {
     let readers = runs.len().min(threads::cores().clamp(1, MAX_READERS));
     if readers <= 1 {
-        return runs.into_iter().map(|run| run.read(file)).collect();
+        return runs
+            .into_iter()
+            .map(|run| run.read(file, on_read))
+            .collect();
     }
     let queue = Mutex::new(runs.into_iter());
     let next = || {
@@ -209,7 +224,7 @@ fn read_all(file: &dyn ReadFile, runs: Vec<Run<'_>>) -> io::Result<Result<Vec<Ha
         while !has_failed.load(Ordering::Relaxed)
             && let Some(run) = next()
         {
-            let outcome = run.read(file);
+            let outcome = run.read(file, on_read);
             has_failed.fetch_or(!matches!(outcome, Ok(Ok(_))), Ordering::Relaxed);
             outcomes.push(outcome);
         }
@@ -235,7 +250,11 @@ fn read_all(file: &dyn ReadFile, runs: Vec<Run<'_>>) -> io::Result<Result<Vec<Ha
 impl Run<'_> {
     /// Reads and hashes, piece by piece, as long as the processor's cache holds them. Says how many bytes there
     /// are, if that is too few.
-    fn read(self, file: &dyn ReadFile) -> io::Result<Result<Hashed, u64>> {
+    fn read(
+        self,
+        file: &dyn ReadFile,
+        on_read: &(dyn Fn(u64) + Sync),
+    ) -> io::Result<Result<Hashed, u64>> {
         let Self {
             offset: start,
             mut hasher,
@@ -250,6 +269,7 @@ impl Run<'_> {
                     return Ok(Err(offset));
                 }
                 hasher.update(piece);
+                on_read(read as u64);
             }
         }
         Ok(Ok((start, hasher)))

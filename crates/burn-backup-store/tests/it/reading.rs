@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use burn_backup_store::testing::{Fault, FaultyFilesystem, Operation};
-use burn_backup_store::{Buffer, Chunking, OpenOptions, Store, StoreError};
+use burn_backup_store::{Buffer, Chunking, OpenOptions, ReadProgress, Store, StoreError};
 use serde_json::json;
 
 use crate::support::{Scratch, names};
@@ -85,6 +85,27 @@ fn a_part_is_read_into_the_buffers_that_are_asked_for() {
             assert!(generation.take_part(name).unwrap() == contents(name, len));
         }
     }
+}
+
+#[test]
+fn whoever_watches_is_told_of_every_byte_once() {
+    let scratch = with_parts();
+    let store = scratch.open();
+    let told: Mutex<Vec<ReadProgress>> = Mutex::default();
+    let watch = |read: ReadProgress| told.lock().unwrap().push(read);
+    let chunking = Every(vec![MIB]);
+    store.newest_watched(&chunking, &watch).unwrap().unwrap();
+    let told = told.into_inner().unwrap();
+    let all: usize = PARTS.iter().map(|(_, len)| len).sum();
+    let of = all as u64;
+    assert!(told.iter().all(|read| read.of == of && read.done <= of));
+    let mut done: Vec<_> = told.iter().map(|read| read.done).collect();
+    assert_eq!(done.first(), Some(&0), "before anything is read");
+    done.sort_unstable();
+    done.dedup();
+    assert_eq!(done.len(), told.len(), "nothing is told twice");
+    assert_eq!(done.last(), Some(&of));
+    assert!(done.len() > all / MIB, "{} times", done.len());
 }
 
 #[test]

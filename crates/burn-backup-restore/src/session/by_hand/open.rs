@@ -7,6 +7,7 @@ use super::{Farewell, Loaders, MetricLines, Session};
 use crate::burn_api;
 use crate::error::BackupError;
 use crate::metrics::{MetricHistory, MetricLogs};
+use crate::outcome::Outcome;
 use crate::parts::{State, parts_of, parts_of_mut};
 use crate::preemption::{AfterPreemption, Lookout};
 use crate::say::announce;
@@ -58,10 +59,16 @@ impl BackupAndRestore {
     /// # }
     /// ```
     pub fn resume<S: State>(
-        mut self,
+        self,
         state: &mut S,
         device: &Device,
     ) -> Result<Session<S>, BackupError> {
+        let handle = self.handle();
+        self.open(state, device)
+            .inspect_err(|error| handle.ended(Outcome::Refused, Some(error)))
+    }
+
+    fn open<S: State>(mut self, state: &mut S, device: &Device) -> Result<Session<S>, BackupError> {
         self.validate()?;
         self.check_for_loops()?;
         // Before the restore: a notice that comes during it counts.

@@ -1,0 +1,78 @@
+//! The events that are not told yet, in their order.
+
+use std::collections::VecDeque;
+
+use crate::event::Event;
+
+/// So many wait at most. Of more, the oldest are dropped: whoever is late wants to know how things are.
+pub(super) const CAPACITY: usize = 256;
+
+/// Events, and how many were dropped before the first of them.
+#[derive(Default)]
+pub(super) struct Queue {
+    events: VecDeque<Event>,
+    dropped: u64,
+    /// Whether any was ever dropped.
+    has_dropped: bool,
+}
+
+impl Queue {
+    /// Gives whether this is the first time that one is dropped.
+    pub(super) fn push(&mut self, event: Event) -> bool {
+        let is_full = self.events.len() >= CAPACITY;
+        if is_full {
+            self.events.pop_front();
+            self.dropped += 1;
+        }
+        self.events.push_back(event);
+        is_full && !std::mem::replace(&mut self.has_dropped, true)
+    }
+
+    /// The next one. What was dropped is told in its place.
+    pub(super) fn pop(&mut self) -> Option<Event> {
+        match std::mem::take(&mut self.dropped) {
+            0 => self.events.pop_front(),
+            events => Some(Event::Dropped { events }),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.events.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mirrored(generation: u64) -> Event {
+        Event::Mirrored {
+            position: None,
+            generation,
+        }
+    }
+
+    #[test]
+    fn of_too_many_events_the_oldest_are_dropped_and_counted_in_their_place() {
+        let mut queue = Queue::default();
+        let capacity = CAPACITY as u64;
+        for generation in 0..capacity {
+            assert!(!queue.push(mirrored(generation)));
+        }
+        assert!(queue.push(mirrored(capacity)), "the first that is dropped");
+        assert!(!queue.push(mirrored(capacity + 1)));
+        assert!(matches!(queue.pop(), Some(Event::Dropped { events: 2 })));
+        for expected in 2..capacity + 2 {
+            let event = queue.pop();
+            assert!(
+                matches!(event, Some(Event::Mirrored { generation, .. }) if generation == expected),
+                "{event:?}"
+            );
+        }
+        assert!(queue.pop().is_none());
+    }
+}
