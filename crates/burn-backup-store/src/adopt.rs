@@ -88,7 +88,9 @@ impl Store {
     pub fn has_backup(&self) -> Result<bool, StoreError> {
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let in_place = discover::generations(fs, layout)?;
-        Ok(!in_place.is_empty() || !discover::quarantined(fs, layout)?.is_empty())
+        Ok(!in_place.is_empty()
+            || !discover::quarantined(fs, layout)?.is_empty()
+            || !discover::set_aside(fs, layout)?.is_empty())
     }
 
     /// The next generation has a greater number than this.

@@ -1,0 +1,150 @@
+//! Going back to an older generation: what is newer is moved out of the way, and not lost.
+
+use std::path::Path;
+
+use crate::directory::Directory;
+use crate::error::{Damage, NOT_SET_ASIDE, StoreError, UNCHANGED};
+use crate::fs::EntryKind;
+use crate::layout::{GenerationId, Quarantined};
+use crate::manifest::Manifest;
+use crate::possession::IfGone;
+use crate::store::Store;
+use crate::verify::{self, Chunking, Generation};
+use crate::{discover, quarantine};
+
+const LOG: &str = "burn_backup::discover";
+
+impl Store {
+    /// The manifests of this training's generations that are in place, newest first. Damaged ones are left out; no part is
+    /// read.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NewerFormat`], [`StoreError::AnotherRun`], [`StoreError::AnotherSeed`], [`StoreError::Gone`] and
+    /// [`StoreError::TakenOver`] if the directory is not this store's any more, and [`StoreError::Io`].
+    pub fn manifests(&self) -> Result<Vec<Manifest>, StoreError> {
+        self.manifests_unexplained()
+            .map_err(|error| self.explain(error))
+    }
+
+    fn manifests_unexplained(&self) -> Result<Vec<Manifest>, StoreError> {
+        let (fs, layout) = (self.dir.fs(), &self.dir.layout);
+        let mut manifests = Vec::new();
+        for id in discover::generations(fs, layout)? {
+            match verify::manifest(fs, layout, id, Some(&self.identity))? {
+                Ok(manifest) => manifests.push(manifest),
+                Err(damage) => {
+                    log::warn!(target: LOG, "generation {id} is passed over: {damage}");
+                }
+            }
+        }
+        Ok(manifests)
+    }
+
+    /// Reads and verifies the generation `id`, as [`newest_chunked`](Self::newest_chunked) does with the newest one,
+    /// and makes it durable. The outer error says nothing about the generation, the inner one is its damage. A damaged
+    /// one stays where it is.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`manifests`](Self::manifests).
+    pub fn generation(
+        &self,
+        id: GenerationId,
+        chunking: &dyn Chunking,
+    ) -> Result<Result<Generation, Damage>, StoreError> {
+        self.generation_unexplained(id, chunking)
+            .map_err(|error| self.explain(error))
+    }
+
+    fn generation_unexplained(
+        &self,
+        id: GenerationId,
+        chunking: &dyn Chunking,
+    ) -> Result<Result<Generation, Damage>, StoreError> {
+        self.possess(IfGone::Fail)?;
+        let (fs, layout) = (self.dir.fs(), &self.dir.layout);
+        let generation = match verify::generation(fs, layout, id, &self.identity, chunking)? {
+            Ok(generation) => generation,
+            Err(damage) => return Ok(Err(damage)),
+        };
+        self.make_durable(generation.manifest())?;
+        self.dir.check()?;
+        self.knowledge
+            .set_latest(id, generation.manifest().parts.clone());
+        Ok(Ok(generation))
+    }
+
+    /// Moves all generations that are newer than `than` to the directory `aside`, whole or damaged, and gives their
+    /// numbers, oldest first. Numbers go on above theirs. Moving them back by hand undoes it.
+    ///
+    /// The newest one goes last, once it is durable that the others are gone: as long as it is there, what it says
+    /// of the training is what a restart finds. Called again after an interruption, it does the rest.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Foreign`] if something of somebody else's stands where `aside` is to be, [`StoreError::Gone`] and
+    /// [`StoreError::TakenOver`] if the directory is not this store's any more, and [`StoreError::Io`]: each generation
+    /// is then in one of the two places.
+    pub fn set_aside_newer(&self, than: GenerationId) -> Result<Vec<GenerationId>, StoreError> {
+        self.set_aside_unexplained(than)
+            .map_err(|error| self.explain(error))
+    }
+
+    fn set_aside_unexplained(&self, than: GenerationId) -> Result<Vec<GenerationId>, StoreError> {
+        self.possess(IfGone::Fail)?;
+        let (fs, layout) = (self.dir.fs(), &self.dir.layout);
+        let mut newer = discover::generations(fs, layout)?;
+        newer.retain(|id| *id > than);
+        newer.reverse();
+        let Some((newest, others)) = newer.split_last() else {
+            // A process before may not have come to that.
+            sync_both(&self.dir)?;
+            return Ok(newer);
+        };
+        self.knowledge.last(*newest);
+        for id in others {
+            set_aside(&self.dir, *id)?;
+        }
+        if !others.is_empty() {
+            sync_both(&self.dir)?;
+        }
+        set_aside(&self.dir, *newest)?;
+        sync_both(&self.dir)?;
+        self.knowledge.forget_newer(than);
+        Ok(newer)
+    }
+}
+
+fn set_aside(dir: &Directory, id: GenerationId) -> Result<(), StoreError> {
+    let from = dir.layout.generation(id);
+    dir.check()?;
+    let what = Quarantined::Generation { id, again: 1 };
+    let to = quarantine::free_place(dir, &dir.layout.aside(), what)?;
+    dir.rename(
+        &from,
+        &to,
+        StoreError::io("set aside", &from, NOT_SET_ASIDE),
+    )?;
+    log::debug!(target: LOG, "generation {id} is in '{}'", to.display());
+    Ok(())
+}
+
+/// First where they are to be found, then where they are to be gone from.
+fn sync_both(dir: &Directory) -> Result<(), StoreError> {
+    let (aside, generations) = (dir.layout.aside(), dir.layout.generations());
+    if kind(dir, &aside)? == Some(EntryKind::Dir) {
+        sync(dir, &aside)?;
+    }
+    sync(dir, &generations)
+}
+
+fn kind(dir: &Directory, path: &Path) -> Result<Option<EntryKind>, StoreError> {
+    let kind = dir.fs().kind(path);
+    kind.map_err(StoreError::io("look at", path, UNCHANGED))
+}
+
+fn sync(dir: &Directory, path: &Path) -> Result<(), StoreError> {
+    let synced = dir.fs().sync_dir(path);
+    synced.map_err(StoreError::io("sync", path, NOT_SET_ASIDE))
+}
