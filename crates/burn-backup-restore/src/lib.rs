@@ -46,9 +46,11 @@ mod data_loader;
 mod error;
 mod execution;
 pub mod exit_code;
+mod export;
 mod fingerprint;
 mod handle;
 mod heartbeat;
+mod keep;
 mod metrics;
 mod mirror;
 mod model;
@@ -76,12 +78,14 @@ mod supervised;
 mod text;
 mod threads;
 mod trigger;
+mod which;
 
 pub use change::Change;
 pub use data::DataLoaderBuilder as ResumableDataLoaderBuilder;
 pub use error::BackupError;
 pub use fingerprint::ParamDifference;
 pub use handle::{BackupHandle, BackupStats};
+pub use keep::{Direction, Keep};
 pub use notice::Notice;
 pub use on_backup_error::OnBackupError;
 pub use outcome::Outcome;
@@ -97,6 +101,7 @@ pub use save_freq::SaveFreq;
 pub use session::{Batches, Flow, Session};
 pub use settings::{BackupAndRestore, FastForward, Snapshot};
 pub use supervised::BackupExt;
+pub use which::Which;
 
 #[cfg(feature = "mirror")]
 pub use burn_backup_remote::{LeaseStatus, Mirror, MirrorError, ObjectStore};

@@ -23,6 +23,7 @@
 pub(crate) mod announcement;
 mod by_hand;
 mod cadence;
+mod choice;
 pub(crate) mod closing;
 mod ending;
 mod events;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
+use burn_backup_store::GenerationId;
 use serde::{Deserialize, Serialize};
 
 use crate::burn_api::Items;
@@ -102,6 +103,9 @@ pub(crate) struct TrainingState {
     /// The processes that have run it, the first one first; empty if they are not known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<Run>,
+    /// How often it went back to an older backup on purpose, the last one last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forks: Vec<Fork>,
     /// The version of Burn that made the records.
     pub burn: String,
     /// The parameters of the model, in the order of a traversal.
@@ -123,6 +127,25 @@ pub(crate) struct TrainingState {
     /// What was computed once in the epoch in progress, by its name: CBOR.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub results: BTreeMap<String, Vec<u8>>,
+}
+
+/// The training went back to an older backup, because its program asks for that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fork {
+    /// What the program asks for, as long as it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// The backup that it went back to.
+    pub from: GenerationId,
+    /// The greatest number that there was: what has a number between the two was left behind.
+    pub last: GenerationId,
+}
+
+impl Fork {
+    /// Whether the backup was left behind.
+    pub(crate) fn has_left(&self, id: GenerationId) -> bool {
+        self.from < id && id <= self.last
+    }
 }
 
 /// What a backup says of a named state.
@@ -214,6 +237,7 @@ impl TrainingState {
             logs: Vec::new(),
             cadence: None,
             runs: Vec::new(),
+            forks: Vec::new(),
             burn: burn.to_owned(),
             model: Vec::new(),
             parts: BTreeMap::new(),
@@ -355,6 +379,12 @@ impl TrainingState {
             0 => self.position.global_step / accumulation.max(1) as u64,
             steps => steps,
         }
+    }
+
+    /// Whether it went back as is asked for here, and that is still asked for.
+    pub(crate) fn has_forked(&self, request: &str) -> bool {
+        let last = self.forks.last();
+        last.is_some_and(|fork| fork.request.as_deref() == Some(request))
     }
 
     /// How many epochs were trained and validated to their end.

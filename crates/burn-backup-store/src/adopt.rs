@@ -98,6 +98,11 @@ impl Store {
         self.knowledge.last(id);
     }
 
+    /// The greatest number that a generation was known to have, wherever it is.
+    pub fn greatest(&self) -> GenerationId {
+        self.knowledge.last(GenerationId::default())
+    }
+
     /// Begins to take in the generation that `sealed` is the manifest of.
     ///
     /// # Errors

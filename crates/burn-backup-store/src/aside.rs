@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::directory::Directory;
-use crate::error::{Damage, NOT_SET_ASIDE, StoreError, UNCHANGED};
+use crate::error::{NOT_SET_ASIDE, StoreError, UNCHANGED};
 use crate::fs::EntryKind;
 use crate::layout::{GenerationId, Quarantined};
 use crate::manifest::Manifest;
@@ -42,17 +42,16 @@ impl Store {
     }
 
     /// Reads and verifies the generation `id`, as [`newest_chunked`](Self::newest_chunked) does with the newest one,
-    /// and makes it durable. The outer error says nothing about the generation, the inner one is its damage. A damaged
-    /// one stays where it is.
+    /// and makes it durable.
     ///
     /// # Errors
     ///
-    /// Those of [`manifests`](Self::manifests).
+    /// [`StoreError::StillDamaged`] if it is damaged, or not there; and those of [`manifests`](Self::manifests).
     pub fn generation(
         &self,
         id: GenerationId,
         chunking: &dyn Chunking,
-    ) -> Result<Result<Generation, Damage>, StoreError> {
+    ) -> Result<Generation, StoreError> {
         self.generation_unexplained(id, chunking)
             .map_err(|error| self.explain(error))
     }
@@ -61,18 +60,23 @@ impl Store {
         &self,
         id: GenerationId,
         chunking: &dyn Chunking,
-    ) -> Result<Result<Generation, Damage>, StoreError> {
+    ) -> Result<Generation, StoreError> {
         self.possess(IfGone::Fail)?;
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let generation = match verify::generation(fs, layout, id, &self.identity, chunking)? {
             Ok(generation) => generation,
-            Err(damage) => return Ok(Err(damage)),
+            Err(damage) => {
+                return Err(StoreError::StillDamaged {
+                    path: layout.generation(id),
+                    damage,
+                });
+            }
         };
         self.make_durable(generation.manifest())?;
         self.dir.check()?;
         self.knowledge
             .set_latest(id, generation.manifest().parts.clone());
-        Ok(Ok(generation))
+        Ok(generation)
     }
 
     /// Moves all generations that are newer than `than` to the directory `aside`, whole or damaged, and gives their

@@ -330,6 +330,22 @@ impl OpenGeneration {
         &self.parts
     }
 
+    /// Reads the part `name` and compares it with what the manifest says, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::StillDamaged`], and [`StoreError::Io`], which says nothing about the part.
+    pub fn check(&self, name: &str) -> Result<(), StoreError> {
+        let Some(part) = self.part(name) else {
+            return Ok(());
+        };
+        let verified = part.verify(&mut |_| {})?;
+        verified.map_err(|damage| StoreError::StillDamaged {
+            path: self.path.clone(),
+            damage,
+        })
+    }
+
     /// The part `name`; `None` if it has none of that name.
     pub fn part(&self, name: &str) -> Option<&PartReader> {
         self.parts.iter().find(|part| part.entry().name == name)

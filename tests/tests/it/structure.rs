@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["settings"],
     &["parts"],
     &["resume"],
+    &["export"],
     &["save"],
     &[
         "data",
@@ -37,6 +38,7 @@ const LAYERS: &[&[&str]] = &[
         "fingerprint",
         "handle",
         "heartbeat",
+        "keep",
         "mirror",
         "notice",
         "on_backup_error",
@@ -50,6 +52,7 @@ const LAYERS: &[&[&str]] = &[
         "seed",
         "text",
         "threads",
+        "which",
     ],
 ];
 

@@ -64,6 +64,11 @@ impl Core {
         &self.measured.history
     }
 
+    /// The metrics by which backups are kept.
+    pub(crate) fn metrics_to_keep_by(&self) -> Vec<String> {
+        self.cadence.metrics()
+    }
+
     /// The metric logs, if this crate writes them.
     pub(crate) fn metric_logs(&self) -> Option<&MetricLogs> {
         self.measured.logs.as_ref()
@@ -230,13 +235,14 @@ impl Core {
         metrics: &mut dyn MetricSource,
         early_stopped: bool,
     ) {
+        let epoch = self.progress.state.position.epoch;
         self.progress.state.after_epoch(early_stopped);
         let can_save = !self.window.is_between();
         if self.cadence.trigger().follows_writing() {
             self.poll();
         }
         let is_writing = self.saver.background.is_busy();
-        if self.cadence.is_due_after_epoch(can_save, is_writing) {
+        if self.cadence.is_due_after_epoch(epoch, can_save, is_writing) {
             self.save(training, metrics);
         }
     }

@@ -13,15 +13,14 @@ use burn_backup_store::{Generation, OpenOptions, Store};
 use super::LOG;
 use super::announcement;
 use super::cadence::Cadence;
+use super::choice;
 use super::ending::Ending;
 use super::events::{Core, Measured};
 use super::heartbeat::Heartbeat;
-use super::mirror;
 use super::progress::Progress;
 use super::saver::{OnThread, Saver};
 use super::watch::Watch;
 use super::window::Window;
-use crate::burn_api::burnpack::PerTensor;
 use crate::burn_api::{BURN_VERSION, DeviceRead, computes_later, is_remote};
 use crate::change::Change;
 use crate::configuration::Configuration;
@@ -34,7 +33,7 @@ use crate::parts::{check_names, parts_of_mut};
 use crate::preemption::Lookout;
 use crate::resume::{Expected, LoadPart, PartsMut, Restored, load_weights, restore};
 use crate::runs;
-use crate::save::{Background, Memory, WriterContext, within_limits};
+use crate::save::{Background, Memory, Retention, WriterContext, within_limits};
 use crate::say::announce;
 use crate::settings::{BackupAndRestore, NamedState, Snapshot};
 use crate::state::{PartDocument, TrainingState};
@@ -129,9 +128,11 @@ impl Core {
             // Whether it may differ is decided here.
             .keep_seed(true);
         let mut store = Store::open(&settings.backup_dir, options)?;
-        let read = |store: &Store| store.newest_chunked(&PerTensor(part::OPTIMIZER));
-        let (newest, mirror) =
-            mirror::newest(&settings.handle, &settings.backup_dir, &mut store, read)?;
+        let choice::Choice {
+            generation: newest,
+            mirror,
+            goes_back,
+        } = choice::choose(settings, &mut store)?;
         let store = Arc::new(store);
         let state_bytes = match &newest {
             Some(generation) => generation.manifest().bytes(),
@@ -139,6 +140,7 @@ impl Core {
         };
 
         let is_restored = newest.is_some();
+        let restored = newest.as_ref().map(Generation::id);
         let (mut state, memories) = match newest {
             Some(generation) => {
                 // Burn's loading of records has panics of its own that nothing can rule out.
@@ -164,6 +166,18 @@ impl Core {
             }
         };
         drop(parts);
+        if let Some(from) = restored {
+            choice::fork(settings, &store, from, goes_back, &mut state)?;
+        }
+        announcement::warn_of_kept_epochs(settings);
+        let retention =
+            Retention::new(settings.keep.clone(), &state.forks, settings.handle.clone());
+        if retention.needs_manifests() {
+            for manifest in store.manifests()? {
+                retention.learn(&manifest);
+            }
+        }
+        let retention = Arc::new(retention);
         let directory_seed = store.identity().run_seed;
         choose_seed(settings, &mut state, directory_seed)?;
         if settings.changes.allows(Change::Data) || settings.changes.allows(Change::BatchSize) {
@@ -193,12 +207,12 @@ impl Core {
             announcement::warn_of_holding(&settings.handle);
         }
         let mirror =
-            mirror.map(|reached| reached.begin(&store, settings.keep_last, &settings.handle));
+            mirror.map(|reached| reached.begin(&store, retention.clone(), &settings.handle));
         let writer = WriterContext {
             store: store.clone(),
             mirror: mirror.clone(),
             handle: settings.handle.clone(),
-            keep_last: settings.keep_last,
+            retention,
             skip_nan: settings.skip_nan,
             on_error: settings.on_error,
             interrupter: context.interrupter.clone(),
