@@ -154,7 +154,9 @@ fn models(manifest: &Manifest) -> Vec<String> {
         }
     };
     let parts = manifest.parts.iter();
-    parts.filter_map(|part| state(&part.name)).collect()
+    let mut models: Vec<_> = parts.filter_map(|part| state(&part.name)).collect();
+    models.sort_unstable();
+    models
 }
 
 /// Writes a part as it is.
