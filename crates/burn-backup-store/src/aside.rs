@@ -15,13 +15,13 @@ use crate::{discover, quarantine};
 const LOG: &str = "burn_backup::discover";
 
 impl Store {
-    /// The manifests of this training's generations that are in place, newest first. Damaged ones are left out; no part is
-    /// read.
+    /// The manifests of this training's generations that are in place, newest first. Those that are damaged, another
+    /// training's, or of a newer format are left out; no part is read.
     ///
     /// # Errors
     ///
-    /// [`StoreError::NewerFormat`], [`StoreError::AnotherRun`], [`StoreError::AnotherSeed`], [`StoreError::Gone`] and
-    /// [`StoreError::TakenOver`] if the directory is not this store's any more, and [`StoreError::Io`].
+    /// [`StoreError::Io`], [`StoreError::Gone`], and [`StoreError::TakenOver`] if the directory is not this store's any
+    /// more.
     pub fn manifests(&self) -> Result<Vec<Manifest>, StoreError> {
         self.manifests_unexplained()
             .map_err(|error| self.explain(error))
@@ -31,10 +31,14 @@ impl Store {
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let mut manifests = Vec::new();
         for id in discover::generations(fs, layout)? {
-            match verify::manifest(fs, layout, id, Some(&self.identity))? {
-                Ok(manifest) => manifests.push(manifest),
-                Err(damage) => {
+            match verify::manifest(fs, layout, id, Some(&self.identity)) {
+                Ok(Ok(manifest)) => manifests.push(manifest),
+                Ok(Err(damage)) => {
                     log::warn!(target: LOG, "generation {id} is passed over: {damage}");
+                }
+                Err(error @ StoreError::Io { .. }) => return Err(error),
+                Err(error) => {
+                    log::warn!(target: LOG, "generation {id} is passed over: {error}");
                 }
             }
         }
@@ -46,7 +50,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::StillDamaged`] if it is damaged, or not there; and those of [`manifests`](Self::manifests).
+    /// [`StoreError::StillDamaged`] if it is damaged, or not there, [`StoreError::NewerFormat`],
+    /// [`StoreError::AnotherRun`], [`StoreError::AnotherSeed`], and those of [`manifests`](Self::manifests).
     pub fn generation(
         &self,
         id: GenerationId,

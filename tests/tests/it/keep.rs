@@ -15,7 +15,8 @@ use burn_backup_restore::{
 };
 use burn_backup_store::testing::{Failure, FaultyFilesystem};
 use burn_backup_tests::{
-    Backend, Halt, Hooks, Loop, LoopHalt, Record, Run, Training, Tuning, model_records, report,
+    Backend, Halt, Hooks, Loop, LoopHalt, Record, Run, Spread, Training, Tuning, model_records,
+    report,
 };
 use log::Level;
 use object_store::memory::InMemory;
@@ -164,6 +165,29 @@ fn interrupted_in_every_epoch_the_kept_backups_are_those_of_the_undisturbed_trai
 }
 
 #[test]
+fn the_best_epochs_are_kept_on_several_devices_and_under_ddp_too() {
+    for spread in [Spread::Main(2), Spread::Ddp(2)] {
+        let training = Training {
+            epochs: 4,
+            items: 12,
+            summary: true,
+            ..Training::spread(spread)
+        };
+        let scratch = tempfile::tempdir().unwrap();
+        let backup = backup(scratch.path()).save_freq(1).keep(lowest_loss(2));
+        let run = training.run(backup, Halt::Never);
+        assert!(run.error.is_none(), "{:?}", run.error);
+        let mut expected = best_epochs(&losses(scratch.path()), 2);
+        expected.insert(4);
+        let epochs: BTreeSet<_> = kept(scratch.path())
+            .into_keys()
+            .map(|epoch| epoch.unwrap())
+            .collect();
+        assert_eq!(epochs, expected, "{spread:?}");
+    }
+}
+
+#[test]
 fn kept_backups_go_with_the_rest_at_the_end_unless_they_are_to_stay() {
     let training = short_training();
     for (deletes, batches) in [(true, 1), (false, 1), (true, 100), (false, 100)] {
@@ -188,8 +212,8 @@ fn kept_backups_go_with_the_rest_at_the_end_unless_they_are_to_stay() {
             |builder| burn_backup_restore::BackupExt::backup_and_restore(builder, backup),
         );
         assert!(run.error.is_none());
-        // Two epochs had ended by then.
-        assert!(*seen.lock().unwrap() >= 2);
+        // The backup of the first epoch is committed by then, and perhaps that of the second.
+        assert!(*seen.lock().unwrap() >= 1);
         assert_eq!(dir.exists(), !deletes);
         if !deletes {
             let epochs: Vec<_> = kept(&dir).into_keys().collect();
@@ -677,7 +701,7 @@ fn a_loop_by_hand_keeps_its_best_epochs_and_goes_back_to_one() {
     for (which, epoch) in [
         (Which::Epoch(1), 1),
         (best(), best_epoch),
-        (Which::Generation(2), 2),
+        (Which::Generation(4), 2),
     ] {
         let scratch = tempfile::tempdir().unwrap();
         copy(from.path(), scratch.path());

@@ -175,7 +175,8 @@ fn missing(metric: &str, epoch: usize, candidate: &Candidate) -> String {
     format!(
         "Keep::best(\"{metric}\", ..) keeps no backup of epoch {epoch}: its validation gave no value of that metric, \
          {known}; give the name of a metric of the validation, or Session::log it between Session::trained and \
-         Session::epoch_done",
+         Session::epoch_done; of Burn's metric loggers, one in memory does not know an epoch after a restart, where \
+         BackupAndRestore::metric_logs does",
     )
 }
 
