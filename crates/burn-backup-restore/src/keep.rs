@@ -161,10 +161,14 @@ impl Keep {
         })
     }
 
-    /// Whether it may keep any backup for being at an epoch's end.
-    pub(crate) fn wants_ends_of_epochs(&self) -> bool {
-        let is_of_epochs = |rule: &Rule| matches!(rule, Rule::Best { .. } | Rule::EveryEpochs(_));
-        self.rules.iter().any(is_of_epochs)
+    /// The first epoch from this one on whose end it may keep.
+    pub(crate) fn first_end(&self, from: usize) -> Option<usize> {
+        let ends = self.rules.iter().filter_map(|rule| match rule {
+            Rule::Best { .. } => Some(from),
+            Rule::EveryEpochs(epochs) => from.checked_next_multiple_of(*epochs),
+            Rule::Last(_) | Rule::Every(_) => None,
+        });
+        ends.min()
     }
 
     /// Which of these stay, which are given newest first, and of which this is known.
@@ -467,6 +471,9 @@ mod tests {
         assert_eq!(asks(&Keep::every(Duration::from_secs(1))), 0);
         assert_eq!(asks(&Keep::every_epochs(3)), 2);
         assert_eq!(asks(&Keep::every_epochs(3).and(lowest(1))), 6);
+        assert_eq!(Keep::last(5).first_end(1), None);
+        assert_eq!(Keep::every_epochs(3).first_end(4), Some(6));
+        assert_eq!(Keep::every_epochs(3).and(lowest(1)).first_end(4), Some(4));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(crate) fn say_of_validation(loader: LoaderKind) {
 
 /// Warns of a policy for the ends of epochs, where no backup is taken.
 pub(crate) fn warn_of_kept_epochs(settings: &BackupAndRestore) {
-    if settings.frequency == SaveFreq::Never && settings.keep.wants_ends_of_epochs() {
+    if settings.frequency == SaveFreq::Never && settings.keep.first_end(1).is_some() {
         warn(&settings.handle, NO_ENDS_OF_EPOCHS);
     }
 }

@@ -37,6 +37,12 @@ impl Cadence {
         }
     }
 
+    /// Whether a backup is taken before the last of so many `epochs`, from `first` on, because it may be kept.
+    pub(super) fn saves_an_epoch(&self, first: usize, epochs: usize) -> bool {
+        let last = first.saturating_add(epochs).saturating_sub(1);
+        self.keep.first_end(first).is_some_and(|end| end < last)
+    }
+
     /// The metrics by which backups are kept.
     pub(super) fn metrics(&self) -> Vec<String> {
         let metrics = self.keep.metrics().into_iter();

@@ -80,7 +80,9 @@ impl Core {
         let epochs = num_epochs
             .saturating_add(1)
             .saturating_sub(self.progress.state.first_epoch);
-        let is_too_late = self.cadence.trigger().comes_too_late(epochs, steps);
+        let first = self.progress.state.first_epoch;
+        let is_too_late = self.cadence.trigger().comes_too_late(epochs, steps)
+            && !self.cadence.saves_an_epoch(first, epochs);
         if !self.progress.is_restored && is_too_late {
             log::warn!(
                 target: TRIGGER_LOG,
