@@ -373,7 +373,7 @@ mod tests {
             closes(2, Some(0.9)),
             inside(3),
         ];
-        let minutes = |minutes| Keep::every(Duration::from_secs(60 * minutes));
+        let minutes = |minutes: u64| Keep::every(Duration::from_secs(60 * minutes));
         let highest = Keep::best("Loss", Direction::Highest, 2);
         let table: Vec<(Keep, Vec<Candidate>, &[u64])> = vec![
             (Keep::default(), epochs(&[1.0, 2.0, 3.0]), &[3]),

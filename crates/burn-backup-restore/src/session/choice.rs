@@ -1,5 +1,6 @@
 //! The backup that a training goes on from: the newest one, or the one that its program asks for.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use burn_backup_store::{Generation, GenerationId, Manifest, Store};
@@ -79,7 +80,7 @@ pub(super) fn choose(
 impl Inventory {
     fn of(here: &[Manifest], there: &[Manifest], which: &Which) -> Self {
         let mut manifests: Vec<_> = here.iter().chain(there).collect();
-        manifests.sort_by(|a, b| b.generation.cmp(&a.generation));
+        manifests.sort_by_key(|manifest| Reverse(manifest.generation));
         manifests.dedup_by_key(|manifest| manifest.generation);
         let newest = manifests.first();
         let newest: Option<TrainingState> = newest.and_then(|manifest| manifest.state().ok());
