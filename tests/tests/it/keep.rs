@@ -62,29 +62,33 @@ fn numbers(dir: &Path) -> Vec<u64> {
     names.map(|name| name.parse().unwrap()).collect()
 }
 
+fn member<'j>(object: &'j Json, name: &str) -> &'j Json {
+    object.get(name).unwrap()
+}
+
 /// The state document of a generation.
 fn state(dir: &Path, number: u64) -> Json {
     let manifest = dir.join(format!("generations/{number:08}/manifest.json"));
     let manifest: Json = serde_json::from_slice(&fs::read(manifest).unwrap()).unwrap();
-    manifest["state"].clone()
+    member(&manifest, "state").clone()
 }
 
 /// The epoch that a generation closes.
 fn closes(dir: &Path, number: u64) -> Option<u64> {
     let state = state(dir, number);
-    let position = &state["position"];
-    let is_end = position["step_in_epoch"] == 0 && state["phase"] == "train";
-    is_end.then(|| position["epoch"].as_u64().unwrap() - 1)
+    let position = member(&state, "position");
+    let is_end = member(position, "step_in_epoch") == 0 && member(&state, "phase") == "train";
+    is_end.then(|| member(position, "epoch").as_u64().unwrap() - 1)
 }
 
 /// What the loss came to in the validation of each epoch, by the newest backup.
 fn losses(dir: &Path) -> BTreeMap<u64, f64> {
     let state = state(dir, *numbers(dir).last().unwrap());
-    let history = state["history"].as_array().unwrap();
+    let history = member(&state, "history").as_array().unwrap();
     let loss = history
         .iter()
         .find(|series| series["metric"] == "Loss" && series["split"] == "valid");
-    let values = loss.unwrap()["values"].as_object().unwrap();
+    let values = member(loss.unwrap(), "values").as_object().unwrap();
     let values = values.iter().map(|(epoch, value)| {
         let value: f64 = value.as_str().unwrap().parse().unwrap();
         (epoch.parse().unwrap(), value)
