@@ -356,6 +356,7 @@ impl Program<'_> {
                 let output = InferenceStep::step(&model, to_inner(batch));
                 Ok::<_, Left>(f64::from(output.loss.into_scalar::<f32>()))
             })?;
+            session.log("Loss", loss, 8);
             if self.halt == LoopHalt::ReturnAfterValidation(epoch) {
                 return Err(Left::Halted);
             }

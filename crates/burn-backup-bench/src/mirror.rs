@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use burn::train::Learner;
-use burn_backup_remote::{LeaseStatus, Mirror};
+use burn_backup_remote::{KeepLast, LeaseStatus, Mirror};
 use burn_backup_restore::{BackupAndRestore, BackupExt as _, SaveFreq};
 use burn_backup_store::{OpenOptions, Store};
 use tempfile::TempDir;
@@ -135,7 +135,13 @@ fn generation(dir: &Path, bytes: &Arc<[u8]>) -> Result<Arc<Store>> {
 fn upload(client: &Client, store: &Arc<Store>) -> Result<Duration> {
     let connection = mirror(client)?.connect()?;
     let found = connection.find(&store.identity().run_id, true)?;
-    let mirroring = connection.mirror(Some(&found), store, None, 1, Box::new(|_| {}));
+    let mirroring = connection.mirror(
+        Some(&found),
+        store,
+        None,
+        Arc::new(KeepLast(1)),
+        Box::new(|_| {}),
+    );
     while mirroring.status().lease == LeaseStatus::Waiting {
         std::thread::sleep(POLL);
     }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use burn_backup_store::{GenerationId, Store};
+use burn_backup_store::{GenerationId, Manifest, Store};
 
 use crate::error::MirrorError;
 use crate::fetch::{Block, Transfer, adopt, fetch, prepare};
@@ -14,6 +14,7 @@ use crate::mirror::Mirror;
 use crate::mirroring::{Leftovers, Listener, Mirroring, Task};
 use crate::pace::Pace;
 use crate::place::Place;
+use crate::retention::Retention;
 use crate::survey::{Question, Survey, present, survey};
 use crate::worker::Worker;
 use crate::{holder, open};
@@ -31,6 +32,8 @@ pub struct Connection {
     keeper: Option<Keeper>,
     /// What could not be fetched.
     damaged: Vec<Ordinal>,
+    /// Up to which number the training leaves behind what is in the mirror.
+    beyond: Option<GenerationId>,
 }
 
 /// What a mirror has of a training.
@@ -86,6 +89,7 @@ impl Connection {
             max_bytes_per_second: mirror.max_bytes_per_second,
             keeper: None,
             damaged: Vec::new(),
+            beyond: None,
         })
     }
 
@@ -125,9 +129,65 @@ impl Connection {
         store: &mut Store,
         on_transfer: &mut dyn FnMut(Transfer),
     ) -> Result<GenerationId, MirrorError> {
+        self.fetch_of(found, |id| Some(id) > here, store, on_transfer)
+    }
+
+    /// Takes the generation `id` into `store`, as [`fetch`](Self::fetch) does with the newest one.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`fetch`](Self::fetch).
+    pub fn fetch_only(
+        &mut self,
+        found: &Found,
+        id: GenerationId,
+        store: &mut Store,
+        on_transfer: &mut dyn FnMut(Transfer),
+    ) -> Result<(), MirrorError> {
+        let fetched = self.fetch_of(found, |there| there == id, store, on_transfer);
+        fetched.map(drop)
+    }
+
+    /// The training goes on from a generation that is not the newest one: those in the mirror up to this number are
+    /// left behind, and no sign that another process is ahead.
+    pub fn leave_behind(&mut self, up_to: GenerationId) {
+        self.beyond = Some(up_to);
+    }
+
+    /// The manifests of the generations that are to be read, newest first. Damaged ones are left out. No lease is taken.
+    ///
+    /// # Errors
+    ///
+    /// [`MirrorError::NewerFormat`], and [`MirrorError::Request`].
+    pub fn manifests(&self, found: &Found) -> Result<Vec<Manifest>, MirrorError> {
+        let (place, keys) = (self.place.clone(), self.keys(found));
+        let generations = found.survey.generations.clone();
+        self.worker.call(async move {
+            let mut manifests = Vec::with_capacity(generations.len());
+            for ordinal in generations {
+                match prepare(&place, &keys, ordinal).await {
+                    Ok(prepared) => manifests.push(prepared.manifest),
+                    Err(error) if error.is_damage() => log::warn!(
+                        target: crate::LOG,
+                        "generation {ordinal} in the mirror is passed over: {error}"
+                    ),
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(manifests)
+        })
+    }
+
+    fn fetch_of(
+        &mut self,
+        found: &Found,
+        is_wanted: impl Fn(GenerationId) -> bool,
+        store: &mut Store,
+        on_transfer: &mut dyn FnMut(Transfer),
+    ) -> Result<GenerationId, MirrorError> {
         let keys = self.keys(found);
         let mut generations = self.take(&keys, found)?;
-        generations.retain(|ordinal| Some(ordinal.number) > here);
+        generations.retain(|ordinal| is_wanted(ordinal.number));
         generations.sort_unstable_by(|a, b| b.cmp(a));
         let mut damage: Option<(GenerationId, MirrorError)> = None;
         for ordinal in generations {
@@ -200,7 +260,7 @@ impl Connection {
         adopt(store, sealed, &prepared.manifest, next, on_transfer)
     }
 
-    /// Mirrors what is committed to `store` from now on; the newest `keep` generations stay in the mirror. `found` is
+    /// Mirrors what is committed to `store` from now on; `retention` says which generations stay in the mirror. `found` is
     /// `None` if the mirror could not be used: it is looked into once it can be. `here` is the generation that the
     /// training goes on from, which is mirrored first unless the mirror has it. `listener` hears what has to be said at
     /// once.
@@ -209,7 +269,7 @@ impl Connection {
         found: Option<&Found>,
         store: &Arc<Store>,
         here: Option<GenerationId>,
-        keep: usize,
+        retention: Arc<dyn Retention>,
         listener: Listener,
     ) -> Mirroring {
         let task = Task {
@@ -222,10 +282,10 @@ impl Connection {
             survey: found.map(|found| found.survey.clone()),
             keeper: self.keeper.take(),
             damaged: std::mem::take(&mut self.damaged),
-            base: here,
+            base: here.max(self.beyond),
             begins: false,
             pace: Arc::new(Pace::new(self.max_bytes_per_second)),
-            keep,
+            retention,
             listener,
         };
         let mirroring = Mirroring::start(self.worker.clone(), task, store.clone());

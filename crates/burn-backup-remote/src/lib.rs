@@ -20,7 +20,7 @@
 //! use std::ops::ControlFlow;
 //! use std::sync::Arc;
 //!
-//! use burn_backup_remote::Mirror;
+//! use burn_backup_remote::{KeepLast, Mirror};
 //! use burn_backup_store::{OpenOptions, Store};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,7 +29,8 @@
 //! let store = Arc::new(Store::open(&dir, OpenOptions::default())?);
 //! let connection = Mirror::new("memory:/example").connect()?;
 //! let found = connection.find(&store.identity().run_id, false)?;
-//! let mirroring = connection.mirror(Some(&found), &store, None, 1, Box::new(|_| {}));
+//! let keep = Arc::new(KeepLast(1));
+//! let mirroring = connection.mirror(Some(&found), &store, None, keep, Box::new(|_| {}));
 //!
 //! let mut staging = store.stage()?;
 //! let mut part = staging.part("model")?;
@@ -78,6 +79,7 @@ mod priority;
 mod prune;
 mod publish;
 mod redact;
+mod retention;
 mod survey;
 #[cfg(test)]
 mod tests;
@@ -91,6 +93,7 @@ pub use mirroring::{
     LeaseStatus, Leftovers, Listener, MirrorEvent, MirrorStatus, MirrorWatch, Mirroring,
 };
 pub use observe::MirroredTraining;
+pub use retention::{KeepLast, Retention};
 
 pub use object_store::ObjectStore;
 

@@ -10,6 +10,7 @@ use crate::error::{MirrorError, caused_by};
 use crate::keys::{Kind, Ordinal, PartRef, parse};
 use crate::place::Place;
 use crate::publish::Publisher;
+use crate::retention::Retention;
 
 /// What others have put is left alone for so long: somebody may be about to name it.
 pub(crate) const GRACE: Duration = Duration::from_secs(3600);
@@ -56,21 +57,27 @@ impl Retired {
 }
 
 impl Publisher {
-    /// Keeps the newest `keep` generations. Those that are not whole are not among them.
+    /// Keeps the generations of which `retention` says so. It is not asked of those that are not whole, which go.
     ///
     /// # Errors
     ///
     /// [`MirrorError::LeaseLost`], and errors of requests.
     pub(crate) async fn prune(
         &mut self,
-        keep: usize,
+        retention: &dyn Retention,
         broom: &mut Broom,
     ) -> Result<(), MirrorError> {
         let named = self.lease.generations().await;
         let mut kept: Vec<Ordinal> = named.clone();
         kept.retain(|ordinal| self.contents.has_generation(*ordinal));
-        kept.sort_unstable();
-        kept.drain(..kept.len().saturating_sub(keep));
+        // Of those with one number, the one that was put last.
+        kept.sort_unstable_by(|a, b| b.cmp(a));
+        let mut numbers = HashSet::new();
+        kept.retain(|ordinal| numbers.insert(ordinal.number));
+        let newest_first: Vec<_> = kept.iter().map(|ordinal| ordinal.number).collect();
+        let stay = retention.stay(&newest_first);
+        kept.retain(|ordinal| stay.contains(&ordinal.number));
+        kept.reverse();
         let pruned: Vec<Ordinal> = named
             .into_iter()
             .filter(|ordinal| !kept.contains(ordinal))

@@ -138,6 +138,61 @@ pub enum BackupError {
         batch: u64,
     },
 
+    /// A rule of `keep` that keeps nothing.
+    #[error(
+        "keep(..) has a rule that keeps nothing: {rule}; nothing was changed: give it 1 or more, or a time above 0"
+    )]
+    #[non_exhaustive]
+    InvalidKeep {
+        /// The rule, in words.
+        rule: String,
+    },
+
+    /// The backup that the program asks for is not there.
+    #[error(
+        "{asked} is not in '{}'; nothing was changed: ask for one that is there: {}",
+        path.display(), name_backups(found)
+    )]
+    #[non_exhaustive]
+    NoSuchBackup {
+        /// The backup directory.
+        path: PathBuf,
+        /// What was asked for, in words.
+        asked: String,
+        /// Those that are there, in words, newest first.
+        found: Vec<String>,
+    },
+
+    /// A backup's model can't be written to a file.
+    #[error(
+        "cannot {operation} '{}'; the backups are as they were, and so is the file, if it was there: check the path,          its permissions, and the free space{}",
+        path.display(), caused_by(Some(source))
+    )]
+    #[non_exhaustive]
+    Export {
+        /// What was being done.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+
+    /// A backup has several models, or none, or not the one that was asked for.
+    #[error(
+        "backup {generation} in '{}' has {}, so it is not known which one to export; nothing was written: name its state          with BackupHandle::export_state",
+        path.display(), name_models(models)
+    )]
+    #[non_exhaustive]
+    WhichModel {
+        /// The backup directory.
+        path: PathBuf,
+        /// The backup's number.
+        generation: u64,
+        /// The names of the states that have a model; that of a training's only state is empty.
+        models: Vec<String>,
+    },
+
     /// A preemption without signals and watchers.
     #[error(
         "save_before_preemption(Preemption::new()) has nothing to look out for; nothing was changed: \
@@ -805,6 +860,7 @@ impl BackupError {
             Self::MirrorUnreachable { .. } => false,
             Self::Shared(error) => error.needs_a_change(),
             Self::Signals(_)
+            | Self::Export { .. }
             | Self::RestorePanicked { .. }
             | Self::ShortEpoch { .. }
             | Self::Dataset(_)
@@ -823,6 +879,9 @@ impl BackupError {
             | Self::NoSuchMetric { .. }
             | Self::NoWayBack { .. }
             | Self::Diverged { .. }
+            | Self::InvalidKeep { .. }
+            | Self::NoSuchBackup { .. }
+            | Self::WhichModel { .. }
             | Self::NoNotice
             | Self::ForbiddenSignal { .. }
             | Self::NoDevices { .. }
@@ -1025,6 +1084,33 @@ fn kept(backup: &Option<Position>) -> String {
     match backup {
         Some(position) => format!("the backup of {position} stays"),
         None => "there is no backup".to_owned(),
+    }
+}
+
+/// How many of the backups that are there a message names.
+const NAMED_BACKUPS: usize = 10;
+
+fn name_backups(found: &[String]) -> String {
+    match found.split_at_checked(NAMED_BACKUPS) {
+        _ if found.is_empty() => "there is none".to_owned(),
+        Some((named, more)) if !more.is_empty() => {
+            format!("{} and {} more", named.join(", "), more.len())
+        }
+        _ => found.join(", "),
+    }
+}
+
+fn name_models(models: &[String]) -> String {
+    let named = |model: &String| match model.as_str() {
+        "" => "one without a name".to_owned(),
+        name => format!("'{name}'"),
+    };
+    match models {
+        [] => "no model".to_owned(),
+        models => {
+            let named: Vec<_> = models.iter().map(named).collect();
+            format!("the models {}", named.join(", "))
+        }
     }
 }
 

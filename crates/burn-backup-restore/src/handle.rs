@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -212,6 +212,10 @@ impl BackupHandle {
     #[cfg(feature = "testing")]
     pub(crate) fn set_filesystem(&mut self, filesystem: Arc<dyn Filesystem>) {
         self.filesystem = filesystem;
+    }
+
+    pub(crate) fn backup_dir(&self) -> &Path {
+        &self.backup_dir
     }
 
     pub(crate) fn filesystem(&self) -> Arc<dyn Filesystem> {

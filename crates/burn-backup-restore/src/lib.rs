@@ -49,9 +49,11 @@ mod error;
 mod event;
 mod execution;
 pub mod exit_code;
+mod export;
 mod fingerprint;
 mod handle;
 mod heartbeat;
+mod keep;
 mod metrics;
 mod mirror;
 mod model;
@@ -81,6 +83,7 @@ mod telling;
 mod text;
 mod threads;
 mod trigger;
+mod which;
 
 pub use change::Change;
 pub use data::DataLoaderBuilder as ResumableDataLoaderBuilder;
@@ -89,6 +92,7 @@ pub use error::BackupError;
 pub use event::Event;
 pub use fingerprint::ParamDifference;
 pub use handle::{BackupHandle, BackupStats};
+pub use keep::{Direction, Keep};
 pub use notice::Notice;
 pub use on_backup_error::OnBackupError;
 pub use outcome::Outcome;
@@ -104,6 +108,7 @@ pub use save_freq::SaveFreq;
 pub use session::{Batches, Flow, Session};
 pub use settings::{BackupAndRestore, FastForward, Snapshot};
 pub use supervised::BackupExt;
+pub use which::Which;
 
 #[cfg(feature = "mirror")]
 pub use burn_backup_remote::{LeaseStatus, Mirror, MirrorError, ObjectStore};

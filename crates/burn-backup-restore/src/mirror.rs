@@ -6,11 +6,11 @@ mod absent;
 #[cfg(feature = "mirror")]
 pub(crate) use burn_backup_remote::{
     Connection, Found, LeaseStatus, Leftovers, Mirror, MirrorError, MirrorEvent, MirrorStatus,
-    MirrorWatch, Mirroring,
+    MirrorWatch, Mirroring, Retention as MirrorRetention,
 };
 
 #[cfg(not(feature = "mirror"))]
 pub(crate) use absent::{
-    Connection, Found, LeaseStatus, Leftovers, Mirror, MirrorError, MirrorEvent, MirrorStatus,
-    MirrorWatch, Mirroring,
+    Connection, Found, LeaseStatus, Leftovers, Mirror, MirrorError, MirrorEvent, MirrorRetention,
+    MirrorStatus, MirrorWatch, Mirroring,
 };

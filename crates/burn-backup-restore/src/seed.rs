@@ -67,13 +67,6 @@ pub(crate) struct RunSeed {
 }
 
 impl RunSeed {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self {
-            seed,
-            rollbacks: Arc::default(),
-        }
-    }
-
     /// The seed for what is drawn after so many batches.
     pub(crate) fn after(&self, batches: u64) -> u64 {
         let rollbacks = self.rollbacks.iter().filter(|from| **from <= batches + 1);
@@ -234,7 +227,10 @@ mod tests {
 
     #[test]
     fn a_rollback_changes_the_run_seed_from_the_first_batch_on_that_it_skips() {
-        let mut run_seed = RunSeed::new(7);
+        let mut run_seed = RunSeed {
+            seed: 7,
+            rollbacks: Arc::default(),
+        };
         let undisturbed = run_seed.after(9);
         assert_eq!(undisturbed, 7);
         run_seed.rollbacks = [10, 40].into();

@@ -25,6 +25,7 @@
 pub(crate) mod announcement;
 mod by_hand;
 mod cadence;
+mod choice;
 pub(crate) mod closing;
 mod ending;
 mod events;

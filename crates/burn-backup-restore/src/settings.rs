@@ -19,6 +19,7 @@ use crate::divergence::{Divergence, DivergenceRule};
 use crate::error::BackupError;
 use crate::event::Event;
 use crate::handle::BackupHandle;
+use crate::keep::Keep;
 #[cfg(feature = "mirror")]
 use crate::mirror::Mirror;
 use crate::on_backup_error::OnBackupError;
@@ -27,6 +28,7 @@ use crate::preemption::Preemption;
 use crate::save_freq::SaveFreq;
 use crate::threads::Threads;
 use crate::trigger::RETRY_AFTER;
+use crate::which::Which;
 
 /// Backs a training up while it runs, and continues it when the program is run again.
 ///
@@ -48,7 +50,9 @@ use crate::trigger::RETRY_AFTER;
 pub struct BackupAndRestore {
     pub(crate) backup_dir: PathBuf,
     pub(crate) frequency: SaveFreq,
-    pub(crate) keep_last: usize,
+    pub(crate) keep: Keep,
+    /// The backup to go on from, if that is not the newest.
+    pub(crate) restore_from: Which,
     pub(crate) delete_checkpoint: bool,
     pub(crate) on_error: OnBackupError,
     pub(crate) divergence: Divergence,
@@ -129,7 +133,8 @@ impl BackupAndRestore {
             handle: BackupHandle::new(backup_dir.clone(), Arc::new(RealFilesystem)),
             backup_dir,
             frequency: SaveFreq::default(),
-            keep_last: 1,
+            keep: Keep::default(),
+            restore_from: Which::Newest,
             delete_checkpoint: true,
             on_error: OnBackupError::default(),
             divergence: Divergence::default(),
@@ -170,8 +175,49 @@ impl BackupAndRestore {
     ///
     /// While the training runs, the directory takes the space of one more: it is being written, or is an old
     /// one whose files the next one is written over.
-    pub fn keep_last(mut self, backups: usize) -> Self {
-        self.keep_last = backups;
+    pub fn keep_last(self, backups: usize) -> Self {
+        self.keep(Keep::last(backups))
+    }
+
+    /// Which backups stay: the newest ones, the best ones, one every so many epochs or so often, or all of these. See
+    /// [`Keep`]. This takes the place of [`keep_last`](Self::keep_last), and the call that comes last counts.
+    ///
+    /// What stays can be gone on from ([`restore_from`](Self::restore_from)), and its model written to a file
+    /// ([`BackupHandle::export`]). At the training's end all backups are deleted, unless
+    /// [`delete_checkpoint`](Self::delete_checkpoint) is turned off.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_backup_restore::{BackupAndRestore, Direction, Keep};
+    ///
+    /// let backup = BackupAndRestore::new("backup")
+    ///     .keep(Keep::last(2).and(Keep::best("Loss", Direction::Lowest, 3)))
+    ///     .delete_checkpoint(false);
+    /// ```
+    pub fn keep(mut self, keep: Keep) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    /// Goes on from this backup, and not from the newest one. Those that are newer are moved to the directory `aside` in
+    /// the backup directory, which is announced.
+    ///
+    /// The line may stay in the program. The backups that follow note what was asked for, so a restart goes on from the
+    /// newest of them. A start that asks for another backup goes back to that one. A start that asks for none goes on
+    /// from the newest one, and the next that asks goes back again.
+    ///
+    /// If the backup is not there, the training does not start, and nothing is changed.
+    ///
+    /// # Example
+    ///
+    /// ```
+    /// use burn_backup_restore::{BackupAndRestore, Which};
+    ///
+    /// let backup = BackupAndRestore::new("backup").restore_from(Which::Epoch(7));
+    /// ```
+    pub fn restore_from(mut self, which: Which) -> Self {
+        self.restore_from = which;
         self
     }
 
@@ -600,9 +646,7 @@ impl BackupAndRestore {
                 frequency: self.frequency,
             });
         }
-        if self.keep_last == 0 {
-            return Err(BackupError::InvalidKeepLast);
-        }
+        self.keep.check()?;
         self.divergence.validate()?;
         self.divergence_rule.validate()?;
         let goes_back = matches!(self.divergence, Divergence::RollBack { .. });

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
+use burn_backup_store::GenerationId;
 use serde::{Deserialize, Serialize};
 
 use crate::burn_api::Items;
@@ -109,6 +110,9 @@ pub(crate) struct TrainingState {
     /// What is known of the metrics by which a divergence shows; `None` if nobody looks at them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub divergence: Option<Record>,
+    /// How often it went back to an older backup on purpose, the last one last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub forks: Vec<Fork>,
     /// The version of Burn that made the records.
     pub burn: String,
     /// The parameters of the model, in the order of a traversal.
@@ -130,6 +134,25 @@ pub(crate) struct TrainingState {
     /// What was computed once in the epoch in progress, by its name: CBOR.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub results: BTreeMap<String, Vec<u8>>,
+}
+
+/// The training went back to an older backup, because its program asks for that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Fork {
+    /// What the program asks for, as long as it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// The backup that it went back to.
+    pub from: GenerationId,
+    /// The greatest number that there was: what has a number between the two was left behind.
+    pub last: GenerationId,
+}
+
+impl Fork {
+    /// Whether the backup was left behind.
+    pub(crate) fn has_left(&self, id: GenerationId) -> bool {
+        self.from < id && id <= self.last
+    }
 }
 
 /// What a backup says of a named state.
@@ -233,6 +256,7 @@ impl TrainingState {
             runs: Vec::new(),
             rollbacks: Vec::new(),
             divergence: None,
+            forks: Vec::new(),
             burn: burn.to_owned(),
             model: Vec::new(),
             parts: BTreeMap::new(),
@@ -374,6 +398,12 @@ impl TrainingState {
             0 => self.position.global_step / accumulation.max(1) as u64,
             steps => steps,
         }
+    }
+
+    /// Whether it went back as is asked for here, and that is still asked for.
+    pub(crate) fn has_forked(&self, request: &str) -> bool {
+        let last = self.forks.last();
+        last.is_some_and(|fork| fork.request.as_deref() == Some(request))
     }
 
     /// How many epochs were trained and validated to their end.

@@ -125,13 +125,15 @@ impl Trigger {
     }
 
     /// Whether to take a backup now that an epoch's validation is done. It can be taken only if
-    /// `can_save`, as after a step.
-    pub(crate) fn after_epoch(&mut self, can_save: bool, now: Now) -> bool {
+    /// `can_save`, as after a step. `may_be_kept` says that this one may be kept for being at an epoch's end.
+    pub(crate) fn after_epoch(&mut self, can_save: bool, may_be_kept: bool, now: Now) -> bool {
         let is_due = match &self.policy {
+            Policy::Never => false,
+            _ if may_be_kept => true,
             Policy::Epoch => true,
             Policy::Every { .. } | Policy::Continuous => self.is_time(now),
             // Nothing has been learned since the last step.
-            Policy::Steps(_) | Policy::Auto(_) | Policy::Never => false,
+            Policy::Steps(_) | Policy::Auto(_) => false,
         };
         self.decide(is_due, can_save, now)
     }
@@ -149,6 +151,12 @@ impl Trigger {
     /// The backup that was taken last is committed.
     pub(crate) fn succeeded(&mut self) {
         self.backoff.reset();
+    }
+
+    /// The training has gone back to a backup: those that failed since are not due any more.
+    pub(crate) fn rolled_back(&mut self) {
+        self.backoff.reset();
+        self.is_overdue = false;
     }
 
     /// The backup that was taken last has failed, which is known since `now`. It stays due.
@@ -264,6 +272,16 @@ mod tests {
         steps: u64,
         optimizer_steps_every: u64,
     ) -> Vec<(u64, &'static str)> {
+        saves_keeping(frequency, steps, optimizer_steps_every, false)
+    }
+
+    /// The same with a policy that may keep the end of each epoch.
+    fn saves_keeping(
+        frequency: SaveFreq,
+        steps: u64,
+        optimizer_steps_every: u64,
+        may_be_kept: bool,
+    ) -> Vec<(u64, &'static str)> {
         let mut trigger = trigger(frequency);
         let mut position = Position::start_of(1);
         let mut taken = Vec::new();
@@ -288,7 +306,7 @@ mod tests {
             if epoch_ends {
                 position = position.after_epoch();
                 now += VALIDATION;
-                if trigger.after_epoch(true, idle(now)) {
+                if trigger.after_epoch(true, may_be_kept, idle(now)) {
                     trigger.saved(now, Duration::ZERO);
                     taken.push((step, "epoch"));
                 }
@@ -309,6 +327,19 @@ mod tests {
             [(3, "step"), (6, "step"), (9, "step"), (12, "step")]
         );
         assert_eq!(saves(SaveFreq::from(1), 3, 1).len(), 3);
+    }
+
+    #[test]
+    fn the_end_of_an_epoch_that_may_be_kept_is_saved_whatever_the_frequency_except_never() {
+        let saves = |frequency| saves_keeping(frequency, 11, 1, true);
+        assert_eq!(saves(SaveFreq::Epoch), [(5, "epoch"), (10, "epoch")]);
+        assert_eq!(
+            saves(SaveFreq::Steps(4)),
+            [(4, "step"), (5, "epoch"), (8, "step"), (10, "epoch")]
+        );
+        let hourly = SaveFreq::Every(Duration::from_secs(3600));
+        assert_eq!(saves(hourly), [(5, "epoch"), (10, "epoch")]);
+        assert_eq!(saves(SaveFreq::Never), []);
     }
 
     #[test]
@@ -433,7 +464,7 @@ mod tests {
                 trigger.after_step(&position, true, StepTime { took, is_disturbed }, now);
             if !is_due && position.step_in_epoch == 10 {
                 position = position.after_epoch();
-                is_due = trigger.after_epoch(true, now);
+                is_due = trigger.after_epoch(true, false, now);
             }
             if is_due {
                 trigger.saved(time, Duration::ZERO);

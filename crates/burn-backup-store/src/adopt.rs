@@ -88,12 +88,19 @@ impl Store {
     pub fn has_backup(&self) -> Result<bool, StoreError> {
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let in_place = discover::generations(fs, layout)?;
-        Ok(!in_place.is_empty() || !discover::quarantined(fs, layout)?.is_empty())
+        Ok(!in_place.is_empty()
+            || !discover::quarantined(fs, layout)?.is_empty()
+            || !discover::set_aside(fs, layout)?.is_empty())
     }
 
     /// The next generation has a greater number than this.
     pub fn count_from(&self, id: GenerationId) {
         self.knowledge.last(id);
+    }
+
+    /// The greatest number that a generation was known to have, wherever it is.
+    pub fn greatest(&self) -> GenerationId {
+        self.knowledge.last(GenerationId::default())
     }
 
     /// Begins to take in the generation that `sealed` is the manifest of.

@@ -47,8 +47,9 @@ impl Store {
         self.refuse_another_run()?;
         log::debug!(target: LOG, "removing the backup in '{}'", root.display());
 
-        // The quarantine first: with it gone, no generations means a new training.
+        // The quarantine, and what was set aside, first: with them gone, no generations means a new training.
         remove::retire(dir, &layout.quarantine())?;
+        remove::retire(dir, &layout.aside())?;
         remove::retire(dir, &layout.generations())?;
         dir.take_spare();
         if let Some(error) = sweep::staging(dir).into_iter().next() {

@@ -42,14 +42,16 @@ pub(crate) fn greatest_number(
     identity: &Identity,
 ) -> Result<GenerationId, StoreError> {
     let in_place = list(fs, &layout.generations())?;
-    let in_quarantine = dirs_in_quarantine(fs, layout)?;
+    let out_of_the_way = dirs_in(fs, &layout.quarantine())?
+        .into_iter()
+        .chain(dirs_in(fs, &layout.aside())?);
     let says_so = |id| matches!(verify::manifest(fs, layout, id, Some(identity)), Ok(Ok(_)));
     Ok(in_place
         .iter()
         .filter_map(|entry| GenerationId::from_dir_name(&entry.name))
         .filter(|id| id.is_counted() || says_so(*id))
-        .chain(in_quarantine.iter().filter_map(|(what, _)| match what {
-            Quarantined::Generation { id, .. } => Some(*id).filter(|id| id.is_counted()),
+        .chain(out_of_the_way.filter_map(|(what, _)| match what {
+            Quarantined::Generation { id, .. } => Some(id).filter(|id| id.is_counted()),
             Quarantined::Identity { .. } => None,
         }))
         .max()
@@ -62,8 +64,20 @@ pub(crate) fn quarantined(
     fs: &dyn Filesystem,
     layout: &Layout,
 ) -> Result<Vec<(Quarantined, PathBuf)>, StoreError> {
+    held_in(fs, &layout.quarantine())
+}
+
+/// The same of what was set aside.
+pub(crate) fn set_aside(
+    fs: &dyn Filesystem,
+    layout: &Layout,
+) -> Result<Vec<(Quarantined, PathBuf)>, StoreError> {
+    held_in(fs, &layout.aside())
+}
+
+fn held_in(fs: &dyn Filesystem, top: &Path) -> Result<Vec<(Quarantined, PathBuf)>, StoreError> {
     let mut found = Vec::new();
-    for (what, dir) in dirs_in_quarantine(fs, layout)? {
+    for (what, dir) in dirs_in(fs, top)? {
         if holds_ours(fs, &dir)? {
             found.push((what, dir));
         }
@@ -71,21 +85,17 @@ pub(crate) fn quarantined(
     Ok(found)
 }
 
-/// The directories in quarantine that have names of ours.
-fn dirs_in_quarantine(
-    fs: &dyn Filesystem,
-    layout: &Layout,
-) -> Result<Vec<(Quarantined, PathBuf)>, StoreError> {
-    let dir = layout.quarantine();
-    if kind(fs, &dir)? != Some(EntryKind::Dir) {
+/// The directories in `top` that have names of ours.
+fn dirs_in(fs: &dyn Filesystem, top: &Path) -> Result<Vec<(Quarantined, PathBuf)>, StoreError> {
+    if kind(fs, top)? != Some(EntryKind::Dir) {
         return Ok(Vec::new());
     }
-    Ok(list(fs, &dir)?
+    Ok(list(fs, top)?
         .iter()
         .filter(|entry| entry.kind == EntryKind::Dir)
         .filter_map(|entry| {
             let what = Quarantined::from_dir_name(&entry.name)?;
-            Some((what, dir.join(&entry.name)))
+            Some((what, top.join(&entry.name)))
         })
         .collect())
 }

@@ -273,6 +273,10 @@ pub(crate) const UNREAD: &str = "the generation may be whole and was not touched
 pub(crate) const NOT_DURABLE: &str = "the generation is whole, but may not survive a power cut, and \
                                       was not restored: start again once the disk is well";
 
+/// Older generations are to be gone on from, and newer ones could not all be moved out of the way.
+pub(crate) const NOT_SET_ASIDE: &str = "every generation is whole, in its place or in the directory 'aside': start \
+                                        again once the disk is well, and the rest is moved";
+
 /// A save failed before its commit.
 pub(crate) const NOT_COMMITTED: &str = "this generation was thrown away and the ones before it \
                                         are as they were: check free space and permissions";

@@ -74,6 +74,13 @@ impl Knowledge {
         facts.known.clear();
     }
 
+    /// Forgets the generations that are newer than this one, except for their numbers.
+    pub(crate) fn forget_newer(&self, than: GenerationId) {
+        let mut facts = self.facts();
+        facts.latest.take_if(|latest| latest.id > than);
+        facts.known.retain(|id, _| *id <= than);
+    }
+
     /// Keeps a generation from being removed.
     pub(crate) fn pin(&self, id: GenerationId) {
         *self.pins().entry(id).or_default() += 1;

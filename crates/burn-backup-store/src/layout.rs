@@ -9,6 +9,7 @@ pub(crate) const IDENTITY_FILE: &str = "burn-backup.json";
 pub(crate) const LOCK_FILE: &str = "lock";
 pub(crate) const GENERATIONS_DIR: &str = "generations";
 pub(crate) const QUARANTINE_DIR: &str = "quarantine";
+pub(crate) const ASIDE_DIR: &str = "aside";
 pub(crate) const STAGING_PREFIX: &str = ".staging-";
 pub(crate) const MANIFEST_FILE: &str = "manifest.json";
 pub(crate) const REASON_FILE: &str = "reason.txt";
@@ -167,6 +168,11 @@ impl Layout {
         self.root.join(QUARANTINE_DIR)
     }
 
+    /// Where the generations are that a training has left behind when it went back to an older one.
+    pub(crate) fn aside(&self) -> PathBuf {
+        self.root.join(ASIDE_DIR)
+    }
+
     /// A name that nothing in the directory has, swept at the next open if left behind.
     pub(crate) fn staging(&self, purpose: &str, nonce: u64) -> PathBuf {
         self.root
@@ -189,8 +195,7 @@ impl Layout {
             Some((top, below)) => (top, Some(below)),
             None => (place, None),
         };
-        let is_ours =
-            (top == GENERATIONS_DIR || top == QUARANTINE_DIR) && below.is_none_or(is_our_dir);
+        let is_ours = is_our_top(top) && below.is_none_or(is_our_dir);
         let top = is_ours.then(|| self.root.join(top))?;
         Some(match below {
             Some(below) => top.join(below),
@@ -200,7 +205,12 @@ impl Layout {
     }
 }
 
-/// Whether this crate could have made a directory of this name below `generations` or `quarantine`.
+/// Whether generations are below a directory of this name.
+fn is_our_top(name: &str) -> bool {
+    [GENERATIONS_DIR, QUARANTINE_DIR, ASIDE_DIR].contains(&name)
+}
+
+/// Whether this crate could have made a directory of this name below `generations`, `quarantine` or `aside`.
 pub(crate) fn is_our_dir(name: &str) -> bool {
     Quarantined::from_dir_name(name).is_some()
 }
@@ -306,6 +316,8 @@ mod tests {
             layout.quarantine(),
             layout.generation(GenerationId::new(7)),
             layout.quarantine().join("00000007-2"),
+            layout.aside(),
+            layout.aside().join("00000007"),
         ] {
             let away = layout.retired(&place, 42);
             assert!(is_staging_name(

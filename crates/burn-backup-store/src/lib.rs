@@ -16,6 +16,7 @@
 //!     <part>.bpk
 //!   .staging-*/                 never read; swept at the next open, or written over
 //!   quarantine/00000006/        a damaged generation and reason.txt
+//!   aside/00000008/             left behind when the training went back to an older one
 //! ```
 //!
 //! # Example
@@ -58,6 +59,7 @@
 //! The feature `testing` has filesystems that fail and lose power. It is exempt from semantic versioning.
 
 mod adopt;
+mod aside;
 mod blocks;
 mod buffer;
 mod claim;
@@ -107,11 +109,11 @@ pub use fs::{
 pub use identity::Identity;
 pub use layout::GenerationId;
 pub use manifest::{FORMAT_VERSION, Manifest, PartEntry};
-pub use observe::{Observation, Observer, OpenGeneration, Quarantine, Use};
+pub use observe::{Aside, Observation, Observer, OpenGeneration, Quarantine, Use};
 pub use open::OpenOptions;
 pub use part_reader::PartReader;
 pub use persist::{PartWriter, Staging};
 pub use pin::Pinned;
-pub use prune::to_prune;
+pub use prune::{Decide, to_prune};
 pub use store::Store;
 pub use verify::{Chunking, Generation, OnRead, ReadProgress};

@@ -73,6 +73,16 @@ pub struct Quarantine {
     pub reason: Option<String>,
 }
 
+/// A generation that was left behind when the training went back to an older one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Aside {
+    /// Its number.
+    pub generation: GenerationId,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
 impl Observer {
     /// Looks at the directory `dir`, which need not be there. A relative path is made absolute first.
     ///
@@ -239,6 +249,33 @@ impl Observer {
         Ok(left)
     }
 
+    /// What was set aside, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Io`].
+    pub fn set_aside(&self) -> Result<Vec<Aside>, StoreError> {
+        let mut found = discover::set_aside(self.fs.as_ref(), &self.layout)?;
+        found.sort_unstable();
+        let aside = |(what, path)| match what {
+            Quarantined::Generation { id, .. } => Some(Aside {
+                generation: id,
+                path,
+            }),
+            Quarantined::Identity { .. } => None,
+        };
+        Ok(found.into_iter().filter_map(aside).collect())
+    }
+
+    /// The same as [`open`](Self::open) of one that was set aside.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn open_aside(&self, aside: &Aside) -> Result<Observation, StoreError> {
+        self.open_at(aside.generation, aside.path.clone())
+    }
+
     /// What is in quarantine, in the order in which it was damaged.
     ///
     /// # Errors
@@ -291,6 +328,22 @@ impl OpenGeneration {
     /// Its parts, in the manifest's order.
     pub fn parts(&self) -> &[PartReader] {
         &self.parts
+    }
+
+    /// Reads the part `name` and compares it with what the manifest says, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::StillDamaged`], and [`StoreError::Io`], which says nothing about the part.
+    pub fn check(&self, name: &str) -> Result<(), StoreError> {
+        let Some(part) = self.part(name) else {
+            return Ok(());
+        };
+        let verified = part.verify(&mut |_| {})?;
+        verified.map_err(|damage| StoreError::StillDamaged {
+            path: self.path.clone(),
+            damage,
+        })
     }
 
     /// The part `name`; `None` if it has none of that name.

@@ -110,7 +110,12 @@ impl Store {
         filesystem: &dyn Filesystem,
     ) -> Result<bool, StoreError> {
         let layout = Layout::new(&absolute(dir.as_ref(), filesystem)?);
-        for path in [layout.identity(), layout.generations(), layout.quarantine()] {
+        for path in [
+            layout.identity(),
+            layout.generations(),
+            layout.quarantine(),
+            layout.aside(),
+        ] {
             let kind = filesystem
                 .kind(&path)
                 .map_err(StoreError::io("look at", &path, UNCHANGED))?;

@@ -1,5 +1,7 @@
 //! Removing the generations that the retention policy no longer keeps.
 
+use std::collections::BTreeSet;
+
 use crate::commit::Committed;
 use crate::error::{Damage, StoreError};
 use crate::knowledge::Known;
@@ -18,20 +20,35 @@ pub fn to_prune(generations: &[GenerationId], keep: usize) -> Vec<GenerationId> 
     newest_first.into_iter().skip(keep.max(1)).collect()
 }
 
-/// The same where some are damaged: these are not among the newest `keep`, and go once all of those
-/// are newer.
+/// Says which generations stay, of those that it is given: whole ones, newest first.
+pub type Decide<'d> = dyn Fn(&[GenerationId]) -> BTreeSet<GenerationId> + 'd;
+
+/// Keeps the newest `keep` ones.
+fn newest(keep: usize) -> impl Fn(&[GenerationId]) -> BTreeSet<GenerationId> {
+    move |generations| generations.iter().take(keep.max(1)).copied().collect()
+}
+
+/// Which generations go, newest first. The newest whole one always stays. A damaged one takes nobody's
+/// place: it goes if it would go were it whole.
 fn to_prune_past(
     whole: &[GenerationId],
     damaged: &[GenerationId],
-    keep: usize,
+    decide: &Decide<'_>,
 ) -> Vec<GenerationId> {
-    let mut pruned = to_prune(whole, keep);
-    let kept = whole.iter().filter(|id| !pruned.contains(id));
-    if kept.clone().count() == keep.max(1)
-        && let Some(oldest) = kept.min()
-    {
-        pruned.extend(damaged.iter().filter(|id| *id < oldest));
-    }
+    let kept = |generations: &[GenerationId]| {
+        let mut newest_first = generations.to_vec();
+        newest_first.sort_unstable_by(|a, b| b.cmp(a));
+        let mut kept = decide(&newest_first);
+        kept.extend(newest_first.first());
+        kept
+    };
+    let stay = kept(whole);
+    let mut pruned: Vec<_> = whole.iter().filter(|id| !stay.contains(id)).collect();
+    pruned.extend(damaged.iter().filter(|id| {
+        let with_it: Vec<_> = whole.iter().chain([*id]).copied().collect();
+        !kept(&with_it).contains(id)
+    }));
+    let mut pruned: Vec<_> = pruned.into_iter().copied().collect();
     pruned.sort_unstable_by(|a, b| b.cmp(a));
     pruned
 }
@@ -51,7 +68,22 @@ impl Store {
         committed: &Committed,
         keep: usize,
     ) -> Result<Vec<GenerationId>, StoreError> {
-        self.prune_unexplained(committed.id(), keep)
+        self.prune_with(committed, &newest(keep))
+    }
+
+    /// The same with a decision of the caller's: of the whole generations of this training, newest first, those
+    /// stay that `decide` names, and the newest one in any case. It is asked of each damaged one as well, as if
+    /// that were whole.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`prune`](Self::prune).
+    pub fn prune_with(
+        &self,
+        committed: &Committed,
+        decide: &Decide<'_>,
+    ) -> Result<Vec<GenerationId>, StoreError> {
+        self.prune_unexplained(committed.id(), decide)
             .map_err(|error| self.explain(error))
     }
 
@@ -79,7 +111,7 @@ impl Store {
                 }
             }
             self.make_durable(newest.manifest())?;
-            self.prune_unexplained(newest.id(), keep)
+            self.prune_unexplained(newest.id(), &self::newest(keep))
         };
         let pruned = prune();
         pruned.map_err(|error| self.explain(error))
@@ -88,7 +120,7 @@ impl Store {
     fn prune_unexplained(
         &self,
         whole_one: GenerationId,
-        keep: usize,
+        decide: &Decide<'_>,
     ) -> Result<Vec<GenerationId>, StoreError> {
         self.possess(IfGone::Fail)?;
         sweep::leftovers(&self.dir);
@@ -102,7 +134,7 @@ impl Store {
                 Err(error) => failures.push(error),
             }
         }
-        let mut pruned = to_prune_past(&whole, &damaged, keep);
+        let mut pruned = to_prune_past(&whole, &damaged, decide);
         pruned.reverse();
         // The newest of them is as large as the next one, if any is.
         let mut free = pruned.iter().rev();
@@ -180,7 +212,7 @@ impl Observer {
                 Observation::Gone => {}
             }
         }
-        let mut pruned = to_prune_past(&whole, &damaged, keep);
+        let mut pruned = to_prune_past(&whole, &damaged, &newest(keep));
         pruned.reverse();
         Ok(pruned)
     }
@@ -229,12 +261,40 @@ mod tests {
             (&[], &[8], 1, &[]),
         ];
         for (whole, damaged, keep, expected) in table {
-            let pruned = to_prune_past(&ids(whole), &ids(damaged), *keep);
+            let pruned = to_prune_past(&ids(whole), &ids(damaged), &newest(*keep));
             assert_eq!(
                 numbers(&pruned),
                 *expected,
                 "{whole:?}, damaged {damaged:?}, keep {keep}"
             );
+        }
+    }
+
+    #[test]
+    fn what_the_decision_names_stays_and_the_newest_in_any_case() {
+        /// Whole and damaged ones, those that the decision names, and which go.
+        type Row = (
+            &'static [u64],
+            &'static [u64],
+            &'static [u64],
+            &'static [u64],
+        );
+        let table: &[Row] = &[
+            (&[9, 7, 5, 3], &[], &[5], &[7, 3]),
+            (&[9, 7, 5, 3], &[], &[], &[7, 5, 3]),
+            (&[9, 7], &[], &[7, 42], &[]),
+            // As if it were whole.
+            (&[9, 7], &[8, 6], &[6], &[8, 7]),
+            (&[9], &[10], &[], &[]),
+        ];
+        for (whole, damaged, named, expected) in table {
+            let named: BTreeSet<_> = ids(named).into_iter().collect();
+            let decide = |generations: &[GenerationId]| {
+                assert!(generations.is_sorted_by(|a, b| a > b), "newest first");
+                named.clone()
+            };
+            let pruned = to_prune_past(&ids(whole), &ids(damaged), &decide);
+            assert_eq!(numbers(&pruned), *expected, "{whole:?}, {damaged:?}");
         }
     }
 }

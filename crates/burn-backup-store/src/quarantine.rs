@@ -72,7 +72,8 @@ pub(crate) fn generation(
     let layout = &dir.layout;
     let from = layout.generation(id);
     dir.check()?;
-    let to = free_place(dir, Quarantined::Generation { id, again: 1 })?;
+    let what = Quarantined::Generation { id, again: 1 };
+    let to = free_place(dir, &layout.quarantine(), what)?;
     let failed = StoreError::io("move to the quarantine", &from, UNCHANGED);
     dir.rename(&from, &to, failed)?;
     sync(dir, &layout.generations())?;
@@ -90,7 +91,8 @@ pub(crate) fn identity(dir: &Directory, reason: &str) -> Result<(), StoreError> 
     let layout = &dir.layout;
     let from = &layout.identity();
     dir.check()?;
-    let to = free_place(dir, Quarantined::Identity { again: 1 })?;
+    let what = Quarantined::Identity { again: 1 };
+    let to = free_place(dir, &layout.quarantine(), what)?;
     dir.fs()
         .create_dir(&to)
         .map_err(StoreError::io("create", &to, UNCHANGED))?;
@@ -136,33 +138,40 @@ pub(crate) fn bound(dir: &Directory) {
     }
 }
 
-/// The path in the quarantine for `what`: later than all of its like, so that the order of coming
-/// shows.
-fn free_place(dir: &Directory, what: Quarantined) -> Result<PathBuf, StoreError> {
+/// The path in `top`, the quarantine or the like, for `what`: later than all of its like, so that the order of
+/// coming shows.
+pub(crate) fn free_place(
+    dir: &Directory,
+    top: &Path,
+    what: Quarantined,
+) -> Result<PathBuf, StoreError> {
     let (fs, layout) = (dir.fs(), &dir.layout);
-    let quarantine = layout.quarantine();
-    let failed = |operation| StoreError::io(operation, &quarantine, UNCHANGED);
-    match fs.kind(&quarantine).map_err(failed("look at"))? {
+    let failed = |operation| StoreError::io(operation, top, UNCHANGED);
+    match fs.kind(top).map_err(failed("look at"))? {
         Some(EntryKind::Dir) => {}
-        Some(_) => return Err(StoreError::Foreign { path: quarantine }),
+        Some(_) => {
+            return Err(StoreError::Foreign {
+                path: top.to_path_buf(),
+            });
+        }
         None => {
-            fs.create_dir(&quarantine).map_err(failed("create"))?;
+            fs.create_dir(top).map_err(failed("create"))?;
             if dir.is_lost() {
                 // It is in somebody else's directory, and was not there before.
-                let _ = fs.remove_dir(&quarantine);
+                let _ = fs.remove_dir(top);
                 return Err(dir.gone(None));
             }
             sync(dir, layout.root())?;
         }
     }
-    let entries = fs.list(&quarantine).map_err(failed("list"))?;
+    let entries = fs.list(top).map_err(failed("list"))?;
     let latest = entries
         .iter()
         .filter_map(|entry| Quarantined::from_dir_name(&entry.name))
         .filter(|other| other.is_like(what))
         .max();
     let place = latest.map_or(what, Quarantined::once_more);
-    Ok(quarantine.join(place.dir_name()))
+    Ok(top.join(place.dir_name()))
 }
 
 /// The reason is in the log already: failing to write it must not keep a good generation back.

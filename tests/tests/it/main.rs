@@ -30,6 +30,7 @@ mod frequency;
 mod frozen;
 #[cfg(any(feature = "wgpu", feature = "cuda"))]
 mod gpu;
+mod keep;
 mod keras;
 mod limits;
 mod loader;

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use burn_backup_restore::{
-    BackupAndRestore, BackupError, FastForward, Mirror, ObjectStore, Outcome, Preemption, SaveFreq,
-    SharedState, Snapshot, Value,
+    BackupAndRestore, BackupError, Direction, FastForward, Keep, Mirror, ObjectStore, Outcome,
+    Preemption, SaveFreq, SharedState, Snapshot, Value, Which,
 };
 use burn_backup_tests::Training;
 use object_store::memory::InMemory;
@@ -579,4 +579,43 @@ fn a_state_of_the_programs_own_is_saved_and_restored() {
     let clash = backup(scratch.path()).state("replay", SharedState::new(Value(0_u32)));
     let run = program.run(clash, Halt::Never);
     assert!(matches!(run.backup_error(), BackupError::StateName { .. }));
+}
+
+#[test]
+fn the_ends_of_evaluations_are_kept_and_gone_back_to_and_best_is_refused() {
+    let program = Program::default();
+    let expected = undisturbed(&program);
+    let scratch = tempfile::tempdir().unwrap();
+    let kept = |backup: BackupAndRestore| {
+        let keep = Keep::last(1).and(Keep::every_epochs(1));
+        backup.keep(keep).delete_checkpoint(false)
+    };
+    let run = program.run(kept(backup(scratch.path())), Halt::Never);
+    assert!(run.error.is_none(), "{:?}", run.error);
+    let names = generations(scratch.path());
+    // Three evaluations, or the last one and the end.
+    assert!(names.len() >= 3, "{names:?}");
+    for step in [1, 5] {
+        // The first time it goes back, and the second time it goes on.
+        let again = kept(backup(scratch.path())).restore_from(Which::Epoch(2));
+        let run = program.run(again, Halt::Stop(step));
+        assert!(run.error.is_none(), "{:?}", run.error);
+    }
+    let aside = fs::read_dir(scratch.path().join("aside")).unwrap().count();
+    assert_eq!(aside, names.len() - 2);
+    let again = kept(backup(scratch.path())).restore_from(Which::Epoch(2));
+    let run = program.run(again, Halt::Never);
+    assert_same_end(&run, &expected, &[]);
+
+    let best = Keep::best("CumulativeReward", Direction::Highest, 1);
+    let which = Which::best("CumulativeReward", Direction::Highest);
+    let scratch = tempfile::tempdir().unwrap();
+    for backup in [
+        backup(scratch.path()).keep(best),
+        backup(scratch.path()).restore_from(which),
+    ] {
+        let run = program.run(backup, Halt::Never);
+        let error = run.backup_error();
+        assert!(matches!(error, BackupError::NotForRl { .. }), "{error}");
+    }
 }

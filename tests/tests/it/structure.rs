@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["settings"],
     &["parts"],
     &["resume"],
+    &["export"],
     &["save"],
     &[
         "data",
@@ -39,6 +40,7 @@ const LAYERS: &[&[&str]] = &[
         "fingerprint",
         "handle",
         "heartbeat",
+        "keep",
         "mirror",
         "notice",
         "on_backup_error",
@@ -54,6 +56,7 @@ const LAYERS: &[&[&str]] = &[
         "telling",
         "text",
         "threads",
+        "which",
     ],
 ];
 
@@ -224,7 +227,7 @@ fn a_circle_is_found() {
 }
 
 /// Public types that are complete: users construct them, or match all there is.
-const COMPLETE: &[&str] = &["EntryKind", "LockAttempt", "Trainee"];
+const COMPLETE: &[&str] = &["Direction", "EntryKind", "LockAttempt", "Trainee"];
 
 /// The public types and variants of a file that can't get another field or variant without breaking users.
 fn closed(code: &str) -> Vec<String> {

@@ -128,7 +128,7 @@ fn plan(directory: Option<&Directory>, url: Option<&String>, dry_run: bool) -> R
 
 /// What there is of the backup, in the order in which it is deleted.
 fn paths(root: &Path, leftovers: Vec<PathBuf>) -> Vec<PathBuf> {
-    let names = ["quarantine", "generations"].map(|name| root.join(name));
+    let names = ["quarantine", "aside", "generations"].map(|name| root.join(name));
     let files = ["burn-backup.json", "lock"].map(|name| root.join(name));
     let all = names.into_iter().chain(leftovers).chain(files);
     all.filter(|path| path.symlink_metadata().is_ok()).collect()

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use anyhow::Result;
-use burn_backup_remote::{Mirror, Transfer};
+use burn_backup_remote::{KeepLast, Mirror, Transfer};
 use burn_backup_store::{Manifest, Observation, OpenOptions, Store};
 use serde::Serialize;
 
@@ -83,8 +83,13 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
         let found = connection.find(&manifest.run_id, true)?;
         let id = manifest.generation;
         // Nothing is pruned there: a training does that, by its own policy.
-        let mirroring =
-            connection.mirror(Some(&found), store, Some(id), usize::MAX, Box::new(|_| {}));
+        let mirroring = connection.mirror(
+            Some(&found),
+            store,
+            Some(id),
+            Arc::new(KeepLast(usize::MAX)),
+            Box::new(|_| {}),
+        );
         let mut bar = output.bar(
             &format!("pushing generation {}", id.number()),
             manifest.bytes(),

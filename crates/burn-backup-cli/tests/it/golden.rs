@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::backups::{fixture, flip, training};
+use burn_backup_store::GenerationId;
+
+use crate::backups::{fixture, flip, open, training};
 use crate::normal::normal;
 use crate::program::Scratch;
 
@@ -63,6 +65,14 @@ fn with_old_store() -> Scratch {
         "crates/burn-backup-store/tests/fixtures/format-1/backup",
         &scratch.join("backup"),
     );
+    scratch
+}
+
+/// One that went back to its first generation.
+fn with_set_aside() -> Scratch {
+    let scratch = with_training();
+    let store = open(&scratch.join("backup"));
+    store.set_aside_newer(GenerationId::new(1)).unwrap();
     scratch
 }
 
@@ -304,4 +314,18 @@ fn help() {
         found.push('\n');
     }
     compare("help", &normal(&found, &scratch.path()));
+}
+
+#[test]
+fn what_was_set_aside_is_listed_and_goes_with_the_backup() {
+    golden(
+        "list-set-aside",
+        with_set_aside,
+        &[
+            "list backup",
+            "verify backup",
+            "discard backup --dry-run",
+            "discard backup --yes",
+        ],
+    );
 }

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use burn_backup_remote::Mirror;
+use burn_backup_remote::{KeepLast, Mirror};
 
 use crate::backups::{contents, open, save, training};
 use crate::program::Scratch;
@@ -15,7 +15,13 @@ fn a_mirror_that_a_training_uses_is_looked_at_and_not_disturbed() {
     let store = Arc::new(open(&scratch.join("backup")));
     let connection = Mirror::new(&*url).connect().unwrap();
     let found = connection.find(&store.identity().run_id, false).unwrap();
-    let mirroring = connection.mirror(Some(&found), &store, None, 1, Box::new(|_| {}));
+    let mirroring = connection.mirror(
+        Some(&found),
+        &store,
+        None,
+        Arc::new(KeepLast(1)),
+        Box::new(|_| {}),
+    );
     let go_on = &mut |_| ControlFlow::Continue(());
     for number in 1..=5 {
         let committed = save(&store, number);

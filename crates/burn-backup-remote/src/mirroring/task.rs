@@ -19,6 +19,7 @@ use crate::pace::Pace;
 use crate::place::Place;
 use crate::prune::{Broom, GRACE, Retired};
 use crate::publish::{Contents, Publisher};
+use crate::retention::Retention;
 use crate::survey::{Question, Survey, refuse_others, survey};
 
 /// After a failure the next try waits this long, and twice as long after each further one in a row.
@@ -44,7 +45,7 @@ pub(crate) struct Task {
     /// Whether the mirror has nothing of the training yet.
     pub begins: bool,
     pub pace: Arc<Pace>,
-    pub keep: usize,
+    pub retention: Arc<dyn Retention>,
     pub listener: Listener,
 }
 
@@ -123,7 +124,7 @@ pub(crate) async fn run(mut task: Task, shared: Arc<Shared>) {
 struct Writer {
     publisher: Publisher,
     keeper: Keeper,
-    keep: usize,
+    retention: Arc<dyn Retention>,
     broom: Broom,
     /// When it was last looked for what others have left behind.
     swept: Option<Instant>,
@@ -205,7 +206,7 @@ async fn try_claim(task: &mut Task, shared: &Arc<Shared>) -> Result<Claim, Mirro
             open: Default::default(),
         },
         keeper,
-        keep: task.keep,
+        retention: task.retention.clone(),
         broom: Broom::default(),
         swept: None,
         leftovers,
@@ -259,6 +260,7 @@ impl Writer {
                 continue;
             }
             if let Ok(manifest) = Manifest::unseal(document.manifest.as_bytes()) {
+                self.retention.learn(&manifest);
                 for (entry, part) in document.located(&manifest).into_iter().flatten() {
                     contents.learn_hash(entry, part);
                 }
@@ -343,7 +345,7 @@ impl Writer {
 
     async fn try_tidy(&mut self) -> Result<(), MirrorError> {
         let (publisher, broom) = (&mut self.publisher, &mut self.broom);
-        publisher.prune(self.keep, broom).await?;
+        publisher.prune(self.retention.as_ref(), broom).await?;
         for path in std::mem::take(&mut self.leftovers) {
             broom.sweep(&publisher.place, &path).await;
         }

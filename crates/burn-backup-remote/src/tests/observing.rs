@@ -1,5 +1,7 @@
 //! A mirror that is only looked at.
 
+use std::sync::Arc;
+
 use burn_backup_store::{GenerationId, OpenOptions, Store};
 
 use super::model::Model;
@@ -7,6 +9,7 @@ use super::support::{Process, machine, place};
 use crate::error::MirrorError;
 use crate::mirror::Mirror;
 use crate::observe::trainings;
+use crate::retention::KeepLast;
 
 #[tokio::test(start_paused = true)]
 async fn a_look_shows_whose_a_mirror_is_and_changes_nothing() {
@@ -50,7 +53,7 @@ async fn a_look_shows_a_training_that_is_finished() {
 fn mirrored(dir: &std::path::Path, url: &str) -> std::sync::Arc<Store> {
     let store = std::sync::Arc::new(Store::open(dir, OpenOptions::default()).unwrap());
     let connection = Mirror::new(url).connect().unwrap();
-    let mirroring = connection.mirror(None, &store, None, 1, Box::new(|_| {}));
+    let mirroring = connection.mirror(None, &store, None, Arc::new(KeepLast(1)), Box::new(|_| {}));
     for number in 1..=2_u8 {
         let mut staging = store.stage().unwrap();
         let mut part = staging.part("model").unwrap();

@@ -23,6 +23,7 @@ use crate::mirroring::{Task, task};
 use crate::pace::Pace;
 use crate::place::Place;
 use crate::redact::Secrets;
+use crate::retention::KeepLast;
 use crate::survey::{Question, present, survey};
 
 pub const TTL: Duration = Duration::from_secs(15);
@@ -153,7 +154,7 @@ impl Process {
             base,
             begins: false,
             pace: Arc::new(Pace::new(None)),
-            keep,
+            retention: Arc::new(KeepLast(keep)),
             listener: Box::new(|_| {}),
         };
         let keys = task.keys();

@@ -2,13 +2,15 @@
 //! writes to a file that it opens, or into one buffer as large as the record, and reads from either.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use burn::store::RecordError;
 use burn::tensor::{Bytes, DType};
 use burn_backup_store::{Buffer, Chunking};
 use burn_pack::{
-    HEADER_SIZE, Header, MAX_CBOR_RECURSION_DEPTH, MAX_METADATA_SIZE, MAX_TENSOR_COUNT,
-    MAX_TENSOR_SIZE, Reader, Scalar, TENSOR_ALIGNMENT, Tensor, aligned_data_section_start,
+    Error as PackError, HEADER_SIZE, Header, MAX_CBOR_RECURSION_DEPTH, MAX_METADATA_SIZE,
+    MAX_TENSOR_COUNT, MAX_TENSOR_SIZE, Reader, Scalar, TENSOR_ALIGNMENT, Tensor,
+    aligned_data_section_start,
 };
 use serde::{Deserialize, Serialize};
 
@@ -327,6 +329,46 @@ impl Container {
             // It says itself what is wrong with it.
             _ => Self::from_bytes(host_memory::bytes(Buffer::concat(pieces))),
         }
+    }
+}
+
+/// Fills a buffer from the byte of a file at this offset on.
+pub(crate) type ReadAt = Arc<dyn Fn(u64, &mut [u8]) -> Result<(), RecordError> + Send + Sync>;
+
+impl Container {
+    /// The contents of a record in a file, of which each tensor is read when its turn comes.
+    pub(crate) fn deferred(read: ReadAt) -> Result<Self, RecordError> {
+        let mut header = [0; HEADER_SIZE];
+        read(0, &mut header)?;
+        let header = Header::from_bytes(&header)?;
+        if header.metadata_size > MAX_METADATA_SIZE {
+            return Err(RecordError::Io("its metadata is too long".to_owned()));
+        }
+        let mut metadata = vec![0; header.metadata_size as usize];
+        read(HEADER_SIZE as u64, &mut metadata)?;
+        let metadata = Metadata::decode(&metadata)?;
+        let tensor = |(name, descriptor): (&String, &Descriptor)| {
+            let (start, len) = metadata.place(descriptor).ok_or_else(|| {
+                RecordError::Io(format!("the place of the tensor '{name}' is impossible"))
+            })?;
+            let read = read.clone();
+            let read = move || {
+                let mut bytes = vec![0; len];
+                let read = read(start as u64, &mut bytes);
+                read.map_err(|error| PackError::IoError(error.to_string()))?;
+                Ok(Bytes::from_bytes_vec(bytes))
+            };
+            let shape = descriptor.shape.iter().map(|size| *size as usize);
+            let (dtype, id) = (descriptor.dtype, descriptor.param_id);
+            let shape = shape.collect::<Vec<_>>();
+            Ok(Tensor::deferred(name.clone(), dtype, shape, id, len, read))
+        };
+        let tensors = metadata.tensors.iter().map(tensor);
+        Ok(Self {
+            tensors: tensors.collect::<Result<_, RecordError>>()?,
+            scalars: metadata.scalars,
+            metadata: metadata.metadata,
+        })
     }
 }
 

@@ -69,6 +69,17 @@ impl History {
         self.values.is_empty()
     }
 
+    /// What each metric came to in the validation of this epoch.
+    pub(crate) fn of_validation(&self, epoch: usize) -> BTreeMap<String, f64> {
+        let valid = Split::Valid.to_string();
+        let series = self.values.iter().filter(|((_, split), _)| *split == valid);
+        let values = series.filter_map(|((metric, _), values)| {
+            let value = values.get(&epoch)?;
+            Some((metric.clone(), value.0))
+        });
+        values.collect()
+    }
+
     fn value(&self, metric: &str, split: &Split, epoch: usize) -> Option<f64> {
         let series = self.values.get(&(metric.to_owned(), split.to_string()))?;
         series.get(&epoch).map(|value| value.0)

@@ -1,11 +1,12 @@
 //! What `burn-backup-remote` has, without values: nobody can make a mirror, so that nothing here is ever called.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use burn_backup_store::{GenerationId, Store};
+use burn_backup_store::{GenerationId, Manifest, Store};
 
 /// There is none.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +59,13 @@ pub(crate) enum MirrorEvent {
     Recovered,
     Mirrored(GenerationId),
     Stopped(Arc<MirrorError>),
+}
+
+#[expect(dead_code, reason = "nobody asks")]
+pub(crate) trait MirrorRetention: Send + Sync {
+    fn learn(&self, manifest: &Manifest);
+
+    fn stay(&self, newest_first: &[GenerationId]) -> BTreeSet<GenerationId>;
 }
 
 pub(crate) type Listener = Box<dyn Fn(MirrorEvent) + Send + Sync>;
@@ -137,12 +145,30 @@ impl Connection {
         match self.0 {}
     }
 
+    pub(crate) fn fetch_only(
+        &mut self,
+        _found: &Found,
+        _id: GenerationId,
+        _store: &mut Store,
+        _on_transfer: &mut dyn FnMut(Transfer),
+    ) -> Result<(), MirrorError> {
+        match self.0 {}
+    }
+
+    pub(crate) fn leave_behind(&mut self, _up_to: GenerationId) {
+        match self.0 {}
+    }
+
+    pub(crate) fn manifests(&self, _found: &Found) -> Result<Vec<Manifest>, MirrorError> {
+        match self.0 {}
+    }
+
     pub(crate) fn mirror(
         self,
         _found: Option<&Found>,
         _store: &Arc<Store>,
         _here: Option<GenerationId>,
-        _keep: usize,
+        _retention: Arc<dyn MirrorRetention>,
         _listener: Listener,
     ) -> Mirroring {
         match self.0 {}

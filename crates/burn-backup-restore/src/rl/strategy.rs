@@ -94,6 +94,8 @@ impl<B> BackupStrategy<B> {
             ": the agent's device trains, and RLTraining::with_inference_device says where it acts";
         let logs = ": Burn's own metric loggers write them, and begin anew at a restart";
         let strategy = ": give it to RLTraining::with_checkpointing_strategy";
+        let by_epochs = ": its metrics are of episodes, and belong to no evaluation; Keep::every_epochs and \
+             Which::Epoch count evaluations";
         let refused = [
             (settings.execution.is_some(), "execution", devices),
             (
@@ -118,6 +120,16 @@ impl<B> BackupStrategy<B> {
                 "",
             ),
             (settings.allow_short_epochs, "allow_short_epochs", ""),
+            (
+                !settings.keep.metrics().is_empty(),
+                "keep(Keep::best(..))",
+                by_epochs,
+            ),
+            (
+                settings.restore_from.metric().is_some(),
+                "restore_from(Which::best(..))",
+                by_epochs,
+            ),
         ];
         if let Some((_, setting, hint)) = refused.into_iter().find(|(is_given, ..)| *is_given) {
             return Err(BackupError::NotForRl { setting, hint });

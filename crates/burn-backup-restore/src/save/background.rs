@@ -7,9 +7,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use burn::train::Interrupter;
-use burn_backup_store::{Committed, Store};
+use burn_backup_store::{Committed, GenerationId, Store};
 
 use super::encode::{Encoder, Memories};
+use super::retention::Retention;
 use super::snapshot::{Metrics, TrainingSnapshot};
 use crate::error::{BackupError, with_causes};
 use crate::handle::BackupHandle;
@@ -27,7 +28,7 @@ pub(crate) struct WriterContext {
     /// Where what is committed goes besides.
     pub mirror: Option<Arc<Mirroring>>,
     pub handle: BackupHandle,
-    pub keep_last: usize,
+    pub retention: Arc<Retention>,
     pub skip_nan: bool,
     pub on_error: OnBackupError,
     pub interrupter: Interrupter,
@@ -349,18 +350,27 @@ fn save(
         }
     }
     let _span = spans::commit();
-    Ok(staging.commit(state)?)
+    let committed = staging.commit(&state)?;
+    let (id, created) = (committed.id(), committed.created());
+    context.retention.committed(id, created, &state);
+    Ok(committed)
 }
 
 fn prune(context: &WriterContext, committed: &Committed) {
     let _span = spans::prune();
-    if let Err(error) = context.store.prune(committed, context.keep_last) {
+    let stay = |newest_first: &[GenerationId]| context.retention.stay(newest_first);
+    if let Err(error) = context.store.prune_with(committed, &stay) {
         // The backup is there; one too many costs space only, and the next prune tries again.
         log::warn!(target: LOG, "{}", with_causes(&BackupError::from(error)));
     }
 }
 
 fn report(context: &WriterContext, error: Arc<BackupError>) {
+    if matches!(*error, BackupError::DivergedBefore) {
+        // What follows is the training's matter: it goes back, or ends.
+        log::info!(target: LOG, "{error}");
+        return;
+    }
     // What keeps failing in the same ways, on a full disk say, is said loudly once.
     let level = match context.handle.is_failing_like(&error) {
         true => log::Level::Debug,

@@ -18,7 +18,7 @@ pub(crate) fn line(settings: &BackupAndRestore, devices: &str) -> String {
         settings.backup_dir.display(),
         mirrored(&settings.handle),
         frequency(settings.frequency),
-        kept(settings.keep_last),
+        settings.keep,
         devices,
         settings.handle.beginning(),
     )
@@ -30,6 +30,17 @@ pub(crate) fn say_of_validation(loader: LoaderKind) {
         log::info!(target: LOG, "{VALIDATION_WORKERS}");
     }
 }
+
+/// Warns of a policy for the ends of epochs, where no backup is taken.
+pub(crate) fn warn_of_kept_epochs(settings: &BackupAndRestore) {
+    if settings.frequency == SaveFreq::Never && settings.keep.first_end(1).is_some() {
+        warn(&settings.handle, NO_ENDS_OF_EPOCHS);
+    }
+}
+
+/// Said of `SaveFreq::Never`.
+const NO_ENDS_OF_EPOCHS: &str = "keep(..) has rules for the ends of epochs, where SaveFreq::Never takes no backups: \
+     they keep none; give another save_freq";
 
 /// Warns of a training loader whose order no restart can make again.
 pub(crate) fn warn_of_workers(handle: &BackupHandle, loader: LoaderKind, is_restored: bool) {
@@ -88,14 +99,6 @@ fn mirrored(handle: &BackupHandle) -> String {
     match handle.mirror() {
         Some(mirror) => format!(" and {mirror}"),
         None => String::new(),
-    }
-}
-
-fn kept(backups: usize) -> String {
-    match backups {
-        1 => "the newest is kept".to_owned(),
-        usize::MAX => "all are kept".to_owned(),
-        several => format!("the newest {several} are kept"),
     }
 }
 

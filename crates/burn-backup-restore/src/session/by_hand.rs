@@ -6,6 +6,7 @@ mod fetch;
 mod finish;
 mod loaders;
 mod metric_lines;
+mod metric_values;
 mod open;
 mod results;
 mod roll_back;
@@ -33,6 +34,7 @@ pub use batches::Batches;
 use farewell::Farewell;
 use loaders::Loaders;
 use metric_lines::MetricLines;
+use metric_values::MetricValues;
 
 /// What a loop does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,6 +264,7 @@ pub struct Session<S> {
     farewell: Farewell,
     loaders: Loaders,
     metrics: Option<MetricLines>,
+    values: MetricValues,
     /// The one that the training draws on first, and others.
     devices: Vec<Device>,
     has_fusion: bool,
@@ -353,6 +356,7 @@ impl<S: State> Session<S> {
             self.core.hold(state);
         }
         self.is_validating = true;
+        self.values.clear();
         for device in &self.devices {
             self.core.progress.seed_validation(device);
         }
@@ -372,6 +376,10 @@ impl<S: State> Session<S> {
         let epoch = self.core.progress.state.position.epoch;
         if let Some(metrics) = &mut self.metrics {
             metrics.end_split(epoch, Split::Valid);
+        }
+        let metric_history = self.core.metric_history();
+        for (metric, value) in self.values.take() {
+            metric_history.record(&metric, &Split::Valid, epoch, value);
         }
         self.loaders.end_epoch();
         self.commit();
@@ -397,10 +405,12 @@ impl<S: State> Session<S> {
         self.flow()
     }
 
-    /// Logs a value of a metric, which is the mean of so many `items`, if
-    /// [`metric_logs`](crate::BackupAndRestore::metric_logs) are asked for: in Burn's files, which after a
-    /// restart are those of an undisturbed training. Before [`trained`](Self::trained) it is one of the
-    /// training, and after it one of the validation.
+    /// Logs a value of a metric, which is the mean of so many `items`. Before [`trained`](Self::trained) it is one of
+    /// the training, and after it one of the validation.
+    ///
+    /// What a metric comes to in a validation is in the backups that follow, and
+    /// [`Keep::best`](crate::Keep::best) goes by it. If [`metric_logs`](crate::BackupAndRestore::metric_logs) are asked
+    /// for, each value is written to Burn's files as well, which after a restart are those of an undisturbed training.
     ///
     /// Divergences are looked for in the values of the training (see
     /// [`on_divergence`](crate::BackupAndRestore::on_divergence)), which belong to the batches fetched last.
@@ -416,6 +426,8 @@ impl<S: State> Session<S> {
             };
             let epoch = self.core.progress.state.position.epoch;
             metrics.log(metric, value, items, epoch, &split);
+        } else if self.is_validating {
+            self.values.add(metric, value, items);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::keep::Keep;
 use crate::position::Position;
 use crate::settings::BackupAndRestore;
 use crate::trigger::{CadenceRecord, Now, StepTime, Trigger};
@@ -9,6 +10,7 @@ use crate::trigger::{CadenceRecord, Now, StepTime, Trigger};
 /// The trigger, and the clocks that it goes by.
 pub(super) struct Cadence {
     trigger: Trigger,
+    keep: Keep,
     launched: Instant,
     /// When the last step ended, and the backup after it was taken.
     step_began: Instant,
@@ -32,11 +34,24 @@ impl Cadence {
                 &record,
                 settings.retry_after,
             ),
+            keep: settings.keep.clone(),
             record,
             launched: Instant::now(),
             step_began: Instant::now(),
             logged_interval: None,
         }
+    }
+
+    /// Whether a backup is taken before the last of so many `epochs`, from `first` on, because it may be kept.
+    pub(super) fn saves_an_epoch(&self, first: usize, epochs: usize) -> bool {
+        let last = first.saturating_add(epochs).saturating_sub(1);
+        self.keep.first_end(first).is_some_and(|end| end < last)
+    }
+
+    /// The metrics by which backups are kept.
+    pub(super) fn metrics(&self) -> Vec<String> {
+        let metrics = self.keep.metrics().into_iter();
+        metrics.map(str::to_owned).collect()
     }
 
     pub(super) fn trigger(&self) -> &Trigger {
@@ -77,9 +92,15 @@ impl Cadence {
         self.trigger.after_step(position, can_save, step, now)
     }
 
-    pub(super) fn is_due_after_epoch(&mut self, can_save: bool, is_writing: bool) -> bool {
+    pub(super) fn is_due_after_epoch(
+        &mut self,
+        epoch: usize,
+        can_save: bool,
+        is_writing: bool,
+    ) -> bool {
         let now = self.now(is_writing);
-        self.trigger.after_epoch(can_save, now)
+        let may_be_kept = self.keep.wants_end_of(epoch);
+        self.trigger.after_epoch(can_save, may_be_kept, now)
     }
 
     fn now(&self, is_writing: bool) -> Now {
@@ -92,6 +113,11 @@ impl Cadence {
     /// A backup was taken, which held the training so long.
     pub(super) fn saved(&mut self, held: Duration) {
         self.trigger.saved(self.launched.elapsed(), held);
+    }
+
+    /// The training has gone back to a backup.
+    pub(super) fn rolled_back(&mut self) {
+        self.trigger.rolled_back();
     }
 
     /// What became of the last backup.

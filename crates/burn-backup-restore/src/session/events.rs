@@ -78,6 +78,11 @@ impl Core {
         &self.measured.history
     }
 
+    /// The metrics by which backups are kept.
+    pub(crate) fn metrics_to_keep_by(&self) -> Vec<String> {
+        self.cadence.metrics()
+    }
+
     /// The metric logs, if this crate writes them.
     pub(crate) fn metric_logs(&self) -> Option<&MetricLogs> {
         self.measured.logs.as_ref()
@@ -89,7 +94,9 @@ impl Core {
         let epochs = num_epochs
             .saturating_add(1)
             .saturating_sub(self.progress.state.first_epoch);
-        let is_too_late = self.cadence.trigger().comes_too_late(epochs, steps);
+        let first = self.progress.state.first_epoch;
+        let is_too_late = self.cadence.trigger().comes_too_late(epochs, steps)
+            && !self.cadence.saves_an_epoch(first, epochs);
         if !self.progress.is_restored && is_too_late {
             log::warn!(
                 target: TRIGGER_LOG,
@@ -249,13 +256,14 @@ impl Core {
         metrics: &mut dyn MetricSource,
         early_stopped: bool,
     ) {
+        let epoch = self.progress.state.position.epoch;
         self.progress.state.after_epoch(early_stopped);
         let can_save = !self.window.is_between();
         if self.cadence.trigger().follows_writing() {
             self.poll();
         }
         let is_writing = self.saver.background.is_busy();
-        if self.cadence.is_due_after_epoch(can_save, is_writing) {
+        if self.cadence.is_due_after_epoch(epoch, can_save, is_writing) {
             self.save_when_due(training, metrics);
         }
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn_backup_store::{Generation, GenerationId, Store, StoreError};
+use burn_backup_store::{Generation, GenerationId, Manifest, Store, StoreError};
 
 use super::LOG;
 use super::transfer::TransferLine;
@@ -13,6 +13,7 @@ use crate::error::{BackupError, with_causes};
 use crate::event::Event;
 use crate::handle::BackupHandle;
 use crate::mirror::{Connection, Found, Leftovers, Mirror, MirrorError, MirrorEvent, Mirroring};
+use crate::save::Retention;
 use crate::say::{announce, warn};
 
 /// The mirror that a training goes on with.
@@ -111,6 +112,104 @@ pub(crate) fn newest(
     Ok((newest, Some(reached)))
 }
 
+/// What a mirror has, for a training that asks for a certain backup.
+pub(super) struct Asked {
+    mirror: Mirror,
+    connection: Connection,
+    /// `None` if it could not be used.
+    found: Option<Found>,
+    /// Of the backups in it, newest first.
+    pub manifests: Vec<Manifest>,
+}
+
+impl Asked {
+    /// Whether the mirror says that the training has run to its end.
+    pub(super) fn is_finished(&self) -> bool {
+        let found = self.found.as_ref();
+        found.is_some_and(|found| found.finished().is_some())
+    }
+}
+
+/// Looks into the mirror, if there is one. `has_backup` says whether there is a backup on the disk: then the mirror
+/// may be out of reach.
+pub(super) fn ask(
+    handle: &BackupHandle,
+    backup_dir: &Path,
+    store: &Store,
+    has_backup: bool,
+) -> Result<Option<Asked>, BackupError> {
+    let Some(mirror) = handle.mirror() else {
+        return Ok(None);
+    };
+    let connection = mirror.connect()?;
+    let was_here = has_backup || store.has_backup()?;
+    let found = connection.find(&store.identity().run_id, was_here);
+    let found = found.and_then(|found| {
+        let manifests = connection.manifests(&found)?;
+        Ok((found, manifests))
+    });
+    let (found, manifests) = match found {
+        Ok((found, manifests)) => (Some(found), manifests),
+        Err(error) if error.is_unavailable() && has_backup => {
+            warn(
+                handle,
+                &format!(
+                    "{}; only the backups on this disk are looked at",
+                    with_causes(&error)
+                ),
+            );
+            (None, Vec::new())
+        }
+        Err(error) if error.is_unavailable() => {
+            return Err(BackupError::mirror_unreachable(backup_dir, error));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Some(Asked {
+        mirror,
+        connection,
+        found,
+        manifests,
+    }))
+}
+
+/// The training goes back to the backup `id`, which is fetched unless it `is_here`.
+pub(super) fn go_back(
+    handle: &BackupHandle,
+    asked: Option<Asked>,
+    id: GenerationId,
+    is_here: bool,
+    store: &mut Store,
+) -> Result<Option<Reached>, BackupError> {
+    let Some(asked) = asked else {
+        return Ok(None);
+    };
+    let Asked {
+        mirror,
+        mut connection,
+        found,
+        ..
+    } = asked;
+    if let Some(found) = &found {
+        store.count_from(found.greatest());
+        if !is_here {
+            let line = TransferLine::new(format!("fetching backup {id} from {mirror}"));
+            connection.fetch_only(found, id, store, &mut |transfer| {
+                handle.lives();
+                line.show(transfer.done, transfer.of);
+            })?;
+            drop(line);
+            announce(&format!("backup {id} was fetched from the mirror {mirror}"));
+        }
+    }
+    connection.leave_behind(store.greatest());
+    Ok(Some(Reached {
+        connection,
+        found,
+        here: Some(id),
+    }))
+}
+
 /// Says that the training goes on although the mirror can't be used.
 fn go_on_without(handle: &BackupHandle, error: &MirrorError, here: Option<GenerationId>) {
     let goes_on = match here {
@@ -170,7 +269,7 @@ impl Reached {
     pub(super) fn begin(
         self,
         store: &Arc<Store>,
-        keep_last: usize,
+        retention: Arc<Retention>,
         handle: &BackupHandle,
     ) -> Arc<Mirroring> {
         let told = handle.clone();
@@ -195,7 +294,7 @@ impl Reached {
         let (found, here) = (self.found.as_ref(), self.here);
         let mirroring = self
             .connection
-            .mirror(found, store, here, keep_last, listener);
+            .mirror(found, store, here, retention, listener);
         handle.mirrors(mirroring.watch());
         Arc::new(mirroring)
     }

@@ -14,23 +14,22 @@ use burn_backup_store::{Generation, OpenOptions, Store};
 use super::LOG;
 use super::announcement;
 use super::cadence::Cadence;
+use super::choice;
 use super::ending::Ending;
 use super::events::{Core, Measured};
 use super::guard::Guard;
 use super::heartbeat::Heartbeat;
-use super::mirror;
 use super::progress::Progress;
 use super::saver::{OnThread, Saver};
-use super::transfer::TransferLine;
 use super::watch::Watch;
 use super::window::Window;
-use crate::burn_api::burnpack::PerTensor;
 use crate::burn_api::{BURN_VERSION, DeviceRead, computes_later, is_remote};
 use crate::change::Change;
 use crate::configuration::Configuration;
 use crate::error::BackupError;
 use crate::event::Event;
 use crate::handle::whole_seconds;
+use crate::keep::Keep;
 use crate::metrics::{MetricHistory, MetricLogs, MetricWatch};
 use crate::panics::panic_message;
 use crate::part;
@@ -38,7 +37,7 @@ use crate::parts::{check_names, parts_of_mut};
 use crate::preemption::Lookout;
 use crate::resume::{Expected, LoadPart, PartsMut, Restored, load_weights, restore};
 use crate::runs;
-use crate::save::{Background, Memory, WriterContext, within_limits};
+use crate::save::{Background, Memory, Retention, WriterContext, within_limits};
 use crate::say::announce;
 use crate::settings::{BackupAndRestore, NamedState, Snapshot};
 use crate::spans;
@@ -139,15 +138,11 @@ impl Core {
             // Whether it may differ is decided here.
             .keep_seed(true);
         let mut store = Store::open(&settings.backup_dir, options)?;
-        let read = |store: &Store| {
-            let line = TransferLine::new("reading the newest backup".to_owned());
-            store.newest_watched(&PerTensor(part::OPTIMIZER), &|read| {
-                settings.handle.lives();
-                line.show(read.done, read.of);
-            })
-        };
-        let (newest, mirror) =
-            mirror::newest(&settings.handle, &settings.backup_dir, &mut store, read)?;
+        let choice::Choice {
+            generation: newest,
+            mirror,
+            goes_back,
+        } = choice::choose(settings, &mut store)?;
         let store = Arc::new(store);
         let state_bytes = match &newest {
             Some(generation) => generation.manifest().bytes(),
@@ -155,6 +150,7 @@ impl Core {
         };
 
         let is_restored = newest.is_some();
+        let restored = newest.as_ref().map(Generation::id);
         let (mut state, memories) = match newest {
             Some(generation) => {
                 // Burn's loading of records has panics of its own that nothing can rule out.
@@ -181,6 +177,23 @@ impl Core {
             }
         };
         drop((parts, span));
+        if let Some(from) = restored {
+            choice::fork(settings, &store, from, goes_back, &mut state)?;
+        }
+        announcement::warn_of_kept_epochs(settings);
+        let guard = Guard::new(settings, context.watch);
+        let keep = settings.keep.clone();
+        let keep = match guard.as_ref().and_then(Guard::reach) {
+            Some(batches) => keep.and(Keep::reaching_back(batches)),
+            None => keep,
+        };
+        let retention = Retention::new(keep, &state.forks, settings.handle.clone());
+        if retention.needs_manifests() {
+            for manifest in store.manifests()? {
+                retention.learn(&manifest);
+            }
+        }
+        let retention = Arc::new(retention);
         let directory_seed = store.identity().run_seed;
         choose_seed(settings, &mut state, directory_seed)?;
         if settings.changes.allows(Change::Data) || settings.changes.allows(Change::BatchSize) {
@@ -192,7 +205,6 @@ impl Core {
         let cadence = state.cadence.take().map(CadenceRecord::resumed);
         let history = std::mem::take(&mut state.history);
         let logs = std::mem::take(&mut state.logs);
-        let guard = Guard::new(settings, context.watch);
         let record = state.divergence.take().unwrap_or_default();
         if let Some(guard) = &guard {
             guard.watch().resume(record);
@@ -215,12 +227,12 @@ impl Core {
             announcement::warn_of_holding(&settings.handle);
         }
         let mirror =
-            mirror.map(|reached| reached.begin(&store, settings.keep_last, &settings.handle));
+            mirror.map(|reached| reached.begin(&store, retention.clone(), &settings.handle));
         let writer = WriterContext {
             store: store.clone(),
             mirror: mirror.clone(),
             handle: settings.handle.clone(),
-            keep_last: settings.keep_last,
+            retention,
             skip_nan: settings.skip_nan,
             on_error: settings.on_error,
             interrupter: context.interrupter.clone(),

@@ -2,13 +2,17 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use burn_backup_store::ReadProgress;
+
 use super::LOG;
 use super::events::Core;
 use super::guard::Guard;
 use super::saver::{MetricSource, OnThread};
+use super::transfer::TransferLine;
 use crate::burn_api::burnpack::PerTensor;
 use crate::divergence::{Fetched, Finding, RollBack};
 use crate::error::BackupError;
+use crate::event::Event;
 use crate::panics::panic_message;
 use crate::part;
 use crate::parts::parts_of_mut;
@@ -146,10 +150,17 @@ impl Core {
                 && later.all(|rollback| saved.position.global_step < rollback.from)
         };
         let chunking = PerTensor(part::OPTIMIZER);
-        let newest = self
-            .saver
-            .store
-            .newest_where(&chunking, &|manifest| manifest.state().is_ok_and(is_before))?;
+        let handle = &self.saver.handle;
+        let line = TransferLine::new("reading the backup to go back to".to_owned());
+        let on_read = |read: ReadProgress| {
+            handle.lives();
+            line.show(read.done, read.of);
+        };
+        let store = &self.saver.store;
+        let newest = store.newest_where(&chunking, &on_read, &|manifest| {
+            manifest.state().is_ok_and(is_before)
+        })?;
+        drop(line);
         let generation = newest.ok_or_else(|| BackupError::NothingBefore {
             path: self.progress.backup_dir.clone(),
             batch: rollback.from,
@@ -177,6 +188,7 @@ impl Core {
         // What the process has learned since stays.
         state.cadence = None;
         state.runs.clone_from(&before.runs);
+        state.forks.clone_from(&before.forks);
         state.run_seed = before.run_seed;
         state.reseed_steps = before.reseed_steps;
         state.rollbacks.clone_from(&before.rollbacks);
@@ -198,9 +210,16 @@ impl Core {
                 &rollback,
             );
         }
+        let event = Event::RolledBack {
+            from: before.position,
+            to: state.position,
+            skipped: (rollback.from..=rollback.to).collect(),
+            attempt: before.rollbacks.len() as u32 + 1,
+        };
         state.rollbacks.push(rollback);
         self.saver.committed = Some(state.moment());
         self.saver.running_states = None;
+        self.cadence.rolled_back();
         self.window.release();
         self.window.set_between(false);
         self.progress.is_restored = true;
@@ -209,6 +228,7 @@ impl Core {
         let share = self.progress.share();
         let position = self.progress.state.position;
         self.saver.handle.rolled_back(position, share);
+        self.saver.handle.tell(event);
     }
 
     fn say_rollback(

@@ -99,7 +99,10 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
         let mut loaders = self.loaders(&train);
         let valid_again = valid.clone();
         let valid = valid.to_device(&main.clone().inner());
-        let decides = components.early_stopping.is_some() || components.checkpointer.is_some();
+        let keeps_by = engine.metrics_to_keep_by();
+        let decides = components.early_stopping.is_some()
+            || components.checkpointer.is_some()
+            || !keeps_by.is_empty();
         let recall = || {
             let loggers = components.event_store.clone();
             Recall::new(engine.metric_history().clone(), loggers)
@@ -116,6 +119,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
             train_items,
             valid,
             deciding_store,
+            keeps_by,
             starting_epoch,
             is_in_split: false,
             has_told_item: false,

@@ -7,6 +7,7 @@
 )]
 
 mod adopted;
+mod aside;
 mod contract;
 mod corpus;
 mod damage;

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use anyhow::Result;
 use burn_backup_remote::Mirror;
-use burn_backup_store::{Observation, OpenGeneration, Use};
+use burn_backup_store::{Observation, Observer, OpenGeneration, Use};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -26,6 +26,9 @@ struct Listing {
     mirror: Option<String>,
     generations: Vec<Row>,
     quarantine: Vec<Quarantined>,
+    /// What was left behind when the training went back to an older one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    aside: Vec<SetAside>,
     /// What interrupted saves have left, or the saves and removals that are under way.
     leftovers: Vec<String>,
 }
@@ -50,6 +53,13 @@ struct Row {
     position: Option<Position>,
     phase: Option<String>,
     in_mirror: Option<bool>,
+}
+
+#[derive(Debug, Serialize)]
+struct SetAside {
+    number: u64,
+    path: String,
+    position: Option<Position>,
 }
 
 #[derive(Debug, Serialize)]
@@ -198,6 +208,7 @@ impl Listing {
             mirror: mirror.map(ToString::to_string),
             generations,
             quarantine: quarantine.collect(),
+            aside: set_aside(observer)?,
             leftovers: leftovers
                 .iter()
                 .map(|path| path.display().to_string())
@@ -257,6 +268,18 @@ impl Report for Listing {
                 self.quarantine.iter().map(row).collect(),
             );
         }
+        if !self.aside.is_empty() {
+            page.heading("Set aside, because the training went back to an older one");
+            let row = |aside: &SetAside| {
+                let position = aside.position.as_ref();
+                let position = position.map_or("not known".to_owned(), ToString::to_string);
+                vec![aside.number.to_string(), position]
+            };
+            page.table(
+                &[">number", "position"],
+                self.aside.iter().map(row).collect(),
+            );
+        }
         if !self.leftovers.is_empty() {
             let what = match self.in_use.state {
                 "in_use" => "saved or removed at the moment, or kept to be written over",
@@ -269,6 +292,21 @@ impl Report for Listing {
             ));
         }
     }
+}
+
+fn set_aside(observer: &Observer) -> Result<Vec<SetAside>> {
+    let aside = observer.set_aside()?.into_iter().map(|aside| {
+        let position = match observer.open_aside(&aside)? {
+            Observation::Manifest(generation) => Training::of(generation.manifest()).position,
+            _ => None,
+        };
+        Ok(SetAside {
+            number: aside.generation.number(),
+            path: aside.path.display().to_string(),
+            position,
+        })
+    });
+    aside.collect()
 }
 
 fn in_use(in_use: &InUse) -> String {

@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 use burn::train::Interrupter;
 
-use super::{Farewell, Loaders, MetricLines, Session};
+use super::{Farewell, Loaders, MetricLines, MetricValues, Session};
 use crate::burn_api;
 use crate::error::BackupError;
 use crate::metrics::{MetricHistory, MetricLogs};
@@ -116,6 +116,7 @@ impl BackupAndRestore {
             loaders: Loaders::resumed(core.progress.state()),
             farewell: Farewell::new(self.handle.clone()),
             metrics: metric_logs.map(MetricLines::new),
+            values: MetricValues::default(),
             core,
             devices: vec![device.clone()],
             has_fusion: burn_api::has_fusion(device),

@@ -36,6 +36,8 @@ pub(super) struct Training<M: LearnerModel> {
     pub valid: ValidLoader<M>,
     /// What early stopping and checkpointing ask, if there is either: what it answers is in the backup.
     pub deciding_store: Option<Arc<EventStoreClient>>,
+    /// The metrics by which backups are kept.
+    pub keeps_by: Vec<String>,
     pub starting_epoch: usize,
     /// Whether Burn has been told of training batches, and not of their end.
     pub is_in_split: bool,
@@ -284,8 +286,7 @@ impl<M: LearnerModel> Training<M> {
 
         self.validate(epoch);
         self.tell_train(LearnerEvent::EndEpoch(epoch));
-        let components = &self.components;
-        if components.checkpointer.is_some() || components.early_stopping.is_some() {
+        if self.deciding_store.is_some() {
             let interrupter = self.components.interrupter.clone();
             self.telling(|processor| burn_api::drain::<M>(processor, &interrupter));
         }
@@ -323,6 +324,10 @@ impl<M: LearnerModel> Training<M> {
             store.find_metric("Backup", epoch, Aggregate::Mean, &nothing);
         }
         self.engine.metric_history().stand_at(epoch);
+        for metric in &self.keeps_by {
+            // What it answers is in the history from then on.
+            store.find_metric(metric, epoch, Aggregate::Mean, &Split::Valid);
+        }
         if let Some(checkpointer) = &mut components.checkpointer {
             checkpointer.checkpoint(&self.learner, epoch, store);
             let metric_history = self.engine.metric_history();
