@@ -523,7 +523,7 @@ fn made_up(number: u64, device: &Device, poison: Option<Poison>) -> Batch {
     let items = (0..8).map(|at| (number as usize * 5 + at * 3) % 50);
     let batch = crate::data::NumbersBatcher::drawing().batch(items.collect(), device);
     match poison {
-        Some(poison) if poison.item as u64 == number => Batch {
+        Some(poison) if poison.has(number as usize) => Batch {
             inputs: batch.inputs * poison.inputs,
             ..batch
         },

@@ -86,15 +86,22 @@ impl Loaders {
     }
 }
 
-/// An item whose inputs are ruined.
+/// Items whose inputs are ruined.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Poison {
-    /// Which one.
-    pub item: usize,
+    /// Which ones: a bit for each.
+    pub items: u64,
     /// In that epoch only, counted from 1, of one of our loaders; in each one otherwise.
     pub epoch: Option<u64>,
     /// What its inputs are.
     pub inputs: f32,
+}
+
+impl Poison {
+    /// Whether this item is one of them.
+    pub fn has(&self, item: usize) -> bool {
+        item < 64 && self.items >> item & 1 == 1
+    }
 }
 
 /// The numbers from 0 on.
@@ -154,9 +161,7 @@ impl NumbersBatcher {
         let is_now =
             |epoch: Option<u64>| epoch.is_none_or(|epoch| data::epoch() == Some(epoch - 1));
         match self.poison {
-            Some(poison) if poison.item == item && is_now(poison.epoch) => {
-                [poison.inputs; FEATURES]
-            }
+            Some(poison) if poison.has(item) && is_now(poison.epoch) => [poison.inputs; FEATURES],
             _ => std::array::from_fn(|at| ((item * 7 + at * 3) % 11) as f32 / 11.0),
         }
     }

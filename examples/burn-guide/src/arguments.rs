@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use clap::Parser;
 
-use digits::crash::CrashAt;
+use digits::crash::BatchAt;
 
 /// Trains a convolutional network on generated digits, with backups.
 #[derive(Debug, Parser)]
@@ -30,6 +30,6 @@ pub struct Arguments {
 
     /// Aborts the process in the middle of this batch, as a crash would. There are 40 batches in
     /// an epoch; both count from 1.
-    #[arg(long, value_name = "EPOCH:BATCH", value_parser = CrashAt::from_str)]
-    pub crash_at: Option<CrashAt>,
+    #[arg(long, value_name = "EPOCH:BATCH", value_parser = BatchAt::from_str)]
+    pub crash_at: Option<BatchAt>,
 }

@@ -20,7 +20,7 @@ use burn::train::{EvaluatorBuilder, Learner, LearningResult, SupervisedTraining}
 use burn_backup_restore::data::DataLoaderBuilder;
 use burn_backup_restore::{BackupAndRestore, BackupExt as _};
 
-use digits::crash::{CrashAt, CrashPoint};
+use digits::crash::{BatchAt, CrashPoint};
 use digits::digest;
 
 use crate::data::{Augment, DigitBatch, DigitBatcher, DigitDataset, DigitItem, TRAIN_IMAGES};
@@ -47,7 +47,7 @@ pub struct Backups {
     pub dir: PathBuf,
     /// In batches.
     pub save_freq: usize,
-    pub crash_at: Option<CrashAt>,
+    pub crash_at: Option<BatchAt>,
 }
 
 /// The evaluation's name.

@@ -4,9 +4,9 @@ use std::str::FromStr as _;
 use burn::tensor::Device;
 #[cfg(feature = "wgpu")]
 use burn::tensor::DeviceKind;
-use burn_backup_restore::SaveFreq;
+use burn_backup_restore::{Divergence, SaveFreq};
 use clap::{Parser, ValueEnum};
-use digits::crash::CrashAt;
+use digits::crash::BatchAt;
 use digits::save_freq;
 
 /// Trains a convolutional network on handwritten digits, with backups.
@@ -57,8 +57,36 @@ pub struct Arguments {
 
     /// Aborts the process in the middle of this batch, as a crash would. There are 47 batches in
     /// an epoch; both count from 1.
-    #[arg(long, value_name = "EPOCH:BATCH", value_parser = CrashAt::from_str)]
-    pub crash_at: Option<CrashAt>,
+    #[arg(long, value_name = "EPOCH:BATCH", value_parser = BatchAt::from_str)]
+    pub crash_at: Option<BatchAt>,
+
+    /// Ruins the images of this batch: all of its pixels are NaN.
+    #[arg(long, value_name = "EPOCH:BATCH", value_parser = BatchAt::from_str)]
+    pub poison_at: Option<BatchAt>,
+
+    /// What to do when the loss is NaN, or explodes.
+    #[arg(long, value_enum, default_value_t = OnDivergence::Refuse)]
+    pub on_divergence: OnDivergence,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum OnDivergence {
+    /// Go on; a backup of a model with NaN is refused, and the last good one stays.
+    Refuse,
+    /// End the training at once.
+    Stop,
+    /// Go back to the last backup, skip the batch that did it, and go on.
+    Rollback,
+}
+
+impl From<OnDivergence> for Divergence {
+    fn from(on_divergence: OnDivergence) -> Self {
+        match on_divergence {
+            OnDivergence::Refuse => Self::Refuse,
+            OnDivergence::Stop => Self::Stop,
+            OnDivergence::Rollback => Self::RollBack { at_most: 3 },
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]

@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use burn_backup_restore::BackupHandle;
 
-/// The batch to crash in; both count from 1.
+/// A batch of an epoch; both count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CrashAt {
-    epoch: usize,
-    batch: usize,
+pub struct BatchAt {
+    /// The epoch.
+    pub epoch: usize,
+    /// The batch in it.
+    pub batch: usize,
 }
 
-impl FromStr for CrashAt {
+impl FromStr for BatchAt {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -39,7 +41,7 @@ pub struct CrashPoint {
 
 impl CrashPoint {
     /// The crash in a training with so many batches in each epoch, whose backups `handle` knows.
-    pub fn new(at: CrashAt, batches_per_epoch: usize, handle: BackupHandle) -> Self {
+    pub fn new(at: BatchAt, batches_per_epoch: usize, handle: BackupHandle) -> Self {
         Self {
             fatal: ((at.epoch - 1) * batches_per_epoch + at.batch) as u64,
             begun_here: AtomicU64::new(0),

@@ -1,11 +1,15 @@
 //! The UCI handwritten digits: 1,797 images of 8 x 8 pixels, values 0 to 16, ten classes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use burn::data::dataloader::DataLoader;
 use burn::data::dataloader::batcher::Batcher;
-use burn::data::dataloader::{DataLoader, DataLoaderBuilder};
 use burn::data::dataset::InMemDataset;
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn_backup_restore::data::{self, DataLoaderBuilder};
+
+use crate::crash::BatchAt;
 
 /// Pixels of an image's side.
 pub const SIDE: usize = 8;
@@ -21,6 +25,7 @@ pub const TRAIN_BATCHES: usize = TRAIN_IMAGES.div_ceil(BATCH_SIZE);
 /// One image, its pixels scaled to the range 0 to 1, row by row.
 #[derive(Debug, Clone)]
 pub struct Digit {
+    index: usize,
     pixels: [f32; PIXELS],
     class: i64,
 }
@@ -34,12 +39,35 @@ pub struct DigitBatch {
     pub classes: Tensor<1, Int>,
 }
 
+#[derive(Debug, Clone, Default)]
+struct DigitBatcher {
+    poison: Option<Poison>,
+}
+
+/// Images whose pixels are NaN in one epoch.
 #[derive(Debug, Clone)]
-struct DigitBatcher;
+struct Poison {
+    /// Counted from 0.
+    epoch: u64,
+    images: HashSet<usize>,
+}
+
+impl DigitBatcher {
+    fn pixels(&self, digit: &Digit) -> [f32; PIXELS] {
+        match &self.poison {
+            Some(poison)
+                if data::epoch() == Some(poison.epoch) && poison.images.contains(&digit.index) =>
+            {
+                [f32::NAN; PIXELS]
+            }
+            _ => digit.pixels,
+        }
+    }
+}
 
 impl Batcher<Digit, DigitBatch> for DigitBatcher {
     fn batch(&self, items: Vec<Digit>, device: &Device) -> DigitBatch {
-        let pixels: Vec<f32> = items.iter().flat_map(|digit| digit.pixels).collect();
+        let pixels: Vec<f32> = items.iter().flat_map(|digit| self.pixels(digit)).collect();
         let classes: Vec<i64> = items.iter().map(|digit| digit.class).collect();
         let images = TensorData::new(pixels, [items.len(), 1, SIDE, SIDE]);
         let classes = TensorData::new(classes, [items.len()]);
@@ -55,32 +83,65 @@ pub type Loader = Arc<dyn DataLoader<DigitBatch>>;
 
 /// The training split, shuffled anew in each epoch, and the validation split.
 pub fn loaders(seed: u64) -> (Loader, Loader) {
+    build(seed, DigitBatcher::default())
+}
+
+/// The same, with all images ruined of the batch of the training split that is `at` this place.
+pub fn poisoned_loaders(seed: u64, at: BatchAt) -> (Loader, Loader) {
+    let numbers: Arc<dyn DataLoader<Vec<usize>>> = DataLoaderBuilder::new(Listing)
+        .batch_size(BATCH_SIZE)
+        .shuffle(seed)
+        .build(InMemDataset::new((0..TRAIN_IMAGES).collect()));
+    let epochs = (1..at.epoch).map(|_| drop(numbers.iter()));
+    epochs.for_each(drop);
+    let batch = numbers.iter().nth(at.batch - 1).and_then(Result::ok);
+    let poison = Poison {
+        epoch: at.epoch as u64 - 1,
+        images: batch.into_iter().flatten().collect(),
+    };
+    let poison = Some(poison);
+    build(seed, DigitBatcher { poison })
+}
+
+fn build(seed: u64, batcher: DigitBatcher) -> (Loader, Loader) {
     let (train, valid) = split();
-    let train = DataLoaderBuilder::new(DigitBatcher)
+    let train = DataLoaderBuilder::new(batcher)
         .batch_size(BATCH_SIZE)
         .shuffle(seed)
         .build(InMemDataset::new(train));
-    let valid = DataLoaderBuilder::new(DigitBatcher)
+    let valid = DataLoaderBuilder::new(DigitBatcher::default())
         .batch_size(BATCH_SIZE)
         .build(InMemDataset::new(valid));
     (train, valid)
 }
 
+/// A batch is the list of its items.
+struct Listing;
+
+impl Batcher<usize, Vec<usize>> for Listing {
+    fn batch(&self, items: Vec<usize>, _device: &Device) -> Vec<usize> {
+        items
+    }
+}
+
 /// The whole validation split as one batch.
 pub fn validation_batch(device: &Device) -> DigitBatch {
-    DigitBatcher.batch(split().1, device)
+    DigitBatcher::default().batch(split().1, device)
 }
 
 fn split() -> (Vec<Digit>, Vec<Digit>) {
     let dataset = smartcore::dataset::digits::load_dataset();
     let (images, _) = dataset.data.as_chunks::<PIXELS>();
-    let mut digits = images
-        .iter()
-        .zip(&dataset.target)
-        .map(|(image, class)| Digit {
-            pixels: image.map(|pixel| pixel / 16.0),
-            class: *class as i64,
-        });
+    let mut digits =
+        images
+            .iter()
+            .zip(&dataset.target)
+            .enumerate()
+            .map(|(index, (image, class))| Digit {
+                index,
+                pixels: image.map(|pixel| pixel / 16.0),
+                class: *class as i64,
+            });
     (
         digits.by_ref().take(TRAIN_IMAGES).collect(),
         digits.collect(),

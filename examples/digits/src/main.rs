@@ -33,6 +33,7 @@ fn main() -> anyhow::Result<ExitCode> {
         .keep_last(arguments.keep_last)
         .metric_logs(&arguments.artifact_dir)
         .save_before_preemption(Preemption::signals())
+        .on_divergence(arguments.on_divergence.into())
         .seed(SEED);
     let backup = match &arguments.mirror {
         Some(url) => backup.mirror(mirror(url, &arguments)?),
@@ -55,7 +56,10 @@ fn main() -> anyhow::Result<ExitCode> {
     let model = DigitsModel::new(&device.clone().autodiff(), crash);
     let learner = Learner::new(model, optimizer, schedule);
 
-    let (train, valid) = data::loaders(SEED);
+    let (train, valid) = match arguments.poison_at {
+        Some(at) => data::poisoned_loaders(SEED, at),
+        None => data::loaders(SEED),
+    };
     let launched = Instant::now();
     let LearningResult {
         model,

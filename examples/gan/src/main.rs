@@ -12,7 +12,7 @@ use std::str::FromStr as _;
 use burn::tensor::Device;
 use burn_backup_restore::{BackupAndRestore, Outcome, Preemption, SaveFreq};
 use clap::Parser;
-use digits::crash::{CrashAt, CrashPoint};
+use digits::crash::{BatchAt, CrashPoint};
 use digits::data::TRAIN_BATCHES;
 use digits::digest::Digest;
 use digits::save_freq;
@@ -35,8 +35,8 @@ struct Arguments {
 
     /// Aborts the process in the middle of this batch, as a crash would. There are 47 batches in
     /// an epoch; both count from 1.
-    #[arg(long, value_name = "EPOCH:BATCH", value_parser = CrashAt::from_str)]
-    crash_at: Option<CrashAt>,
+    #[arg(long, value_name = "EPOCH:BATCH", value_parser = BatchAt::from_str)]
+    crash_at: Option<BatchAt>,
 }
 
 fn main() -> anyhow::Result<ExitCode> {

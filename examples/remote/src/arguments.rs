@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, value_parser};
 
-use crate::crash::CrashAt;
+use crate::crash::BatchAt;
 
 /// Trains a small network on handwritten digits, on the devices of another process.
 #[derive(Debug, Parser)]
@@ -65,6 +65,6 @@ pub struct TrainArguments {
 
     /// Aborts the process in the middle of this batch, as a crash would; both count from 1. There
     /// are 47 batches in an epoch on one device, and 24 on two, where one on each counts as one.
-    #[arg(long, value_name = "EPOCH:BATCH", value_parser = CrashAt::from_str)]
-    pub crash_at: Option<CrashAt>,
+    #[arg(long, value_name = "EPOCH:BATCH", value_parser = BatchAt::from_str)]
+    pub crash_at: Option<BatchAt>,
 }

@@ -9,12 +9,12 @@ use crate::data;
 
 /// The batch to crash in; both count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CrashAt {
+pub struct BatchAt {
     epoch: usize,
     batch: usize,
 }
 
-impl FromStr for CrashAt {
+impl FromStr for BatchAt {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -43,7 +43,7 @@ pub struct CrashPoint {
 }
 
 impl CrashPoint {
-    pub fn new(at: CrashAt, devices: usize, handle: BackupHandle) -> Self {
+    pub fn new(at: BatchAt, devices: usize, handle: BackupHandle) -> Self {
         Self {
             fatal: ((at.epoch - 1) * data::train_batches(devices) + at.batch) as u64,
             devices: devices as u64,

@@ -3,15 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use burn::optim::SgdConfig;
-use burn::train::metric::LossMetric;
 use burn_backup_restore::{
-    BackupAndRestore, BackupError, Change, Divergence, DivergenceRule, OnBackupError, Outcome,
-    SaveFreq,
+    BackupAndRestore, BackupError, Direction, Divergence, DivergenceRule, Event, Keep, Outcome,
+    SaveFreq, exit_code,
 };
+use burn_backup_store::testing::{Failure, FaultyFilesystem};
 use burn_backup_tests::{
-    Backend, BatchSource, Halt, Loaders, Loop, LoopHalt, Poison, Run, Spread, Training,
+    Backend, BatchSource, Halt, Loaders, Loop, LoopHalt, Numbers, Poison, Run, Spread, Training,
 };
 use test_fork::test;
 
@@ -19,7 +20,7 @@ use crate::support::contents;
 
 /// One item whose inputs are NaN, in the second epoch.
 const NAN: Poison = Poison {
-    item: 7,
+    items: 1 << 7,
     epoch: Some(2),
     inputs: f32::NAN,
 };
@@ -32,12 +33,24 @@ fn training(poison: Poison) -> Training {
     }
 }
 
-/// One whose weights an input that is too large blows up.
-fn exploding() -> Training {
+/// One in which so many batches of the second epoch, the third one first, have inputs that are far too large.
+fn exploding(batches: usize) -> Training {
+    let numbers = Numbers {
+        items: 22,
+        broken: None,
+        poison: None,
+    };
+    let loader = Loaders::Resumable.build(numbers, 4, 11, 0, false);
+    drop(loader.iter());
+    let ruined = loader.iter().skip(2).take(batches);
+    let items = ruined.flat_map(|batch| batch.unwrap().numbers());
     Training {
-        optimizer: || SgdConfig::new().init(),
         norm: false,
-        ..training(Poison { inputs: 1e4, ..NAN })
+        ..training(Poison {
+            items: items.fold(0, |items, item| items | 1 << item),
+            inputs: 1e3,
+            ..NAN
+        })
     }
 }
 
@@ -227,7 +240,7 @@ fn a_loop_written_by_hand_goes_back_whatever_its_batches_come_from() {
             source,
             accumulation,
             poison: Some(Poison {
-                item: if by_number { 5 } else { 7 },
+                items: 1 << if by_number { 5 } else { 7 },
                 epoch: (source != BatchSource::Rebuilt).then_some(2),
                 inputs: f32::NAN,
             }),
@@ -276,4 +289,263 @@ fn a_loop_written_by_hand_goes_back_whatever_its_batches_come_from() {
             }
         }
     }
+}
+
+#[test]
+fn a_loss_that_explodes_and_stays_high_is_gone_back_from() {
+    for (batches, rolled_back) in [(1, 0), (2, 1), (3, 2)] {
+        let training = exploding(batches);
+        let expected = whole(&training, SaveFreq::Epoch);
+        assert_eq!(expected.rolled_back, rolled_back, "{batches}");
+        for frequency in [SaveFreq::Steps(1), SaveFreq::Steps(3)] {
+            let other = whole(&training, frequency);
+            assert_eq!(other.rolled_back, rolled_back, "{frequency:?}");
+            assert!(other.run.weights == expected.run.weights, "{frequency:?}");
+            for batch in 7..=18 {
+                assert_same(&training, &expected, frequency, &[Halt::Stop(batch)]);
+                assert_same(&training, &expected, frequency, &[Halt::Fail(batch)]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_training_that_goes_well_is_the_same_as_without_a_guard() {
+    let training = Training {
+        loaders: Loaders::Resumable,
+        ..Training::new(Backend::Flex)
+    };
+    let expected = crate::support::undisturbed(&training);
+    let guarded = whole(&training, SaveFreq::Steps(2));
+    assert_eq!(guarded.rolled_back, 0);
+    assert!(guarded.run.weights == expected.weights);
+}
+
+#[test]
+fn a_sample_that_is_nan_in_each_epoch_is_skipped_as_often_as_is_allowed() {
+    let training = training(Poison { epoch: None, ..NAN });
+    let three = whole(&training, SaveFreq::Epoch);
+    assert_eq!((three.rolled_back, three.run.steps), (3, 15));
+    assert!(!has_nan(&three.run));
+    for halt in [
+        Halt::Fail(8),
+        Halt::Stop(12),
+        Halt::Stop(17),
+        Halt::StopInValidation(3),
+    ] {
+        assert_same(&training, &three, SaveFreq::Steps(1), &[halt]);
+    }
+
+    let scratch = tempfile::tempdir().unwrap();
+    let run = |at_most| {
+        let divergence = Divergence::RollBack { at_most };
+        let backup = backup(scratch.path(), divergence).save_freq(1);
+        let handle = backup.handle();
+        (training.run(backup, Halt::Never), handle)
+    };
+    // The same again when it is run again.
+    for rolled_back in [2, 0] {
+        let (stopped, handle) = run(2);
+        let BackupError::Diverged {
+            skipped, backup, ..
+        } = stopped.backup_error()
+        else {
+            panic!("{:?}", stopped.error);
+        };
+        assert_eq!(skipped.len(), 2);
+        assert!(backup.is_some());
+        let text = stopped.backup_error().to_string();
+        assert!(text.contains("it went back 2 times before"), "{text}");
+        assert_eq!(handle.stats().rolled_back, rolled_back);
+        assert_eq!(handle.exit_code(), exit_code::FIX_FIRST);
+    }
+    let (last, _) = run(3);
+    assert!(last.error.is_none(), "{:?}", last.error);
+    assert!(last.weights == three.run.weights);
+}
+
+#[test]
+fn it_can_be_stopped_at_once_and_continued_with_a_rollback() {
+    let training = training(NAN);
+    let expected = whole(&training, SaveFreq::Steps(2));
+    let scratch = tempfile::tempdir().unwrap();
+    let stopping = backup(scratch.path(), Divergence::Stop).save_freq(2);
+    let handle = stopping.handle();
+    let stopped = training.run(stopping, Halt::Never);
+    let BackupError::Diverged { value, first, .. } = stopped.backup_error() else {
+        panic!("{:?}", stopped.error);
+    };
+    assert!(value.is_nan());
+    assert!(handle.last_backup().unwrap().global_step < *first);
+    assert!(stopped.losses.len() < 18, "it ends at once");
+    assert_eq!(handle.outcome(), Some(Outcome::Failed));
+
+    let run = training.run(backup(scratch.path(), GO_BACK).save_freq(2), Halt::Never);
+    assert!(run.error.is_none(), "{:?}", run.error);
+    assert!(run.weights == expected.run.weights);
+}
+
+#[test]
+fn what_can_not_be_seen_or_gone_back_to_is_refused_at_the_launch() {
+    let ours = training(NAN);
+    let burns = Training {
+        loaders: Loaders::Burns,
+        ..ours.clone()
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    let plain = || Training::backup(&dir).on_divergence(GO_BACK);
+    let seen = || backup(scratch.path(), GO_BACK);
+    for (training, backup, expected) in [
+        (&ours, plain(), "BackupAndRestore::artifacts"),
+        (&burns, seen(), "Burn's data loader does not give them"),
+        (
+            &ours,
+            seen().save_freq(SaveFreq::Never),
+            "RollBack with SaveFreq::Never is wrong",
+        ),
+        (
+            &ours,
+            seen().on_divergence(Divergence::RollBack { at_most: 0 }),
+            "at_most } is wrong",
+        ),
+        (
+            &ours,
+            seen().divergence_rule(DivergenceRule::of("Loss").window(3)),
+            "window is wrong",
+        ),
+        (
+            &ours,
+            seen().divergence_rule(DivergenceRule::of("Loss").deviations(f64::NAN)),
+            "deviations is wrong",
+        ),
+        (
+            &ours,
+            seen().divergence_rule(DivergenceRule::of("Loss").patience(0)),
+            "patience is wrong",
+        ),
+    ] {
+        let refused = training.run(backup, Halt::Never);
+        let text = refused.backup_error().to_string();
+        assert!(text.contains(expected), "{text}");
+        assert!(refused.losses.is_empty());
+        assert_eq!(refused.backup_error().exit_code(), exit_code::FIX_FIRST);
+    }
+    // What a metric is called is known once Burn has logged one.
+    let unknown = seen().divergence_rule(DivergenceRule::of("Perplexity"));
+    let ended = ours.run(unknown, Halt::Never);
+    let text = ended.backup_error().to_string();
+    assert!(
+        text.contains("'Perplexity'") && text.contains("'Loss'"),
+        "{text}"
+    );
+}
+
+#[test]
+fn whichever_call_fails_around_a_rollback_nothing_is_lost() {
+    let training = training(NAN);
+    let expected = whole(&training, SaveFreq::Epoch);
+    let scratch = tempfile::tempdir().unwrap();
+    let failing = |dir: &Path, failure: Failure, at: usize| {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let fails = failure.at(at);
+        let filesystem = FaultyFilesystem::new(move |operation, _| {
+            fails(counted.fetch_add(1, Ordering::Relaxed) + 1, operation)
+        });
+        let backup = backup(dir, GO_BACK)
+            .save_freq(3)
+            .filesystem(Arc::new(filesystem));
+        (
+            training.run(backup, Halt::Never),
+            calls.load(Ordering::Relaxed),
+        )
+    };
+    let (_, calls) = failing(&scratch.path().join("none"), Failure::Device, usize::MAX);
+    for failure in [Failure::Device, Failure::Full, Failure::Dead] {
+        for at in (1..=calls).step_by(3) {
+            let scratch = tempfile::tempdir().unwrap();
+            let (run, _) = failing(scratch.path(), failure, at);
+            let run = match &run.error {
+                None => run,
+                // Run again with a disk that works, it goes on from whatever there is.
+                Some(_) => {
+                    let backup = backup(scratch.path(), GO_BACK).save_freq(3);
+                    training.run(backup, Halt::Never)
+                }
+            };
+            assert!(run.error.is_none(), "{failure:?} at {at}: {:?}", run.error);
+            assert!(run.weights == expected.run.weights, "{failure:?} at {at}");
+        }
+    }
+}
+
+#[test]
+fn the_best_epochs_are_the_same_whether_it_was_interrupted_or_not() {
+    let training = training(NAN);
+    let kept = |halts: &[Halt]| {
+        let scratch = tempfile::tempdir().unwrap();
+        for halt in halts.iter().chain([&Halt::Never]) {
+            let backup = backup(scratch.path(), GO_BACK)
+                .save_freq(2)
+                .keep(Keep::last(1).and(Keep::best("Loss", Direction::Lowest, 2)))
+                .delete_checkpoint(false);
+            let run = training.run(backup, *halt);
+            let is_error = matches!(halt, Halt::Fail(_));
+            assert_eq!(run.error.is_some(), is_error, "{:?}", run.error);
+        }
+        // Numbers depend on how many backups there were, positions do not.
+        let generations = crate::support::generations(&scratch.path().join("backup"));
+        let positions = generations.iter().map(|generation| {
+            let path = scratch.path().join("backup/generations").join(generation);
+            let manifest = std::fs::read_to_string(path.join("manifest.json")).unwrap();
+            // The seal comes after it.
+            let mut documents = serde_json::Deserializer::from_str(&manifest).into_iter();
+            let json: serde_json::Value = documents.next().unwrap().unwrap();
+            let state = json.get("state").unwrap();
+            state.get("position").unwrap().to_string()
+        });
+        positions.collect::<std::collections::BTreeSet<_>>()
+    };
+    let whole = kept(&[]);
+    for halt in [Halt::Fail(8), Halt::Fail(11), Halt::Stop(14)] {
+        let after = kept(&[halt]);
+        assert!(
+            after.is_superset(&whole) || whole.is_superset(&after),
+            "{halt:?}: {after:?}, {whole:?}"
+        );
+    }
+}
+
+#[test]
+fn a_rollback_is_told_of() {
+    let training = training(NAN);
+    let scratch = tempfile::tempdir().unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = told.clone();
+    let backup = backup(scratch.path(), GO_BACK)
+        .save_freq(4)
+        .on_event(move |event: Event| heard.lock().unwrap().push(event));
+    let run = training.run(backup, Halt::Never);
+    assert!(run.error.is_none());
+    let told = told.lock().unwrap();
+    let rollbacks: Vec<_> = told
+        .iter()
+        .filter_map(|event| match event {
+            Event::RolledBack {
+                to,
+                skipped,
+                attempt,
+                ..
+            } => Some((to.global_step, skipped.clone(), *attempt)),
+            _ => None,
+        })
+        .collect();
+    let [(to, skipped, 1)] = rollbacks.as_slice() else {
+        panic!("{told:?}");
+    };
+    let [batch] = skipped.as_slice() else {
+        panic!("{skipped:?}");
+    };
+    assert!(to < batch && (7..=12).contains(batch), "{to}, {batch}");
 }

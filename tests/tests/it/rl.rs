@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use burn_backup_restore::{
-    BackupAndRestore, BackupError, Direction, FastForward, Keep, Mirror, ObjectStore, Outcome,
-    Preemption, SaveFreq, SharedState, Snapshot, Value, Which,
+    BackupAndRestore, BackupError, Direction, Divergence, FastForward, Keep, Mirror, ObjectStore,
+    Outcome, Preemption, SaveFreq, SharedState, Snapshot, Value, Which,
 };
 use burn_backup_tests::Training;
 use object_store::memory::InMemory;
@@ -618,4 +618,63 @@ fn the_ends_of_evaluations_are_kept_and_gone_back_to_and_best_is_refused() {
         let error = run.backup_error();
         assert!(matches!(error, BackupError::NotForRl { .. }), "{error}");
     }
+}
+
+#[test]
+fn after_a_loss_of_nan_it_goes_back_and_ends_the_same_interrupted_or_not() {
+    let program = Program {
+        nan_at: Some(9),
+        ..Program::default()
+    };
+    let guarded = |dir: &Path| {
+        backup(&dir.join("backup"))
+            .metric_logs(dir.join("logs"))
+            .on_divergence(Divergence::RollBack { at_most: 2 })
+    };
+    let mut expected: Option<Run> = None;
+    for frequency in [SaveFreq::Epoch, SaveFreq::Steps(1), SaveFreq::Steps(4)] {
+        let scratch = tempfile::tempdir().unwrap();
+        let run = program.run(guarded(scratch.path()).save_freq(frequency), Halt::Never);
+        assert!(run.error.is_none(), "{:?}", run.error);
+        let stats = run.handle.stats();
+        assert_eq!((stats.rolled_back, stats.refused), (1, 0), "{frequency:?}");
+        if let Some(expected) = &expected {
+            assert_same_end(&run, expected, &[]);
+        }
+        expected = Some(run);
+    }
+    let expected = expected.unwrap();
+    // The step with the NaN is the 21st, and metrics come behind. In the process after it there is none.
+    let mut interrupted_after_it = 0;
+    let mended = Program {
+        nan_at: None,
+        ..program.clone()
+    };
+    for step in (24..=expected.steps).step_by(3) {
+        for halt in [Halt::Stop(step), Halt::Fail(step)] {
+            let scratch = tempfile::tempdir().unwrap();
+            let first = program.run(guarded(scratch.path()).save_freq(1), halt);
+            if first.handle.stats().rolled_back == 0 {
+                continue;
+            }
+            interrupted_after_it += 1;
+            let last = mended.run(guarded(scratch.path()).save_freq(1), Halt::Never);
+            assert!(last.error.is_none(), "{halt:?}: {:?}", last.error);
+            assert_same_end(&last, &expected, &[halt]);
+        }
+    }
+    assert!(interrupted_after_it > 8, "{interrupted_after_it}");
+
+    let scratch = tempfile::tempdir().unwrap();
+    let unseen = backup(scratch.path()).on_divergence(Divergence::Stop);
+    let refused = program.run(unseen, Halt::Never);
+    let text = refused.backup_error().to_string();
+    assert!(text.contains("BackupAndRestore::metric_logs"), "{text}");
+    let stopping = guarded(scratch.path()).on_divergence(Divergence::Stop);
+    let stopped = program.run(stopping, Halt::Never);
+    assert!(
+        matches!(stopped.backup_error(), BackupError::Diverged { .. }),
+        "{}",
+        stopped.backup_error()
+    );
 }

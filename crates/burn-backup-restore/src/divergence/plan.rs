@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Divergence;
 use super::detector::Finding;
-use super::{Divergence, DivergenceRule};
 use crate::text::Text;
 
 /// More than so many times the batches that are skipped are not doubled.
@@ -45,13 +45,11 @@ impl RollBack {
     /// The rollback that follows a finding, after those of the `past`.
     ///
     /// The batch whose metric was the first to be wrong is skipped, and none else: most often it is the one that
-    /// did it. Where the training diverges again before a window of values has passed, it was one before it that
-    /// did, and these are skipped as well: one, two more, four more.
-    pub(crate) fn of(finding: &Finding, past: &[Self], rule: &DivergenceRule) -> Self {
-        let window = rule.window as u64;
-        let again = past
-            .last()
-            .filter(|last| (last.from..=last.to.saturating_add(window)).contains(&finding.first));
+    /// did it. If the first batch after those that were skipped is wrong as well, it was one before them that did, and
+    /// these are skipped too: one, two more, four more.
+    pub(crate) fn of(finding: &Finding, past: &[Self]) -> Self {
+        let is_again = |last: &&Self| (last.from..=last.to + 1).contains(&finding.first);
+        let again = past.last().filter(is_again);
         let (from, attempt) = match again {
             Some(last) => {
                 let more = 1 << (last.attempt - 1).min(MOST_DOUBLED);
@@ -64,7 +62,11 @@ impl RollBack {
             to: finding.first.max(from),
             found: finding.last,
             metric: finding.metric.clone(),
-            value: Text(finding.value),
+            value: Text(match finding.value.is_nan() {
+                // One that is read again is the same.
+                true => f64::NAN,
+                false => finding.value,
+            }),
             attempt,
             fetched: Vec::new(),
         }
@@ -76,12 +78,13 @@ impl RollBack {
     }
 }
 
-/// How many batches older than the newest one a backup must be that is kept to go back to.
-pub(crate) fn reach(divergence: Divergence, rule: &DivergenceRule) -> u64 {
+/// How many batches older than the newest one a backup must be that is kept to go back to: all rollbacks may be of
+/// the same divergence, each of which shows one batch later.
+pub(crate) fn reach(divergence: Divergence) -> u64 {
     let more = u64::from(divergence.at_most().saturating_sub(1));
-    let skipped = 1_u64 << more.min(u64::from(MOST_DOUBLED) + 1);
-    let between = (rule.window + rule.patience) as u64;
-    skipped.saturating_add(more.saturating_mul(between))
+    let doubled = more.min(u64::from(MOST_DOUBLED));
+    let not_doubled = (more - doubled) << MOST_DOUBLED;
+    (1 << doubled) + not_doubled + more
 }
 
 #[cfg(test)]
@@ -102,7 +105,7 @@ mod tests {
     fn skipped(at: &[u64]) -> Vec<(u64, u64, u32)> {
         let mut past = Vec::new();
         for first in at {
-            let next = RollBack::of(&finding(*first, first + 3), &past, &Default::default());
+            let next = RollBack::of(&finding(*first, first + 3), &past);
             past.push(next);
         }
         let ranges = past.iter().map(|of| (of.from, of.to, of.attempt));
@@ -115,14 +118,16 @@ mod tests {
             (&[10][..], vec![(10, 10, 1)]),
             (&[10, 11], vec![(10, 10, 1), (9, 11, 2)]),
             (
-                &[10, 11, 13, 20],
-                vec![(10, 10, 1), (9, 11, 2), (7, 13, 3), (3, 20, 4)],
+                &[10, 11, 12, 13],
+                vec![(10, 10, 1), (9, 11, 2), (7, 12, 3), (3, 13, 4)],
             ),
             // Not before the first one.
             (&[1, 2, 3], vec![(1, 1, 1), (1, 2, 2), (1, 3, 3)]),
-            // Far behind it is another one.
-            (&[10, 74], vec![(10, 10, 1), (9, 74, 2)]),
-            (&[10, 75], vec![(10, 10, 1), (75, 75, 1)]),
+            // Once a batch went well it is another one.
+            (&[10, 12], vec![(10, 10, 1), (12, 12, 1)]),
+            (&[10, 11, 13], vec![(10, 10, 1), (9, 11, 2), (13, 13, 1)]),
+            // A backup of the moment after it was made by somebody else.
+            (&[10, 10], vec![(10, 10, 1), (9, 10, 2)]),
             // What was found before it, on a device whose numbers differ each time.
             (&[10, 5], vec![(10, 10, 1), (5, 5, 1)]),
         ] {
@@ -131,20 +136,34 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_written_down_is_the_same_when_it_is_read() {
+        for value in [f64::NAN, -f64::NAN, f64::INFINITY, 0.1 + 0.2] {
+            let rollback = RollBack::of(
+                &Finding {
+                    value,
+                    ..finding(3, 4)
+                },
+                &[],
+            );
+            let json = serde_json::to_string(&rollback).unwrap();
+            assert_eq!(serde_json::from_str::<RollBack>(&json).unwrap(), rollback);
+        }
+    }
+
+    #[test]
     fn backups_reach_back_to_before_all_that_is_ever_skipped() {
-        let rule = DivergenceRule::default();
-        for at_most in 1..=7 {
+        for at_most in 1..=12 {
             // Each time as late as it still counts as the same.
             let mut past: Vec<RollBack> = Vec::new();
             let mut first = 10_000;
             for _ in 0..at_most {
-                let next = RollBack::of(&finding(first, first + 3), &past, &rule);
-                first = next.to + rule.window as u64;
+                let next = RollBack::of(&finding(first, first + 3), &past);
+                first = next.to + 1;
                 past.push(next);
             }
             let last = past.last().unwrap();
             let newest = last.to - 1;
-            let kept = newest - reach(Divergence::RollBack { at_most }, &rule);
+            let kept = newest - reach(Divergence::RollBack { at_most });
             assert!(kept < last.from, "{at_most}: {kept} and {last:?}");
         }
     }

@@ -324,11 +324,12 @@ fn save(
     let staging = {
         let _span = spans::encode();
         let mut staging = context.store.stage()?;
-        encoder.encode(parts, &mut state, &mut staging)?;
-        staging
+        let encoded = encoder.encode(parts, &mut state, &mut staging);
+        encoded.map(|()| staging)
     };
     let has_failed =
         || context.interrupter.error().is_some() || context.is_left.load(Ordering::Relaxed);
+    // Whether it has diverged comes first: NaN in the model is what follows from it.
     if let Some(mark) = watched {
         let seen = mark.wait(has_failed).ok_or(BackupError::MetricsMissing)?;
         // While the training is left, what may be a divergence is saved with what is known of it.
@@ -338,6 +339,7 @@ fn save(
         }
         state.divergence = Some(seen.record);
     }
+    let staging = staging?;
     match metrics {
         Metrics::Known(history) => state.history = Arc::unwrap_or_clone(history),
         Metrics::Until(mark) => {

@@ -88,15 +88,14 @@ impl Guard {
     ) -> RollBack {
         RollBack {
             fetched,
-            ..RollBack::of(finding, rollbacks, &self.watch.rule())
+            ..RollBack::of(finding, rollbacks)
         }
     }
 
     /// How many batches older than the newest one a backup must be that is kept to go back to; `None` if the training
     /// does not go back.
     pub(super) fn reach(&self) -> Option<u64> {
-        self.goes_back()
-            .then(|| reach(self.divergence, &self.watch.rule()))
+        self.goes_back().then(|| reach(self.divergence))
     }
 
     /// `1 of at most 3`, for the one after so many.

@@ -23,8 +23,6 @@ pub(super) struct Loaders {
     known: BTreeMap<usize, KnownLoader>,
     /// What was fetched for the step in progress, or for the last one.
     step: Vec<Fetched>,
-    /// Whether the training went back in this process: loaders are then further than it is.
-    has_gone_back: bool,
 }
 
 /// One of the calls with which an epoch asks for batches.
@@ -38,8 +36,10 @@ struct Slot {
 
 /// A loader that was asked in this process.
 struct KnownLoader {
-    /// How many iterators it was asked for.
+    /// How many iterators it was asked for, since the training went back last.
     iterators: u64,
+    /// How many before that. It goes back before it is asked again.
+    ahead: u64,
     /// Holds the loader's memory, so that no other one gets its address.
     is_alive: Box<dyn Fn() -> bool + Send>,
 }
@@ -49,7 +49,7 @@ pub(super) struct Opened {
     pub slot: usize,
     /// How many iterators it is still to be asked for before the one of this epoch.
     pub to_ask: u64,
-    /// By how many it is to go back before.
+    /// By how many it is to go back before that.
     pub to_go_back: u64,
     pub progress: LoaderProgress,
     /// Whether it turns out now that the program builds the loader anew in each epoch.
@@ -73,16 +73,17 @@ impl Loaders {
             next_stream: 0,
             known: BTreeMap::new(),
             step: Vec::new(),
-            has_gone_back: false,
         }
     }
 
     /// As they are in `state`, with the loaders of this process further than that.
     pub(super) fn go_back(&mut self, state: &TrainingState) {
-        let known = std::mem::take(&mut self.known);
+        let mut known = std::mem::take(&mut self.known);
+        for loader in known.values_mut() {
+            loader.ahead += std::mem::take(&mut loader.iterators);
+        }
         *self = Self {
             known,
-            has_gone_back: true,
             ..Self::resumed(state)
         };
     }
@@ -158,11 +159,9 @@ impl Loaders {
         let asked = self.known.get(&address).map_or(0, |known| known.iterators);
         let slot = self.next(asked);
         let mut is_found_rebuilt = false;
-        let mut to_go_back = 0;
         let mut progress = LoaderProgress::default();
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.is_open = true;
-            let before_open = slot.address;
             // Of one that this process has not asked yet, the backup tells.
             if let Some(before) = slot.address.replace(address) {
                 let is_other = before != address;
@@ -178,19 +177,17 @@ impl Loaders {
                     false => slot.progress.iterators.max(asked),
                 };
             }
-            if before_open.is_none() && self.has_gone_back {
-                to_go_back = asked.saturating_sub(slot.progress.iterators);
-            }
             progress = slot.progress;
         }
         let known = self.known.entry(address).or_insert_with(|| KnownLoader {
             iterators: 0,
+            ahead: 0,
             is_alive: watch(Arc::downgrade(loader)),
         });
-        known.iterators = progress.iterators.max(asked - to_go_back) + 1;
+        known.iterators = progress.iterators.max(asked) + 1;
         Opened {
             slot,
-            to_go_back,
+            to_go_back: std::mem::take(&mut known.ahead),
             to_ask: progress.iterators.saturating_sub(asked),
             progress,
             is_found_rebuilt,
