@@ -240,7 +240,11 @@ fn a_loop_written_by_hand_goes_back_whatever_its_batches_come_from() {
             source,
             accumulation,
             poison: Some(Poison {
-                items: 1 << if by_number { 5 } else { 7 },
+                items: match source {
+                    BatchSource::Endless => 0xff,
+                    _ if by_number => 1 << 5,
+                    _ => 1 << 7,
+                },
                 epoch: (source != BatchSource::Rebuilt).then_some(2),
                 inputs: f32::NAN,
             }),
@@ -260,7 +264,7 @@ fn a_loop_written_by_hand_goes_back_whatever_its_batches_come_from() {
         let (expected, rolled_back) = run(&dir, SaveFreq::Epoch, LoopHalt::Never);
         assert!(expected.error.is_none(), "{source:?}: {:?}", expected.error);
         assert_eq!(expected.outcome, Some(Outcome::Finished), "{source:?}");
-        assert!((1..=3).contains(&rolled_back), "{source:?}: {rolled_back}");
+        assert!((1..=5).contains(&rolled_back), "{source:?}: {rolled_back}");
         let expected = expected.state.unwrap();
         let weights = |state: &burn_backup_tests::LoopState| {
             burn_backup_tests::model_records(&state.trainee.model)
@@ -293,7 +297,7 @@ fn a_loop_written_by_hand_goes_back_whatever_its_batches_come_from() {
 
 #[test]
 fn a_loss_that_explodes_and_stays_high_is_gone_back_from() {
-    for (batches, rolled_back) in [(1, 0), (2, 1), (3, 2)] {
+    for (batches, rolled_back) in [(1, 0), (2, 1), (4, 2)] {
         let training = exploding(batches);
         let expected = whole(&training, SaveFreq::Epoch);
         assert_eq!(expected.rolled_back, rolled_back, "{batches}");
