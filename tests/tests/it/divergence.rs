@@ -102,7 +102,7 @@ fn has_nan(run: &Run) -> bool {
     let mut tensors = run.weights.values();
     tensors.any(|bytes| {
         let at = bytes.windows(2).position(|two| two == b"} ").unwrap() + 2;
-        let mut numbers = bytes[at..].chunks_exact(4);
+        let mut numbers = bytes.get(at..).unwrap().chunks_exact(4);
         numbers.any(|four| f32::from_le_bytes(four.try_into().unwrap()).is_nan())
     })
 }
