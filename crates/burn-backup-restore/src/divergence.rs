@@ -40,8 +40,8 @@ pub enum Divergence {
     /// The training goes back, in the same process, to the last backup from before the batch that did it. It
     /// trains the batches up to that one again, skips that one, and goes on with other random numbers.
     ///
-    /// If the next batch is as bad, it was one before that did it, and these are skipped as well: one, then two more,
-    /// then four more. After `at_most` rollbacks in the whole training the next divergence ends it as [`Stop`](Self::Stop) does.
+    /// If no batch goes well after it, it was one before that did it, and these are skipped as well: one, then two
+    /// more, then four more. After `at_most` rollbacks in the whole training the next divergence ends it as [`Stop`](Self::Stop) does.
     ///
     /// What is skipped is part of the backup. It depends on the metrics only, and not on when backups were
     /// taken: interrupted or not, the training ends with the same weights.

@@ -117,17 +117,17 @@ pub enum BackupError {
         backup: Option<Position>,
     },
 
-    /// The training has diverged before the moment of a backup, or may have.
+    /// The training has diverged before the moment of a backup.
     #[error(
-        "the backup is refused: the training has diverged before it, or may have; the last good backup stays, and \
-         the next due one is tried"
+        "the backup is refused: the training has diverged before it; the last good backup stays"
     )]
     DivergedBefore,
 
     /// There is no backup from before a divergence.
     #[error(
         "cannot go back: '{}' holds no whole backup from before batch {batch} of the training, which is to be \
-         skipped; what is there was not touched: run the program again to continue from the last backup",
+         skipped; what is there was not touched: look at the data of the batches before it, continue from an older \
+         backup with restore_from, or have more of them kept with keep_last",
         .path.display()
     )]
     #[non_exhaustive]
@@ -868,7 +868,6 @@ impl BackupError {
             | Self::Record { .. }
             | Self::MetricsMissing
             | Self::DivergedBefore
-            | Self::NothingBefore { .. }
             | Self::Panicked { .. }
             | Self::Thread(_)
             | Self::DeviceThread(_) => false,
@@ -879,6 +878,7 @@ impl BackupError {
             | Self::NoSuchMetric { .. }
             | Self::NoWayBack { .. }
             | Self::Diverged { .. }
+            | Self::NothingBefore { .. }
             | Self::InvalidKeep { .. }
             | Self::NoSuchBackup { .. }
             | Self::WhichModel { .. }

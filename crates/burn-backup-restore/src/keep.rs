@@ -237,8 +237,14 @@ impl fmt::Display for Rule {
 /// takes its place in time. What a rollback has left behind is not one of them.
 fn reaching_back(candidates: &[(GenerationId, &Candidate)], batches: u64) -> Vec<GenerationId> {
     let mut oldest = u64::MAX;
+    let rollbacks = candidates.first().map(|(_, newest)| &newest.rollbacks);
     let in_line = candidates.iter().filter(|(_, candidate)| {
-        let is_in_line = candidate.step < oldest;
+        // What was skipped later must not be in it.
+        let mut later = rollbacks
+            .into_iter()
+            .flatten()
+            .skip(candidate.rollbacks.len());
+        let is_in_line = candidate.step < oldest && later.all(|from| candidate.step < *from);
         oldest = oldest.min(candidate.step);
         is_in_line
     });
@@ -270,6 +276,8 @@ impl fmt::Display for Keep {
 pub(crate) struct Candidate {
     /// How many batches were trained.
     pub step: u64,
+    /// The first batch that each rollback before has skipped.
+    pub rollbacks: Vec<u64>,
     /// By the clock of the machine.
     pub created: SystemTime,
     /// The epoch that it was taken at the end of, after the validation.
@@ -344,6 +352,7 @@ mod tests {
     fn inside(seconds: u64) -> Candidate {
         Candidate {
             step: seconds,
+            rollbacks: Vec::new(),
             created: SystemTime::UNIX_EPOCH + Duration::from_secs(seconds),
             closes: None,
             values: BTreeMap::new(),
@@ -553,6 +562,13 @@ mod tests {
             inside(12),
             inside(21),
         ];
-        assert_eq!(kept(&keep, &left), [1, 2, 5, 6][1..]);
+        assert_eq!(kept(&keep, &left), [2, 5, 6]);
+        // One that has trained what a later rollback skips is none either.
+        let dead = |step, rollbacks: &[u64]| Candidate {
+            rollbacks: rollbacks.to_vec(),
+            ..inside(step)
+        };
+        let line = [dead(5, &[]), dead(20, &[]), dead(50, &[20])];
+        assert_eq!(kept(&keep, &line), [1, 3]);
     }
 }

@@ -69,7 +69,10 @@ pub(crate) struct RunSeed {
 impl RunSeed {
     /// The seed for what is drawn after so many batches.
     pub(crate) fn after(&self, batches: u64) -> u64 {
-        let rollbacks = self.rollbacks.iter().filter(|from| **from <= batches + 1);
+        let rollbacks = self
+            .rollbacks
+            .iter()
+            .filter(|from| **from <= batches.saturating_add(1));
         match rollbacks.count() as u64 {
             0 => self.seed,
             count => derive(self.seed, Purpose::RollBack, count),
@@ -112,7 +115,7 @@ impl StepSeeds {
 
     /// Those for the batch after it, in a training with this run seed.
     pub(crate) fn next(self, run_seed: &RunSeed) -> Self {
-        let global_step = self.global_step + 1;
+        let global_step = self.global_step.saturating_add(1);
         Self {
             run_seed: run_seed.after(global_step),
             global_step,

@@ -147,6 +147,7 @@ mod tests {
     fn each_kind_finds_its_backup_or_none() {
         let candidate = |closes, loss: Option<f64>| Candidate {
             step: 0,
+            rollbacks: Vec::new(),
             created: SystemTime::UNIX_EPOCH,
             closes,
             values: loss

@@ -23,6 +23,7 @@
 //!   it on, to be sent one then, and to print `heard Ctrl-C` when tokio has heard of it.
 //! - `never`: to take no backups on its own.
 //! - `logs`: to write metric logs, into `logs` beside the backup.
+//! - `rollback`: that this item is NaN in the second epoch, and to go back then; needs `logs` and `ours`.
 //! - `keep`: to keep the backup at its end; `keep-all`: to keep all generations.
 //! - `workers`: to load with so many workers; `ours`: with our loader; `burns-sampler`: with our loader of
 //!   Burn's sampler.
@@ -54,10 +55,10 @@ use burn::remote::RemoteHost;
 use burn::server::{RemoteServer, WebSocketTransport};
 use burn::tensor::Device;
 use burn::train::{Interrupter, TrainingStrategy};
-use burn_backup_restore::{AfterPreemption, BackupExt as _, Preemption, SaveFreq};
+use burn_backup_restore::{AfterPreemption, BackupExt as _, Divergence, Preemption, SaveFreq};
 use burn_backup_store::Filesystem;
 use burn_backup_store::testing::FaultyFilesystem;
-use burn_backup_tests::{Backend, Halt, Hooks, Loaders, Spread, Training};
+use burn_backup_tests::{Backend, Halt, Hooks, Loaders, Poison, Spread, Training};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::low_level::raise;
 use tokio::runtime::{self, Runtime};
@@ -104,6 +105,14 @@ fn main() {
     }
     if let Some(at) = told_of("term-in-call") {
         backup = backup.filesystem(in_call(at, || raise(SIGTERM).unwrap()));
+    }
+    if let Some(item) = told_of("rollback") {
+        training.poison = Some(Poison {
+            items: 1 << item,
+            epoch: Some(2),
+            inputs: f32::NAN,
+        });
+        backup = backup.on_divergence(Divergence::RollBack { at_most: 3 });
     }
     if told_of("logs").is_some() {
         backup = backup.metric_logs(Path::new(backup_dir).with_file_name("logs"));

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use burn::tensor::Bytes;
 use burn_backup_restore::{
-    BackupAndRestore, BackupError, Direction, Divergence, DivergenceRule, Event, Keep, Outcome,
-    SaveFreq, exit_code,
+    BackupAndRestore, BackupError, BackupExt as _, Direction, Divergence, DivergenceRule, Event,
+    Keep, Outcome, SaveFreq, Which, exit_code,
 };
 use burn_backup_store::testing::{Failure, FaultyFilesystem};
 use burn_backup_tests::{
@@ -16,6 +17,11 @@ use burn_backup_tests::{
 };
 use test_fork::test;
 
+use log::Level;
+
+use crate::crash::assert_aborted;
+use crate::log_lines;
+use crate::process::{run, run_well, trainee};
 use crate::support::contents;
 
 /// One item whose inputs are NaN, in the second epoch.
@@ -313,6 +319,32 @@ fn a_loss_that_explodes_and_stays_high_is_gone_back_from() {
     }
 }
 
+/// The first rollback goes back over epochs in which early stopping has decided.
+#[test]
+fn early_stopping_decides_anew_after_a_rollback() {
+    let training = training(Poison {
+        epoch: Some(3),
+        ..NAN
+    });
+    let run = |dir: &Path, frequency: SaveFreq, halt| {
+        let backup = backup(dir, GO_BACK).save_freq(frequency);
+        let handle = backup.handle();
+        let configure = |builder| crate::support::stop_early(builder).backup_and_restore(backup);
+        (training.run_with(halt, configure), handle)
+    };
+    // No backup is due before the divergence, except the first.
+    let scratch = tempfile::tempdir().unwrap();
+    let (whole, handle) = run(scratch.path(), SaveFreq::Steps(100), Halt::Never);
+    assert!(whole.error.is_none(), "{:?}", whole.error);
+    for frequency in [SaveFreq::Epoch, SaveFreq::Steps(1)] {
+        let scratch = tempfile::tempdir().unwrap();
+        let (other, others) = run(scratch.path(), frequency, Halt::Never);
+        assert!(other.error.is_none(), "{:?}", other.error);
+        assert!(other.weights == whole.weights, "{frequency:?}");
+        assert_eq!(others.outcome(), handle.outcome());
+    }
+}
+
 #[test]
 fn a_training_that_goes_well_is_the_same_as_without_a_guard() {
     let training = Training {
@@ -484,41 +516,103 @@ fn whichever_call_fails_around_a_rollback_nothing_is_lost() {
     }
 }
 
+/// Processes that abort in a call to the filesystem: before, during and after the rollback.
 #[test]
-fn the_best_epochs_are_the_same_whether_it_was_interrupted_or_not() {
+fn aborted_in_any_call_around_a_rollback_the_next_process_ends_the_same() {
     let training = training(NAN);
-    let kept = |halts: &[Halt]| {
+    let expected = whole(&training, SaveFreq::Epoch);
+    let expected = format!("{:?}", expected.run.weights);
+    let told = ["ours@1", "logs@1", "rollback@7"];
+    let mut aborted = 0;
+    for at in (1..).step_by(4) {
         let scratch = tempfile::tempdir().unwrap();
+        let dir = scratch.path().join("backup");
+        let abort = format!("abort-in-call@{at}");
+        let told_to_abort: Vec<_> = told.into_iter().chain([abort.as_str()]).collect();
+        let status = run(&mut trainee(Backend::Flex, &dir, 3, &told_to_abort)).0;
+        if status.success() {
+            // It has fewer calls.
+            break;
+        }
+        assert_aborted(status);
+        aborted += 1;
+        let said = run_well(&mut trainee(Backend::Flex, &dir, 3, &told));
+        assert_eq!(said.error, "", "aborted in call {at}");
+        assert!(said.weights == expected, "aborted in call {at}");
+    }
+    assert!(aborted > 20, "{aborted}");
+}
+
+#[test]
+fn the_best_epoch_is_the_same_whether_it_was_interrupted_or_not() {
+    let training = training(NAN);
+    let best = |halts: &[Halt]| {
+        let scratch = tempfile::tempdir().unwrap();
+        let mut handle = None;
         for halt in halts.iter().chain([&Halt::Never]) {
             let backup = backup(scratch.path(), GO_BACK)
                 .save_freq(2)
                 .keep(Keep::last(1).and(Keep::best("Loss", Direction::Lowest, 2)))
                 .delete_checkpoint(false);
+            handle = Some(backup.handle());
             let run = training.run(backup, *halt);
             let is_error = matches!(halt, Halt::Fail(_));
             assert_eq!(run.error.is_some(), is_error, "{:?}", run.error);
         }
-        // Numbers depend on how many backups there were, positions do not.
-        let generations = crate::support::generations(&scratch.path().join("backup"));
-        let positions = generations.iter().map(|generation| {
-            let path = scratch.path().join("backup/generations").join(generation);
-            let manifest = std::fs::read_to_string(path.join("manifest.json")).unwrap();
-            // The seal comes after it.
-            let mut documents = serde_json::Deserializer::from_str(&manifest).into_iter();
-            let json: serde_json::Value = documents.next().unwrap().unwrap();
-            let state = json.get("state").unwrap();
-            state.get("position").unwrap().to_string()
-        });
-        positions.collect::<std::collections::BTreeSet<_>>()
+        let model = scratch.path().join("best.bpk");
+        let which = Which::best("Loss", Direction::Lowest);
+        handle.unwrap().export(&which, &model).unwrap();
+        let model = std::fs::read(model).unwrap();
+        // Its tensors by their names: the ids of parameters are others in each process.
+        burn_backup_tests::named(Bytes::from_bytes_vec(model))
     };
-    let whole = kept(&[]);
-    for halt in [Halt::Fail(8), Halt::Fail(11), Halt::Stop(14)] {
-        let after = kept(&[halt]);
-        assert!(
-            after.is_superset(&whole) || whole.is_superset(&after),
-            "{halt:?}: {after:?}, {whole:?}"
-        );
+    let whole = best(&[]);
+    for halts in [
+        &[Halt::Fail(8)][..],
+        &[Halt::Fail(11)],
+        &[Halt::Stop(14)],
+        &[Halt::StopInValidation(4), Halt::Fail(3)],
+    ] {
+        assert!(best(halts) == whole, "{halts:?}");
     }
+}
+
+#[test]
+fn a_loop_that_gives_no_values_to_look_at_is_told() {
+    log_lines::listen();
+    let scratch = tempfile::tempdir().unwrap();
+    let backup = BackupAndRestore::new(scratch.path()).on_divergence(Divergence::Stop);
+    let run = Loop::new(Backend::Flex).run(backup, LoopHalt::Never);
+    assert_eq!(run.outcome, Some(Outcome::Finished));
+    let warned = log_lines::logged(Level::Warn);
+    let said: Vec<_> = warned
+        .iter()
+        .filter(|line| line.contains("no value of 'Loss' was given"))
+        .collect();
+    assert_eq!(said.len(), 1, "{warned:?}");
+}
+
+#[test]
+fn what_a_loop_does_not_go_back_from_ends_it() {
+    let program = Loop {
+        source: BatchSource::Steps,
+        poison: Some(Poison {
+            items: 1 << 5,
+            ..NAN
+        }),
+        ..Loop::new(Backend::Flex)
+    };
+    let scratch = tempfile::tempdir().unwrap();
+    let backup = BackupAndRestore::new(scratch.path())
+        .save_freq(2)
+        .on_divergence(Divergence::Stop);
+    let handle = backup.handle();
+    let run = program.run(backup, LoopHalt::Never);
+    let error = run.error.unwrap();
+    let text = error.to_string();
+    assert!(text.contains("'Loss' is NaN, first at batch 5"), "{text}");
+    assert_eq!(error.exit_code(), exit_code::FIX_FIRST);
+    assert_eq!(handle.last_backup().map(|at| at.global_step), Some(4));
 }
 
 #[test]

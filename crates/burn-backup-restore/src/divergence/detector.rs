@@ -22,6 +22,8 @@ pub(crate) struct Finding {
     pub first: u64,
     /// The batch at which that was certain.
     pub last: u64,
+    /// The last batch before these that had a value that was not; `None` if there was none.
+    pub good: Option<u64>,
     /// The value of the last one.
     pub value: f64,
     /// What it was above; `None` if the value is not finite.
@@ -50,6 +52,9 @@ struct Values {
     /// Those after them that are above it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     above: Option<Above>,
+    /// The batch of the last one that was not above it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    good: Option<u64>,
 }
 
 /// Values in a row that are above the bound.
@@ -78,12 +83,6 @@ impl Detector {
         self.record = record;
     }
 
-    /// Whether the last values may turn out to be a divergence.
-    pub(crate) fn is_suspicious(&self) -> bool {
-        let mut metrics = self.record.metrics.values();
-        metrics.any(|values| values.above.is_some())
-    }
-
     /// Takes in the value that a metric has for a batch.
     pub(crate) fn take(&mut self, metric: &str, batch: u64, value: f64) -> Option<Finding> {
         if !self.rule.metrics.iter().any(|name| name == metric) {
@@ -94,7 +93,7 @@ impl Detector {
         if value.is_finite() {
             bound = values.bound(&self.rule).filter(|bound| value > *bound);
             if bound.is_none() {
-                values.push(value, self.rule.window);
+                values.push(value, batch, self.rule.window);
                 return None;
             }
         }
@@ -108,6 +107,7 @@ impl Detector {
             metric: metric.to_owned(),
             first: above.first,
             last: batch,
+            good: values.good,
             value,
             bound,
         })
@@ -115,8 +115,9 @@ impl Detector {
 }
 
 impl Values {
-    fn push(&mut self, value: f64, window: usize) {
+    fn push(&mut self, value: f64, batch: u64, window: usize) {
         self.above = None;
+        self.good = Some(batch);
         self.recent.push_back(Text(value));
         while self.recent.len() > window {
             self.recent.pop_front();
@@ -312,18 +313,5 @@ mod tests {
                 .find_map(|(batch, value)| second.take("Loss", batch, *value));
             assert_eq!(found, whole, "cut at {cut}");
         }
-    }
-
-    #[test]
-    fn between_the_first_value_above_and_certainty_it_is_suspicious() {
-        let mut detector = detector(DivergenceRule::default());
-        for (batch, value) in (1..).zip(falling(64)) {
-            assert_eq!(detector.take("Loss", batch, value), None);
-        }
-        assert!(!detector.is_suspicious());
-        assert_eq!(detector.take("Loss", 65, 50.0), None);
-        assert!(detector.is_suspicious());
-        assert_eq!(detector.take("Loss", 66, 0.5), None);
-        assert!(!detector.is_suspicious());
     }
 }

@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Divergence;
 use super::detector::Finding;
+use super::{Divergence, DivergenceRule};
 use crate::text::Text;
 
 /// More than so many times the batches that are skipped are not doubled.
@@ -45,15 +45,20 @@ impl RollBack {
     /// The rollback that follows a finding, after those of the `past`.
     ///
     /// The batch whose metric was the first to be wrong is skipped, and none else: most often it is the one that
-    /// did it. If the first batch after those that were skipped is wrong as well, it was one before them that did, and
+    /// did it. If no batch went well after those that were skipped, it was one before them that did it, and
     /// these are skipped too: one, two more, four more.
     pub(crate) fn of(finding: &Finding, past: &[Self]) -> Self {
-        let is_again = |last: &&Self| (last.from..=last.to + 1).contains(&finding.first);
+        let is_again = |last: &&Self| {
+            finding.first >= last.from && finding.good.is_none_or(|good| good <= last.to)
+        };
         let again = past.last().filter(is_again);
         let (from, attempt) = match again {
             Some(last) => {
-                let more = 1 << (last.attempt - 1).min(MOST_DOUBLED);
-                (last.from.saturating_sub(more).max(1), last.attempt + 1)
+                let more = 1 << last.attempt.saturating_sub(1).min(MOST_DOUBLED);
+                (
+                    last.from.saturating_sub(more).max(1),
+                    last.attempt.saturating_add(1),
+                )
             }
             None => (finding.first, 1),
         };
@@ -79,12 +84,12 @@ impl RollBack {
 }
 
 /// How many batches older than the newest one a backup must be that is kept to go back to: all rollbacks may be of
-/// the same divergence, each of which shows one batch later.
-pub(crate) fn reach(divergence: Divergence) -> u64 {
+/// the same divergence, each of which shows one batch later, and backups are taken until it is certain.
+pub(crate) fn reach(divergence: Divergence, rule: &DivergenceRule) -> u64 {
     let more = u64::from(divergence.at_most().saturating_sub(1));
     let doubled = more.min(u64::from(MOST_DOUBLED));
     let not_doubled = (more - doubled) << MOST_DOUBLED;
-    (1 << doubled) + not_doubled + more
+    (1 << doubled) + not_doubled + more + rule.patience as u64
 }
 
 #[cfg(test)]
@@ -96,6 +101,7 @@ mod tests {
             metric: "Loss".to_owned(),
             first,
             last,
+            good: first.checked_sub(1),
             value: f64::NAN,
             bound: None,
         }
@@ -162,8 +168,8 @@ mod tests {
                 past.push(next);
             }
             let last = past.last().unwrap();
-            let newest = last.to - 1;
-            let kept = newest - reach(Divergence::RollBack { at_most });
+            let newest = last.to + DivergenceRule::default().patience as u64 - 1;
+            let kept = newest - reach(Divergence::RollBack { at_most }, &DivergenceRule::default());
             assert!(kept < last.from, "{at_most}: {kept} and {last:?}");
         }
     }

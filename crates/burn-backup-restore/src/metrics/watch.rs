@@ -55,8 +55,6 @@ struct State {
 pub(crate) struct Seen {
     pub record: Record,
     pub has_found: bool,
-    /// The last values may turn out to be a divergence.
-    pub is_suspicious: bool,
 }
 
 /// A moment, up to which all metrics are to be looked at.
@@ -99,13 +97,19 @@ impl MetricWatch {
     /// A loop that is written by hand has this value for a batch.
     pub(crate) fn look(&self, metric: &str, batch: u64, value: f64) {
         let mut state = self.state();
-        state.has_looked = true;
+        let metrics = &state.detector.rule().metrics;
+        state.has_looked |= metrics.iter().any(|name| name == metric);
         self.take(&mut state, metric, batch, value);
     }
 
     /// Whether there is a divergence. Until [`resume`](Self::resume) nothing more is looked at.
     pub(crate) fn has_found(&self) -> bool {
         self.shared.has_found.load(Ordering::Acquire)
+    }
+
+    /// Whether a value of a batch was looked at.
+    pub(crate) fn has_looked(&self) -> bool {
+        self.state().has_looked
     }
 
     pub(crate) fn finding(&self) -> Option<Finding> {
@@ -181,7 +185,6 @@ impl State {
             let _ = mark.set(Seen {
                 record: detector.record().clone(),
                 has_found: finding.is_some(),
-                is_suspicious: detector.is_suspicious(),
             });
             false
         });
@@ -322,7 +325,7 @@ mod tests {
         assert!(mark.reached.get().is_none());
         logger.log(nothing(), 1, &Split::Train);
         let seen = mark.wait(|| false).unwrap();
-        assert!(!seen.has_found && !seen.is_suspicious);
+        assert!(!seen.has_found);
         assert!(watch.mark().reached.get().is_none());
         logger.log(nothing(), 1, &Split::Train);
         assert!(watch.mark().reached.get().is_some());

@@ -218,7 +218,13 @@ where
     }
 
     fn tell(&mut self, event: RLEvent<RLC::TrainingOutput, RLC::ActionContext>) {
-        let next = self.core.progress.state().position.global_step + 1;
+        let next = self
+            .core
+            .progress
+            .state()
+            .position
+            .global_step
+            .saturating_add(1);
         match &event {
             RLEvent::TrainStep(_) => self.core.expect_metrics(Some(next)),
             RLEvent::EnvStep(_) | RLEvent::EpisodeEnd(_) => self.core.expect_metrics(None),

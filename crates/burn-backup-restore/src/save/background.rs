@@ -332,9 +332,7 @@ fn save(
     // Whether it has diverged comes first: NaN in the model is what follows from it.
     if let Some(mark) = watched {
         let seen = mark.wait(has_failed).ok_or(BackupError::MetricsMissing)?;
-        // While the training is left, what may be a divergence is saved with what is known of it.
-        let is_left = context.interrupter.should_stop() || context.is_left.load(Ordering::Relaxed);
-        if seen.has_found || (seen.is_suspicious && !is_left) {
+        if seen.has_found {
             return Err(BackupError::DivergedBefore);
         }
         state.divergence = Some(seen.record);

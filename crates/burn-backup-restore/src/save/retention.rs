@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use burn_backup_store::{GenerationId, Manifest};
 use serde::Deserialize;
 
+use crate::divergence::RollBack;
 use crate::handle::BackupHandle;
 use crate::keep::{Candidate, Keep};
 use crate::metrics::History;
@@ -41,6 +42,8 @@ struct Outline {
     first_epoch: usize,
     #[serde(default)]
     history: History,
+    #[serde(default)]
+    rollbacks: Vec<RollBack>,
 }
 
 /// What is known of a backup by its manifest; nothing if that is not one of this crate.
@@ -51,8 +54,13 @@ pub(crate) fn candidate(manifest: &Manifest) -> Option<Candidate> {
         phase,
         first_epoch,
         history,
+        rollbacks,
     } = outline;
-    Some(of(position, phase, first_epoch, &history, manifest.created))
+    let candidate = of(position, phase, first_epoch, &history, manifest.created);
+    Some(Candidate {
+        rollbacks: froms(&rollbacks),
+        ..candidate
+    })
 }
 
 fn of(
@@ -67,12 +75,17 @@ fn of(
     let closes = closes.filter(|epoch| is_end && *epoch >= first_epoch);
     Candidate {
         step: position.global_step,
+        rollbacks: Vec::new(),
         created,
         closes,
         values: closes
             .map(|epoch| history.of_validation(epoch))
             .unwrap_or_default(),
     }
+}
+
+fn froms(rollbacks: &[RollBack]) -> Vec<u64> {
+    rollbacks.iter().map(|rollback| rollback.from).collect()
 }
 
 impl Retention {
@@ -113,6 +126,10 @@ impl Retention {
             &state.history,
             created,
         );
+        let candidate = Candidate {
+            rollbacks: froms(&state.rollbacks),
+            ..candidate
+        };
         self.warn_of_missing(&candidate);
         self.facts().known.insert(id, candidate);
     }

@@ -519,6 +519,9 @@ impl<S: State> Session<S> {
     }
 
     fn end_training_split(&mut self) {
+        if self.has_stepped_in_epoch {
+            self.core.warn_if_unseen();
+        }
         let has_fetched = self.loaders.has_pending();
         if has_fetched && !self.has_stepped_in_epoch {
             warn(

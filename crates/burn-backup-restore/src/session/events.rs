@@ -37,6 +37,7 @@ pub(crate) struct Core {
     pub(super) watch: Watch,
     /// Looks for divergences, if that is asked for.
     pub(super) guard: Option<Guard>,
+    pub(super) has_warned_of_unseen: bool,
     /// The device that the model is trained on, or the first of several.
     pub(super) main: Device,
     pub(super) measured: Measured,
@@ -347,7 +348,9 @@ impl Core {
     /// Whether the last backup, of which so many `tries` have failed and the last one `took` so long, can
     /// be tried again before the kill.
     fn can_try_again(&self, tries: u32, took: Duration) -> bool {
-        let is_hopeless = self.watch.has_failed() || self.saver.handle.is_poisoned();
+        let has_diverged = self.guard.as_ref().is_some_and(Guard::has_found);
+        let is_hopeless =
+            self.watch.has_failed() || self.saver.handle.is_poisoned() || has_diverged;
         !is_hopeless && self.watch.allows_another_try(tries, took)
     }
 

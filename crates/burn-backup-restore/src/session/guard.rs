@@ -34,6 +34,23 @@ impl Guard {
         self.watch.mark()
     }
 
+    /// Whether there is a divergence.
+    pub(super) fn has_found(&self) -> bool {
+        self.watch.has_found()
+    }
+
+    /// What is to be said to a loop that is written by hand and gives no values to look at.
+    pub(super) fn unseen(&self) -> Option<String> {
+        let metrics = self.watch.rule().metrics;
+        (!self.watch.has_looked()).then(|| {
+            format!(
+                "on_divergence looks at nothing: no value of '{}' was given; call Session::log in each step, before \
+                 Session::stepped",
+                metrics.join("', '"),
+            )
+        })
+    }
+
     /// Whether the training may go back.
     pub(super) fn goes_back(&self) -> bool {
         matches!(self.divergence, Divergence::RollBack { .. })
@@ -95,7 +112,8 @@ impl Guard {
     /// How many batches older than the newest one a backup must be that is kept to go back to; `None` if the training
     /// does not go back.
     pub(super) fn reach(&self) -> Option<u64> {
-        self.goes_back().then(|| reach(self.divergence))
+        self.goes_back()
+            .then(|| reach(self.divergence, &self.watch.rule()))
     }
 
     /// `1 of at most 3`, for the one after so many.

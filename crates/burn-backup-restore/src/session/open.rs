@@ -269,6 +269,7 @@ impl Core {
             window: Window::new(context.grad_accumulation > 1),
             watch: Watch::new(context.interrupter, context.lookout),
             guard,
+            has_warned_of_unseen: false,
             main: context.main,
             measured: Measured {
                 history: context.metric_history,

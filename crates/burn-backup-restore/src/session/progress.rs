@@ -121,7 +121,7 @@ impl Progress {
 
     /// Whether the next batch is skipped, because of a rollback.
     pub(crate) fn skips_next(&self) -> bool {
-        let next = self.state.position.global_step + 1;
+        let next = self.state.position.global_step.saturating_add(1);
         let mut rollbacks = self.state.rollbacks.iter();
         rollbacks.any(|rollback| rollback.skips(next))
     }
@@ -129,7 +129,7 @@ impl Progress {
     /// Passes over the next step of a loop that is written by hand, if a rollback skips it. Gives what it would have
     /// fetched.
     pub(super) fn skip_step(&mut self) -> Option<Vec<Fetched>> {
-        let next = self.state.position.global_step + 1;
+        let next = self.state.position.global_step.saturating_add(1);
         let mut rollbacks = self.state.rollbacks.iter();
         let rollback = rollbacks.find(|rollback| rollback.skips(next))?;
         let fetched = rollback.fetched.clone();
@@ -234,7 +234,9 @@ impl Progress {
             let position = self.state.position;
             let epoch = position.epoch as u64;
             // As it was when the epoch began.
-            let before = position.global_step - position.step_in_epoch as u64;
+            let before = position
+                .global_step
+                .saturating_sub(position.step_in_epoch as u64);
             let run_seed = self.run_seed_after(before);
             device.seed(seed::derive(run_seed, Purpose::BeforeEpoch, epoch));
         }

@@ -36,8 +36,22 @@ impl Core {
     /// the last one.
     pub(super) fn look_at(&self, metric: &str, value: f64, is_in_step: bool) {
         if let Some(guard) = &self.guard {
-            let batch = self.progress.state.position.global_step + u64::from(is_in_step);
+            let batch = self
+                .progress
+                .state
+                .position
+                .global_step
+                .saturating_add(u64::from(is_in_step));
             guard.watch().look(metric, batch, value);
+        }
+    }
+
+    /// Says so once if a loop that is written by hand gives no values to look at.
+    pub(super) fn warn_if_unseen(&mut self) {
+        let unseen = self.guard.as_ref().and_then(Guard::unseen);
+        if let Some(message) = unseen.filter(|_| !self.has_warned_of_unseen) {
+            self.has_warned_of_unseen = true;
+            warn(&self.saver.handle, &message);
         }
     }
 
@@ -146,7 +160,12 @@ impl Core {
             // Those of the rollbacks that it does not know of must not concern what it has trained.
             let later = state.rollbacks.iter().skip(saved.rollbacks.len());
             let mut later = later.chain([rollback]);
-            state.rollbacks.starts_with(&saved.rollbacks)
+            let is_of_this_line = state.rollbacks.starts_with(&saved.rollbacks);
+            // One from before a change that was allowed would be refused.
+            let is_unchanged =
+                saved.configuration == state.configuration && saved.burn == state.burn;
+            is_of_this_line
+                && is_unchanged
                 && later.all(|rollback| saved.position.global_step < rollback.from)
         };
         let chunking = PerTensor(part::OPTIMIZER);
@@ -217,7 +236,8 @@ impl Core {
             attempt: before.rollbacks.len() as u32 + 1,
         };
         state.rollbacks.push(rollback);
-        self.saver.committed = Some(state.moment());
+        // A stop from here on saves it with the rollback.
+        self.saver.committed = None;
         self.saver.running_states = None;
         self.cadence.rolled_back();
         self.window.release();

@@ -103,22 +103,22 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
         let decides = components.early_stopping.is_some()
             || components.checkpointer.is_some()
             || !keeps_by.is_empty();
-        let recall = || {
-            let loggers = components.event_store.clone();
-            Recall::new(engine.metric_history().clone(), loggers)
-        };
-        let deciding_store = match decides {
-            true => burn_api::event_store(recall(), &main),
+        // As the program gave it: a training that goes back has it decide anew.
+        let early_stopping = components.early_stopping.clone();
+        let history = engine.metric_history().clone();
+        let loggers = components.event_store.clone();
+        let deciding_store = || match decides {
+            true => burn_api::event_store(Recall::new(history.clone(), loggers.clone()), &main),
             false => None,
         };
         let mut training = Training {
             learner,
             engine,
             components,
-            main,
+            main: main.clone(),
             train_items,
             valid,
-            deciding_store,
+            deciding_store: deciding_store(),
             keeps_by,
             starting_epoch,
             is_in_split: false,
@@ -134,7 +134,10 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
             }
             // They begin with the first epoch, as those of a new process do.
             loaders = self.loaders(&train);
-            training.valid = valid_again.to_device(&training.main.clone().inner());
+            training.valid = valid_again.to_device(&main.clone().inner());
+            training.components.early_stopping = early_stopping.clone();
+            training.deciding_store = deciding_store();
+            training.catch_up();
         }
         let Training {
             learner,

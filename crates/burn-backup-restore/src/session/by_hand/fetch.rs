@@ -44,14 +44,19 @@ impl<S: State> Session<S> {
         }
         self.begin_split(state);
         loop {
+            let Some(batch) = self.fetch(batches)? else {
+                if !self.loaders.has_pending() {
+                    // Steps that were skipped count, although none follows.
+                    self.loaders.commit(&mut self.core.progress.state);
+                }
+                return Ok(None);
+            };
+            // Only now: the step may be one of the next epoch.
             if !self.loaders.has_pending()
                 && let Some(step) = self.core.progress.skip_step()
             {
                 self.loaders.leave_out(&step);
             }
-            let Some(batch) = self.fetch(batches)? else {
-                return Ok(None);
-            };
             let (place, is_stream) = batches.place();
             if !self.loaders.is_left_out(place, is_stream) {
                 self.loaders.takes_part(place, is_stream);

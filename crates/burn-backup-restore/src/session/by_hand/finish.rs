@@ -21,6 +21,9 @@ impl<S: State> Session<S> {
     /// When a backup has failed and ends the training (see
     /// [`OnBackupError`](crate::OnBackupError)), and when the training has diverged.
     pub fn finish(mut self, state: &S) -> Result<Outcome, BackupError> {
+        if self.has_stepped_in_epoch {
+            self.core.warn_if_unseen();
+        }
         self.core.fail_if_diverged();
         let is_stopping = self.core.interrupter().should_stop();
         if self.loaders.has_pending() {

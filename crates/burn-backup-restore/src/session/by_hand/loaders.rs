@@ -106,7 +106,7 @@ impl Loaders {
                     .map(|progress| &mut progress.left_out),
             };
             if let Some(left_out) = left_out {
-                *left_out += fetched.batches;
+                *left_out = left_out.saturating_add(fetched.batches);
             }
         }
     }

@@ -44,8 +44,8 @@ impl<S: State> Session<S> {
                 loader: "Burn's data loader",
             });
         }
-        let has_way_back =
-            opened.to_go_back == 0 || data_loader::go_back(opened.to_go_back, || loader.iter());
+        let is_ahead = opened.to_go_back > 0 && kind == LoaderKind::Other;
+        let has_way_back = !is_ahead || data_loader::go_back(opened.to_go_back, || loader.iter());
         if !has_way_back && !self.is_validating {
             return Err(BackupError::NoWayBack {
                 loader: "this loader",

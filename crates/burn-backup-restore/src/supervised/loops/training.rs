@@ -167,7 +167,13 @@ impl<M: LearnerModel> Training<M> {
     /// Tells Burn what came of the training batch after those that are done.
     pub(super) fn tell_item(&mut self, item: TrainingItem<Output<M>>) {
         self.has_told_item = true;
-        let batch = self.engine.progress.state().position.global_step + 1;
+        let batch = self
+            .engine
+            .progress
+            .state()
+            .position
+            .global_step
+            .saturating_add(1);
         self.engine.expect_metrics(Some(batch));
         self.tell_train(LearnerEvent::ProcessedItem(item));
     }
