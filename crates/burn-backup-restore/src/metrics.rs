@@ -2,6 +2,7 @@
 //! divergence.
 
 mod history;
+mod lag;
 mod logs;
 mod watch;
 

@@ -13,11 +13,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
 
 use burn::train::metric::NumericEntry;
 use burn::train::metric::store::Split;
 
+use crate::metrics::lag::{self, Heard};
 use crate::metrics::{History, MetricHistory};
 use crate::position::Position;
 
@@ -25,15 +25,6 @@ pub(crate) use running::OpenLog;
 pub(crate) use writer::Writer;
 
 const LOG: &str = "burn_backup::metrics";
-
-/// How often a backup that waits for metrics looks whether they will still come.
-const LOOK: Duration = Duration::from_millis(100);
-
-/// How long it waits while nothing is heard of them. At an epoch's end some metrics compute for long.
-const PATIENCE: Duration = Duration::from_secs(600);
-
-/// The same once the training has failed, and with it perhaps what works them out.
-const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The metric logs of a training. Cloning them shares them.
 #[derive(Clone)]
@@ -316,28 +307,12 @@ impl Mark {
     /// Waits until everything is logged up to this moment; nothing if it won't be. `has_failed` says
     /// whether the training has.
     pub(crate) fn wait(&self, has_failed: impl Fn() -> bool) -> Option<Logged> {
-        let mut state = self.logs.state();
-        let mut last = (state.heard, Instant::now());
-        loop {
-            if let Some(logged) = self.reached.get() {
-                return Some(logged.clone());
-            }
-            if state.is_abandoned {
-                return None;
-            }
-            if state.heard != last.0 {
-                last = (state.heard, Instant::now());
-            }
-            let patience = match has_failed() {
-                true => SHORT_PATIENCE,
-                false => PATIENCE,
-            };
-            if last.1.elapsed() > patience {
-                return None;
-            }
-            let waited = self.logs.shared.heard.wait_timeout(state, LOOK);
-            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        }
+        let heard = |state: &State| Heard {
+            calls: state.heard,
+            is_abandoned: state.is_abandoned,
+        };
+        let told = &self.logs.shared.heard;
+        lag::wait(self.logs.state(), told, heard, &self.reached, has_failed)
     }
 }
 

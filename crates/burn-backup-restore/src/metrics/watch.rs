@@ -6,22 +6,13 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
 
 use burn::train::logger::MetricLogger;
 use burn::train::metric::store::{EpochSummary, MetricsUpdate, NumericMetricUpdate, Split};
 use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
 
+use super::lag::{self, Heard};
 use crate::divergence::{Detector, DivergenceRule, Finding, Record};
-
-/// How often a backup that waits for metrics looks whether they will still come.
-const LOOK: Duration = Duration::from_millis(100);
-
-/// How long it waits while nothing is heard of them.
-const PATIENCE: Duration = Duration::from_secs(600);
-
-/// The same once the training has failed, and with it perhaps what works them out.
-const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The detector of a training, and what it has found. Cloning it shares it.
 #[derive(Clone)]
@@ -195,28 +186,12 @@ impl WatchMark {
     /// Waits until all metrics up to this moment are looked at; nothing if they won't be. `has_failed` says
     /// whether the training has.
     pub(crate) fn wait(&self, has_failed: impl Fn() -> bool) -> Option<Seen> {
-        let mut state = self.watch.state();
-        let mut last = (state.heard, Instant::now());
-        loop {
-            if let Some(seen) = self.reached.get() {
-                return Some(seen.clone());
-            }
-            if state.is_abandoned {
-                return None;
-            }
-            if state.heard != last.0 {
-                last = (state.heard, Instant::now());
-            }
-            let patience = match has_failed() {
-                true => SHORT_PATIENCE,
-                false => PATIENCE,
-            };
-            if last.1.elapsed() > patience {
-                return None;
-            }
-            let waited = self.watch.shared.heard.wait_timeout(state, LOOK);
-            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        }
+        let heard = |state: &State| Heard {
+            calls: state.heard,
+            is_abandoned: state.is_abandoned,
+        };
+        let told = &self.watch.shared.heard;
+        lag::wait(self.watch.state(), told, heard, &self.reached, has_failed)
     }
 }
 
