@@ -7,13 +7,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use burn::tensor::Bytes;
+use burn::train::metric::LossMetric;
+use burn::train::metric::store::{Aggregate, Split};
+use burn::train::{MetricEarlyStoppingStrategy, StoppingCondition, SupervisedTraining};
 use burn_backup_restore::{
     BackupAndRestore, BackupError, BackupExt as _, Direction, Divergence, DivergenceRule, Event,
     Keep, Outcome, SaveFreq, Which, exit_code,
 };
 use burn_backup_store::testing::{Failure, FaultyFilesystem};
 use burn_backup_tests::{
-    Backend, BatchSource, Halt, Loaders, Loop, LoopHalt, Numbers, Poison, Run, Spread, Training,
+    Backend, BatchSource, Halt, Loaders, Loop, LoopHalt, Net, Numbers, Poison, Run, Spread,
+    Training,
 };
 use test_fork::test;
 
@@ -329,13 +333,23 @@ fn early_stopping_decides_anew_after_a_rollback() {
     let run = |dir: &Path, frequency: SaveFreq, halt| {
         let backup = backup(dir, GO_BACK).save_freq(frequency);
         let handle = backup.handle();
-        let configure = |builder| crate::support::stop_early(builder).backup_and_restore(backup);
+        let patient = MetricEarlyStoppingStrategy::new(
+            &LossMetric::new(),
+            Aggregate::Mean,
+            burn::train::metric::store::Direction::Lowest,
+            Split::Valid,
+            StoppingCondition::NoImprovementSince { n_epochs: 5 },
+        );
+        let configure = |builder: SupervisedTraining<Net>| {
+            builder.early_stopping(patient).backup_and_restore(backup)
+        };
         (training.run_with(halt, configure), handle)
     };
     // No backup is due before the divergence, except the first.
     let scratch = tempfile::tempdir().unwrap();
     let (whole, handle) = run(scratch.path(), SaveFreq::Steps(100), Halt::Never);
     assert!(whole.error.is_none(), "{:?}", whole.error);
+    assert_eq!(handle.stats().rolled_back, 1);
     for frequency in [SaveFreq::Epoch, SaveFreq::Steps(1)] {
         let scratch = tempfile::tempdir().unwrap();
         let (other, others) = run(scratch.path(), frequency, Halt::Never);
