@@ -336,7 +336,8 @@ fn early_stopping_decides_anew_after_a_rollback() {
         let patient = MetricEarlyStoppingStrategy::new(
             &LossMetric::new(),
             Aggregate::Mean,
-            burn::train::metric::store::Direction::Lowest,
+            // Here a later epoch is the best so far when the training goes back.
+            burn::train::metric::store::Direction::Highest,
             Split::Valid,
             StoppingCondition::NoImprovementSince { n_epochs: 5 },
         );
