@@ -1,4 +1,4 @@
-//! What a training does that has gone wrong, and what counts as that.
+//! Trainings that go wrong: what counts as a divergence, and what follows.
 //!
 //! ```text
 //! detector    which values of a metric are a divergence: values in, a finding out
@@ -41,7 +41,8 @@ pub enum Divergence {
     /// trains the batches up to that one again, skips that one, and goes on with other random numbers.
     ///
     /// If no batch goes well after it, it was one before that did it, and these are skipped as well: one, then two
-    /// more, then four more. After `at_most` rollbacks in the whole training the next divergence ends it as [`Stop`](Self::Stop) does.
+    /// more, then four more. After `at_most` rollbacks in the whole training, the next divergence ends it as
+    /// [`Stop`](Self::Stop) does.
     ///
     /// What is skipped is part of the backup. It depends on the metrics only, and not on when backups were
     /// taken: interrupted or not, the training ends with the same weights.
@@ -58,10 +59,10 @@ pub enum Divergence {
 
 /// Which values of which metrics are a divergence.
 ///
-/// A value that is NaN or infinite is one. So are `patience` values in a row that are above the bound: the median of
-/// the last `window` values plus `deviations` standard deviations, estimated from the median absolute deviation
-/// (MAD; [Leys et al. 2013](https://doi.org/10.1016/j.jesp.2013.03.013)). A deviation counts as at least 5 % of the
-/// median, so that values that hardly vary have a bound too. Before half of the window is full there is no bound.
+/// A value that is NaN or infinite is one. So are `patience` values in a row above the bound. The bound is the median
+/// of the last `window` values plus `deviations` standard deviations. These are estimated from the median absolute
+/// deviation (MAD; [Leys et al. 2013](https://doi.org/10.1016/j.jesp.2013.03.013)). A deviation counts as at least 5 %
+/// of the median, so that values that hardly vary have a bound too. Before half of the window is full there is none.
 ///
 /// A single hard batch is below the patience. A slow drift moves the median with it, and falling values never
 /// come near the bound.

@@ -21,7 +21,7 @@ use crate::position::Position;
 ///
 /// let backup = BackupAndRestore::new("backup").on_event(|event| {
 ///     if let Event::Failed { failures, error, .. } = &event {
-///         eprintln!("{failures} backups have failed in a row, the last one with: {error}");
+///         log::warn!("{failures} backups have failed in a row, the last one with: {error}");
 ///     }
 /// });
 /// ```
@@ -100,7 +100,7 @@ pub enum Event {
         to: Position,
         /// Which batches it leaves out now, as global steps.
         skipped: Vec<u64>,
-        /// The how many-th time this is, counted from 1.
+        /// Which rollback of the training this is, counted from 1.
         attempt: u32,
     },
     /// A backup is whole in the mirror.
@@ -201,10 +201,7 @@ impl fmt::Display for Event {
             Self::RolledBack {
                 from, to, attempt, ..
             } => {
-                write!(
-                    f,
-                    "rolled back from {from} to {to}, for the time number {attempt}"
-                )
+                write!(f, "rollback {attempt}: from {from} back to {to}")
             }
             Self::Mirrored {
                 position: Some(position),

@@ -85,8 +85,8 @@ impl Keep {
         Self::rule(Rule::Last(backups))
     }
 
-    /// The best so many epochs, by what the `metric` came to in their validations: of each, the backup that was taken at
-    /// its end. A backup is taken there whatever the [`SaveFreq`](crate::SaveFreq), unless that is `Never`.
+    /// The best so many epochs, by the value of the `metric` in their validations. Of each, the backup that was taken at
+    /// its end stays. A backup is taken there whatever the [`SaveFreq`](crate::SaveFreq), unless that is `Never`.
     ///
     /// The name is the one in Burn's logs (`Loss`, `Accuracy`), or the one given to
     /// [`Session::log`](crate::Session::log) after [`Session::trained`](crate::Session::trained). Of equal values the
@@ -282,7 +282,7 @@ pub(crate) struct Candidate {
     pub created: SystemTime,
     /// The epoch that it was taken at the end of, after the validation.
     pub closes: Option<usize>,
-    /// What metrics came to in the validation of that epoch.
+    /// The values of the metrics in the validation of that epoch.
     pub values: BTreeMap<String, f64>,
 }
 

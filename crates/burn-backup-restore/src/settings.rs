@@ -571,7 +571,7 @@ impl BackupAndRestore {
     /// ```
     /// use burn_backup_restore::BackupAndRestore;
     ///
-    /// let backup = BackupAndRestore::new("backup").on_event(|event| println!("{event}"));
+    /// let backup = BackupAndRestore::new("backup").on_event(|event| log::info!("{event}"));
     /// ```
     pub fn on_event(self, callback: impl FnMut(Event) + Send + 'static) -> Self {
         self.handle.listen(Box::new(callback));

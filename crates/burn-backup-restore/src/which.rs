@@ -98,7 +98,7 @@ impl Which {
         newest_first.iter().map(describe).collect()
     }
 
-    /// What the metric came to that it goes by.
+    /// The value of the metric that it goes by.
     fn value_of(&self, candidate: &Candidate) -> String {
         let Some(metric) = self.metric() else {
             return String::new();

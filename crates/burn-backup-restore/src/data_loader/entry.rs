@@ -28,8 +28,8 @@ pub(crate) fn enter<T>(epoch: u64, items: usize, ask: impl FnOnce() -> T) -> Opt
     ENTRY.take().is_none().then_some(asked)
 }
 
-/// Has a loader of ours, for whose iterator `ask` asks, go back by so many epochs: the iterator is not to be used, and
-/// the next one is that of the epoch before all of these. Gives whether a loader of ours was asked.
+/// Has a loader of ours, for whose iterator `ask` asks, go back by so many epochs. That iterator is not to be used; the
+/// next one begins so many epochs earlier. Gives whether a loader of ours was asked.
 pub(crate) fn go_back<T>(epochs: u64, ask: impl FnOnce() -> T) -> bool {
     BACK.set(Some(epochs));
     drop(ask());

@@ -66,8 +66,11 @@ struct Above {
 }
 
 impl Detector {
-    pub(crate) fn new(rule: DivergenceRule, record: Record) -> Self {
-        Self { rule, record }
+    pub(crate) fn new(rule: DivergenceRule) -> Self {
+        Self {
+            rule,
+            record: Record::default(),
+        }
     }
 
     pub(crate) fn rule(&self) -> &DivergenceRule {
@@ -152,7 +155,7 @@ mod tests {
     const DIGITS: &str = include_str!("digits.log");
 
     fn detector(rule: DivergenceRule) -> Detector {
-        Detector::new(rule, Record::default())
+        Detector::new(rule)
     }
 
     /// The first divergence in values of the batches 1, 2, ..

@@ -44,7 +44,7 @@ pub(crate) struct Fetched {
 impl RollBack {
     /// The rollback that follows a finding, after those of the `past`.
     ///
-    /// The batch whose metric was the first to be wrong is skipped, and none else: most often it is the one that
+    /// The batch whose metric was the first to be wrong is skipped, and no other: most often it is the one that
     /// did it. If no batch went well after those that were skipped, it was one before them that did it, and
     /// these are skipped too: one, two more, four more.
     pub(crate) fn of(finding: &Finding, past: &[Self]) -> Self {

@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     fn watch() -> MetricWatch {
-        MetricWatch::new(Detector::new(DivergenceRule::default(), Record::default()))
+        MetricWatch::new(Detector::new(DivergenceRule::default()))
     }
 
     fn nothing() -> MetricsUpdate {

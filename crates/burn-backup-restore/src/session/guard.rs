@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::train::Interrupter;
 
-use crate::divergence::{Detector, Divergence, Fetched, Finding, Record, RollBack, reach};
+use crate::divergence::{Detector, Divergence, Fetched, Finding, RollBack, reach};
 use crate::error::BackupError;
 use crate::metrics::{MetricWatch, WatchMark};
 use crate::position::Position;
@@ -70,7 +70,9 @@ impl Guard {
                 there,
             },
             None => match self.watch.finding() {
-                Some(finding) if !self.has_left(rollbacks) => diverged(&finding, rollbacks, backup),
+                Some(_) if !self.has_left(rollbacks) => {
+                    return self.fail(rollbacks, backup, interrupter);
+                }
                 _ => return,
             },
         };
@@ -129,7 +131,7 @@ impl Guard {
 /// The watch of a training with these settings.
 pub(crate) fn watch_of(settings: &BackupAndRestore) -> MetricWatch {
     let rule = settings.divergence_rule.clone();
-    MetricWatch::new(Detector::new(rule, Record::default()))
+    MetricWatch::new(Detector::new(rule))
 }
 
 fn diverged(finding: &Finding, rollbacks: &[RollBack], backup: Option<Position>) -> BackupError {
