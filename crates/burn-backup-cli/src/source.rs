@@ -14,8 +14,8 @@ use crate::exit::{Exit, refuse};
 use crate::output::{Output, bytes};
 use crate::place::Place;
 
-/// How often a generation is looked for that a training prunes again and again before it is read.
-const LOOKS: usize = 10;
+/// How often generations are listed again because a training has pruned all of them before one was read.
+pub const LOOKS: usize = 100;
 
 /// A place that is looked into.
 pub enum Source {
@@ -249,7 +249,8 @@ impl Source {
     }
 }
 
-fn pruned_too_soon() -> anyhow::Error {
+/// All generations were gone each time before one was read.
+pub fn pruned_too_soon() -> anyhow::Error {
     refuse(
         Exit::Failed,
         "generations are pruned before they can be read: try again when the training saves less often",

@@ -17,6 +17,10 @@ use crate::part_reader::PartReader;
 use crate::path::absolute;
 use crate::verify::{self, Sealed, Small};
 
+/// How often the generations are listed until there is one. A training that commits one and prunes the one before can
+/// hide both from a single listing.
+const LISTINGS: usize = 100;
+
 /// A reason has a few lines.
 const MAX_REASON_BYTES: u64 = 64 * 1024;
 
@@ -154,6 +158,12 @@ impl Observer {
     ///
     /// [`StoreError::Io`].
     pub fn generations(&self) -> Result<Vec<GenerationId>, StoreError> {
+        for _ in 1..LISTINGS {
+            let found = discover::generations(self.fs.as_ref(), &self.layout)?;
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
         discover::generations(self.fs.as_ref(), &self.layout)
     }
 

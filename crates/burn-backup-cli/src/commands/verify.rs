@@ -11,10 +11,7 @@ use serde::Serialize;
 use crate::exit::{Exit, refuse};
 use crate::output::{Bar, Output, Page, Report, Tone, bytes, count};
 use crate::place::Place;
-use crate::source::{Directory, Found, Mirrored, Source};
-
-/// How often a training may prune all generations before one is read.
-const LOOKS: usize = 5;
+use crate::source::{Directory, Found, LOOKS, Mirrored, Source};
 
 /// Reads generations whole, and checks each byte against the hashes
 ///

@@ -6,6 +6,14 @@ use std::thread;
 use crate::backups::{contents, open, save, training};
 use crate::program::Scratch;
 
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn looking_does_not_disturb_saves_and_prunes() {
     let scratch = Scratch::new();
@@ -14,6 +22,8 @@ fn looking_does_not_disturb_saves_and_prunes() {
     store.prune(&committed, 1).unwrap();
     let is_over = AtomicBool::new(false);
     let saved = thread::scope(|scope| {
+        // Also when an assertion fails: the scope waits for the thread that saves.
+        let end = SetOnDrop(&is_over);
         let saving = scope.spawn(|| {
             let mut number = 1;
             while !is_over.load(Ordering::Relaxed) {
@@ -38,7 +48,7 @@ fn looking_does_not_disturb_saves_and_prunes() {
                 assert!(!ran.text().contains("damaged"), "{}", ran.text());
             }
         }
-        is_over.store(true, Ordering::Relaxed);
+        drop(end);
         saving.join().unwrap()
     });
     assert!(saved > 15, "the saves went on: {saved}");

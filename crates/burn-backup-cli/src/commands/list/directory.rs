@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::exit::{Exit, refuse};
 use crate::output::{Output, Page, Report, Tone, ago, bytes, count};
 use crate::place::Place;
-use crate::source::Directory;
+use crate::source::{Directory, LOOKS, pruned_too_soon};
 use crate::training::{Position, Training};
 
 /// What is in a backup directory.
@@ -75,25 +75,36 @@ pub fn list(path: &Path, mirror: Option<&Place>, output: &Output) -> Result<Exit
     let mirrored = mirror
         .map(|mirror| mirrored(mirror, &directory))
         .transpose()?;
-    let mut generations = Vec::new();
-    for id in directory.observer.generations()? {
-        let in_mirror = mirrored
-            .as_ref()
-            .map(|mirrored| mirrored.contains(&id.number()));
-        let row = match directory.observer.open(id)? {
-            Observation::Manifest(generation) => Row::of(&generation, &directory, in_mirror),
-            Observation::Damaged(damage) => {
-                Row::damaged(id.number(), damage.to_string(), in_mirror)
-            }
-            // Pruned since it was listed.
-            _ => continue,
-        };
-        generations.push(row);
-    }
+    let generations = rows(&directory, mirrored.as_ref())?;
     let listing = Listing::new(&directory, mirror, generations)?;
     let exit = listing.exit();
     output.print(&listing)?;
     Ok(exit)
+}
+
+/// The generations, newest first.
+fn rows(directory: &Directory, mirrored: Option<&BTreeSet<u64>>) -> Result<Vec<Row>> {
+    for _ in 0..LOOKS {
+        let ids = directory.observer.generations()?;
+        let mut rows = Vec::new();
+        for id in &ids {
+            let in_mirror = mirrored.map(|mirrored| mirrored.contains(&id.number()));
+            let row = match directory.observer.open(*id)? {
+                Observation::Manifest(generation) => Row::of(&generation, directory, in_mirror),
+                Observation::Damaged(damage) => {
+                    Row::damaged(id.number(), damage.to_string(), in_mirror)
+                }
+                // Pruned since it was listed.
+                _ => continue,
+            };
+            rows.push(row);
+        }
+        // If all are gone, others have taken their places.
+        if !rows.is_empty() || ids.is_empty() {
+            return Ok(rows);
+        }
+    }
+    Err(pruned_too_soon())
 }
 
 /// The generations in the mirror that are of the training in the directory.
