@@ -11,10 +11,6 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/guide.md")]
-struct Guide;
-
 mod by_hand;
 mod data;
 mod model;

@@ -51,6 +51,7 @@ mod execution;
 pub mod exit_code;
 mod export;
 mod fingerprint;
+pub mod guide;
 mod handle;
 mod heartbeat;
 mod keep;

@@ -1,0 +1,91 @@
+//! The guide: what to do, what is promised, and what is on the disk.
+//!
+//! Start with [`builder`] if the program uses Burn's `SupervisedTraining`, or with [`custom_loop`] if its loop is
+//! written by hand. [`exactness`] says what a program must do to end with exactly the weights of an undisturbed run.
+//!
+//! | page | about |
+//! |---|---|
+//! | [`builder`] | one line with Burn's builder |
+//! | [`custom_loop`] | six lines with a loop of your own, and state of your own |
+//! | [`reinforcement_learning`] | Burn's `RLTraining` |
+//! | [`exactness`] | what is exact, and on which conditions; data loaders |
+//! | [`frequency`] | how often to back up, and what it costs |
+//! | [`retention`] | which backups are kept, and how to go back to one |
+//! | [`preemption`] | signals and the notices of clouds |
+//! | [`mirror`] | backups on S3, Google Cloud Storage, Azure, or a shared directory |
+//! | [`supervisor`] | restarting the job: `burn-backup run`, systemd, Kubernetes, SLURM |
+//! | [`divergence`] | NaN and exploding losses: stop, or go back and skip the batch |
+//! | [`metrics`] | metric files, early stopping, the dashboard |
+//! | [`devices`] | several devices, GPUs, remote devices, precision |
+//! | [`changes`] | restarting with another batch size, schedule or set of trained parameters |
+//! | [`ending`] | the end of a training |
+//! | [`errors`] | errors and damage |
+//! | [`observing`] | the handle, events, logs |
+//! | [`comparison`] | Keras 2, Keras 3, Lightning and Burn's own checkpoints |
+//! | [`guarantees`] | each failure, its outcome, and the test that shows it |
+//! | [`performance`] | what backups cost, measured |
+//! | [`format`](mod@format) | what is on the disk |
+#![doc = concat!("\nThe examples are in the [repository](", env!("CARGO_PKG_REPOSITORY"), "), in the folder `examples`.")]
+
+/// Where the charts are, for pages that show them.
+macro_rules! charts {
+    () => {
+        concat!(
+            "[bench-stall]: ",
+            raw!(),
+            "bench-stall.svg\n",
+            "[bench-disk]: ",
+            raw!(),
+            "bench-disk.svg\n",
+            "[bench-goodput]: ",
+            raw!(),
+            "bench-goodput.svg\n",
+        )
+    };
+}
+
+macro_rules! raw {
+    () => {
+        concat!(
+            env!("CARGO_PKG_REPOSITORY"),
+            "/raw/main/crates/burn-backup-restore/src/guide/"
+        )
+    };
+}
+
+/// Pages. The first definition of a link counts: docs.rs takes those of `links.txt`, and a book or a code host those at
+/// the end of the page.
+macro_rules! pages {
+    ($($(#[$meta:meta])* $name:ident,)+) => {
+        $(
+            #[doc = include_str!("guide/links.txt")]
+            #[doc = charts!()]
+            #[doc = include_str!(concat!("guide/", stringify!($name), ".md"))]
+            $(#[$meta])*
+            pub mod $name {}
+        )+
+    };
+}
+
+pages! {
+    builder,
+    custom_loop,
+    reinforcement_learning,
+    exactness,
+    frequency,
+    retention,
+    preemption,
+    mirror,
+    supervisor,
+    divergence,
+    metrics,
+    devices,
+    changes,
+    ending,
+    errors,
+    observing,
+    comparison,
+    guarantees,
+    performance,
+    format,
+}
