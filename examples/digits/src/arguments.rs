@@ -29,23 +29,9 @@ pub struct Arguments {
     #[arg(long, default_value = "digits-backup")]
     pub backup_dir: PathBuf,
 
-    /// Where backups are mirrored to: a URL such as s3://bucket/prefix, gs://bucket/prefix,
-    /// az://container/prefix or file:///directory.
-    #[arg(long, value_name = "URL")]
-    pub mirror: Option<String>,
-
-    /// After so many seconds without a word of this process another one may take its mirror over.
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        default_value_t = 15.0,
-        requires = "mirror"
-    )]
-    pub lease: f64,
-
-    /// Promises that no other process ever writes to the mirror at the same time.
-    #[arg(long, requires = "mirror")]
-    pub single_writer: bool,
+    #[cfg(feature = "mirror")]
+    #[command(flatten)]
+    pub mirror: crate::mirror::Arguments,
 
     /// Where the metrics are logged.
     #[arg(long, default_value = "digits-artifacts")]

@@ -16,6 +16,8 @@ pub const SIDE: usize = 8;
 /// How many digits there are.
 pub const CLASSES: usize = 10;
 const PIXELS: usize = SIDE * SIDE;
+/// Each image has its pixels, 0 to 16, and then the digit: see `examples/digits/data/README.md`.
+const IMAGES: &[u8] = include_bytes!("../data/digits.u8");
 const TRAIN_IMAGES: usize = 1500;
 const BATCH_SIZE: usize = 32;
 
@@ -129,19 +131,17 @@ pub fn validation_batch(device: &Device) -> DigitBatch {
     DigitBatcher::default().batch(split().1, device)
 }
 
+/// The first images are trained on, and the others validate.
 fn split() -> (Vec<Digit>, Vec<Digit>) {
-    let dataset = smartcore::dataset::digits::load_dataset();
-    let (images, _) = dataset.data.as_chunks::<PIXELS>();
-    let mut digits =
-        images
-            .iter()
-            .zip(&dataset.target)
-            .enumerate()
-            .map(|(index, (image, class))| Digit {
-                index,
-                pixels: image.map(|pixel| pixel / 16.0),
-                class: *class as i64,
-            });
+    let (images, _) = IMAGES.as_chunks::<{ PIXELS + 1 }>();
+    let mut digits = images
+        .iter()
+        .enumerate()
+        .map(|(index, [pixels @ .., class])| Digit {
+            index,
+            pixels: pixels.map(|pixel| f32::from(pixel) / 16.0),
+            class: i64::from(*class),
+        });
     (
         digits.by_ref().take(TRAIN_IMAGES).collect(),
         digits.collect(),

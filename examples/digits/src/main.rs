@@ -2,11 +2,13 @@
 //! compare the last line with that of a run that was left alone.
 
 mod arguments;
+#[cfg(feature = "mirror")]
+mod mirror;
 mod renderer;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use burn::grad_clipping::GradientClippingConfig;
@@ -14,7 +16,7 @@ use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::optim::AdamConfig;
 use burn::train::metric::{AccuracyMetric, LossMetric};
 use burn::train::{Learner, LearningResult, SupervisedTraining};
-use burn_backup_restore::{BackupAndRestore, BackupExt as _, Mirror, Preemption};
+use burn_backup_restore::{BackupAndRestore, BackupExt as _, Preemption};
 use clap::Parser as _;
 use digits::crash::CrashPoint;
 use digits::model::{self, DigitsModel};
@@ -35,10 +37,8 @@ fn main() -> anyhow::Result<ExitCode> {
         .save_before_preemption(Preemption::signals())
         .on_divergence(arguments.on_divergence.into())
         .seed(SEED);
-    let backup = match &arguments.mirror {
-        Some(url) => backup.mirror(mirror(url, &arguments)?),
-        None => backup,
-    };
+    #[cfg(feature = "mirror")]
+    let backup = arguments.mirror.add_to(backup)?;
     let handle = backup.handle();
     let crash = arguments
         .crash_at
@@ -113,12 +113,6 @@ fn main() -> anyhow::Result<ExitCode> {
     writeln!(output, "accuracy on the validation set: {accuracy:.1} %")?;
     writeln!(output, "digest of the weights: {}", digest::of(&model))?;
     Ok(code)
-}
-
-fn mirror(url: &str, arguments: &Arguments) -> anyhow::Result<Mirror> {
-    let lease = Duration::try_from_secs_f64(arguments.lease).context("the lease has no length")?;
-    let mirror = Mirror::new(url).lease_ttl(lease);
-    Ok(mirror.single_writer(arguments.single_writer))
 }
 
 /// For the initial weights, the shuffling, and the random numbers of each step.

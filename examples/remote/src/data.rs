@@ -9,6 +9,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 pub const PIXELS: usize = 8 * 8;
 pub const CLASSES: usize = 10;
+/// Each image has its pixels, 0 to 16, and then the digit: see `examples/digits/data/README.md`.
+const IMAGES: &[u8] = include_bytes!("../../digits/data/digits.u8");
 const TRAIN_IMAGES: usize = 1500;
 const BATCH_SIZE: usize = 32;
 
@@ -68,15 +70,11 @@ pub fn validation_batch(device: &Device) -> DigitBatch {
 }
 
 fn split() -> (Vec<Digit>, Vec<Digit>) {
-    let dataset = smartcore::dataset::digits::load_dataset();
-    let (images, _) = dataset.data.as_chunks::<PIXELS>();
-    let mut digits = images
-        .iter()
-        .zip(&dataset.target)
-        .map(|(image, class)| Digit {
-            pixels: image.map(|pixel| pixel / 16.0),
-            class: *class as i64,
-        });
+    let (images, _) = IMAGES.as_chunks::<{ PIXELS + 1 }>();
+    let mut digits = images.iter().map(|[pixels @ .., class]| Digit {
+        pixels: pixels.map(|pixel| f32::from(pixel) / 16.0),
+        class: i64::from(*class),
+    });
     (
         digits.by_ref().take(TRAIN_IMAGES).collect(),
         digits.collect(),

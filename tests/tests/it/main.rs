@@ -11,6 +11,7 @@ mod backends;
 mod bad_input;
 mod blocking;
 mod burn_parity;
+mod burn_sources;
 mod by_hand;
 mod changes;
 mod completion;

@@ -17,6 +17,16 @@ fn code(line: &str) -> &str {
 }
 
 #[test]
+fn the_whole_program_of_the_readme_is_the_quickstart() {
+    let readme = read("README.md");
+    let (_, program) = readme.split_once("```rust,no_run\n").unwrap();
+    let (program, _) = program.split_once("```").unwrap();
+    let quickstart = read("examples/quickstart/src/main.rs");
+    assert_eq!(program, quickstart);
+    assert!(quickstart.lines().count() < 60);
+}
+
+#[test]
 fn the_first_examples_of_the_readme_are_those_of_the_documentation() {
     let source = "crates/burn-backup-restore/src";
     let documented = [

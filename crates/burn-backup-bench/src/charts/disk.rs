@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::axis::{Axis, Scale};
 use super::bars::{Bars, Groups};
-use super::picture::{BLUE, Canvas, GREY, VERMILLION, picture};
+use super::picture::{BLUE, Canvas, GREY, VERMILION, picture};
 use crate::number::significant;
 use crate::row::Row;
 use crate::spread::Spread;
@@ -103,7 +103,7 @@ fn bars(rows: &[&Row], limit: &'static str) -> Vec<Bars> {
         },
         Bars {
             name: BURNS,
-            color: VERMILLION,
+            color: VERMILION,
             heights: heights(|row| row.burns),
         },
         Bars {

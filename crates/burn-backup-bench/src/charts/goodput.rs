@@ -5,7 +5,7 @@ use plotters::prelude::{RGBColor, SeriesLabelPosition};
 
 use super::axis::{Axis, Scale};
 use super::lines::{Lines, Series};
-use super::picture::{BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, picture};
+use super::picture::{BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, picture};
 use crate::goodput::{Contender, Outcome, best_fixed, by_failures};
 use crate::number::significant;
 
@@ -83,7 +83,7 @@ fn color(contender: Contender) -> Option<RGBColor> {
         Contender::YoungDaly => Some(GREEN),
         Contender::Continuous => Some(ORANGE),
         Contender::Epoch => Some(SKY),
-        Contender::Burns => Some(VERMILLION),
+        Contender::Burns => Some(VERMILION),
         Contender::Sweep => None,
     }
 }

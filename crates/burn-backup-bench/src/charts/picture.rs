@@ -20,7 +20,7 @@ pub const FONT: &str = "sans-serif";
 
 /// The colours of Okabe and Ito, which people with any kind of colour blindness tell apart.
 pub const BLUE: RGBColor = RGBColor(0, 114, 178);
-pub const VERMILLION: RGBColor = RGBColor(213, 94, 0);
+pub const VERMILION: RGBColor = RGBColor(213, 94, 0);
 pub const GREEN: RGBColor = RGBColor(0, 158, 115);
 pub const PURPLE: RGBColor = RGBColor(204, 121, 167);
 pub const ORANGE: RGBColor = RGBColor(230, 159, 0);

@@ -5,7 +5,7 @@ use plotters::prelude::SeriesLabelPosition;
 
 use super::axis::{Axis, Scale};
 use super::lines::{Lines, Note, Series};
-use super::picture::{BLUE, VERMILLION, picture};
+use super::picture::{BLUE, VERMILION, picture};
 use crate::number::significant;
 use crate::row::Row;
 use crate::stall::{NAME, WHAT};
@@ -52,7 +52,7 @@ pub fn draw(rows: &[Row]) -> Result<Option<String>> {
         series: vec![
             Series {
                 name: "Burn's own checkpoint".to_owned(),
-                color: VERMILLION,
+                color: VERMILION,
                 points: select(&points, true, |point| point.burns),
                 others: select(&points, false, |point| point.burns),
             },

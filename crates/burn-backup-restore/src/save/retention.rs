@@ -58,7 +58,7 @@ pub(crate) fn candidate(manifest: &Manifest) -> Option<Candidate> {
     } = outline;
     let candidate = of(position, phase, first_epoch, &history, manifest.created);
     Some(Candidate {
-        rollbacks: froms(&rollbacks),
+        rollbacks: origins(&rollbacks),
         ..candidate
     })
 }
@@ -84,7 +84,7 @@ fn of(
     }
 }
 
-fn froms(rollbacks: &[RollBack]) -> Vec<u64> {
+fn origins(rollbacks: &[RollBack]) -> Vec<u64> {
     rollbacks.iter().map(|rollback| rollback.from).collect()
 }
 
@@ -127,7 +127,7 @@ impl Retention {
             created,
         );
         let candidate = Candidate {
-            rollbacks: froms(&state.rollbacks),
+            rollbacks: origins(&state.rollbacks),
             ..candidate
         };
         self.warn_of_missing(&candidate);
