@@ -12,7 +12,7 @@ pub(crate) struct Credentials {
     pub session_token: Option<String>,
 }
 
-/// Names in the environment that say where credentials come from: they win.
+/// Environment variables for other sources of credentials, which have priority.
 const OTHER_SOURCES: [&str; 4] = [
     "AWS_ACCESS_KEY_ID",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
@@ -20,8 +20,8 @@ const OTHER_SOURCES: [&str; 4] = [
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 ];
 
-/// Those of the profile that `AWS_PROFILE` names, or of the default one; `None` if there are none, or the
-/// environment has some.
+/// The credentials of the profile that `AWS_PROFILE` names, or of the default one. `None` if there are none, or if the
+/// environment names another source.
 pub(crate) fn credentials() -> Option<Credentials> {
     if OTHER_SOURCES.iter().any(|name| env::var_os(name).is_some()) {
         return None;

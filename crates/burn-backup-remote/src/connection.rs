@@ -9,38 +9,38 @@ use crate::error::MirrorError;
 use crate::fetch::{Block, Transfer, adopt, fetch, prepare};
 use crate::finish::finish;
 use crate::keys::{Keys, Ordinal};
-use crate::lease::{Keeper, Terms};
+use crate::lease::{LeaseRenewer, LeaseSettings};
 use crate::mirror::Mirror;
 use crate::mirroring::{Leftovers, Listener, Mirroring, Task};
 use crate::pace::Pace;
 use crate::place::Place;
 use crate::retention::Retention;
-use crate::survey::{Question, Survey, present, survey};
+use crate::survey::{Survey, SurveyQuery, present, survey};
 use crate::worker::Worker;
 use crate::{holder, open};
 
-/// How long the end waits until others know of it.
+/// How long the end of a process waits until the lease is released.
 const RELEASE_LIMIT: Duration = Duration::from_secs(4);
 
-/// An open mirror: what is in it is found and fetched with this, before anything is mirrored.
+/// An open mirror. It finds and fetches generations before mirroring begins.
 pub struct Connection {
     worker: Arc<Worker>,
     place: Place,
-    terms: Terms,
+    terms: LeaseSettings,
     max_bytes_per_second: Option<u64>,
-    /// Taken before anything is fetched.
-    keeper: Option<Keeper>,
-    /// What could not be fetched.
+    /// The lease, which is taken before anything is fetched.
+    renewer: Option<LeaseRenewer>,
+    /// The generations that could not be fetched because of damage.
     damaged: Vec<Ordinal>,
-    /// Up to which number the training leaves behind what is in the mirror.
+    /// The training abandons the generations in the mirror up to this number.
     beyond: Option<GenerationId>,
 }
 
-/// What a mirror has of a training.
+/// What a mirror holds of a training.
 #[derive(Debug, Clone)]
 pub struct Found {
     survey: Survey,
-    question: Question,
+    question: SurveyQuery,
 }
 
 impl Found {
@@ -50,12 +50,12 @@ impl Found {
         newest.map(|ordinal| ordinal.number)
     }
 
-    /// The greatest number that anything in the mirror has: new generations have greater ones.
+    /// The greatest number in the mirror. New generations have greater ones.
     pub fn greatest(&self) -> GenerationId {
         self.survey.greatest
     }
 
-    /// If the mirror says that this training has run to its end: the number of its last generation there.
+    /// If the mirror marks this training as finished: the number of its last generation there.
     pub fn finished(&self) -> Option<GenerationId> {
         self.survey
             .finished
@@ -63,8 +63,8 @@ impl Found {
             .map(|finished| finished.newest)
     }
 
-    /// Which process has written last, if it has not let go of the mirror, and how long it takes to find out whether it
-    /// still runs.
+    /// The process that has written last, if it has not released the lease, and how long it takes to find out whether
+    /// it still runs.
     pub fn holder(&self) -> Option<(&str, Duration)> {
         let holder = self.survey.holder.as_ref();
         holder.map(|(name, ttl)| (name.as_str(), *ttl))
@@ -80,29 +80,29 @@ impl Connection {
         Ok(Self {
             worker: Arc::new(Worker::start()?),
             place,
-            terms: Terms {
+            terms: LeaseSettings {
                 nonce,
                 holder: holder::name(),
                 ttl: mirror.lease_ttl,
                 single_writer: mirror.single_writer,
             },
             max_bytes_per_second: mirror.max_bytes_per_second,
-            keeper: None,
+            renewer: None,
             damaged: Vec::new(),
             beyond: None,
         })
     }
 
-    /// Looks for the training of a backup directory. `has_backup` says whether there is, or was, a backup in it: if
-    /// not, the training in the mirror is taken for this one.
+    /// Finds the training of a backup directory in the mirror. `has_backup` says whether the directory has, or had, a
+    /// backup. If not, the training in the mirror is assumed to be this one.
     ///
     /// # Errors
     ///
     /// [`MirrorError::AnotherTraining`], [`MirrorError::SeveralTrainings`], [`MirrorError::InUse`] if another process
     /// has just begun a training there, [`MirrorError::NoDirectory`], [`MirrorError::NewerFormat`],
-    /// [`MirrorError::Damaged`] if a lease is, and [`MirrorError::Request`].
+    /// [`MirrorError::Damaged`] if a lease is damaged, and [`MirrorError::Request`].
     pub fn find(&self, run_id: &str, has_backup: bool) -> Result<Found, MirrorError> {
-        let question = Question {
+        let question = SurveyQuery {
             run_id: run_id.to_owned(),
             has_backup,
         };
@@ -113,15 +113,15 @@ impl Connection {
         Ok(Found { survey, question })
     }
 
-    /// Takes the newest whole generation that is newer than `here` into `store`, whose directory becomes that of the
-    /// same training. First the lease is taken: another process that writes to the mirror trains the same. What is
-    /// damaged is left out, and the one before is tried. `on_transfer` is called after each block.
+    /// Copies the newest whole generation that is newer than `here` into `store`, whose directory then belongs to the
+    /// same training. Takes the lease first, because another process that writes to the mirror runs the same training.
+    /// Skips damaged generations, and tries the previous one. Calls `on_transfer` after each block.
     ///
     /// # Errors
     ///
     /// [`MirrorError::InUse`] if another process writes to the mirror, [`MirrorError::NoneWhole`],
-    /// [`MirrorError::Store`], [`MirrorError::NewerFormat`], and [`MirrorError::Request`]. The store has nothing new
-    /// then.
+    /// [`MirrorError::Store`], [`MirrorError::NewerFormat`], and [`MirrorError::Request`]. The store then has no new
+    /// generation.
     pub fn fetch(
         &mut self,
         found: &Found,
@@ -132,11 +132,11 @@ impl Connection {
         self.fetch_of(found, |id| Some(id) > here, store, on_transfer)
     }
 
-    /// Takes the generation `id` into `store`, as [`fetch`](Self::fetch) does with the newest one.
+    /// Copies the generation `id` into `store`, as [`fetch`](Self::fetch) does with the newest one.
     ///
     /// # Errors
     ///
-    /// Those of [`fetch`](Self::fetch).
+    /// The errors of [`fetch`](Self::fetch).
     pub fn fetch_only(
         &mut self,
         found: &Found,
@@ -148,13 +148,13 @@ impl Connection {
         fetched.map(drop)
     }
 
-    /// The training goes on from a generation that is not the newest one: those in the mirror up to this number are
-    /// left behind, and no sign that another process is ahead.
+    /// Records that the training resumes from a generation that is not the newest one. Generations in the mirror up to
+    /// this number are then abandoned. They do not mean that another process is ahead.
     pub fn leave_behind(&mut self, up_to: GenerationId) {
         self.beyond = Some(up_to);
     }
 
-    /// The manifests of the generations that are to be read, newest first. Damaged ones are left out. No lease is taken.
+    /// The manifests of the readable generations, newest first. Skips damaged ones. Takes no lease.
     ///
     /// # Errors
     ///
@@ -169,7 +169,7 @@ impl Connection {
                     Ok(prepared) => manifests.push(prepared.manifest),
                     Err(error) if error.is_damage() => log::warn!(
                         target: crate::LOG,
-                        "generation {ordinal} in the mirror is passed over: {error}"
+                        "generation {ordinal} in the mirror is skipped: {error}"
                     ),
                     Err(error) => return Err(error),
                 }
@@ -196,7 +196,7 @@ impl Connection {
                 Err(error) if error.is_damage() => {
                     log::error!(
                         target: crate::LOG,
-                        "generation {ordinal} in the mirror is left out: {error}"
+                        "generation {ordinal} in the mirror is skipped: {error}"
                     );
                     self.damaged.push(ordinal);
                     damage = damage.or(Some((ordinal.number, error)));
@@ -208,7 +208,7 @@ impl Connection {
             Some((newest, error)) => (newest, error.to_string()),
             None => (
                 found.newest().unwrap_or_default(),
-                "it is not there any more".to_owned(),
+                "it is not in the mirror any more".to_owned(),
             ),
         };
         Err(MirrorError::NoneWhole {
@@ -218,23 +218,23 @@ impl Connection {
         })
     }
 
-    /// Takes the lease, and has it renewed. Gives the generations that are to be read. Those that are not there are
-    /// named no longer: who puts them now has lost the lease.
+    /// Takes the lease, and keeps it renewed. Returns the readable generations. Generations without a document are
+    /// removed from the lease, because a process that puts one now has lost the lease.
     fn take(&mut self, keys: &Keys, found: &Found) -> Result<Vec<Ordinal>, MirrorError> {
         let (place, terms) = (self.place.clone(), self.terms.clone());
         let (keys, listed) = (keys.clone(), found.survey.generations.clone());
-        let (keeper, there) = self.worker.call(async move {
-            let keeper = Keeper::take(&place, &keys, &terms, &listed).await?;
-            let named = keeper.lease.generations().await;
+        let (renewer, there) = self.worker.call(async move {
+            let renewer = LeaseRenewer::take(&place, &keys, &terms, &listed).await?;
+            let named = renewer.lease.generations().await;
             let there = present(&place, &keys, &named, &BTreeSet::new()).await?;
             let names = there.clone();
-            keeper
+            renewer
                 .lease
                 .rename(|generations| *generations = names)
                 .await?;
-            Ok((keeper, there))
+            Ok((renewer, there))
         })?;
-        self.keeper = Some(keeper);
+        self.renewer = Some(renewer);
         Ok(there)
     }
 
@@ -260,10 +260,10 @@ impl Connection {
         adopt(store, sealed, &prepared.manifest, next, on_transfer)
     }
 
-    /// Mirrors what is committed to `store` from now on; `retention` says which generations stay in the mirror. `found` is
-    /// `None` if the mirror could not be used: it is looked into once it can be. `here` is the generation that the
-    /// training goes on from, which is mirrored first unless the mirror has it. `listener` hears what has to be said at
-    /// once.
+    /// Mirrors what is committed to `store` from now on. `retention` decides which generations stay in the mirror.
+    /// `found` is `None` if the mirror could not be used; it is surveyed as soon as it can be. `here` is the generation
+    /// that the training resumed from. It is mirrored first unless the mirror has it. `listener` receives events
+    /// immediately.
     pub fn mirror(
         mut self,
         found: Option<&Found>,
@@ -275,12 +275,12 @@ impl Connection {
         let task = Task {
             place: self.place.clone(),
             terms: self.terms.clone(),
-            question: Question {
+            question: SurveyQuery {
                 run_id: store.identity().run_id.clone(),
                 has_backup: true,
             },
             survey: found.map(|found| found.survey.clone()),
-            keeper: self.keeper.take(),
+            renewer: self.renewer.take(),
             damaged: std::mem::take(&mut self.damaged),
             base: here.max(self.beyond),
             begins: false,
@@ -296,8 +296,8 @@ impl Connection {
         mirroring
     }
 
-    /// Marks what was found as finished: from then on nothing of it is read any more. What is left of it is to be
-    /// [cleared](Leftovers::clear) once the local backup is gone. `None` if the mirror has nothing of the training.
+    /// Marks the found training as finished. From then on, nothing of it is read. [Clear](Leftovers::clear) the rest
+    /// once the local backup is gone. `None` if the mirror has nothing of the training.
     ///
     /// # Errors
     ///
@@ -311,11 +311,11 @@ impl Connection {
             let (place, keys, terms) = (place.clone(), keys.clone(), self.terms.clone());
             let listed = found.survey.generations.clone();
             self.worker.call(async move {
-                let keeper = Keeper::take(&place, &keys, &terms, &listed).await?;
-                let finished = finish(&place, &keys, &keeper.lease).await;
+                let renewer = LeaseRenewer::take(&place, &keys, &terms, &listed).await?;
+                let finished = finish(&place, &keys, &renewer.lease).await;
                 if finished.is_err() {
-                    // It is renewed no longer in any case.
-                    let _ = keeper.lease.release().await;
+                    // The lease is not renewed any more in any case.
+                    let _ = renewer.lease.release().await;
                 }
                 finished
             })?;
@@ -343,15 +343,15 @@ impl Connection {
     }
 }
 
-/// Lets go of the mirror, if it was taken and nothing is mirrored.
+/// Releases the lease, if it was taken and nothing is mirrored.
 impl Drop for Connection {
     fn drop(&mut self) {
-        let Some(keeper) = self.keeper.take() else {
+        let Some(renewer) = self.renewer.take() else {
             return;
         };
         let released = self.worker.call(async move {
-            let release = tokio::time::timeout(RELEASE_LIMIT, keeper.lease.release());
-            // In time or not, this process has ended.
+            let release = tokio::time::timeout(RELEASE_LIMIT, renewer.lease.release());
+            // The process ends, whether the release was in time or not.
             drop(release.await);
             Ok(())
         });

@@ -1,4 +1,5 @@
-//! A directory as an object store: synced, and with the conditional put that `object_store` leaves out.
+//! A directory as an object store. Its writes are synced, and it has the conditional put that `object_store` leaves
+//! out.
 
 use std::fmt;
 use std::fs::File;
@@ -16,10 +17,10 @@ use object_store::{
 
 const STORE: &str = "directory";
 
-/// What is appended to an object's name for the file that is locked while it is replaced.
+/// The suffix of the file that is locked while an object is replaced.
 const LOCK_SUFFIX: &str = ".lock";
 
-/// The file system of this machine, from its root on.
+/// The file system of this machine, starting at its root.
 #[derive(Debug)]
 pub(crate) struct Directory {
     files: LocalFileSystem,
@@ -32,7 +33,7 @@ impl Directory {
         }
     }
 
-    /// Replaces an object, if it is still this one. Whoever else does so has to wait.
+    /// Replaces an object, if its version is still the expected one. Other processes that replace it wait.
     async fn update(
         &self,
         location: &Path,
@@ -46,7 +47,7 @@ impl Directory {
             std::path::PathBuf::from(name)
         };
         let locked = tokio::task::spawn_blocking(move || lock_file(&lock)).await?;
-        // It is held until this function returns.
+        // The lock is held until this function returns.
         let _locked = locked.map_err(|error| match error.kind() {
             io::ErrorKind::Unsupported => Error::NotSupported {
                 source: Box::new(error),

@@ -1,4 +1,4 @@
-//! `<number>.json`: a generation's manifest, byte for byte, and where its parts are.
+//! `<number>.json`: a generation's manifest, byte for byte, and the places of its parts.
 
 use burn_backup_store::{Manifest, PartEntry, Pinned};
 use bytes::Bytes;
@@ -16,23 +16,23 @@ pub(crate) const FORMAT: u32 = 1;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Document {
     format: u32,
-    /// Who has put it there: see the lease.
+    /// The epoch of the process that put it; see the lease.
     pub epoch: u64,
     pub nonce: String,
-    /// Where the parts are, in the order of the manifest.
+    /// The objects of the parts, in the order of the manifest.
     pub parts: Vec<PartRef>,
     /// The manifest, as it is in the backup directory.
     pub manifest: String,
 }
 
-/// What all versions of a document have in common.
+/// The fields that all versions of a document have.
 #[derive(Deserialize)]
 struct Versioned {
     format: u32,
 }
 
 impl Document {
-    /// That of `pinned`, whose parts are there.
+    /// The document for `pinned`, whose parts are in the mirror.
     pub(crate) fn new(
         epoch: u64,
         nonce: &str,
@@ -49,7 +49,7 @@ impl Document {
         })
     }
 
-    /// The document of the generation `ordinal`; damage if it is not there.
+    /// Gets the document of the generation `ordinal`; an error of damage if it is missing.
     pub(crate) async fn get(
         place: &Place,
         path: &Path,
@@ -63,11 +63,11 @@ impl Document {
             document.epoch == ordinal.epoch && document.parts.iter().all(PartRef::is_possible);
         match is_its_own {
             true => Ok(document),
-            false => Err(place.damaged(path, Damage::Contents("it says what can't be".to_owned()))),
+            false => Err(place.damaged(path, Damage::Contents("it is inconsistent".to_owned()))),
         }
     }
 
-    /// The parts of the `manifest` that is in it, and where each is.
+    /// The parts of the document's `manifest`, each with its place.
     pub(crate) fn located<'a>(
         &'a self,
         manifest: &'a Manifest,
@@ -79,7 +79,7 @@ impl Document {
     }
 }
 
-/// Reads a document of ours, unless its format is newer than what this version knows.
+/// Parses a document of this crate, unless its format is newer than this version knows.
 pub(crate) fn read<T: DeserializeOwned>(
     place: &Place,
     path: &Path,
@@ -98,9 +98,9 @@ pub(crate) fn read<T: DeserializeOwned>(
     serde_json::from_slice(bytes).map_err(failed)
 }
 
-/// The bytes of a document of ours.
+/// Serializes a document of this crate.
 pub(crate) fn write(document: &impl Serialize) -> Bytes {
-    // Plain data of numbers, texts and lists: there is nothing in it that JSON has not.
+    // The documents consist of numbers, texts and lists, so writing them as JSON can't fail.
     serde_json::to_vec(document).unwrap_or_default().into()
 }
 

@@ -6,14 +6,14 @@ use burn_backup_store::{GenerationId, StoreError};
 
 use crate::mirror::Mirror;
 
-/// Why a mirror could not be used.
+/// The error of a mirror operation.
 ///
-/// Each message says what was being done and to what, what became of the backup, and what to do. No message, and
-/// no cause, holds a credential.
+/// Each message says what operation failed and on what, the state of the backup, and what to do. No message and no
+/// cause contains a credential.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MirrorError {
-    /// The URL is none of a mirror.
+    /// The URL does not name a mirror.
     #[error(
         "the mirror '{url}' can't be used: {reason}; nothing was changed: give s3://BUCKET/PREFIX, \
          gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, file:///DIRECTORY or memory:"
@@ -22,61 +22,61 @@ pub enum MirrorError {
     Url {
         /// The URL, without credentials.
         url: String,
-        /// What is wrong with it.
+        /// Why it can't be used.
         reason: &'static str,
     },
 
-    /// The client of the mirror can't be made.
+    /// The client of the mirror can't be created.
     #[error(
-        "the client of the mirror {mirror} can't be made; nothing was changed: check the environment variables that \
+        "the client of the mirror {mirror} can't be created; nothing was changed: check the environment variables that \
          configure it"
     )]
     #[non_exhaustive]
     Client {
         /// The mirror.
         mirror: String,
-        /// What is wrong.
+        /// The cause.
         #[source]
         source: Cause,
     },
 
-    /// The directory of the mirror is not there.
+    /// The directory of the mirror is missing.
     #[error(
-        "the directory of the mirror {mirror} is not there; nothing was changed: mount what it is on, or make it if \
-         this training is to have a new mirror"
+        "the directory of the mirror {mirror} is missing; nothing was changed: mount its file system, or create the \
+         directory if this training needs a new mirror"
     )]
     #[non_exhaustive]
     NoDirectory {
         /// The mirror.
         mirror: String,
-        /// What the system says.
+        /// The system's error.
         #[source]
         source: Cause,
     },
 
     /// A request failed.
     #[error(
-        "cannot {action} '{object}' in the mirror {mirror}; the local backup is as it was: {kind}"
+        "cannot {action} '{object}' in the mirror {mirror}; the local backup is unchanged: {kind}"
     )]
     #[non_exhaustive]
     Request {
-        /// What was to be done.
+        /// The operation.
         action: &'static str,
-        /// To which object.
+        /// The object's path.
         object: String,
         /// The mirror.
         mirror: String,
         /// How it failed.
         kind: RequestFailure,
-        /// What the client says.
+        /// The client's error.
         #[source]
         source: Cause,
     },
 
-    /// The mirror lets two writers overwrite each other.
+    /// The mirror can't prevent two writers from overwriting each other.
     #[error(
-        "the mirror {mirror} doesn't support conditional puts, so that two machines could write to it at once; \
-         nothing was changed: use another place, or promise Mirror::single_writer(true) if no other machine ever \
+        "the mirror {mirror} doesn't support conditional puts, so two machines could write to it at the same time; \
+         nothing was changed: use another place, or set Mirror::single_writer(true) if no other machine ever \
          runs this training at the same time"
     )]
     #[non_exhaustive]
@@ -87,33 +87,33 @@ pub enum MirrorError {
 
     /// Another process writes to the mirror.
     #[error(
-        "the mirror {mirror} is in use by {holder}; nothing was changed in it: end that process, or give this \
+        "the mirror {mirror} is in use by {holder}; nothing was changed in it: stop that process, or give this \
          training a mirror of its own"
     )]
     #[non_exhaustive]
     InUse {
         /// The mirror.
         mirror: String,
-        /// The process, as it has called itself.
+        /// The name that the process gave itself.
         holder: String,
     },
 
-    /// Another process has taken the mirror over.
+    /// Another process has taken over the mirror.
     #[error(
-        "the mirror {mirror} was taken over by {holder}, because nothing was heard of this process; nothing is \
-         mirrored any more, the local backup is as it was: end one of the two"
+        "the mirror {mirror} was taken over by {holder}, because this process did not renew its lease in time; \
+         mirroring has stopped, and the local backup is unchanged: stop one of the two processes"
     )]
     #[non_exhaustive]
     LeaseLost {
         /// The mirror.
         mirror: String,
-        /// The process, as it has called itself.
+        /// The name that the process gave itself.
         holder: String,
     },
 
-    /// The mirror is another training's.
+    /// The mirror belongs to another training.
     #[error(
-        "the mirror {mirror} has backups of the training {found}, and the backup directory those of {expected}; \
+        "the mirror {mirror} has backups of the training {found}, and the backup directory has those of {expected}; \
          nothing was changed: give each training a mirror of its own, or delete one of the two"
     )]
     #[non_exhaustive]
@@ -128,23 +128,23 @@ pub enum MirrorError {
 
     /// The mirror has backups of several trainings.
     #[error(
-        "the mirror {mirror} has backups of {count} trainings ({found}), and nothing tells which one this is; nothing \
+        "the mirror {mirror} has backups of {count} trainings ({found}), and it is unknown which of them this one is; nothing \
          was changed: give each training a mirror of its own"
     )]
     #[non_exhaustive]
     SeveralTrainings {
         /// The mirror.
         mirror: String,
-        /// How many.
+        /// The number of trainings.
         count: usize,
-        /// Some of them.
+        /// The ids of some of them.
         found: String,
     },
 
-    /// Another process has gone on with the training meanwhile.
+    /// Another process has continued the training meanwhile.
     #[error(
-        "the mirror {mirror} has the backup {found}, which is newer than the local one that this process goes on from; \
-         nothing is mirrored: end this process, and start it again to go on from there"
+        "the mirror {mirror} has the backup {found}, which is newer than the local one that this process resumed from; \
+         nothing is mirrored: stop this process, and start it again to resume from the newer one"
     )]
     #[non_exhaustive]
     Newer {
@@ -154,10 +154,10 @@ pub enum MirrorError {
         found: GenerationId,
     },
 
-    /// The training has run to its end on another machine.
+    /// The training was finished on another machine.
     #[error(
-        "the mirror {mirror} says that this training has run to its end on another machine, and the local backup is of \
-         an earlier moment; nothing was changed: delete the backup directory to begin a new training"
+        "the mirror {mirror} says that this training was finished on another machine, and the local backup is \
+         older; nothing was changed: delete the backup directory to begin a new training"
     )]
     #[non_exhaustive]
     Finished {
@@ -176,14 +176,14 @@ pub enum MirrorError {
         mirror: String,
         /// The newest one.
         newest: GenerationId,
-        /// What is wrong with it.
+        /// The damage of the newest one.
         reason: String,
     },
 
-    /// An object is not what this crate has put there.
+    /// An object differs from what this crate has put.
     #[error(
-        "'{object}' in the mirror {mirror} is damaged: {reason}; the local backup is as it was: if it stays so, delete \
-         the object when no training uses the mirror"
+        "'{object}' in the mirror {mirror} is damaged: {reason}; the local backup is unchanged: if the damage persists, \
+         delete the object when no training uses the mirror"
     )]
     #[non_exhaustive]
     Damaged {
@@ -191,11 +191,11 @@ pub enum MirrorError {
         object: String,
         /// The mirror.
         mirror: String,
-        /// What is wrong with it.
+        /// The damage.
         reason: Damage,
     },
 
-    /// The local backup is not what its manifest says, and was not mirrored.
+    /// The local backup does not match its manifest, and was not mirrored.
     #[error(
         "'{file}' of the local backup {generation} does not match its hash from byte {offset} on; it was not mirrored, \
          and the last whole one in the mirror stays: check the disk"
@@ -206,14 +206,14 @@ pub enum MirrorError {
         generation: GenerationId,
         /// The part's file.
         file: String,
-        /// Where in it the damaged block begins, in bytes.
+        /// The offset in bytes of the damaged block in the file.
         offset: u64,
     },
 
-    /// A backup was gone, or damaged, before it was mirrored.
+    /// A backup was removed, or damaged, before it was mirrored.
     #[error(
-        "the local backup {generation} is not there any more, or its manifest is damaged; it was not mirrored, and the \
-         next one is"
+        "the local backup {generation} was removed, or its manifest is damaged; it was not mirrored: the next backup \
+         will be"
     )]
     #[non_exhaustive]
     Gone {
@@ -221,9 +221,9 @@ pub enum MirrorError {
         generation: GenerationId,
     },
 
-    /// A backup is not in the mirror any more.
+    /// A backup was removed from the mirror.
     #[error(
-        "the backup {generation} is not in the mirror {mirror} any more: a newer one has taken its place"
+        "the backup {generation} is no longer in the mirror {mirror}: a newer one has replaced it"
     )]
     #[non_exhaustive]
     Pruned {
@@ -233,7 +233,7 @@ pub enum MirrorError {
         generation: GenerationId,
     },
 
-    /// The mirror was written by a newer version.
+    /// A newer version wrote the object.
     #[error(
         "'{object}' in the mirror {mirror} has the format {found}, and this version reads up to {supported}; nothing \
          was changed: use a newer version"
@@ -246,7 +246,7 @@ pub enum MirrorError {
         mirror: String,
         /// Its format.
         found: u32,
-        /// The newest format that is read.
+        /// The newest format that this version reads.
         supported: u32,
     },
 
@@ -258,17 +258,17 @@ pub enum MirrorError {
     #[error("the thread of the mirror can't be started; nothing was changed")]
     Thread(#[source] std::io::Error),
 
-    /// The thread of the mirror has ended.
-    #[error("the thread of the mirror has ended; the local backup is as it was")]
+    /// The thread of the mirror has stopped.
+    #[error("the thread of the mirror has stopped; the local backup is unchanged")]
     ThreadEnded,
 
-    /// It took longer than it may take.
-    #[error("the mirror {mirror} was not done within {}; the local backup is as it was", Seconds(*.limit))]
+    /// The operation took longer than its time limit.
+    #[error("the mirror {mirror} did not finish within {}; the local backup is unchanged", Seconds(*.limit))]
     #[non_exhaustive]
     OutOfTime {
         /// The mirror.
         mirror: String,
-        /// How long it may take.
+        /// The time limit.
         limit: Duration,
     },
 }
@@ -277,53 +277,53 @@ pub enum MirrorError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestFailure {
-    /// The credentials don't allow it.
+    /// The credentials don't permit the request.
     #[error("check the credentials and the permissions")]
     Denied,
-    /// The bucket or the object is not there.
-    #[error("check that the bucket is there")]
+    /// The bucket or the object is missing.
+    #[error("check that the bucket exists")]
     NotFound,
-    /// The server doesn't know how.
+    /// The server doesn't support the request.
     #[error("the server does not support this")]
     Unsupported,
-    /// There was no answer in time, or none that says more.
+    /// There was no answer in time, or the answer gave no other reason.
     #[error("check the network and the endpoint")]
     Unreachable,
 }
 
-/// What is wrong with an object.
+/// The damage of an object.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Damage {
-    /// It is not there.
+    /// The object is missing.
     #[error("it is missing")]
     Missing,
-    /// It has another length than it was put with.
+    /// The object's length differs from what was put.
     #[error("it has {found} bytes instead of {expected}")]
     #[non_exhaustive]
     Length {
-        /// The right length, in bytes.
+        /// The expected length, in bytes.
         expected: u64,
         /// The length, in bytes.
         found: u64,
     },
-    /// Its bytes are others than it was put with.
+    /// The object's bytes differ from what was put.
     #[error("it does not match its hash in the {bytes} bytes from byte {offset} on")]
     #[non_exhaustive]
     Hash {
-        /// Where the damaged block begins, in bytes.
+        /// The offset of the damaged block, in bytes.
         offset: u64,
         /// The length of that block, in bytes.
         bytes: u64,
     },
-    /// It can't be read.
+    /// The object can't be read.
     #[error("it can't be read: {0}")]
     Contents(String),
 }
 
-/// What the client of an object store says, without anything that could be a credential.
+/// The message of an object store's client, with everything removed that could be a credential.
 ///
-/// It is text, because the client's own errors hold URLs with signatures, and print them.
+/// It is text, because the client's own errors contain URLs with signatures, and print them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause(pub(crate) String);
 
@@ -344,15 +344,15 @@ impl fmt::Display for Seconds {
 }
 
 impl MirrorError {
-    /// The training in this mirror has run to its end on another machine.
+    /// An error for a training that was finished on another machine.
     pub fn finished(mirror: &Mirror) -> Self {
         Self::Finished {
             mirror: mirror.to_string(),
         }
     }
 
-    /// Whether the mirror can't be used now, and may be at another time: it can't be reached, does not answer as it
-    /// should, or does not let this process in.
+    /// Whether the mirror is unusable now, but may be usable later: it can't be reached, does not answer correctly, or
+    /// refuses this process.
     pub fn is_unavailable(&self) -> bool {
         matches!(
             self,
@@ -363,19 +363,19 @@ impl MirrorError {
         )
     }
 
-    /// Whether it may be well at another time, without anybody's doing.
+    /// Whether the error may disappear later without any action.
     pub fn may_pass(&self) -> bool {
         self.is_unavailable()
             || self.is_loss()
             || matches!(self, Self::Thread(_) | Self::ThreadEnded)
     }
 
-    /// Whether there are generations in the mirror, and none of them is whole.
+    /// Whether the mirror has generations, and every one is damaged.
     pub fn is_none_whole(&self) -> bool {
         matches!(self, Self::NoneWhole { .. })
     }
 
-    /// Whether the generation at hand is at fault, and an older one may be whole.
+    /// Whether the error is in this generation only, and an older one may be whole.
     pub fn is_damage(&self) -> bool {
         matches!(
             self,
@@ -383,13 +383,13 @@ impl MirrorError {
         )
     }
 
-    /// Whether the mirror is another process's by now.
+    /// Whether another process holds the mirror now.
     pub(crate) fn is_loss(&self) -> bool {
         matches!(self, Self::LeaseLost { .. } | Self::InUse { .. })
     }
 }
 
-/// `: ` and the cause of an error, if it has one that it does not name itself.
+/// `: ` and the cause of an error, if it has a cause that its message does not contain.
 pub(crate) fn caused_by(error: &MirrorError) -> String {
     match (error, error.source()) {
         (MirrorError::Store(_), _) | (_, None) => String::new(),

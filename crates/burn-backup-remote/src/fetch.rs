@@ -1,4 +1,4 @@
-//! Taking a generation from the mirror: in ranges, many at a time, each of which is verified as it arrives.
+//! Fetches a generation from the mirror in ranges, several at a time. Each range is verified as it arrives.
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -16,22 +16,22 @@ use crate::error::{Damage, MirrorError};
 use crate::keys::{Keys, Ordinal};
 use crate::place::Place;
 
-/// How many ranges are on their way at once.
+/// How many ranges are requested at the same time.
 const CONCURRENCY: usize = 4;
 
-/// How long to wait before what has not arrived as it should is asked for again.
+/// How long to wait before a range that failed to arrive intact is requested again.
 const RETRIES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
 
-/// How many of them wait until they are written.
+/// How many arrived ranges may wait to be written.
 const WAITING: usize = 4;
 
-/// How far a transfer is.
+/// The progress of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Transfer {
-    /// How many bytes are there.
+    /// The number of bytes transferred.
     pub done: u64,
-    /// How many there are to be.
+    /// The total number of bytes.
     pub of: u64,
 }
 
@@ -42,12 +42,12 @@ pub(crate) struct Prepared {
     pub plan: Plan,
 }
 
-/// Finds out what there is to get of a generation.
+/// Finds out what must be fetched for a generation.
 ///
 /// # Errors
 ///
-/// [`MirrorError::Damaged`] and [`StoreError::Damaged`](burn_backup_store::StoreError::Damaged) if its document is,
-/// those of newer formats, and errors of requests.
+/// [`MirrorError::Damaged`] and [`StoreError::Damaged`](burn_backup_store::StoreError::Damaged) if its document is
+/// damaged, the errors for newer formats, and errors of requests.
 pub(crate) async fn prepare(
     place: &Place,
     keys: &Keys,
@@ -59,7 +59,7 @@ pub(crate) async fn prepare(
     let plan = Plan::new(keys, &document, &manifest);
     let plan = plan.filter(|_| manifest.generation == ordinal.number);
     let plan = plan.ok_or_else(|| {
-        let reason = Damage::Contents("it says what can't be".to_owned());
+        let reason = Damage::Contents("it is inconsistent".to_owned());
         place.damaged(&path, reason)
     })?;
     Ok(Prepared {
@@ -69,11 +69,11 @@ pub(crate) async fn prepare(
     })
 }
 
-/// Takes a generation into `store`. `next` gives its blocks.
+/// Adopts a generation into `store`. `next` returns its blocks in order.
 ///
 /// # Errors
 ///
-/// Those of `next`, and those of the store, which has nothing new then.
+/// The errors of `next`, and the errors of the store, which then has no new generation.
 pub(crate) fn adopt(
     store: &mut Store,
     sealed: &[u8],
@@ -100,7 +100,7 @@ pub(crate) fn adopt(
     Ok(adoption.commit()?.id())
 }
 
-/// A block of a part. As long as it is there, it counts as waiting.
+/// A block of a part. While it exists, it counts as waiting.
 pub(crate) struct Block {
     bytes: Bytes,
     _waiting: OwnedSemaphorePermit,
@@ -112,7 +112,7 @@ impl Block {
     }
 }
 
-/// Where one block of a part is.
+/// The place of one block of a part.
 struct Range {
     entry: Arc<PartEntry>,
     path: Path,
@@ -121,14 +121,14 @@ struct Range {
     bytes: u64,
 }
 
-/// The blocks of all parts of a manifest, one part after the other. They are sent to whoever writes them, until
-/// nobody receives them any more, or the first error.
+/// Fetches the blocks of all parts of a manifest, one part after the other. They are sent to the writing thread, until
+/// it no longer receives them, or until the first error.
 pub(crate) async fn fetch(place: Place, plan: Plan, out: Sender<Result<Block, MirrorError>>) {
     let waiting = Arc::new(Semaphore::new(WAITING));
     let got = plan.ranges.into_iter().map(|range| get(&place, range));
     let mut got = stream::iter(got).buffered(CONCURRENCY);
     while let Some(bytes) = got.next().await {
-        // It is never closed.
+        // The semaphore is never closed.
         let Ok(permit) = waiting.clone().acquire_owned().await else {
             return;
         };
@@ -143,12 +143,12 @@ pub(crate) async fn fetch(place: Place, plan: Plan, out: Sender<Result<Block, Mi
     }
 }
 
-/// Gets a block. What does not arrive as it should is asked for again.
+/// Gets a block, and tries again if it does not arrive intact.
 async fn get(place: &Place, range: Range) -> Result<Bytes, MirrorError> {
     for wait in RETRIES {
         match try_get(place, &range).await {
             Ok(bytes) => return Ok(bytes),
-            Err(error) => log::debug!(target: crate::LOG, "{error}: once more, in {wait:?}"),
+            Err(error) => log::debug!(target: crate::LOG, "{error}: trying again in {wait:?}"),
         }
         sleep(wait).await;
     }
@@ -165,7 +165,7 @@ async fn try_get(place: &Place, range: &Range) -> Result<Bytes, MirrorError> {
     } = range;
     let (offset, bytes) = (*offset, *bytes);
     let read = place.get_range(path, offset..offset + bytes).await?;
-    // A backup of an earlier version has one hash for the whole part, which is checked at its end.
+    // A backup of an earlier version has only one hash for the whole part. It is checked at the end of the part.
     let is_verifiable = !entry.blocks.is_empty() || entry.bytes <= PartEntry::BLOCK_BYTES;
     match !is_verifiable || entry.is_block(*number, &read) {
         true => Ok(read),
@@ -173,13 +173,13 @@ async fn try_get(place: &Place, range: &Range) -> Result<Bytes, MirrorError> {
     }
 }
 
-/// What there is to get of a generation.
+/// The blocks to fetch for a generation.
 pub(crate) struct Plan {
     ranges: Vec<Range>,
 }
 
 impl Plan {
-    /// That of the generation whose document says so; `None` if that can't be one.
+    /// The plan for the generation of `document`; `None` if the document is inconsistent.
     fn new(keys: &Keys, document: &Document, manifest: &Manifest) -> Option<Self> {
         let ranges = document.located(manifest)?.flat_map(|(entry, part)| {
             let (entry, path) = (Arc::new(entry.clone()), keys.part(part));
@@ -197,8 +197,8 @@ impl Plan {
     }
 }
 
-/// The number, offset and length of each block of a part. One without bytes has an empty one: its object must be
-/// there, too.
+/// The number, offset and length of each block of a part. An empty part has one empty block, because its object must
+/// exist too.
 fn blocks(bytes: u64) -> impl Iterator<Item = (usize, u64, u64)> {
     let count = bytes.div_ceil(PartEntry::BLOCK_BYTES).max(1);
     (0..count).map(move |number| {

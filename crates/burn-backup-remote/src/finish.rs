@@ -1,4 +1,4 @@
-//! The end of a training: its backups are needed no longer, and must not come back.
+//! The end of a training: its backups are no longer needed, and must not be restored again.
 
 use std::collections::BTreeSet;
 
@@ -11,20 +11,20 @@ use crate::error::MirrorError;
 use crate::keys::{Keys, Kind, parse};
 use crate::lease::Lease;
 use crate::place::{Place, Put};
-use crate::prune::Broom;
+use crate::prune::Deleter;
 
-/// `finished.json`. It stays: what a process that was asleep puts later belongs to a training that has ended.
+/// `finished.json`. It stays in the mirror, so that what a suspended process puts later belongs to a finished training.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct FinishedDocument {
     format: u32,
     epoch: u64,
     nonce: String,
-    /// The newest generation: that of the end.
+    /// The newest generation, from the end of the training.
     pub newest: GenerationId,
 }
 
 impl FinishedDocument {
-    /// That of the training, if it is finished.
+    /// The document of the training, if it is finished.
     pub(crate) async fn get(place: &Place, keys: &Keys) -> Result<Option<Self>, MirrorError> {
         let path = keys.finished();
         let object = place.get(&path).await?;
@@ -33,11 +33,11 @@ impl FinishedDocument {
     }
 }
 
-/// Marks the training as finished. From then on nothing of it is read.
+/// Marks the training as finished. From then on, nothing of it is read.
 ///
 /// # Errors
 ///
-/// [`MirrorError::LeaseLost`], and errors of requests: the backups are as they were.
+/// [`MirrorError::LeaseLost`], and errors of requests. The backups are then unchanged.
 pub(crate) async fn finish(place: &Place, keys: &Keys, lease: &Lease) -> Result<(), MirrorError> {
     lease.rename(|_| ()).await?;
     let newest = lease.generations().await;
@@ -51,7 +51,7 @@ pub(crate) async fn finish(place: &Place, keys: &Keys, lease: &Lease) -> Result<
     let path = keys.finished();
     let put = place.put(&path, document::write(&document), lease.if_absent());
     match put.await {
-        // Whoever it was: it is finished.
+        // The training is finished, even if another process has marked it.
         Ok(Put::Done(_) | Put::Refused) => Ok(()),
         Err(error) => match place.head(&path).await {
             Ok(Some(_)) => Ok(()),
@@ -60,17 +60,17 @@ pub(crate) async fn finish(place: &Place, keys: &Keys, lease: &Lease) -> Result<
     }
 }
 
-/// Deletes all that is left of a training that is finished: the documents, the parts, and the lease. `known` are
-/// objects that a listing may not have yet. What can't be deleted is left to the next training in the same mirror.
+/// Deletes the rest of a finished training: the documents, the parts, and the lease. `known` are objects that a listing
+/// may not have yet. The next training in the same mirror deletes what can't be deleted now.
 ///
 /// # Errors
 ///
-/// Those of the listing.
+/// The errors of the listing.
 pub(crate) async fn clear(
     place: &Place,
     keys: &Keys,
     known: BTreeSet<Path>,
-    broom: &mut Broom,
+    deleter: &mut Deleter,
 ) -> Result<(), MirrorError> {
     let listed = place.list(keys.root()).await?;
     let listed = listed.into_iter().map(|object| object.location);
@@ -84,8 +84,8 @@ pub(crate) async fn clear(
         .filter(is(|kind| matches!(kind, Kind::Generation(_))));
     let parts = all.iter().filter(is(|kind| matches!(kind, Kind::Part(_))));
     for path in documents.chain(parts) {
-        broom.sweep(place, path).await;
+        deleter.sweep(place, path).await;
     }
-    broom.sweep(place, &keys.lease()).await;
+    deleter.sweep(place, &keys.lease()).await;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What a process calls itself.
+//! The name that a process gives itself.
 
 use std::process;
 

@@ -1,4 +1,4 @@
-//! Where each object is. All names of objects stand here.
+//! The keys of all objects in a mirror.
 //!
 //! ```text
 //! <prefix>/<run id>/lease.json
@@ -21,11 +21,11 @@ const GENERATIONS: &str = "generations";
 const PART_EXTENSION: &str = ".bpk";
 const DOCUMENT_EXTENSION: &str = ".json";
 
-/// Of a part's hash, in hexadecimal.
+/// The length of a part's hash, in hexadecimal digits.
 const HASH_DIGITS: usize = 2 * blake3::OUT_LEN;
 
-/// A generation in the mirror: by which holder of the lease it was put there, and its number. Later
-/// generations are greater.
+/// A generation in the mirror: the epoch of the lease holder that put it, and its number. Later generations are
+/// greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Ordinal {
     pub epoch: u64,
@@ -35,7 +35,7 @@ pub(crate) struct Ordinal {
 /// A part in the mirror, named by its contents.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct PartRef {
-    /// BLAKE3 of its bytes, in hexadecimal.
+    /// The BLAKE3 hash of its bytes, in hexadecimal.
     pub hash: String,
     /// Its length in bytes.
     pub bytes: u64,
@@ -47,7 +47,7 @@ pub(crate) struct Keys {
     root: Path,
 }
 
-/// What an object is, by its key.
+/// The kind of an object, from its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     Lease,
@@ -57,7 +57,7 @@ pub(crate) enum Kind {
 }
 
 impl Keys {
-    /// Those of the training `run_id` under `prefix`.
+    /// The keys of the training `run_id` under `prefix`.
     pub(crate) fn new(prefix: &Path, run_id: &str) -> Self {
         Self {
             root: prefix.clone().join(run_id),
@@ -92,8 +92,8 @@ impl Keys {
     }
 }
 
-/// The run that the object at `path` under `prefix` belongs to, and what it is; `None` for what this crate
-/// does not write.
+/// The run of the object at `path` under `prefix`, and the object's kind; `None` for objects that this crate does not
+/// write.
 pub(crate) fn parse(prefix: &Path, path: &Path) -> Option<(String, Kind)> {
     let parts: Vec<_> = path.prefix_match(prefix)?.collect();
     let names: Vec<&str> = parts.iter().map(AsRef::as_ref).collect();
@@ -122,7 +122,7 @@ impl fmt::Display for PartRef {
     }
 }
 
-/// The name is none of a part's.
+/// The name is not a part's name.
 #[derive(Debug)]
 pub(crate) struct NoPart;
 
@@ -144,7 +144,7 @@ impl FromStr for PartRef {
 }
 
 impl PartRef {
-    /// Whether it names an object in the directory of the parts, and no other one.
+    /// Whether it names an object in the directory of the parts, and no other object.
     pub(crate) fn is_possible(&self) -> bool {
         self.hash.len() == HASH_DIGITS && self.hash.bytes().all(|digit| digit.is_ascii_hexdigit())
     }

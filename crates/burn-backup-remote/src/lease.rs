@@ -1,12 +1,13 @@
-//! Who may write to a mirror: one process at a time, as a lock does it for a directory.
+//! The permission to write to a mirror. One process at a time has it, as with the lock of a directory.
 //!
-//! An object store has no locks. So the process that writes has put its name into `lease.json`, and puts it there
-//! again and again (*renews* it). Another process takes it over once it has seen the same lease for as long as
-//! the lease says, by its own clock. Every holder has an *epoch* that is greater than the ones before. A holder that
-//! was asleep meanwhile notices at its next renewal: the object is not the one that it has put.
+//! An object store has no locks. So the process that writes puts its name into `lease.json`, and puts it again and
+//! again (*renews* it). Another process takes the lease over after it has seen the same lease for as long as the lease
+//! says, by its own clock. Every holder has an *epoch* that is greater than the epochs before. A holder that was
+//! suspended meanwhile notices the loss at its next renewal, because the object is not the one that it put.
 //!
-//! The lease also names the generations that are to be read. A generation is named before its document is put, so
-//! that no listing is needed to find it. What a holder puts that has lost its lease is named by nobody.
+//! The lease also names the generations that readers use, called the *readable* ones. A generation is named before its
+//! document is put, so no listing is needed to find it. A generation that is put by a process without the lease is
+//! never named.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,67 +21,66 @@ use tokio::time::{Instant, sleep};
 use crate::document::{self, FORMAT};
 use crate::error::MirrorError;
 use crate::keys::{Keys, Ordinal};
-use crate::place::{Place, Put, When};
+use crate::place::{Place, Put, PutCondition};
 
-/// A lease is good for so long at most.
+/// The longest possible time to live of a lease.
 pub(crate) const MAX_TTL: Duration = Duration::from_secs(600);
 
-/// How often a lease is renewed in the time that it is good for.
+/// How often a lease is renewed during its time to live.
 const RENEWALS: u32 = 3;
 
-/// How often another process's lease is looked at in that time.
+/// How often another process's lease is read during that time.
 const LOOKS: u32 = 5;
 
-/// How often a put is tried that finds an earlier one of this process.
+/// How often a put is tried again if an earlier one of this process is found instead.
 const TRIES: u32 = 3;
 
-/// Of an object that is not there.
+/// The version of an object that is missing.
 const NO_VERSION: UpdateVersion = UpdateVersion {
     e_tag: None,
     version: None,
 };
 
-/// `lease.json`. No two that are put are alike: some stores tell objects apart by their contents.
+/// `lease.json`. Every version that is put is different, because some stores tell objects apart by their contents.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LeaseDocument {
     format: u32,
     pub epoch: u64,
-    /// Drawn by the holder.
+    /// A random number of the holder's.
     pub nonce: String,
-    /// What the holder calls itself: for people.
+    /// The name that the holder gave itself, for people to read.
     pub holder: String,
-    /// How long the lease is good for, in milliseconds.
+    /// The lease's time to live, in milliseconds.
     ttl_ms: u64,
-    /// How often it was put.
+    /// How often the holder has put the lease.
     beat: u64,
-    /// Whether its holder has ended.
+    /// Whether the holder has released the lease.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_released: bool,
-    /// The generations that are to be read, the oldest first. The document of the last one may not be there
-    /// yet.
+    /// The readable generations, oldest first. The document of the last one may be missing yet.
     pub generations: Vec<Ordinal>,
 }
 
-/// How a process holds a lease.
+/// The settings for a lease.
 #[derive(Debug, Clone)]
-pub(crate) struct Terms {
+pub(crate) struct LeaseSettings {
     pub nonce: String,
     pub holder: String,
     pub ttl: Duration,
-    /// Nobody else ever writes: nothing is put on condition, and nobody is waited for.
+    /// Whether no other process ever writes: puts are then unconditional, and no lease is waited for.
     pub single_writer: bool,
 }
 
-/// The lease of this process.
+/// The lease that this process holds.
 pub(crate) struct Lease {
     place: Place,
     keys: Keys,
-    terms: Terms,
+    terms: LeaseSettings,
     held: Mutex<Held>,
 }
 
-/// Renews a lease on a task of its own, as long as this is there.
-pub(crate) struct Keeper {
+/// Renews a lease on its own task, while this value exists.
+pub(crate) struct LeaseRenewer {
     pub lease: Arc<Lease>,
     task: JoinHandle<MirrorError>,
 }
@@ -89,12 +89,12 @@ struct Held {
     document: LeaseDocument,
     version: UpdateVersion,
     renewed: Instant,
-    /// Whether another process has it.
+    /// Whether another process holds the lease.
     is_lost: bool,
 }
 
 impl LeaseDocument {
-    /// The lease of a training; `None` if it has none.
+    /// Gets the lease of a training; `None` if it has none.
     pub(crate) async fn get(
         place: &Place,
         keys: &Keys,
@@ -112,9 +112,9 @@ impl LeaseDocument {
     }
 }
 
-impl Keeper {
-    /// Takes the lease of the training, and keeps it. If another process seems to hold it, that takes as long as it is
-    /// good for. `listed` are the generations that are to be read if there is no lease yet.
+impl LeaseRenewer {
+    /// Takes the lease of the training, and keeps it renewed. If another process seems to hold the lease, this takes as
+    /// long as its time to live. `listed` are the readable generations if there is no lease yet.
     ///
     /// # Errors
     ///
@@ -123,7 +123,7 @@ impl Keeper {
     pub(crate) async fn take(
         place: &Place,
         keys: &Keys,
-        terms: &Terms,
+        terms: &LeaseSettings,
         listed: &[Ordinal],
     ) -> Result<Self, MirrorError> {
         let lease = Arc::new(Lease::take(place, keys, terms, listed).await?);
@@ -132,28 +132,28 @@ impl Keeper {
         Ok(Self { lease, task })
     }
 
-    /// Waits until the lease is lost; gives how.
+    /// Waits until the lease is lost, and returns the reason.
     pub(crate) async fn lost(&mut self) -> MirrorError {
         let lost = (&mut self.task).await;
         lost.unwrap_or(MirrorError::ThreadEnded)
     }
 }
 
-impl Drop for Keeper {
+impl Drop for LeaseRenewer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// Waits until the lease can be taken; gives what is there then.
+/// Waits until the lease can be taken, and returns the current lease.
 ///
 /// # Errors
 ///
-/// [`MirrorError::InUse`] if another process renews it meanwhile, and errors of requests.
+/// [`MirrorError::InUse`] if another process renews the lease meanwhile, and errors of requests.
 pub(crate) async fn wait(
     place: &Place,
     keys: &Keys,
-    terms: &Terms,
+    terms: &LeaseSettings,
 ) -> Result<Option<(LeaseDocument, UpdateVersion)>, MirrorError> {
     let Some((first, version)) = LeaseDocument::get(place, keys).await? else {
         return Ok(None);
@@ -164,12 +164,12 @@ pub(crate) async fn wait(
     let seen = Instant::now();
     log::info!(
         target: crate::LOG,
-        "the mirror {} was written by {}: it is taken over if nothing is heard of that for {:.0} s",
+        "the mirror {} was written by {}: its lease is taken over if it is not renewed for {:.0} s",
         place.name, first.holder, first.ttl().as_secs_f64(),
     );
     loop {
         sleep(first.ttl() / LOOKS).await;
-        // Counted until the request begins: its answer may be as old as that.
+        // The time is measured up to the start of the request, because its answer may be as old as that.
         let seen_for = seen.elapsed();
         match LeaseDocument::get(place, keys).await? {
             Some((lease, version)) if lease == first => {
@@ -193,7 +193,7 @@ impl Lease {
     async fn take(
         place: &Place,
         keys: &Keys,
-        terms: &Terms,
+        terms: &LeaseSettings,
         listed: &[Ordinal],
     ) -> Result<Self, MirrorError> {
         let before = wait(place, keys, terms).await?;
@@ -227,7 +227,7 @@ impl Lease {
         Ok(lease)
     }
 
-    /// Puts the lease for the first time, and finds out whether the place lets only one process do that.
+    /// Puts the lease for the first time, and checks that the place lets only one process do so.
     async fn establish(&self) -> Result<(), MirrorError> {
         let mut held = self.held.lock().await;
         let taken = self.put(&mut held).await;
@@ -240,21 +240,21 @@ impl Lease {
         }
         let first = held.version.clone();
         self.put(&mut held).await?;
-        // A place that takes no notice of conditions takes these, too. They change nothing.
-        if let Put::Done(_) = self.probe(&held, When::Unchanged(first)).await? {
+        // A place that ignores conditions accepts these puts too. They change nothing.
+        if let Put::Done(_) = self.probe(&held, PutCondition::Unchanged(first)).await? {
             return Err(self.place.unconditional());
         }
-        if let Put::Done(version) = self.probe(&held, When::Absent).await? {
-            // Or somebody has just deleted it.
+        if let Put::Done(version) = self.probe(&held, PutCondition::Absent).await? {
+            // Or the lease was just deleted.
             held.version = version;
-            if let Put::Done(_) = self.probe(&held, When::Absent).await? {
+            if let Put::Done(_) = self.probe(&held, PutCondition::Absent).await? {
                 return Err(self.place.unconditional());
             }
         }
         Ok(())
     }
 
-    async fn probe(&self, held: &Held, when: When) -> Result<Put, MirrorError> {
+    async fn probe(&self, held: &Held, when: PutCondition) -> Result<Put, MirrorError> {
         let bytes = document::write(&held.document);
         self.place.put(&self.keys.lease(), bytes, when).await
     }
@@ -272,24 +272,24 @@ impl Lease {
         self.terms.ttl
     }
 
-    /// When to put an object that is not there yet: where nobody else writes, without a condition.
-    pub(crate) fn if_absent(&self) -> When {
+    /// The condition for a put of a new object: none if no other process writes.
+    pub(crate) fn if_absent(&self) -> PutCondition {
         match self.terms.single_writer {
-            true => When::Always,
-            false => When::Absent,
+            true => PutCondition::Always,
+            false => PutCondition::Absent,
         }
     }
 
-    /// The generations that are to be read, the oldest first.
+    /// The readable generations, oldest first.
     pub(crate) async fn generations(&self) -> Vec<Ordinal> {
         self.held.lock().await.document.generations.clone()
     }
 
-    /// Renews the lease, and changes which generations are to be read.
+    /// Renews the lease, and changes the list of readable generations.
     ///
     /// # Errors
     ///
-    /// [`MirrorError::LeaseLost`] if another process has it, and errors of requests.
+    /// [`MirrorError::LeaseLost`] if another process holds the lease, and errors of requests.
     pub(crate) async fn rename(
         &self,
         change: impl FnOnce(&mut Vec<Ordinal>),
@@ -304,11 +304,12 @@ impl Lease {
         renewed
     }
 
-    /// Makes sure that the lease is this process's for a while: what nobody else may rely on can be deleted.
+    /// Makes sure that this process holds the lease for some time. Then it can delete what no other process may depend
+    /// on.
     ///
     /// # Errors
     ///
-    /// Those of [`rename`](Self::rename).
+    /// The errors of [`rename`](Self::rename).
     pub(crate) async fn fence(&self) -> Result<(), MirrorError> {
         let mut held = self.held.lock().await;
         match held.renewed.elapsed() < self.terms.ttl / RENEWALS && !held.is_lost {
@@ -317,7 +318,7 @@ impl Lease {
         }
     }
 
-    /// Renews the lease whenever it is time to; ends when it is lost.
+    /// Renews the lease whenever it is due; returns when the lease is lost.
     async fn keep(&self) -> MirrorError {
         loop {
             sleep(self.terms.ttl / RENEWALS).await;
@@ -329,15 +330,15 @@ impl Lease {
         }
     }
 
-    /// The process ends, and nobody has to wait for it.
+    /// Releases the lease at the end of the process, so that no other process has to wait.
     pub(crate) async fn release(&self) -> Result<(), MirrorError> {
         let mut held = self.held.lock().await;
         held.document.is_released = true;
         self.put(&mut held).await
     }
 
-    /// Puts what is held, if nobody else has put a lease since. Whether a put without a clear answer was done is found
-    /// out.
+    /// Puts the held lease, if no other process has put one since. If the answer of a put is unclear, reads the lease
+    /// to find out whether it succeeded.
     async fn put(&self, held: &mut MutexGuard<'_, Held>) -> Result<(), MirrorError> {
         if held.is_lost {
             return Err(self.lost("another process".to_owned()));
@@ -347,9 +348,9 @@ impl Lease {
             held.document.beat += 1;
             let began = Instant::now();
             let when = match &held.version {
-                _ if self.terms.single_writer => When::Always,
-                version if *version == NO_VERSION => When::Absent,
-                version => When::Unchanged(version.clone()),
+                _ if self.terms.single_writer => PutCondition::Always,
+                version if *version == NO_VERSION => PutCondition::Absent,
+                version => PutCondition::Unchanged(version.clone()),
             };
             let bytes = document::write(&held.document);
             failure = match self.place.put(&self.keys.lease(), bytes, when).await {
@@ -366,7 +367,7 @@ impl Lease {
                     (held.version, held.renewed) = (version, began);
                     return Ok(());
                 }
-                // An earlier one of this process, which was not known to be there.
+                // An earlier put of this process, which seemed to have failed.
                 Ok(Some((lease, version))) if lease.nonce == held.document.nonce => {
                     held.version = version;
                 }
@@ -374,10 +375,10 @@ impl Lease {
                     held.is_lost = true;
                     return Err(self.lost(lease.holder));
                 }
-                // Somebody has deleted it: a training that has ended, or its user.
+                // The lease was deleted, by a training that has ended or by a user.
                 Ok(None) if failure.is_none() => {
                     held.is_lost = true;
-                    return Err(self.lost("somebody who has deleted its lease".to_owned()));
+                    return Err(self.lost("a process or user that deleted its lease".to_owned()));
                 }
                 Ok(_) | Err(_) => break,
             }

@@ -1,18 +1,18 @@
-//! Backups that outlive the machine: generations of a [`Store`](burn_backup_store::Store), mirrored to S3, Google
-//! Cloud Storage, Azure, or a directory.
+//! Backups that outlive the machine: mirrors generations of a [`Store`](burn_backup_store::Store) to S3, Google Cloud
+//! Storage, Azure, or a directory.
 //!
 //! ```text
 //! local:    .. -> commit -> prune
 //!                   `-> publish -> prune            (in the mirror, in the background)
-//! restore:  find -> fetch -> (the local store goes on)
+//! restore:  find -> fetch -> (continue with the local store)
 //!
-//! <prefix>/<run id>/lease.json                       who writes
+//! <prefix>/<run id>/lease.json                       the process that writes
 //! <prefix>/<run id>/parts/<hash>-<bytes>.bpk         immutable, named by their contents
 //! <prefix>/<run id>/generations/<epoch>/<n>.json     the sealed manifest, put last
-//! <prefix>/<run id>/finished.json                    the training ran to its end
+//! <prefix>/<run id>/finished.json                    the training is finished
 //! ```
 //!
-//! Everything here is called from ordinary threads. The requests are made on a thread of the mirror's own.
+//! Call this crate from ordinary threads. Each mirror makes its requests on a thread of its own.
 //!
 //! # Example
 //!
@@ -53,11 +53,12 @@
 //!
 //! # Where the guarantees stop
 //!
-//! A generation is in the mirror once its manifest is. What a place promises of an object whose put it has
-//! acknowledged is what this crate promises: a directory on NFS is as good as its server.
+//! A generation is in the mirror once its manifest is. This crate promises what the place promises for an object whose
+//! put it has acknowledged. For example, a directory on NFS is as durable as its server makes it.
 //!
-//! The lease is taken over by a process that has seen it unchanged for its time to live. A process that is stopped for
-//! longer than that, and then goes on, puts at most one more manifest, which no reader takes for the newest one.
+//! A process takes the lease over after it has seen it unchanged for its time to live. If the previous holder was
+//! suspended for longer than that and then continues, it puts at most one more manifest. No reader takes this manifest
+//! for the newest one.
 
 mod aws_profile;
 mod connection;

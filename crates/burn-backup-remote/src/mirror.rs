@@ -8,22 +8,22 @@ use crate::connection::Connection;
 use crate::error::MirrorError;
 use crate::lease::MAX_TTL;
 
-/// How long nothing may be heard of a process before another one writes to its mirror.
+/// How long a lease may stay unchanged before another process takes the mirror over.
 const LEASE_TTL: Duration = Duration::from_secs(15);
 
-/// Shorter ones would be lost in ordinary delays.
+/// Ordinary delays would cause the loss of shorter leases.
 const MIN_LEASE_TTL: Duration = Duration::from_millis(100);
 
-/// Where backups are mirrored to, and how.
+/// A place for the mirror of a training's backups, and its settings.
 ///
-/// Made from a URL, or with a store that the program has made:
+/// Created from a URL, or from an object store that the program has created:
 ///
 /// | URL | credentials |
 /// |---|---|
 /// | `s3://BUCKET/PREFIX` | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL`, a web identity, or the role of the machine |
 /// | `gs://BUCKET/PREFIX` | `GOOGLE_APPLICATION_CREDENTIALS`, gcloud's default credentials, or the service account of the machine |
 /// | `az://CONTAINER/PREFIX` | `AZURE_STORAGE_ACCOUNT`, `AZURE_STORAGE_KEY`, `AZURE_STORAGE_CONNECTION_STRING`, `AZURE_STORAGE_SAS_TOKEN`, or the identity of the machine |
-/// | `file:///DIRECTORY` | a directory that outlives the machine; it has to be there |
+/// | `file:///DIRECTORY` | a directory that outlives the machine; it must exist |
 /// | `memory:` | lives as long as the process: for tests |
 ///
 /// A mirror belongs to one training, as a backup directory does.
@@ -55,13 +55,13 @@ pub(crate) enum Target {
 }
 
 impl Mirror {
-    /// The mirror at this URL. A wrong one is an error when it is used.
+    /// The mirror at this URL. An invalid URL is an error when the mirror is used.
     pub fn new(url: impl Into<String>) -> Self {
         Self::at(Target::Url(url.into()))
     }
 
-    /// The mirror in a store that the program has made, under `prefix`. Its connections are used on a thread of the
-    /// mirror's: those that a runtime of the program's has opened need that runtime to go on running.
+    /// The mirror in an object store that the program has created, under `prefix`. The mirror uses the store's
+    /// connections on its own thread. If a runtime of the program opened them, this runtime must keep running.
     pub fn with_store(store: Arc<dyn ObjectStore>, prefix: impl Into<String>) -> Self {
         Self::at(Target::Store {
             store,
@@ -81,39 +81,39 @@ impl Mirror {
 
     /// Promises that no two processes ever write to the mirror at the same time; false by default.
     ///
-    /// Needed for places without conditional puts, which are refused else. There, two processes could take
-    /// each other's backups for their own.
+    /// Needed for places without conditional puts, which are refused otherwise. There, two processes could mistake each
+    /// other's backups for their own.
     pub fn single_writer(mut self, promised: bool) -> Self {
         self.single_writer = promised;
         self
     }
 
-    /// How long nothing may be heard of a process before another one takes its mirror over; 15 s by default, from 0.1
-    /// to 600 s. The process renews its lease three times as often.
+    /// How long a process may be silent before another one takes its mirror over; 15 s by default, from 0.1 to 600 s.
+    /// The process renews its lease three times in this time.
     pub fn lease_ttl(mut self, ttl: Duration) -> Self {
         self.lease_ttl = ttl.clamp(MIN_LEASE_TTL, MAX_TTL);
         self
     }
 
-    /// Bounds how fast backups are sent, in bytes per second, on average; without a bound by default.
+    /// Limits the average rate at which backups are sent, in bytes per second; unlimited by default.
     pub fn max_bytes_per_second(mut self, bytes: u64) -> Self {
         self.max_bytes_per_second = Some(bytes.max(1));
         self
     }
 
-    /// Whether a training is begun anew if there is no local backup, and the mirror can't be reached; false by
-    /// default: there may be a backup in it.
+    /// Whether a new training begins if there is no local backup and the mirror can't be reached. False by default,
+    /// because the mirror may have a backup.
     pub fn begin_anew_if_unreachable(mut self, begin: bool) -> Self {
         self.begin_anew_if_unreachable = begin;
         self
     }
 
-    /// Whether a training is to be begun if nothing is known of the mirror.
+    /// Whether a new training begins if the mirror can't be reached.
     pub fn begins_anew_if_unreachable(&self) -> bool {
         self.begin_anew_if_unreachable
     }
 
-    /// Opens the mirror: makes its client, and a thread on which it works. Nothing is sent yet.
+    /// Opens the mirror: creates its client and its thread. Sends nothing yet.
     ///
     /// # Errors
     ///
@@ -142,7 +142,7 @@ impl fmt::Display for Mirror {
     }
 }
 
-/// Says no credentials either.
+/// Shows no credentials either.
 impl fmt::Debug for Mirror {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mirror")

@@ -1,5 +1,5 @@
-//! Mirroring while a training runs: committed generations are put into the mirror, the newest first, on a thread on
-//! which nobody waits.
+//! Mirroring during a training. Committed generations are put into the mirror, the newest first, on a thread that does
+//! not block the training.
 
 pub(crate) mod shared;
 pub(crate) mod task;
@@ -19,23 +19,23 @@ use crate::fetch::Transfer;
 use crate::finish::clear;
 use crate::keys::Keys;
 use crate::place::Place;
-use crate::prune::Broom;
+use crate::prune::Deleter;
 use crate::worker::Worker;
 use shared::{Ask, Shared};
 
 pub(crate) use task::Task;
 
-/// How long the end of a process waits until the mirror knows of it.
+/// How long the end of a process waits until the lease is released.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 
-/// How often whoever waits is told how far a transfer is.
+/// How often a waiting caller is told the progress of a transfer.
 const TOLD_EVERY: Duration = Duration::from_millis(250);
 
-/// After so many failed tries nobody waits any longer.
+/// After this many failed tries, waiting ends.
 const TRIES: u64 = 2;
 
-/// Mirrors the generations of a store. Dropping it lets go of the mirror, so that no other process has to wait for it;
-/// what is not there by then is left out.
+/// Mirrors the generations of a store. Dropping it releases the lease, so that no other process has to wait for it.
+/// Generations that are not in the mirror by then are left out.
 pub struct Mirroring {
     store: Arc<Store>,
     shared: Arc<Shared>,
@@ -44,55 +44,55 @@ pub struct Mirroring {
     worker: Arc<Worker>,
 }
 
-/// How mirroring goes.
+/// The state of mirroring.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct MirrorStatus {
     /// The newest generation that is whole in the mirror.
     pub mirrored: Option<GenerationId>,
-    /// The newest one that is to be.
+    /// The newest committed generation, which will be mirrored.
     pub committed: Option<GenerationId>,
-    /// Generations that this process has put there.
+    /// The number of generations that this process has put.
     pub published: u64,
-    /// Generations that were left out, because a newer one was there before their turn came.
+    /// The number of generations that were skipped, because a newer one was committed before their turn.
     pub skipped: u64,
-    /// Bytes that this process has sent.
+    /// The number of bytes that this process has sent.
     pub bytes: u64,
-    /// Tries that failed.
+    /// The number of failed tries.
     pub failures: u64,
-    /// Whether the last try did.
+    /// Whether the last try failed.
     pub is_failing: bool,
-    /// Who may write to the mirror.
+    /// The state of the permission to write.
     pub lease: LeaseStatus,
     /// The last failure.
     pub last_error: Option<Arc<MirrorError>>,
-    /// Why nothing is mirrored any more, if that is so.
+    /// Why mirroring has stopped, if it has.
     pub stopped: Option<Arc<MirrorError>>,
     /// How long the last generation took, from its first byte on.
     pub upload_last: Option<Duration>,
-    /// Since when one is being put there.
+    /// When the current upload began.
     pub uploading_since: Option<Instant>,
 }
 
-/// Who may write to a mirror.
+/// Which process may write to a mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum LeaseStatus {
-    /// Not known yet: the mirror is not reached, or another process may still hold it.
+    /// Unknown: the mirror is not reached yet, or another process may still hold the lease.
     #[default]
     Waiting,
-    /// This process.
+    /// This process holds the lease.
     Held,
-    /// Another process: nothing is mirrored any more.
+    /// Another process holds the lease, and mirroring has stopped.
     Lost,
 }
 
-/// Tells how mirroring goes. Cloning is cheap.
+/// Reports the state of mirroring. Cloning is cheap.
 #[derive(Clone)]
 pub struct MirrorWatch(Arc<Shared>);
 
 impl MirrorWatch {
-    /// How it goes.
+    /// The current state.
     pub fn status(&self) -> MirrorStatus {
         self.0.status()
     }
@@ -104,24 +104,24 @@ impl fmt::Debug for MirrorWatch {
     }
 }
 
-/// What whoever mirrors should know of at once.
+/// An event that is reported immediately.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum MirrorEvent {
-    /// A try has failed, after one that went well. It is tried again.
+    /// A try has failed after a successful one. It will be repeated.
     Failed(Arc<MirrorError>),
-    /// The next one went well.
+    /// A try has succeeded after a failed one.
     Recovered,
     /// This generation is whole in the mirror.
     Mirrored(GenerationId),
-    /// Nothing is mirrored any more.
+    /// Mirroring has stopped.
     Stopped(Arc<MirrorError>),
 }
 
-/// Is called on the mirror's thread.
+/// A callback for events. Called on the mirror's thread.
 pub type Listener = Box<dyn Fn(MirrorEvent) + Send + Sync>;
 
-/// What is left in the mirror of a training that is finished.
+/// The remains of a finished training in the mirror.
 pub struct Leftovers {
     worker: Arc<Worker>,
     place: Place,
@@ -145,13 +145,13 @@ impl Mirroring {
         }
     }
 
-    /// The generation `id` is committed, and is about to be [given](Self::committed): whoever flushes waits for it.
+    /// Announces that the generation `id` is committed and will be [given](Self::committed). A flush then waits for it.
     pub fn announce(&self, id: GenerationId) {
         self.shared.announce(id);
     }
 
-    /// The generation `id` is committed: it is mirrored next. It stays on the disk until it is, or until a newer one
-    /// takes its place. This takes as long as its manifest is read.
+    /// Mirrors the committed generation `id` next. It stays on the disk until it is mirrored, or until a newer one
+    /// replaces it. This call reads its manifest.
     pub fn committed(&self, id: GenerationId) {
         match self.store.pin(id) {
             Ok(Some(pinned)) => self.shared.submit(Arc::new(pinned)),
@@ -160,22 +160,22 @@ impl Mirroring {
         }
     }
 
-    /// How it goes.
+    /// The current state.
     pub fn status(&self) -> MirrorStatus {
         self.shared.status()
     }
 
-    /// Tells how it goes, also after the end.
+    /// A handle that reports the state, also after the end.
     pub fn watch(&self) -> MirrorWatch {
         MirrorWatch(self.shared.clone())
     }
 
-    /// Waits until the newest committed generation is in the mirror, or it is `until`. Without a time, it gives up
-    /// after two failed tries. `on_transfer` is called several times a second, and can end the wait.
+    /// Waits until the newest committed generation is in the mirror, or until the time `until`. Without a time limit,
+    /// gives up after two failed tries. `on_transfer` is called several times a second, and can end the wait.
     ///
     /// # Errors
     ///
-    /// What the last try failed with, and [`MirrorError::OutOfTime`].
+    /// The error of the last try, and [`MirrorError::OutOfTime`].
     pub fn flush(
         &self,
         until: Option<Instant>,
@@ -208,13 +208,13 @@ impl Mirroring {
         }
     }
 
-    /// Marks the training as finished: from then on nothing of it is read any more, and nothing is mirrored. What is
-    /// left in the mirror is to be [cleared](Leftovers::clear) once the local backup is gone.
+    /// Marks the training as finished. From then on, nothing of it is read or mirrored. [Clear](Leftovers::clear) the
+    /// rest of the mirror once the local backup is gone.
     ///
     /// # Errors
     ///
-    /// [`MirrorError::LeaseLost`], [`MirrorError::InUse`] and [`MirrorError::Request`]: the backups in the mirror
-    /// are as they were.
+    /// [`MirrorError::LeaseLost`], [`MirrorError::InUse`] and [`MirrorError::Request`]. The backups in the mirror are
+    /// then unchanged.
     pub fn finish(&self) -> Result<Leftovers, Arc<MirrorError>> {
         let (out, done) = channel();
         self.shared.ask(Ask::Finish(out));
@@ -232,7 +232,7 @@ impl Drop for Mirroring {
     fn drop(&mut self) {
         let (out, left) = channel();
         self.shared.ask(Ask::Leave(out));
-        // It may be that nobody answers, because it has ended.
+        // There may be no answer, because the thread has ended.
         let _ = left.recv_timeout(LEAVE_LIMIT);
     }
 }
@@ -252,11 +252,11 @@ impl Leftovers {
         }
     }
 
-    /// Deletes what is left. What can't be deleted is left to the next training in the same mirror.
+    /// Deletes the remains. The next training in the same mirror deletes what can't be deleted now.
     ///
     /// # Errors
     ///
-    /// [`MirrorError::Request`] if it can't be listed.
+    /// [`MirrorError::Request`] if the remains can't be listed.
     pub fn clear(self) -> Result<(), MirrorError> {
         let Self {
             worker,
@@ -264,6 +264,6 @@ impl Leftovers {
             keys,
             known,
         } = self;
-        worker.call(async move { clear(&place, &keys, known, &mut Broom::default()).await })
+        worker.call(async move { clear(&place, &keys, known, &mut Deleter::default()).await })
     }
 }

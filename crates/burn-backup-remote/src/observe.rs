@@ -1,5 +1,5 @@
-//! Looking at a mirror: no lease is taken, nothing is put or deleted, and a training that mirrors to it goes on
-//! undisturbed.
+//! Reads a mirror without taking a lease, and without putting or deleting anything. A training that mirrors to it is
+//! not disturbed.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::keys::{Keys, Ordinal};
 use crate::place::Place;
 use crate::survey::{Run, runs};
 
-/// A training that a mirror has something of.
+/// A training that the mirror has objects of.
 #[derive(Debug, Clone)]
 pub struct MirroredTraining {
     run_id: String,
@@ -24,29 +24,29 @@ pub struct MirroredTraining {
 }
 
 impl MirroredTraining {
-    /// The training.
+    /// The id of the training.
     pub fn run_id(&self) -> &str {
         &self.run_id
     }
 
-    /// The generations that are to be read, the newest first.
+    /// The readable generations, newest first.
     pub fn generations(&self) -> impl Iterator<Item = GenerationId> + '_ {
         self.generations.iter().map(|ordinal| ordinal.number)
     }
 
-    /// The greatest number that anything of it has.
+    /// The greatest number among its objects.
     pub fn greatest(&self) -> GenerationId {
         self.greatest
     }
 
-    /// Which process has written last, if it has not let go of the mirror, and for how long the lease is good after it was
-    /// renewed.
+    /// The process that has written last, if it has not released the lease, and the time to live of the lease after
+    /// each renewal.
     pub fn holder(&self) -> Option<(&str, Duration)> {
         let holder = self.holder.as_ref();
         holder.map(|(name, ttl)| (name.as_str(), *ttl))
     }
 
-    /// If it has run to its end: the number of its last generation.
+    /// If the training is finished: the number of its last generation.
     pub fn finished(&self) -> Option<GenerationId> {
         self.finished
     }
@@ -58,23 +58,23 @@ impl MirroredTraining {
 }
 
 impl Connection {
-    /// All trainings that the mirror has something of. No lease is taken.
+    /// All trainings that the mirror has objects of. Takes no lease.
     ///
     /// # Errors
     ///
-    /// [`MirrorError::NoDirectory`], [`MirrorError::NewerFormat`], [`MirrorError::Damaged`] if a lease is, and
+    /// [`MirrorError::NoDirectory`], [`MirrorError::NewerFormat`], [`MirrorError::Damaged`] if a lease is damaged, and
     /// [`MirrorError::Request`].
     pub fn observe(&self) -> Result<Vec<MirroredTraining>, MirrorError> {
         let place = self.place().clone();
         self.worker().call(async move { trainings(&place).await })
     }
 
-    /// The manifest of the generation `id`, of which the parts are not read. No lease is taken.
+    /// The manifest of the generation `id`. Its parts are not read. Takes no lease.
     ///
     /// # Errors
     ///
-    /// [`MirrorError::Pruned`] if it is not there any more, [`MirrorError::Damaged`] and [`MirrorError::Store`] if its
-    /// document is damaged, [`MirrorError::NewerFormat`], and [`MirrorError::Request`].
+    /// [`MirrorError::Pruned`] if the generation was removed, [`MirrorError::Damaged`] and [`MirrorError::Store`] if
+    /// its document is damaged, [`MirrorError::NewerFormat`], and [`MirrorError::Request`].
     pub fn manifest(
         &self,
         training: &MirroredTraining,
@@ -87,13 +87,13 @@ impl Connection {
         self.unless_pruned(training, id, manifest())
     }
 
-    /// Copies the generation `id` into `store`, whose directory becomes that of the same training. Each byte is verified.
-    /// No lease is taken. `on_transfer` is called after each block.
+    /// Copies the generation `id` into `store`, whose directory then belongs to the same training. Verifies each byte.
+    /// Takes no lease. Calls `on_transfer` after each block.
     ///
     /// # Errors
     ///
-    /// Those of [`manifest`](Self::manifest), [`MirrorError::Damaged`] and [`MirrorError::Store`] also if a part is damaged.
-    /// The store has nothing new then.
+    /// The errors of [`manifest`](Self::manifest), and also [`MirrorError::Damaged`] and [`MirrorError::Store`] if a
+    /// part is damaged. The store then has no new generation.
     pub fn copy(
         &self,
         training: &MirroredTraining,
@@ -123,7 +123,7 @@ impl Connection {
         self.worker().call(prepare)
     }
 
-    /// What has failed because the training has pruned the generation meanwhile is no damage.
+    /// Replaces an error by [`MirrorError::Pruned`] if the training has pruned the generation meanwhile.
     fn unless_pruned<T>(
         &self,
         training: &MirroredTraining,

@@ -1,4 +1,4 @@
-//! From a URL to an object store, with the credentials that the cloud's own tools would use.
+//! Opens the object store of a URL, with the credentials that the cloud's own tools would use.
 
 use std::env;
 use std::path::PathBuf;
@@ -19,16 +19,16 @@ use crate::mirror::Target;
 use crate::place::Place;
 use crate::redact::Secrets;
 
-/// A request is tried again for so long. After that the mirror counts as unreachable, until it is tried again.
+/// How long a request is retried. After that, the mirror counts as unreachable until the next try.
 const RETRY_LIMIT: Duration = Duration::from_secs(20);
 const RETRIES: usize = 5;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// What `memory:` names.
+/// The object store of `memory:`.
 static MEMORY: OnceLock<Arc<InMemory>> = OnceLock::new();
 
-/// Opens the place that a mirror is in.
+/// Opens the place of a mirror.
 pub(crate) fn place(target: &Target) -> Result<Place, MirrorError> {
     let name: Arc<str> = name(target).into();
     let url = match target {
@@ -47,7 +47,7 @@ pub(crate) fn place(target: &Target) -> Result<Place, MirrorError> {
         url: name.to_string(),
         reason,
     };
-    let url = Url::parse(url).map_err(|_| invalid("it is no URL"))?;
+    let url = Url::parse(url).map_err(|_| invalid("it is not a URL"))?;
     let secrets = Secrets::known(Some(&url));
     let client_failed = |cause| MirrorError::Client {
         mirror: name.to_string(),
@@ -55,7 +55,7 @@ pub(crate) fn place(target: &Target) -> Result<Place, MirrorError> {
     };
     let failed = |error: object_store::Error| client_failed(secrets.cause(&error));
     let path =
-        || Path::from_url_path(url.path()).map_err(|_| invalid("its path is none of an object's"));
+        || Path::from_url_path(url.path()).map_err(|_| invalid("its path can't name an object"));
     let needs_host = |what| match url.host_str() {
         Some(host) if !host.is_empty() => Ok(()),
         _ => Err(invalid(what)),
@@ -99,7 +99,7 @@ pub(crate) fn place(target: &Target) -> Result<Place, MirrorError> {
     })
 }
 
-/// What a mirror is called: its URL, without credentials.
+/// The displayed name of a mirror: its URL, without credentials.
 pub(crate) fn name(target: &Target) -> String {
     match target {
         Target::Url(url) => match Url::parse(url) {
@@ -112,7 +112,7 @@ pub(crate) fn name(target: &Target) -> String {
                 url.set_fragment(None);
                 url.to_string()
             }
-            // Nothing is known of what it holds.
+            // It is unknown which parts of it are secret.
             Err(_) => Secrets::known(None).redact(url),
         },
         Target::Store { store, prefix } => {
@@ -126,14 +126,14 @@ pub(crate) fn name(target: &Target) -> String {
 }
 
 fn file_path(url: &Url) -> Option<PathBuf> {
-    // `file://nfs/backup` names a host, and means a directory that is not there.
+    // `file://nfs/backup` names a host, although a directory is meant.
     url.host_str()
         .is_none()
         .then(|| url.to_file_path().ok())
         .flatten()
 }
 
-/// As `aws` reads it.
+/// Reads the configuration as `aws` does.
 fn s3(url: &Url) -> object_store::Result<impl ObjectStore + use<>> {
     let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"];
     let builder = AmazonS3Builder::from_env()
@@ -159,7 +159,7 @@ fn s3(url: &Url) -> object_store::Result<impl ObjectStore + use<>> {
     }
 }
 
-/// As `gcloud` reads it.
+/// Reads the configuration as `gcloud` does.
 fn gs(url: &Url) -> object_store::Result<impl ObjectStore + use<>> {
     let builder = GoogleCloudStorageBuilder::from_env()
         .with_url(bucket_url(url))
@@ -173,7 +173,7 @@ fn gs(url: &Url) -> object_store::Result<impl ObjectStore + use<>> {
             builder
                 .with_client_options(client().with_allow_http(true))
                 .with_base_url(base.trim_end_matches('/'))
-                // An emulator knows nobody, and the client would ask the machine for a token.
+                // An emulator needs no credentials, and the client would ask the machine's metadata server for a token.
                 .with_config(GoogleConfigKey::BearerToken, "none")
                 .build()
         }
@@ -181,7 +181,7 @@ fn gs(url: &Url) -> object_store::Result<impl ObjectStore + use<>> {
     }
 }
 
-/// As `az` reads it.
+/// Reads the configuration as `az` does.
 fn az(url: &Url) -> object_store::Result<impl ObjectStore + use<>> {
     let connection = env::var("AZURE_STORAGE_CONNECTION_STRING").unwrap_or_default();
     let settings = connection
@@ -218,7 +218,7 @@ fn az(url: &Url) -> object_store::Result<impl ObjectStore + use<>> {
         .build()
 }
 
-/// The URL of the bucket alone: the path is ours.
+/// The URL of the bucket without the path. This crate adds the path itself.
 fn bucket_url(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     format!("{}://{host}", url.scheme())
@@ -229,8 +229,8 @@ fn is_plain(endpoint: &str) -> bool {
 }
 
 fn client() -> ClientOptions {
-    // How long a request may take follows from its length: see `Place`. The client's time until an answer is read
-    // counts what is sent before.
+    // The time limit of a request depends on its length: see `Place`. The client's read timeout also counts the time of
+    // sending.
     ClientOptions::new()
         .with_timeout_disabled()
         .with_read_timeout_disabled()
@@ -245,7 +245,7 @@ fn retry() -> RetryConfig {
     }
 }
 
-/// The program may have installed another one.
+/// The program may have installed another provider.
 fn install_crypto() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -1,15 +1,15 @@
-//! How fast bytes may be sent.
+//! A limit on the rate of sending.
 
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
-/// Lets so many bytes go in a second, on average.
+/// Limits the average number of bytes sent per second.
 #[derive(Debug)]
 pub(crate) struct Pace {
     bytes_per_second: Option<u64>,
-    /// When what has gone would have gone at that rate.
+    /// When the bytes sent so far would have been sent at that rate.
     gone: Mutex<Instant>,
 }
 
@@ -21,7 +21,7 @@ impl Pace {
         }
     }
 
-    /// Waits until `bytes` may go.
+    /// Waits until `bytes` may be sent.
     pub(crate) async fn wait(&self, bytes: u64) {
         let Some(rate) = self.bytes_per_second else {
             return;
@@ -30,7 +30,7 @@ impl Pace {
         sleep_until(*gone).await;
         let takes = bytes as f64 / rate.max(1) as f64;
         let takes = Duration::try_from_secs_f64(takes).unwrap_or(Duration::MAX);
-        // Time in which nothing went is not caught up with.
+        // Idle time is not made up for.
         let now = Instant::now();
         *gone = now.checked_add(takes).unwrap_or(now);
     }
@@ -47,7 +47,7 @@ mod tests {
         for _ in 0..4 {
             pace.wait(500).await;
         }
-        // The last ones go, and are not waited for.
+        // The last bytes are sent without a wait after them.
         assert_eq!(began.elapsed().as_millis() / 10, 150);
         tokio::time::sleep(Duration::from_secs(60)).await;
         let began = Instant::now();

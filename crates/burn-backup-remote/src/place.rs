@@ -1,4 +1,4 @@
-//! The object store under a mirror: each request with a time limit, and errors without credentials.
+//! The object store of a mirror. Each request has a time limit, and errors contain no credentials.
 
 use std::future::Future;
 use std::ops::Range;
@@ -19,44 +19,44 @@ use tokio::time::timeout;
 use crate::error::{Damage, MirrorError, RequestFailure};
 use crate::redact::Secrets;
 
-/// How long a request may take that moves no part.
+/// The time limit of a request that transfers no part.
 const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 
-/// The slowest link that a piece of a part is moved over, in bytes per second.
+/// The slowest supported link for a piece of a part, in bytes per second.
 const SLOWEST: u64 = 64 * 1024;
 
-/// Where a mirror is.
+/// The place of a mirror.
 #[derive(Clone)]
 pub(crate) struct Place {
     pub(crate) store: Arc<dyn ObjectStore>,
     pub(crate) prefix: Path,
-    /// As it is shown.
+    /// The displayed name.
     pub(crate) name: Arc<str>,
     pub(crate) secrets: Secrets,
-    /// A directory that has to be there: it is mounted, or made, by its user.
+    /// A directory that must exist: its user mounts or creates it.
     pub(crate) directory: Option<PathBuf>,
 }
 
-/// An object, and what tells this state of it from another one.
+/// An object and its version.
 pub(crate) struct Object {
     pub bytes: Bytes,
     pub version: UpdateVersion,
 }
 
-/// When a put is to do something.
+/// The condition of a put.
 #[derive(Clone)]
-pub(crate) enum When {
+pub(crate) enum PutCondition {
     Always,
-    /// There is no object.
+    /// The object is missing.
     Absent,
-    /// The object is still the one that was got.
+    /// The object still has this version.
     Unchanged(UpdateVersion),
 }
 
-/// What a put did.
+/// The outcome of a put.
 pub(crate) enum Put {
     Done(UpdateVersion),
-    /// Nothing: it was not the time.
+    /// Nothing was put, because the condition was not met.
     Refused,
 }
 
@@ -80,7 +80,7 @@ impl Place {
         }
     }
 
-    /// Bytes of a part. Fewer, or none, are damage.
+    /// Reads bytes of a part. Missing bytes are damage.
     pub(crate) async fn get_range(
         &self,
         path: &Path,
@@ -101,7 +101,7 @@ impl Place {
         let (size, bytes) = match self.within(limit, "read", path, got).await {
             Ok(got) => got,
             Err(error) if is_not_found(&error) => return Err(self.damaged(path, Damage::Missing)),
-            // It may be too short for the range.
+            // The object may be too short for the range.
             Err(error) => {
                 self.has_length(path, range.end).await?;
                 return Err(error);
@@ -119,7 +119,7 @@ impl Place {
         }
     }
 
-    /// Checks that the object at `path` is at least so long.
+    /// Checks that the object at `path` has at least this length.
     async fn has_length(&self, path: &Path, at_least: u64) -> Result<(), MirrorError> {
         let damage = match self.head(path).await? {
             None => Damage::Missing,
@@ -132,7 +132,7 @@ impl Place {
         Err(self.damaged(path, damage))
     }
 
-    /// What is known of the object at `path`; `None` if there is none.
+    /// The metadata of the object at `path`; `None` if it is missing.
     pub(crate) async fn head(&self, path: &Path) -> Result<Option<ObjectMeta>, MirrorError> {
         let head = self.store.head(path);
         match self.within(REQUEST_LIMIT, "look at", path, head).await {
@@ -147,12 +147,12 @@ impl Place {
         &self,
         path: &Path,
         bytes: Bytes,
-        when: When,
+        when: PutCondition,
     ) -> Result<Put, MirrorError> {
         let mode = match when {
-            When::Always => PutMode::Overwrite,
-            When::Absent => PutMode::Create,
-            When::Unchanged(version) => PutMode::Update(version),
+            PutCondition::Always => PutMode::Overwrite,
+            PutCondition::Absent => PutMode::Create,
+            PutCondition::Unchanged(version) => PutMode::Update(version),
         };
         let is_conditional = mode != PutMode::Overwrite;
         let put = async {
@@ -174,7 +174,7 @@ impl Place {
         }
     }
 
-    /// Puts a whole part, of a few mebibytes at most.
+    /// Puts a whole part of a few mebibytes at most.
     pub(crate) async fn put_part(&self, path: &Path, part: PutPayload) -> Result<(), MirrorError> {
         let limit = moving(part.content_length() as u64);
         let put = self.store.put_opts(path, part, PutOptions::default());
@@ -198,20 +198,20 @@ impl Place {
         self.within(moving(bytes), "put", path, put).await
     }
 
-    /// Makes an object of its pieces.
+    /// Combines the pieces to one object.
     pub(crate) async fn complete(
         &self,
         path: &Path,
         upload: &mut Box<dyn MultipartUpload>,
     ) -> Result<(), MirrorError> {
-        // The store copies them, or counts them.
+        // The store may copy or count the pieces.
         let completed = upload.complete();
         let limit = 10 * REQUEST_LIMIT;
         let completed = self.within(limit, "complete", path, completed).await;
         completed.map(drop)
     }
 
-    /// Throws the pieces away, if that can be done at once: a rule of the bucket does it else.
+    /// Discards the pieces, if that succeeds at once. Otherwise, a rule of the bucket must do it.
     pub(crate) async fn abort(&self, path: &Path, upload: &mut Box<dyn MultipartUpload>) {
         let aborted = upload.abort();
         if let Err(error) = self.within(REQUEST_LIMIT, "abort", path, aborted).await {
@@ -219,7 +219,7 @@ impl Place {
         }
     }
 
-    /// Deletes an object. One that is not there is deleted.
+    /// Deletes an object. A missing object is no error.
     pub(crate) async fn delete(&self, path: &Path) -> Result<(), MirrorError> {
         let deleted = self.store.delete(path);
         match self.within(REQUEST_LIMIT, "delete", path, deleted).await {
@@ -228,24 +228,24 @@ impl Place {
         }
     }
 
-    /// All objects under `prefix`.
+    /// Lists all objects under `prefix`.
     pub(crate) async fn list(&self, prefix: &Path) -> Result<Vec<ObjectMeta>, MirrorError> {
         let listed = self.store.list(Some(prefix)).try_collect();
-        // There may be many pages.
+        // The listing may have many pages.
         self.within(10 * REQUEST_LIMIT, "list", prefix, listed)
             .await
     }
 
-    /// Checks that the directory is there that the mirror is in, if it is in one.
+    /// Checks that the mirror's directory exists, if the mirror is in a directory.
     pub(crate) async fn check_directory(&self) -> Result<(), MirrorError> {
         let Some(directory) = self.directory.clone() else {
             return Ok(());
         };
-        // It may be on a server that does not answer.
+        // The directory may be on a server that does not answer.
         let found = spawn_blocking(move || std::fs::metadata(directory));
         match timeout(REQUEST_LIMIT, found).await {
             Ok(Ok(Ok(found))) if found.is_dir() => Ok(()),
-            Ok(Ok(Ok(_))) => Err(self.no_directory("it is no directory".to_owned())),
+            Ok(Ok(Ok(_))) => Err(self.no_directory("it is not a directory".to_owned())),
             Ok(Ok(Err(error))) => Err(self.no_directory(error.to_string())),
             Ok(Err(_)) => Err(MirrorError::ThreadEnded),
             Err(elapsed) => Err(self.no_directory(elapsed.to_string())),
@@ -298,13 +298,13 @@ impl Place {
     }
 }
 
-/// The bytes, if they are as many as there are to be: an answer may be cut.
+/// Returns the bytes, if their number is as expected, because an answer may be cut off.
 fn whole(bytes: Bytes, expected: u64) -> object_store::Result<Bytes> {
     match bytes.len() as u64 == expected {
         true => Ok(bytes),
         false => Err(Error::Generic {
             store: "mirror",
-            source: format!("{} bytes of {expected} have arrived", bytes.len()).into(),
+            source: format!("only {} of {expected} bytes have arrived", bytes.len()).into(),
         }),
     }
 }
@@ -318,7 +318,7 @@ fn kind(error: &Error) -> RequestFailure {
         Error::NotFound { .. } => RequestFailure::NotFound,
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => RequestFailure::Denied,
         Error::NotSupported { .. } | Error::NotImplemented { .. } => RequestFailure::Unsupported,
-        // That is how servers refuse a condition that they don't know.
+        // Servers refuse unknown conditions with this error.
         error if error.to_string().contains("NotImplemented") => RequestFailure::Unsupported,
         _ => RequestFailure::Unreachable,
     }

@@ -1,21 +1,21 @@
-//! The training comes first.
+//! Gives the training priority over mirroring.
 
-/// Has this thread, and those that it starts, work only where nobody else needs the processor.
+/// Lets this thread, and those that it starts, run only when no other thread needs the processor.
 ///
-/// `SCHED_IDLE` gives way at once to any other thread that wakes up. A low priority (`nice`) does not: a training of a few
-/// threads that wait for each other lost 23 % beside a thread of priority 19 that computes all the time, and 9 % beside
-/// one under `SCHED_IDLE`.
+/// `SCHED_IDLE` yields at once to any other thread that wakes up. A low priority (`nice`) does not. A training with a
+/// few threads that wait for each other was measured beside a thread that computes all the time. The training lost
+/// 23 % beside a thread of priority 19, and 9 % beside one under `SCHED_IDLE`.
 #[cfg(target_os = "linux")]
-#[expect(unsafe_code, reason = "the standard library has no priorities")]
+#[expect(unsafe_code, reason = "the standard library can't set priorities")]
 pub(crate) fn lower() {
     let parameters = libc::sched_param { sched_priority: 0 };
-    // SAFETY: it reads the parameters, and 0 is the calling thread. Where it fails, the thread goes on as it is.
+    // SAFETY: the call reads the parameters, and 0 is the calling thread. If it fails, the thread keeps its priority.
     let lowered = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &parameters) };
     if lowered != 0 {
-        log::debug!(target: crate::LOG, "the mirror works with the training's priority");
+        log::debug!(target: crate::LOG, "the mirror's thread keeps the training's priority");
     }
 }
 
-/// Elsewhere a priority is that of the whole process.
+/// On other systems, a priority applies to the whole process.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn lower() {}

@@ -1,4 +1,4 @@
-//! Taking away what is not needed any more: manifests first, then parts that no manifest names.
+//! Removes what is no longer needed: first manifests, then parts that no manifest names.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -12,16 +12,17 @@ use crate::place::Place;
 use crate::publish::Publisher;
 use crate::retention::Retention;
 
-/// What others have put is left alone for so long: somebody may be about to name it.
+/// How long unnamed objects of other processes are kept, because a process may be about to name them.
 pub(crate) const GRACE: Duration = Duration::from_secs(3600);
 
-/// Deletes objects. One that can't be deleted stays, which is said once: keeping it is what some buckets are for.
+/// Deletes objects. An object that can't be deleted stays, with one warning, because some buckets are made to keep
+/// objects.
 #[derive(Default)]
-pub(crate) struct Broom {
+pub(crate) struct Deleter {
     has_said: bool,
 }
 
-impl Broom {
+impl Deleter {
     pub(crate) async fn sweep(&mut self, place: &Place, path: &Path) {
         let Err(error) = place.delete(path).await else {
             return;
@@ -30,25 +31,25 @@ impl Broom {
             true => log::debug!(target: crate::LOG, "{error}"),
             false => log::warn!(
                 target: crate::LOG,
-                "what is not needed any more stays in the mirror: {error}{}", caused_by(&error),
+                "old data stays in the mirror: {error}{}", caused_by(&error),
             ),
         }
         self.has_said = true;
     }
 }
 
-/// Parts that no generation names any more. They are deleted once no other process can have come to rely on them: a
-/// new holder of the lease has waited for as long as it is good for.
+/// Parts that no generation names any more. They are deleted once no other process can depend on them: a new lease
+/// holder has waited for the lease's time to live.
 #[derive(Default)]
-pub(crate) struct Retired(Vec<(Instant, PartRef)>);
+pub(crate) struct UnreferencedParts(Vec<(Instant, PartRef)>);
 
-impl Retired {
+impl UnreferencedParts {
     pub(crate) fn add(&mut self, parts: impl IntoIterator<Item = PartRef>) {
         let now = Instant::now();
         self.0.extend(parts.into_iter().map(|part| (now, part)));
     }
 
-    /// Those that have been here for that long.
+    /// The parts that have been here for this long.
     fn take(&mut self, for_so_long: Duration) -> Vec<PartRef> {
         let is_over = |(since, _): &mut (Instant, PartRef)| since.elapsed() >= for_so_long;
         let over = self.0.extract_if(.., is_over);
@@ -57,7 +58,7 @@ impl Retired {
 }
 
 impl Publisher {
-    /// Keeps the generations of which `retention` says so. It is not asked of those that are not whole, which go.
+    /// Keeps the generations that `retention` chooses. It is asked only about whole ones; all others are removed.
     ///
     /// # Errors
     ///
@@ -65,12 +66,12 @@ impl Publisher {
     pub(crate) async fn prune(
         &mut self,
         retention: &dyn Retention,
-        broom: &mut Broom,
+        deleter: &mut Deleter,
     ) -> Result<(), MirrorError> {
         let named = self.lease.generations().await;
         let mut kept: Vec<Ordinal> = named.clone();
         kept.retain(|ordinal| self.contents.has_generation(*ordinal));
-        // Of those with one number, the one that was put last.
+        // If several generations have the same number, the one that was put last is kept.
         kept.sort_unstable_by(|a, b| b.cmp(a));
         let mut numbers = HashSet::new();
         kept.retain(|ordinal| numbers.insert(ordinal.number));
@@ -83,11 +84,11 @@ impl Publisher {
             .filter(|ordinal| !kept.contains(ordinal))
             .collect();
         if !pruned.is_empty() {
-            // From here on nobody reads them.
+            // From here on, no process reads the pruned ones.
             self.lease.rename(|generations| *generations = kept).await?;
             for ordinal in pruned {
                 self.lease.fence().await?;
-                broom
+                deleter
                     .sweep(&self.place, &self.keys.generation(ordinal))
                     .await;
                 let parts = self.contents.forget(ordinal);
@@ -95,25 +96,25 @@ impl Publisher {
             }
         }
         for part in self.retired.take(self.lease.ttl()) {
-            // It may be needed again.
+            // The part may be needed again.
             if !self.contents.has(&part) {
                 self.lease.fence().await?;
-                broom.sweep(&self.place, &self.keys.part(&part)).await;
+                deleter.sweep(&self.place, &self.keys.part(&part)).await;
             }
         }
         Ok(())
     }
 
-    /// Takes away what processes have left behind that are gone.
+    /// Removes the remains of processes that have ended.
     ///
     /// # Errors
     ///
     /// [`MirrorError::LeaseLost`], and errors of requests.
-    pub(crate) async fn prune_orphans(&mut self, broom: &mut Broom) -> Result<(), MirrorError> {
+    pub(crate) async fn prune_orphans(&mut self, deleter: &mut Deleter) -> Result<(), MirrorError> {
         let objects = self.place.list(self.keys.root()).await?;
-        // After the listing: who holds the lease now knows all that is named.
+        // The lease is renewed after the listing, so that the current holder knows all named generations.
         self.lease.rename(|_| ()).await?;
-        // By the clock of the server.
+        // Ages are measured by the server's clock.
         let lease = self.place.head(&self.keys.lease()).await?;
         let Some(now) = lease.map(|lease| lease.last_modified) else {
             return Ok(());
@@ -123,7 +124,7 @@ impl Publisher {
             .iter()
             .all(|ordinal| self.contents.has_generation(*ordinal))
         {
-            // It is not known what is needed.
+            // It is unknown which parts are needed.
             return Ok(());
         }
         let live: HashSet<PartRef> = self.contents.live();
@@ -143,7 +144,7 @@ impl Publisher {
         }
         for path in manifests.iter().chain(&parts) {
             self.lease.fence().await?;
-            broom.sweep(&self.place, path).await;
+            deleter.sweep(&self.place, path).await;
         }
         Ok(())
     }

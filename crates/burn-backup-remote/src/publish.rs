@@ -1,4 +1,4 @@
-//! Putting a generation into the mirror: the parts that it lacks, and the manifest after them.
+//! Puts a generation into the mirror: first the missing parts, then the manifest.
 
 mod part;
 
@@ -17,18 +17,18 @@ use crate::keys::{Keys, Ordinal, PartRef};
 use crate::lease::{Lease, LeaseDocument};
 use crate::pace::Pace;
 use crate::place::{Place, Put};
-use crate::prune::Retired;
+use crate::prune::UnreferencedParts;
 
-/// What a generation is put into the mirror with.
+/// The state for putting generations into the mirror.
 pub(crate) struct Publisher {
     pub place: Place,
     pub keys: Keys,
     pub lease: Arc<Lease>,
     pub pace: Arc<Pace>,
     pub contents: Contents,
-    pub retired: Retired,
+    pub retired: UnreferencedParts,
     pub sent: Arc<Sent>,
-    /// The part that is being put in pieces. An upload can't be shared by threads; this can.
+    /// The part that is being put in pieces. An upload can't be shared between threads, but a mutex can.
     pub open: Mutex<Option<Upload>>,
 }
 
@@ -38,31 +38,31 @@ pub(crate) struct Upload {
     pub pieces: Box<dyn MultipartUpload>,
 }
 
-/// What is known of the mirror's contents.
+/// The known contents of the mirror.
 #[derive(Default)]
 pub(crate) struct Contents {
     /// The keys of parts that were hashed before, by their hash in a manifest and their length.
     hashes: HashMap<(String, u64), PartRef>,
     /// The generations that are whole.
     generations: HashMap<Ordinal, Whole>,
-    /// The parts that this process has put there, and no generation names yet.
+    /// The parts that this process has put and that no generation names yet.
     loose: HashSet<PartRef>,
 }
 
-/// A generation that is whole.
+/// A whole generation.
 struct Whole {
     parts: Vec<PartRef>,
     manifest: String,
 }
 
-/// How much was sent.
+/// The amount of data sent.
 #[derive(Debug, Default)]
 pub(crate) struct Sent {
-    /// Of all generations, in bytes.
+    /// The bytes sent for all generations.
     pub total: AtomicU64,
-    /// Of the generation in progress, in bytes; what was there already counts too.
+    /// The bytes sent for the current generation, including those that the mirror already had.
     pub done: AtomicU64,
-    /// The length of that one, in bytes.
+    /// The length of the current generation, in bytes.
     pub of: AtomicU64,
 }
 
@@ -77,14 +77,14 @@ impl Sent {
         self.skip(bytes);
     }
 
-    /// They are there already.
+    /// Counts bytes that the mirror already has.
     fn skip(&self, bytes: u64) {
         self.done.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
 impl Contents {
-    /// Notes a generation that is whole. Gives the parts that were put, and that it does not name.
+    /// Records a whole generation. Returns the parts that were put and that it does not name.
     pub(crate) fn learn(&mut self, ordinal: Ordinal, document: Document) -> HashSet<PartRef> {
         let Document {
             parts, manifest, ..
@@ -95,12 +95,12 @@ impl Contents {
         loose
     }
 
-    /// Notes where the parts of a manifest are.
+    /// Records where the parts of a manifest are.
     pub(crate) fn learn_hash(&mut self, entry: &PartEntry, part: &PartRef) {
         self.hashes.insert(name(entry), part.clone());
     }
 
-    /// The number of the newest generation that is whole.
+    /// The number of the newest whole generation.
     pub(crate) fn newest(&self) -> Option<GenerationId> {
         self.generations.keys().map(|ordinal| ordinal.number).max()
     }
@@ -109,25 +109,25 @@ impl Contents {
         self.generations.contains_key(&ordinal)
     }
 
-    /// Whether the part is there, and stays.
+    /// Whether the mirror has the part, and keeps it.
     pub(crate) fn has(&self, part: &PartRef) -> bool {
         let mut named = self.generations.values().flat_map(|whole| &whole.parts);
         self.loose.contains(part) || named.any(|there| there == part)
     }
 
-    /// Whether a generation with this manifest is there.
+    /// Whether the mirror has a generation with this manifest.
     fn has_manifest(&self, sealed: &[u8]) -> bool {
         let mut there = self.generations.values();
         there.any(|whole| whole.manifest.as_bytes() == sealed)
     }
 
-    /// All parts that a generation names, or is about to.
+    /// All parts that a generation names, or will name.
     pub(crate) fn live(&self) -> HashSet<PartRef> {
         let named = self.generations.values().flat_map(|whole| &whole.parts);
         named.chain(&self.loose).cloned().collect()
     }
 
-    /// Forgets a generation. Gives those of its parts that no other one names.
+    /// Forgets a generation. Returns those of its parts that no other generation names.
     pub(crate) fn forget(&mut self, ordinal: Ordinal) -> Vec<PartRef> {
         let forgotten = self.generations.remove(&ordinal);
         let mut parts = forgotten.map(|whole| whole.parts).unwrap_or_default();
@@ -138,13 +138,13 @@ impl Contents {
     }
 }
 
-/// A part's contents, as a manifest knows them.
+/// The identity of a part's contents in a manifest.
 fn name(entry: &PartEntry) -> (String, u64) {
     (entry.xxh3_128.to_string(), entry.bytes)
 }
 
 impl Publisher {
-    /// Puts the generation into the mirror. Once this has returned, it is there. Gives whether it was not before.
+    /// Puts the generation into the mirror. When this returns, the mirror has it. Returns whether it is new there.
     ///
     /// # Errors
     ///
@@ -166,7 +166,7 @@ impl Publisher {
         let document = Document::new(ordinal.epoch, self.lease.nonce(), pinned, parts);
         let path = self.keys.generation(ordinal);
         let document = document.map_err(|damage| self.place.damaged(&path, damage))?;
-        // Whoever looks for it finds it by its name, whatever a listing says.
+        // Readers find the generation by its name, even if a listing does not have it yet.
         let name = |generations: &mut Vec<Ordinal>| {
             if !generations.contains(&ordinal) {
                 generations.push(ordinal);
@@ -179,7 +179,7 @@ impl Publisher {
         Ok(true)
     }
 
-    /// Puts the manifest, which makes the generation one of the mirror's.
+    /// Puts the manifest, which makes the generation part of the mirror.
     async fn seal(&self, ordinal: Ordinal, document: Bytes) -> Result<(), MirrorError> {
         let path = self.keys.generation(ordinal);
         let when = self.lease.if_absent();
@@ -189,7 +189,7 @@ impl Publisher {
             Ok(Put::Refused) => None,
             Err(error) => Some(error),
         };
-        // It may have been done all the same.
+        // The put may have succeeded in spite of the error.
         match Document::get(&self.place, &path, ordinal).await {
             Ok(there) if there.nonce == self.lease.nonce() => Ok(()),
             Ok(_) => Err(self.lost().await),
@@ -197,7 +197,7 @@ impl Publisher {
         }
     }
 
-    /// Throws away the pieces of a part that is not going to be complete.
+    /// Discards the pieces of a part that will not be completed.
     pub(crate) async fn abort(&mut self) {
         let open = self.open.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(Upload { path, mut pieces }) = open.take() {
@@ -205,7 +205,7 @@ impl Publisher {
         }
     }
 
-    /// Another process puts manifests where only the holder of the lease does.
+    /// The error when another process has put a manifest where only the lease holder may.
     async fn lost(&self) -> MirrorError {
         let lease = LeaseDocument::get(&self.place, &self.keys).await;
         let holder = match lease {

@@ -1,4 +1,4 @@
-//! What may be a credential is shown to nobody.
+//! Removes possible credentials from messages.
 
 use std::env;
 use std::sync::Arc;
@@ -10,13 +10,13 @@ use crate::error::Cause;
 
 const REDACTED: &str = "[redacted]";
 
-/// Shorter values would take ordinary words out of messages.
+/// Redacting shorter values would remove ordinary words from messages.
 const MIN_SECRET_BYTES: usize = 6;
 
-/// Whose environment variables may hold credentials.
+/// The prefixes of environment variables that may hold credentials.
 const OWNERS: [&str; 4] = ["AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_"];
 
-/// What the names of those have in common.
+/// Parts of the names of such variables.
 const MARKS: [&str; 6] = [
     "KEY",
     "SECRET",
@@ -31,7 +31,7 @@ const MARKS: [&str; 6] = [
 pub(crate) struct Secrets(Arc<[String]>);
 
 impl Secrets {
-    /// Those of the process's environment, and of the mirror's URL.
+    /// The possible credentials in the process's environment, and in the mirror's URL.
     pub(crate) fn known(url: Option<&Url>) -> Self {
         let is_secret = |name: &str| {
             OWNERS.iter().any(|owner| name.starts_with(owner))
@@ -42,7 +42,7 @@ impl Secrets {
             .filter(|(name, _)| is_secret(name))
             .map(|(_, value)| value)
             .collect();
-        // A connection string has its secrets among other settings.
+        // A connection string contains its secrets among other settings.
         let settings: Vec<String> = secrets
             .iter()
             .flat_map(|secret| secret.split(';'))
@@ -64,12 +64,12 @@ impl Secrets {
 
     pub(crate) fn new(mut secrets: Vec<String>) -> Self {
         secrets.retain(|secret| secret.len() >= MIN_SECRET_BYTES);
-        // One may be a part of another one.
+        // One secret may be a part of another one.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Self(secrets.into())
     }
 
-    /// What an error and its causes say, without credentials.
+    /// The message of an error and its causes, without credentials.
     pub(crate) fn cause(&self, error: &(dyn std::error::Error + 'static)) -> Cause {
         let mut text = error.to_string();
         let mut source = error.source();
@@ -84,7 +84,7 @@ impl Secrets {
         Cause(self.redact(&text))
     }
 
-    /// The text without credentials, and without what URLs are signed with.
+    /// The text without credentials and without the signatures of URLs.
     pub(crate) fn redact(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for secret in self.0.iter() {
@@ -94,8 +94,8 @@ impl Secrets {
     }
 }
 
-/// The text with no more of a server's answer than its code and its message. A server may repeat what it was asked, with
-/// headers that hold a token.
+/// Reduces a server's answer in the text to its code and its message. A server may repeat the request, with headers
+/// that contain a token.
 fn without_body(text: &str) -> String {
     let Some(at) = text.find("<?xml").or_else(|| text.find("<Error>")) else {
         return text.to_owned();
@@ -114,7 +114,7 @@ fn without_body(text: &str) -> String {
     format!("{before}{}", said.join(": "))
 }
 
-/// The text with the query and the user of each URL taken out.
+/// Removes the query and the user from each URL in the text.
 fn without_queries(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -129,7 +129,7 @@ fn without_queries(text: &str) -> String {
         };
         let host_ends = place.find('/').unwrap_or(place.len());
         let (authority, path) = place.split_at(host_ends);
-        // A container is named before the at sign too: az://container@account.
+        // A container's name also comes before an at sign: az://container@account.
         match authority.rsplit_once('@') {
             Some((user, host)) if user.contains(':') => {
                 shown.push_str(REDACTED);

@@ -1,19 +1,20 @@
-//! Which generations stay in a mirror: decided by whoever mirrors.
+//! Decides which generations stay in a mirror.
 
 use std::collections::BTreeSet;
 
 use burn_backup_store::{GenerationId, Manifest};
 
-/// Says which generations stay in a mirror. It is asked on the mirror's thread.
+/// Decides which generations stay in a mirror. Called on the mirror's thread.
 pub trait Retention: Send + Sync {
-    /// The mirror has a generation with this manifest, which may be nowhere else.
+    /// The mirror has a generation with this manifest, which may not be in the local store.
     fn learn(&self, manifest: &Manifest);
 
-    /// Which of these stay: those that are whole in the mirror, newest first. A slow link has left others out.
+    /// The generations that stay, of the whole ones in the mirror, newest first. A slow link may have caused gaps
+    /// between them.
     fn stay(&self, newest_first: &[GenerationId]) -> BTreeSet<GenerationId>;
 }
 
-/// Keeps the newest so many generations, and one in any case.
+/// Keeps the newest generations, as many as given, and at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeepLast(pub usize);
 

@@ -1,4 +1,4 @@
-//! What is in a mirror: whose, and which generations of it are to be read.
+//! Surveys a mirror: its trainings and their readable generations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,43 +9,43 @@ use object_store::path::Path;
 use crate::error::MirrorError;
 use crate::finish::FinishedDocument;
 use crate::keys::{Keys, Kind, Ordinal, parse};
-use crate::lease::{LeaseDocument, Terms, wait};
+use crate::lease::{LeaseDocument, LeaseSettings, wait};
 use crate::place::Place;
 
-/// How many trainings a message names.
+/// How many trainings an error message names.
 const NAMED: usize = 3;
 
-/// What a mirror has of the training that it is looked into for.
+/// What a mirror holds of the requested training.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Survey {
     /// The training; `None` if the mirror has none.
     pub run_id: Option<String>,
-    /// The generations that are to be read, the newest first.
+    /// The readable generations, newest first.
     pub generations: Vec<Ordinal>,
-    /// The greatest number that anything in the mirror has.
+    /// The greatest number in the mirror.
     pub greatest: GenerationId,
-    /// If this training has run to its end.
+    /// The document that marks the training as finished, if it is.
     pub finished: Option<FinishedDocument>,
-    /// Who may still write to it, and for how long that is waited for.
+    /// The process that may still write to the mirror, and how long to wait for it.
     pub holder: Option<(String, Duration)>,
-    /// What is left of trainings that are finished, or never began.
+    /// The remains of trainings that are finished, or never began.
     pub leftovers: Vec<Path>,
 }
 
-/// What is asked about.
+/// The training to find.
 #[derive(Debug, Clone)]
-pub(crate) struct Question {
+pub(crate) struct SurveyQuery {
     /// The training of the backup directory.
     pub run_id: String,
-    /// Whether there is, or was, a backup of it there.
+    /// Whether the directory has, or had, a backup of it.
     pub has_backup: bool,
 }
 
-/// A training that the mirror has something of.
+/// A training that the mirror has objects of.
 #[derive(Default)]
 pub(crate) struct Run {
     pub is_finished: bool,
-    /// Those that are to be read, the newest first.
+    /// The readable generations, newest first.
     pub to_read: Vec<Ordinal>,
     listed: BTreeSet<Ordinal>,
     pub lease: Option<LeaseDocument>,
@@ -64,7 +64,7 @@ impl Run {
     }
 }
 
-/// Looks into the mirror.
+/// Surveys the mirror.
 ///
 /// # Errors
 ///
@@ -72,8 +72,8 @@ impl Run {
 /// has just begun a training in it, and errors of requests.
 pub(crate) async fn survey(
     place: &Place,
-    question: &Question,
-    terms: &Terms,
+    question: &SurveyQuery,
+    terms: &LeaseSettings,
 ) -> Result<Survey, MirrorError> {
     place.check_directory().await?;
     let mut runs = runs(place).await?;
@@ -135,12 +135,12 @@ pub(crate) async fn survey(
     Ok(survey)
 }
 
-/// Refuses a mirror in which another process has begun a training, and gives what is left of those that have come to
-/// nothing.
+/// Refuses a mirror in which another process has begun a training. Returns the remains of trainings that never made a
+/// backup.
 pub(crate) async fn refuse_others(
     place: &Place,
     run_id: &str,
-    terms: &Terms,
+    terms: &LeaseSettings,
 ) -> Result<Vec<Path>, MirrorError> {
     let mut runs = runs(place).await?;
     runs.retain(|other, run| other != run_id && !run.is_finished);
@@ -150,7 +150,7 @@ pub(crate) async fn refuse_others(
     dead_beginners(place, &runs, terms).await
 }
 
-/// All trainings that the mirror has something of.
+/// All trainings that the mirror has objects of.
 pub(crate) async fn runs(place: &Place) -> Result<BTreeMap<String, Run>, MirrorError> {
     let mut runs: BTreeMap<String, Run> = BTreeMap::new();
     for object in place.list(&place.prefix).await? {
@@ -170,7 +170,7 @@ pub(crate) async fn runs(place: &Place) -> Result<BTreeMap<String, Run>, MirrorE
     }
     for (run_id, run) in &mut runs {
         let keys = Keys::new(&place.prefix, run_id);
-        // A listing may not have it yet.
+        // A listing may not show the object yet.
         run.is_finished = run.is_finished || place.head(&keys.finished()).await?.is_some();
         if !run.is_finished {
             let lease = LeaseDocument::get(place, &keys).await?;
@@ -181,7 +181,7 @@ pub(crate) async fn runs(place: &Place) -> Result<BTreeMap<String, Run>, MirrorE
     Ok(runs)
 }
 
-/// The generations that the lease names and that are there, or all if there is no lease; the newest first.
+/// The generations that the lease names and that exist, or all if there is no lease; newest first.
 async fn to_read(place: &Place, keys: &Keys, run: &Run) -> Result<Vec<Ordinal>, MirrorError> {
     let mut there = match &run.lease {
         Some(lease) => present(place, keys, &lease.generations, &run.listed).await?,
@@ -191,7 +191,7 @@ async fn to_read(place: &Place, keys: &Keys, run: &Run) -> Result<Vec<Ordinal>, 
     Ok(there)
 }
 
-/// Those of the `named` generations whose documents are there. Those that a listing has shown need not be asked for.
+/// The `named` generations whose documents exist. Documents that a listing has shown are not requested.
 pub(crate) async fn present(
     place: &Place,
     keys: &Keys,
@@ -208,11 +208,11 @@ pub(crate) async fn present(
     Ok(there)
 }
 
-/// What is left of trainings that have no backup. A process that may be about to make its first one is waited for.
+/// The remains of trainings without a backup. Waits for a process that may be about to make its first one.
 async fn dead_beginners(
     place: &Place,
     runs: &BTreeMap<String, Run>,
-    terms: &Terms,
+    terms: &LeaseSettings,
 ) -> Result<Vec<Path>, MirrorError> {
     let mut left = Vec::new();
     for (run_id, run) in runs {

@@ -1,4 +1,4 @@
-//! The mirror against a model of an object store: in memory, with faults at every request, in virtual time.
+//! Tests the mirror against a model of an object store: in memory, with faults at every request, in virtual time.
 
 mod conditions;
 mod damage;

@@ -1,4 +1,4 @@
-//! The thread that a mirror works on. Nothing asynchronous leaves it.
+//! The thread of a mirror. All asynchronous code runs on it.
 
 use std::future::Future;
 use std::sync::mpsc;
@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use crate::error::MirrorError;
 
-/// How long the end waits for reads of the local disk.
+/// How long the shutdown waits for reads of the local disk.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Worker {
@@ -27,7 +27,7 @@ impl Worker {
         let (end, ended) = oneshot::channel::<()>();
         let thread = std::thread::Builder::new().name("mirror".to_owned());
         let thread = thread.spawn(move || {
-            // It ends when the sender is gone, too.
+            // The thread also ends when the sender is dropped.
             let _ = runtime.block_on(ended);
             runtime.shutdown_timeout(SHUTDOWN_LIMIT);
         });
@@ -38,24 +38,24 @@ impl Worker {
         })
     }
 
-    /// Has the thread work only where nobody else needs the processor, from now on: a training begins.
+    /// From now on, runs the thread only when no other thread needs the processor, because a training begins.
     pub(crate) fn lower_priority(&self) {
         self.spawn(async { crate::priority::lower() });
     }
 
-    /// Has the thread work on this beside whatever else it does.
+    /// Runs this work on the thread, concurrently with other work.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         drop(self.handle.spawn(work));
     }
 
-    /// Has the thread do this, and waits for it.
+    /// Runs this work on the thread, and waits for it.
     pub(crate) fn call<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, MirrorError>> + Send + 'static,
     ) -> Result<T, MirrorError> {
         let (out, done) = mpsc::channel();
         self.spawn(async move {
-            // Whoever has called waits for it.
+            // The caller waits for the answer.
             let _ = out.send(work.await);
         });
         done.recv().unwrap_or(Err(MirrorError::ThreadEnded))
@@ -66,7 +66,7 @@ impl Drop for Worker {
     fn drop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {
-            // A panic of its own was logged by the hook.
+            // The panic hook has logged a panic of the thread.
             drop(thread.join());
         }
     }

@@ -1,5 +1,5 @@
-//! Everything that touches Burn's less settled API. The next release of Burn is the
-//! work of this file and its directory.
+//! All use of Burn's less stable APIs. An update to the next Burn release should need changes only in this file and
+//! its directory.
 
 pub(crate) mod burnpack;
 mod event_store;
@@ -40,10 +40,10 @@ pub(crate) use records::{DeviceRead, RecordReader, Unpacker, paths};
 /// The scalar that Burn adds to the state of each parameter.
 const RANK: &str = "__rank";
 
-/// The version of Burn whose records and loops these are.
+/// The version of Burn whose records and loops this crate follows.
 pub(crate) const BURN_VERSION: &str = "0.22";
 
-/// A trained batch's place among the items of its epoch.
+/// The position of a trained batch among the items of its epoch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Items {
     pub processed: usize,
@@ -60,13 +60,13 @@ impl From<&Progress> for Items {
 }
 
 impl Items {
-    /// Whether these are all items of the epoch, as Burn tells it.
+    /// Whether all items of the epoch are processed, by Burn's own count.
     pub(crate) fn are_all(self) -> bool {
         self.processed == self.total
     }
 }
 
-/// The event that a split of an epoch begins.
+/// The event for the start of a split of an epoch.
 pub(crate) fn split_begins<T>(epoch_number: usize, total_items: usize) -> LearnerEvent<T> {
     LearnerEvent::StartSplit {
         epoch_number,
@@ -74,49 +74,49 @@ pub(crate) fn split_begins<T>(epoch_number: usize, total_items: usize) -> Learne
     }
 }
 
-/// The event that a split of an epoch has ended.
+/// The event for the end of a split of an epoch.
 pub(crate) fn split_ends<T>(epoch: usize) -> LearnerEvent<T> {
     LearnerEvent::EndSplit(epoch)
 }
 
-/// Waits until Burn has worked out what it was told of, and notes its errors.
+/// Waits until Burn has processed all earlier events, and records its errors in `interrupter`.
 ///
-/// Burn's own `flush` waits without end for an answer where the thread dies that is to give it: the
-/// question stays in the queue. Here it is only told things, which panics once the thread is gone. It
-/// takes the first one when it is done with all before, and not before that is there room for the second.
+/// Burn's own `flush` waits forever if the answering thread dies, because the request stays in the queue. This
+/// function only sends events, which panics once that thread is gone. The thread takes the first event only after it
+/// has processed all earlier events. The queue has room for the second event only after the first one is taken.
 pub(crate) fn drain<M: LearnerModel>(
     processor: &mut SupervisedTrainingEventProcessor<M>,
     interrupter: &Interrupter,
 ) {
     for _ in 0..2 {
-        // Of the validation, it does nothing then.
+        // Burn ignores this event for the validation.
         let told = processor.process_valid(LearnerEvent::EndEpoch(0));
         interrupter.fail_on_error(told);
     }
 }
 
-/// How often Burn calls each metric logger because of an event.
+/// How many times Burn calls each metric logger for an event.
 pub(crate) fn logger_calls<T>(event: &LearnerEvent<T>) -> u64 {
     match event {
         LearnerEvent::ProcessedItem(_) => 1,
-        // With what the metrics came to, and with the summary.
+        // Once with the values of the metrics, once with the summary.
         LearnerEvent::EndSplit(_) => 2,
         _ => 0,
     }
 }
 
-/// The progress of a loader, as Burn's own tell it.
+/// The progress of a loader, in the form of Burn's own loaders.
 pub(crate) fn progress_of(items: Items) -> Progress {
     Progress::new(items.processed, items.total, Some("items".to_owned()))
 }
 
-/// Adds what another loader tells of its progress.
+/// Adds the progress of another loader.
 pub(crate) fn add_progress(sum: &mut Progress, progress: &Progress) {
     sum.items_processed += progress.items_processed;
     sum.items_total += progress.items_total;
 }
 
-/// The progress of so many loaders that are as far as this one.
+/// The total progress of `loaders` loaders with this same progress.
 pub(crate) fn times(progress: Progress, loaders: usize) -> Progress {
     Progress {
         items_processed: progress.items_processed * loaders,
@@ -133,18 +133,18 @@ pub(crate) fn split<O>(
     split_dataloader(loader, devices)
 }
 
-/// Whether the device is another process's. Burn says it in words only.
+/// Whether the device belongs to another process. Only Burn's debug output shows it.
 pub(crate) fn is_remote(device: &Device) -> bool {
     format!("{device:?}").contains("Remote(")
 }
 
-/// Whether the device computes with Burn's fusion: the name of its backend tells.
+/// Whether the device uses Burn's fusion. The name of its backend shows it.
 pub(crate) fn has_fusion(device: &Device) -> bool {
     Dispatch::name(device.as_dispatch()).contains("fusion<")
 }
 
-/// Whether the device computes later what it is told to: those of CubeCL do, and with fusion others too. What
-/// CubeCL gives of a tensor is read when it is first looked at.
+/// Whether the device computes asynchronously. Devices of CubeCL do, and with fusion others too. CubeCL reads a
+/// tensor's bytes lazily.
 pub(crate) fn computes_later(device: &Device) -> bool {
     has_fusion(device) || Dispatch::name(device.as_dispatch()).contains("cubecl<")
 }
@@ -158,40 +158,40 @@ pub(crate) fn device_name(device: &Device) -> String {
     name.unwrap_or("a device").to_owned()
 }
 
-/// How many devices of this one's kind there are, if that can be found out.
+/// The number of devices of this kind, if known.
 pub(crate) fn devices_like(device: &Device) -> Option<usize> {
     if is_remote(device) {
         return None;
     }
     let count = || Dispatch::device_count(device.as_dispatch().to_id().type_id);
-    // It may ask a driver.
+    // This may call a driver, which can panic.
     catch_unwind(AssertUnwindSafe(count)).ok()
 }
 
-/// A number from the generator of `device`; nothing if the device can't draw.
+/// Draws a number from the generator of `device`. `None` if the device can't draw.
 pub(crate) fn draw_seed(device: &Device) -> Option<u64> {
     let device = device.clone().inner();
     let draw = || {
-        // Numbers of half precision hold 11 bits each.
+        // 16 numbers, because a number of half precision has only 11 random bits.
         let numbers = Tensor::<1>::random([16], Distribution::Uniform(0.0, 1.0), &device);
         xxh3_64(numbers.into_data().as_bytes())
     };
     catch_unwind(AssertUnwindSafe(draw)).ok()
 }
 
-/// What a loader is, as far as can be told.
+/// The kind of a loader, as far as known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LoaderKind {
-    /// Burn's without workers.
+    /// Burn's loader without workers.
     Single,
-    /// Burn's with workers.
+    /// Burn's loader with workers.
     Workers,
-    /// Another one, or one of Burn's inside another one.
+    /// Another loader, which may contain one of Burn's.
     Other,
 }
 
-/// Tells Burn's loaders apart from others. A trait object keeps its type to itself, but not its size, which
-/// is the same whatever items and batches are.
+/// Recognises Burn's loaders. A trait object hides its type, but not its size, which does not depend on the types of
+/// items and batches.
 pub(crate) fn loader_kind<O>(loader: &dyn DataLoader<O>) -> LoaderKind {
     fn layout<T>() -> (usize, usize) {
         (size_of::<T>(), align_of::<T>())
@@ -206,12 +206,12 @@ pub(crate) fn loader_kind<O>(loader: &dyn DataLoader<O>) -> LoaderKind {
     }
 }
 
-/// Burn's error for a device, with this index, that failed.
+/// Burn's error for the failed device with this index.
 pub(crate) fn device_failed(index: usize, message: String) -> TrainingError {
     workers_failed(vec![(index, message)])
 }
 
-/// Burn's error for devices, with these indices, that failed.
+/// Burn's error for the failed devices with these indices.
 pub(crate) fn workers_failed(failures: Vec<(usize, String)>) -> TrainingError {
     let failures = failures
         .into_iter()
@@ -219,7 +219,7 @@ pub(crate) fn workers_failed(failures: Vec<(usize, String)>) -> TrainingError {
     TrainingError::Workers(failures.collect())
 }
 
-/// How far an iterator of a loader is.
+/// The progress of a loader's iterator.
 pub(crate) fn items<O>(iterator: &dyn DataLoaderIterator<O>) -> Items {
     Items::from(&iterator.progress())
 }
@@ -231,7 +231,7 @@ pub(crate) enum Entry {
     Tensor(DType),
 }
 
-/// What an optimizer's or scheduler's record consists of.
+/// The entries of an optimizer's or scheduler's record.
 pub(crate) struct Outline<'c> {
     entries: BTreeMap<&'c str, Entry>,
     /// The path of each parameter, by its id.
@@ -250,12 +250,12 @@ impl<'c> Outline<'c> {
         }
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// The entries that `other` lacks, or has another value of.
+    /// The entries that `other` lacks, or has with another value.
     pub(crate) fn lost_in(&self, other: &Outline<'_>) -> Vec<String> {
         self.entries
             .iter()
@@ -267,7 +267,7 @@ impl<'c> Outline<'c> {
             .collect()
     }
 
-    /// The first tensor that `other` has as another type: its name, and both types.
+    /// The first tensor that has another type in `other`: its name and both types.
     pub(crate) fn converted_in(&self, other: &Outline<'_>) -> Option<(String, DType, DType)> {
         self.entries
             .iter()
@@ -293,8 +293,8 @@ impl<'c> Outline<'c> {
 
 /// An optimizer record with the names, types and ranks of `container`, but tensors of one element.
 ///
-/// Loading a record drops silently what the optimizer has no place for. To learn what it keeps, it
-/// takes these few bytes instead of the whole state.
+/// Loading a record silently drops entries that the optimizer does not know. Loading this small record shows which
+/// entries it keeps, without the whole state.
 pub(crate) fn optimizer_probe(container: &Container) -> Result<OptimizerRecord, RecordError> {
     let tensors = container.tensors.iter().map(|tensor| {
         let one = vec![1; tensor.shape.num_dims()];

@@ -1,6 +1,6 @@
-//! Data loading that resumes exactly, behind Burn's own names.
+//! Data loading that resumes exactly, with the same type names as Burn.
 //!
-//! Change the imports, and leave the code as it is:
+//! Change the imports. The rest of the code stays unchanged:
 //!
 //! | instead of | import |
 //! |---|---|
@@ -8,11 +8,11 @@
 //! | `burn::data::dataset::transform::SamplerDataset` | [`burn_backup_restore::data::SamplerDataset`](SamplerDataset) |
 //! | `rand::rng()` in a mapper or batcher | `StdRng::seed_from_u64(`[`burn_backup_restore::data::draw_seed()`](draw_seed)`)` |
 //!
-//! Burn's other datasets need no change: their items follow from the index. `ShuffledDataset` and
-//! `SelectionDataset` shuffle once, when they are made: give them a seed.
+//! Burn's other datasets need no change, because their items depend only on the index.
+//! `ShuffledDataset` and `SelectionDataset` shuffle once, in their constructor: give them a seed.
 //!
-//! A restarted training then skips to its batch without loading the ones before it. It continues
-//! with the batches that the undisturbed training would have had, whatever the number of workers.
+//! A restarted training then skips to its batch without loading the batches before it. It continues
+//! with the batches of an uninterrupted training, with any number of workers.
 //!
 //! # Example
 //!
@@ -56,7 +56,7 @@
 //!         .build(MapperDataset::new(samples, Jitter))
 //! };
 //! let whole: Vec<_> = loader(0).iter().collect::<Result<_, _>>()?;
-//! // A later process, with workers, that goes on at the last batch.
+//! // A later process, with workers, that resumes at the last batch.
 //! let last = loader(2).iter().nth(4).unwrap()?;
 //! assert_eq!(last.into_data(), whole[4].to_data());
 //! # Ok::<(), burn::data::dataset::DatasetError>(())

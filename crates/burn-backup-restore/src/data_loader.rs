@@ -1,14 +1,14 @@
-//! A loader whose batches come in the same order each time, whatever the number of workers, and
-//! that skips without loading what it skips.
+//! A loader that gives the same batches in the same order with any number of workers, and skips batches without
+//! loading them.
 //!
 //! ```text
-//! shuffle    which order of the items belongs to a seed
-//! recipe     how a batch comes to be
-//! context    which batch a thread is making: the epoch, and seeds for what is drawn
-//! entry      an epoch that is entered in between
-//! findings   what a loader can tell of its dataset that keeps a training from being exact
-//! sampler    a dataset of random samples, which follow from the epoch
-//! workers    threads that make batches ahead, and hand them over in their order
+//! shuffle    the order of the items that a seed determines
+//! recipe     makes a batch from its items
+//! context    the batch that a thread is making: its epoch, and seeds for random draws
+//! entry      enters an epoch after its start
+//! findings   reports datasets that keep a training from being exact
+//! sampler    a dataset of random samples that follow from the epoch
+//! workers    threads that make batches in advance and deliver them in order
 //! ```
 
 mod context;
@@ -44,22 +44,21 @@ pub(crate) use findings::{BurnsSampler, take_finding};
 #[cfg(test)]
 pub(crate) use workers::WINDOW_PER_THREAD;
 
-/// Builds a data loader that resumes at any batch. It has the methods of Burn's
-/// [`DataLoaderBuilder`](burn::data::dataloader::DataLoaderBuilder): a changed import is enough.
+/// Builds a data loader that can resume at any batch. It has the methods of Burn's
+/// [`DataLoaderBuilder`](burn::data::dataloader::DataLoaderBuilder), so changing the import is enough.
 ///
-/// - The batches, and their order, are the same whatever the number of workers. An interrupted
-///   training may continue with another number of them.
-/// - The shuffle depends on the seed and the epoch only, and is the same in every version of this
-///   crate. The epoch is the number of iterators that were asked for before; `to_device` and `slice`
-///   give loaders that count from their own first one.
-/// - Batches are skipped without loading them: `iter().nth(n)` takes as long for each n.
-/// - Workers load at most 16 batches each in advance, for each iterator in use. After a skip over
-///   loaded batches there can be twice as many for a moment. Workers start when the first batch is
-///   asked for, and end with the loader.
-/// - An error of the dataset, or a panic in the dataset or the batcher, comes as an error in the
-///   place of its batch, and is the last that the iterator gives.
+/// - The batches and their order are the same with any number of workers. An interrupted training may resume with a
+///   different number of workers.
+/// - The shuffle depends only on the seed and the epoch, and is the same in every version of this crate. The epoch is
+///   the number of earlier calls of `iter`. Loaders from `to_device` and `slice` count their own calls.
+/// - Batches are skipped without being loaded: `iter().nth(n)` takes the same time for every n.
+/// - Each worker loads at most 16 batches in advance for each iterator in use. After a skip over loaded batches there
+///   can briefly be twice as many. Workers start when the first batch is requested, and end when the loader is
+///   dropped.
+/// - An error of the dataset, or a panic in the dataset or the batcher, is returned as an error in place of its
+///   batch. The iterator ends after it.
 ///
-/// Datasets and batchers that draw random numbers: see [`SamplerDataset`] and [`draw_seed`].
+/// For datasets and batchers that draw random numbers, see [`SamplerDataset`] and [`draw_seed`].
 ///
 /// # Example
 ///
@@ -104,7 +103,7 @@ where
     I: Send + 'static,
     O: Send + 'static,
 {
-    /// A builder of a loader whose batches `batcher` puts together.
+    /// A builder of a loader whose batches are assembled by `batcher`.
     pub fn new<B>(batcher: B) -> Self
     where
         B: Batcher<I, O> + 'static,
@@ -119,41 +118,40 @@ where
         }
     }
 
-    /// The items in a batch; the last one of an epoch may have fewer. 1 by default. With 0, each
-    /// iterator gives an error.
+    /// The number of items in a batch; 1 by default. The last batch of an epoch may have fewer. With 0, each iterator
+    /// returns an error.
     pub fn batch_size(mut self, batch_size: usize) -> Self {
         self.batch_size = batch_size;
         self
     }
 
-    /// Shuffles the items, in each epoch in another way that follows from `seed`. By default they
-    /// come in the dataset's order.
+    /// Shuffles the items. The order follows from `seed` and differs in each epoch. By default items keep the
+    /// dataset's order.
     pub fn shuffle(mut self, seed: u64) -> Self {
         self.shuffle = Some(seed);
         self
     }
 
-    /// How many threads make batches in advance. With 0, the default, all is done on the thread that
-    /// asks for a batch, when it asks.
+    /// The number of threads that make batches in advance. With 0, the default, the thread that asks for a batch
+    /// makes it.
     pub fn num_workers(mut self, num_workers: usize) -> Self {
         self.num_workers = num_workers;
         self
     }
 
-    /// Says whether the batcher draws random numbers from the device's generator, for augmentation,
-    /// say. False by default. Not needed for what it draws with [`draw_seed`].
+    /// Says whether the batcher draws random numbers from the device's generator, for example for augmentation. False
+    /// by default. Not needed for numbers drawn with [`draw_seed`].
     ///
-    /// With workers, such numbers would be drawn at any time and on any thread, between those of the
-    /// training, whose draws (dropout, noise) would be others each time as well. With `true`, workers
-    /// load items only, and the batch is put together on the thread that asks for it, after a
-    /// training with backups has seeded the device. Without workers it is put together there in any
-    /// case.
+    /// Workers would draw such numbers at any time and on any thread, in between the draws of the training (dropout,
+    /// noise). Both would then differ in each run. With `true`, workers only load items. The thread that asks for the
+    /// batch assembles it, after a training with backups has seeded the device. Without workers, the batch is always
+    /// assembled on that thread.
     pub fn batcher_draws(mut self, batcher_draws: bool) -> Self {
         self.batcher_draws = batcher_draws;
         self
     }
 
-    /// The device that the batcher is given. A training moves its loaders to its own device.
+    /// The device that is passed to the batcher. A training moves its loaders to its own device.
     pub fn set_device(mut self, device: Device) -> Self {
         self.device = Some(device);
         self
@@ -182,18 +180,18 @@ where
     }
 }
 
-/// What a loader is to do.
+/// The settings of a loader.
 struct Plan<I, O> {
     recipe: Recipe<I, O>,
     batch_size: usize,
     shuffle: Option<u64>,
-    /// Where the seeds of [`draw_seed`] come from.
+    /// The seed that the seeds of [`draw_seed`] are derived from.
     draw_seed: u64,
     num_workers: usize,
     batcher_draws: bool,
-    /// The items that are this loader's, as far as there are so many.
+    /// The range of items of this loader. It may reach beyond the dataset's end.
     part: Range<usize>,
-    /// Whether the dataset is seen to have Burn's sampler.
+    /// Whether the dataset's type shows Burn's sampler.
     has_burns_sampler: bool,
 }
 
@@ -207,7 +205,7 @@ impl<I, O> Clone for Plan<I, O> {
     }
 }
 
-/// What a worker makes in advance.
+/// The result that a worker makes in advance.
 enum Made<I, O> {
     Items(Vec<I>),
     Batch(O),
@@ -217,7 +215,7 @@ type Outcome<I, O> = Result<Made<I, O>, DatasetError>;
 
 struct Loader<I, O> {
     plan: Plan<I, O>,
-    /// How many iterators were asked for.
+    /// The number of iterators that were requested.
     epochs: AtomicU64,
     workers: OnceLock<Workers<Outcome<I, O>>>,
 }
@@ -231,7 +229,7 @@ impl<I, O> Loader<I, O> {
         }
     }
 
-    /// The indices of its items.
+    /// The indices of this loader's items.
     fn items(&self) -> Range<usize> {
         let Range { start, end } = self.plan.part;
         let end = end.min(self.plan.recipe.dataset.len());
@@ -263,7 +261,7 @@ where
             }
         };
         let end = match self.plan.batch_size {
-            // The error that says so.
+            // One element: the error about the batch size.
             0 => 1,
             size => (items.len() - entered).div_ceil(size),
         };
@@ -302,19 +300,19 @@ where
 struct Epoch<'l, I, O> {
     loader: &'l Loader<I, O>,
     number: u64,
-    /// How many of its items come before its batches.
+    /// The number of items of the epoch before its first batch.
     entered: usize,
     items: Range<usize>,
-    /// The batch that comes next.
+    /// The index of the next batch.
     next: usize,
-    /// How many there are; `next` after an error.
+    /// The number of batches; `next` after an error.
     end: usize,
-    /// Where they come from, once one was asked for: to ask for the iterator costs nothing.
+    /// The source of the batches. Set when the first batch is requested, so that creating the iterator costs nothing.
     source: Option<Source<'l, I, O>>,
 }
 
 enum Source<'l, I, O> {
-    /// This thread.
+    /// The batches are made on the calling thread.
     Here(Make<Outcome<I, O>>),
     Workers(Prefetched<'l, Outcome<I, O>>),
 }
@@ -350,7 +348,7 @@ where
         BatchId {
             draw_seed: self.loader.plan.draw_seed,
             epoch: self.number,
-            // The batches before have the numbers below.
+            // The batches before the entry use numbers below `entered`.
             batch: self.entered + batch,
         }
     }
@@ -404,7 +402,7 @@ where
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.next >= self.end {
-            // What was made in advance goes with it.
+            // This also drops the batches made in advance.
             self.source = None;
             return None;
         }

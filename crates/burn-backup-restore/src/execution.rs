@@ -1,9 +1,9 @@
-//! Which devices train.
+//! The devices of a training.
 
 use burn::tensor::Device;
 use burn::train::MultiDeviceOptim;
 
-/// Which devices train, and how they share the work.
+/// The devices that train, and how they share the work.
 #[derive(Debug, Clone)]
 pub(crate) enum Execution {
     Single(Device),
@@ -12,7 +12,7 @@ pub(crate) enum Execution {
 }
 
 impl Execution {
-    /// Among how many devices the data is split; `None` if a single one has all of it.
+    /// The number of devices that the data is split among; `None` if a single device gets all data.
     pub(crate) fn split(&self) -> Option<usize> {
         match self.devices() {
             [_] => None,
@@ -20,7 +20,7 @@ impl Execution {
         }
     }
 
-    /// The device that validates, and on which backups are restored.
+    /// The device that runs the validation and on which backups are restored.
     pub(crate) fn main(&self) -> Device {
         self.devices().first().cloned().unwrap_or_default()
     }
@@ -33,12 +33,12 @@ impl Execution {
     }
 }
 
-/// Where the gradients of all devices become one.
+/// Where the gradients of all devices are reduced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reduction {
-    /// In the backward pass: Burn's all-reduce, which exists on CUDA.
+    /// In the backward pass, with Burn's all-reduce. It exists on CUDA.
     InBackward,
-    /// On the host, after it: for tests of the loop, on any device.
+    /// On the host, after the backward pass. Works on any device; for tests of the loop.
     #[cfg(feature = "testing")]
     OnHost,
 }

@@ -1,4 +1,4 @@
-//! The model of a backup as a file that plain Burn reads.
+//! Exports the model of a backup as a file that plain Burn reads.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -19,29 +19,30 @@ use crate::which::Which;
 
 const LOG: &str = "burn_backup::restore";
 
-/// How many files this process has written.
+/// Numbers the temporary files of this process.
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// How much is read at a time.
+/// The size of one read.
 const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
 
-/// How often a backup may be pruned while it is being opened, before that is an error.
+/// How many attempts are made to open a backup that is pruned meanwhile.
 const TRIES: usize = 10;
 
 impl BackupHandle {
-    /// Writes the model of a backup to `path`, as a record that plain Burn reads: `ModuleRecord::load(path)`, and then
-    /// `model.load_record(record)`. Also while the training runs, which goes on undisturbed. Gives the number of the
-    /// backup.
+    /// Writes the model of a backup to `path`, as a record that plain Burn reads: `ModuleRecord::load(path)`, and
+    /// then `model.load_record(record)`. It can be called while the training runs, and does not disturb it. Returns
+    /// the number of the backup.
     ///
-    /// Each byte is verified first. The file appears whole or not at all, and takes the place of one that is there;
-    /// missing directories are made. The model is in Burn's format whether it is in one part of the backup or in two,
-    /// and the parameters that training leaves alone are in it.
+    /// Each byte is verified first. The file appears whole or not at all, and replaces an existing one. Missing
+    /// directories are created. The file is in Burn's format, whether the backup holds the model in one part or in
+    /// two. It includes the parameters that are not trained.
     ///
     /// # Errors
     ///
-    /// [`BackupError::NoSuchBackup`] if it is not there, [`BackupError::WhichModel`] if the backup has several models,
-    /// or none, [`BackupError::Store`] if it is damaged or can't be read, and [`BackupError::Export`] if the file can't
-    /// be written.
+    /// - [`BackupError::NoSuchBackup`] if the backup does not exist.
+    /// - [`BackupError::WhichModel`] if the backup has several models, or none.
+    /// - [`BackupError::Store`] if the backup is damaged or can't be read.
+    /// - [`BackupError::Export`] if the file can't be written.
     ///
     /// # Example
     ///
@@ -64,11 +65,11 @@ impl BackupHandle {
         self.export_model(which, None, path.as_ref())
     }
 
-    /// The same of the state with this name, where a training has several.
+    /// Like [`export`](Self::export), for the model of the state named `state`. For trainings with several states.
     ///
     /// # Errors
     ///
-    /// Those of [`export`](Self::export).
+    /// The errors of [`export`](Self::export).
     pub fn export_state(
         &self,
         which: &Which,
@@ -100,7 +101,7 @@ impl BackupHandle {
             });
         };
         let (model, frozen) = (part::name(state, MODEL), part::name(state, FROZEN));
-        // Nothing is written that is not what was committed.
+        // Verify all parts before anything is written.
         for part in [&model, &frozen] {
             generation.check(part)?;
         }
@@ -113,7 +114,7 @@ impl BackupHandle {
         Ok(id)
     }
 
-    /// Opens the backup that is meant. It stays what it is, whatever is pruned.
+    /// Opens the backup that `which` selects. It stays readable, even if it is pruned meanwhile.
     fn open(&self, observer: &Observer, which: &Which) -> Result<OpenGeneration, BackupError> {
         let mut tries = 0;
         loop {
@@ -132,7 +133,7 @@ impl BackupHandle {
                 return Ok(*generation);
             }
             tries += 1;
-            // All that were there may just have been pruned.
+            // All listed generations may just have been pruned: list again.
             if !newest_first.is_empty() || tries == TRIES {
                 return Err(BackupError::NoSuchBackup {
                     path: self.backup_dir().to_path_buf(),
@@ -144,7 +145,7 @@ impl BackupHandle {
     }
 }
 
-/// The names of the states that have a model.
+/// The names of the states with a model.
 fn models(manifest: &Manifest) -> Vec<String> {
     let state = |part: &str| {
         let state = part.strip_suffix(MODEL)?;
@@ -159,7 +160,7 @@ fn models(manifest: &Manifest) -> Vec<String> {
     models
 }
 
-/// Writes a part as it is.
+/// Copies a part unchanged.
 fn copy(
     generation: &OpenGeneration,
     part: &str,
@@ -181,7 +182,7 @@ fn copy(
     Ok(())
 }
 
-/// Writes the records of several parts as one. One tensor at a time is in memory.
+/// Writes the records of several parts as one record. Only one tensor at a time is in memory.
 fn merge(
     generation: &Arc<OpenGeneration>,
     parts: [&String; 2],
@@ -209,7 +210,7 @@ fn merge(
     })
 }
 
-/// Has `fill` write a file: beside its place first, then synced, then renamed.
+/// Has `fill` write a temporary file in the same directory, syncs it, and renames it to `path`.
 fn write(
     path: &Path,
     fill: impl FnOnce(&mut File, &Path) -> Result<(), BackupError>,
@@ -230,7 +231,7 @@ fn write(
         remove(&temporary);
         return Err(error);
     }
-    // Where a directory can't be synced, nothing can be done about it.
+    // Some systems can't sync a directory. The file itself is complete.
     if let Ok(dir) = File::open(dir)
         && let Err(error) = dir.sync_all()
     {
@@ -245,7 +246,7 @@ fn fill_and_sync(
     fill: impl FnOnce(&mut File, &Path) -> Result<(), BackupError>,
 ) -> Result<(), BackupError> {
     let mut options = OpenOptions::new();
-    // What an earlier process of this number has left is nobody's.
+    // An earlier process with the same id may have left this file: overwrite it.
     let file = options
         .write(true)
         .create(true)

@@ -81,6 +81,7 @@ mod spans;
 mod state;
 mod supervised;
 mod telling;
+mod terminal;
 mod text;
 mod threads;
 mod trigger;

@@ -1,4 +1,4 @@
-//! The tensors of a model, in the form in which Burn records them, read when their turn comes.
+//! The tensors of a model, in the form in which Burn records them. They are read lazily.
 
 use std::collections::HashSet;
 
@@ -8,8 +8,8 @@ use burn_pack::Tensor as RecordTensor;
 
 use crate::burn_api::DeviceRead;
 
-/// The model's tensors, in the order of a traversal. They hold on to the model's memory until they
-/// are taken, and read from their device as `read` says.
+/// The model's tensors, in the order of a traversal. Each keeps the model's memory alive until it
+/// is read. `read` says how tensors are read from their device.
 pub(crate) fn tensors<M: Module>(model: &M, read: DeviceRead) -> Vec<RecordTensor> {
     let mut collector = Collector {
         read,
@@ -20,8 +20,8 @@ pub(crate) fn tensors<M: Module>(model: &M, read: DeviceRead) -> Vec<RecordTenso
     collector.tensors
 }
 
-/// The names, shapes and types that the model's tensors will have. Parameters that are still to be
-/// initialised stay so; nothing of the tensors can be read.
+/// The names, shapes and types of the model's tensors. Lazy parameters are not initialised, and the
+/// contents of the tensors can't be read.
 pub(crate) fn outline<M: Module>(model: &M) -> Vec<RecordTensor> {
     let mut outline = OutlineCollector::default();
     model.visit(&mut outline);
@@ -49,8 +49,8 @@ pub(crate) fn initialize<M: Module>(model: &M) {
     model.visit(&mut Initialize);
 }
 
-/// The paths of the parameters that no gradient changes: those that are frozen, those that are no
-/// floats, and running statistics, which change all the same.
+/// The paths of the parameters without a gradient: frozen parameters, parameters that are not
+/// floats, and running statistics. Running statistics change without a gradient.
 pub(crate) fn without_gradient<M: Module>(model: &M) -> HashSet<String> {
     let mut finder = WithoutGradient::default();
     model.visit(&mut finder);
@@ -72,7 +72,7 @@ impl Collector {
     ) {
         let (name, id) = (self.path.join("."), Some(id.val()));
         let tensor = match dtype {
-            // How long it is, its data tell, which Burn reads at once.
+            // Only the data tell the length of a quantized tensor, so Burn reads them at once.
             DType::QFloat(_) => {
                 let bytes = data().into_parts().0.shared();
                 RecordTensor::new(name, dtype, shape, id, bytes)
@@ -93,7 +93,7 @@ impl Collector {
 macro_rules! collect_kind {
     ($method:ident, $kind:ty) => {
         fn $method<const D: usize>(&mut self, param: &Param<Tensor<D, $kind>>) {
-            // The form that is loaded: a layer may store its weights transposed.
+            // Save the form that is loaded: a layer may store its weights transposed.
             let tensor = param.transform_for_save().val();
             let form = (tensor.shape(), tensor.dtype());
             self.add(param.id, form, move || tensor.to_data());

@@ -1,5 +1,4 @@
-//! Leaving well: a notice that the machine or the process is about to go leads to a backup at the
-//! next batch, and to an orderly end.
+//! Handles notices that the machine or the process is about to end: a backup at the next batch, and an orderly stop.
 
 mod file;
 mod grace;
@@ -22,15 +21,15 @@ pub(crate) use grace::{Advice, Backups, Upload};
 pub(crate) use lookout::Lookout;
 pub use watcher::PreemptionWatcher;
 
-/// What counts as a notice that the training is about to be ended from outside, and what to do then
-/// (Keras: `save_before_preemption`).
+/// Defines what counts as a preemption notice, and what happens after one (Keras: `save_before_preemption`). A notice
+/// says that the training is about to be ended from outside.
 ///
-/// At the next batch boundary, in training or in validation, a backup is taken and committed, and the
-/// training ends in order: [`LearningResult::interrupted`](burn::train::LearningResult) names the
-/// notice and the position that was saved. Run the program again, and it goes on from there.
+/// At the next batch boundary, in training or in validation, a backup is taken and committed, and the training ends
+/// in order. [`LearningResult::interrupted`](burn::train::LearningResult) names the notice and the saved position.
+/// Run the program again to resume from there.
 ///
-/// The model that `launch` returns then is *not* the trained one: look at `result.interrupted` before
-/// saving it as final, or have the process end with [`AfterPreemption::Exit`].
+/// The model that `launch` returns then is *not* the trained one. Check `result.interrupted` before you save it as
+/// final, or end the process with [`AfterPreemption::Exit`].
 ///
 /// # Example
 ///
@@ -52,46 +51,46 @@ pub struct Preemption {
     pub(crate) watchers: Vec<Box<dyn PreemptionWatcher>>,
     pub(crate) grace_period: Duration,
     pub(crate) after: AfterPreemption,
-    /// The program handles the signals after `launch`.
+    /// Whether the program handles the signals itself after `launch`.
     pub(crate) leaves_signals: bool,
 }
 
-/// What follows once the training is saved after a notice.
+/// What happens once the training is saved after a notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum AfterPreemption {
-    /// `launch` returns, with the notice in the result's `interrupted`.
+    /// `launch` returns, with the notice in `result.interrupted`.
     #[default]
     Return,
-    /// The process exits with this code; choose one that the scheduler takes as "start again":
+    /// The process exits with this code. Choose a code that the scheduler treats as "start again":
     /// [`START_AGAIN`](crate::exit_code::START_AGAIN) for `burn-backup run`, or the 42 of TensorFlow's
     /// [`TerminationConfig`](https://www.tensorflow.org/api_docs/python/tf/distribute/experimental/TerminationConfig).
     Exit(i32),
 }
 
 impl Preemption {
-    /// Nothing is a notice yet: to be followed by [`signal`](Self::signal) or [`watch`](Self::watch).
+    /// No notices yet. Add some with [`signal`](Self::signal) or [`watch`](Self::watch).
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// SIGTERM and SIGINT are notices; on Windows, Ctrl-C is.
+    /// SIGTERM and SIGINT are notices; on Windows, Ctrl-C is one.
     ///
-    /// The handlers only set a flag. They are there while `launch` runs. A second SIGTERM or SIGINT
-    /// ends the process at once, as without them; but not within half a second of the first one, nor
-    /// before a batch has ended or two seconds have passed, so that one that is sent twice does not end
-    /// the process before it is saved.
+    /// The handlers only set a flag, and are installed while `launch` runs. A second SIGTERM or SIGINT ends the
+    /// process at once, as without the handlers. It counts from half a second after the first signal if a batch has
+    /// ended since then, and from two seconds in any case. So a signal that is sent twice does not end the process
+    /// before the training is saved.
     ///
-    /// A signal that the process ignores when the training starts, as under `nohup` or in a shell's
-    /// background, is no notice. (Only Linux tells that.)
+    /// A signal that the process ignores when the training starts is not a notice. Under `nohup` or in a shell's
+    /// background, for example, signals are ignored. (Only Linux shows this.)
     pub fn signals() -> Self {
         Self::new().signal(signals::SIGTERM).signal(signals::SIGINT)
     }
 
-    /// The signal with this number is a notice too: SLURM's `--signal` sends SIGUSR1, for one.
+    /// The signal with this number is a notice too, such as the SIGUSR1 that SLURM's `--signal` sends.
     ///
-    /// SIGKILL, SIGSTOP, those of the processor's faults (SIGSEGV, SIGILL, SIGFPE) and real-time signals can't
-    /// be one: the training does not start then.
+    /// SIGKILL, SIGSTOP, the signals of processor faults (SIGSEGV, SIGILL, SIGFPE) and real-time signals can't be
+    /// notices: with one of them, the training does not start.
     pub fn signal(mut self, signal: i32) -> Self {
         if !self.signals.contains(&signal) {
             self.signals.push(signal);
@@ -99,36 +98,36 @@ impl Preemption {
         self
     }
 
-    /// What `watcher` finds is a notice too. It is asked again and again on a thread of its own.
+    /// The notices that `watcher` finds count too. It is polled on its own thread.
     pub fn watch(mut self, watcher: impl PreemptionWatcher) -> Self {
         self.watchers.push(Box::new(watcher));
         self
     }
 
-    /// The time that the platform leaves between its notice and the kill; zero by default.
+    /// The time that the platform leaves between the notice and the kill; zero by default.
     ///
-    /// With zero, the training is saved at once and ends. With more, it is saved at once and goes on;
-    /// it is saved again, and ends, as late as the time that backups have taken so far allows, with
-    /// twice that time in reserve. A notice that says itself when the kill comes, as that of Amazon EC2
-    /// does, can shorten the time, but not lengthen it. Another notice, for another reason, ends it: the
-    /// training is saved and left at once.
+    /// With zero, the training is saved at once and ends. With more, it is saved at once and continues. It is saved
+    /// again, and ends, as late as the time that backups have taken so far allows, with twice that time in reserve.
+    ///
+    /// A notice with a deadline of its own, such as that of Amazon EC2, can shorten this time, but not lengthen it. A
+    /// second notice for another reason ends it: the training is saved and ends at once.
     pub fn grace_period(mut self, grace_period: Duration) -> Self {
         self.grace_period = grace_period;
         self
     }
 
-    /// What follows once the training is saved; by default, `launch` returns.
+    /// What happens once the training is saved; by default, `launch` returns.
     pub fn after(mut self, after: AfterPreemption) -> Self {
         self.after = after;
         self
     }
 
-    /// The program handles the signals itself after `launch`, as with `tokio::signal::ctrl_c`.
+    /// Leaves the signals to the program after `launch`, for example to `tokio::signal::ctrl_c`.
     ///
-    /// Without this, a signal does after `launch` what it did before it: SIGTERM and Ctrl-C end the
-    /// process, and they do so before an action is called that the program has added since through
-    /// tokio, `signal-hook` or anything else on `signal-hook-registry`. With this, nothing here acts on them
-    /// after `launch`: one that comes before the program has its own handler is lost.
+    /// Without this setting, a signal does the same after `launch` as before it: SIGTERM and Ctrl-C end the process.
+    /// They do so before any action that the program has added since, through tokio, `signal-hook` or anything else
+    /// on `signal-hook-registry`. With this setting, this crate ignores signals after `launch`. A signal that arrives
+    /// before the program has its own handler is lost.
     ///
     /// A program that installs its handler before `launch` does not need this on Linux.
     ///
@@ -146,7 +145,7 @@ impl Preemption {
         self
     }
 
-    /// Checks what can be checked without asking anybody.
+    /// Checks the settings, without asking the system or a service.
     pub(crate) fn validate(&self) -> Result<(), BackupError> {
         if self.signals.is_empty() && self.watchers.is_empty() {
             return Err(BackupError::NoNotice);

@@ -1,36 +1,39 @@
 //! Reinforcement learning: backups for Burn's [`RLTraining`](burn::train::RLTraining).
 //!
-//! Burn's own off-policy loop can't be continued exactly: its replay buffer has no record, and its environments
-//! run on threads of their own. The one line here, [`RlBackupExt::backup_and_restore`], puts a loop in its place
-//! that takes the same [`OffPolicyConfig`](burn::train::OffPolicyConfig), sends the same events, and runs on the
-//! thread that launched the training. A backup has the agent, the policies, the replay buffer, the environments
-//! and all counters.
+//! Burn's own off-policy loop can't resume exactly: its replay buffer has no record, and its environments run on
+//! their own threads. [`RlBackupExt::backup_and_restore`] replaces it, in one line, with another loop. That loop
+//! takes the same [`OffPolicyConfig`](burn::train::OffPolicyConfig), sends the same events, and runs on the thread
+//! that launched the training. A backup contains the agent, the policies, the replay buffer, the environments and all
+//! counters.
 //!
 //! ```text
 //! step:      environment -> replay buffer -> training -> session -> evaluation -> session
 //! snapshot:  agent, policies, replay buffer, environments, counters
 //! ```
 //!
-//! What [`BackupAndRestore`](crate::BackupAndRestore) calls a batch is a step in an environment here, and what it
-//! calls an epoch is the time from one evaluation to the next: with
-//! [`SaveFreq::Epoch`](crate::SaveFreq::Epoch), the default, a backup is taken after each evaluation, and with
-//! [`SaveFreq::Steps`](crate::SaveFreq::Steps) every so many steps in the environments.
+//! In the settings of [`BackupAndRestore`](crate::BackupAndRestore), a batch is a step in an environment here, and an
+//! epoch is the time from one evaluation to the next. So [`SaveFreq::Epoch`](crate::SaveFreq::Epoch), the default,
+//! takes a backup after each evaluation. [`SaveFreq::Steps`](crate::SaveFreq::Steps) counts steps in the
+//! environments.
 //!
 //! # What is exact
 //!
-//! With environments that implement [`ResumableEnvironment`], one or several, an interrupted training ends with
-//! the same bytes as one that was left alone, wherever it was interrupted. For that, what decides the
-//! policy's actions must be in its record, and what an agent learns with in its own; what they
-//! draw at random must come from the device or from [`draw_seed`]. Other environments begin new episodes
-//! after a restart, and everything else is as it was.
+//! With one or several environments that implement [`ResumableEnvironment`], an interrupted training ends with the
+//! same bytes as an uninterrupted one, wherever it was interrupted. This has three conditions:
+//!
+//! - The policy's record contains everything that decides its actions.
+//! - The agent's record contains everything that it learns with.
+//! - Both draw random numbers only from the device or from [`draw_seed`].
+//!
+//! Other environments begin new episodes after a restart. Everything else is restored.
 //!
 //! # What differs from Burn's loop
 //!
-//! - An action is chosen when the step before it is done. Burn's environments are one step ahead.
-//! - A stop is obeyed after the step at hand: what the round of `train_interval` steps still lacks is done after
-//!   the restart, where Burn trains on a part of a round. A stop in an evaluation goes back to the start of the
-//!   episode in progress.
-//! - Transitions are in the host's memory, from where a batch goes to the agent's device.
+//! - An action is chosen after the previous step is done. Burn's environments are one step ahead.
+//! - A stop takes effect after the current step. The remaining steps of the round of `train_interval` steps are done
+//!   after the restart, whereas Burn trains on an incomplete round. After a stop in an evaluation, the restart begins
+//!   the episode in progress again.
+//! - Transitions are stored in the host's memory. Each batch is copied to the agent's device.
 
 mod counters;
 mod draws;

@@ -1,9 +1,10 @@
 //! What people are told directly, on the standard error.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::handle::BackupHandle;
+use crate::terminal;
 
 const LOG: &str = "burn_backup::restore";
 
@@ -46,6 +47,7 @@ pub(crate) fn warn(handle: &BackupHandle, message: &str) {
 pub(crate) fn leave_terminal_to_renderer(may_draw: bool) {
     MAY_DRAW.store(may_draw, Ordering::Relaxed);
     HAS_RENDERER.store(true, Ordering::Relaxed);
+    terminal::wait_for_dashboard();
 }
 
 /// The renderer was dropped.
@@ -56,7 +58,7 @@ pub(crate) fn terminal_is_given_back() {
 /// Whether Burn's dashboard may have the terminal.
 pub(crate) fn has_dashboard() -> bool {
     let has_renderer = HAS_RENDERER.load(Ordering::Relaxed);
-    has_renderer && io::stdout().is_terminal() && io::stderr().is_terminal()
+    has_renderer && terminal::is_shown() && terminal::is_raw() != Some(false)
 }
 
 /// Whether a line of ours may be drawn on the dashboard.

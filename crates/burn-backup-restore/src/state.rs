@@ -1,4 +1,4 @@
-//! What a backup says of the training besides its tensors: the manifest's state document.
+//! The manifest's state document: everything that a backup records in addition to tensors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -20,148 +20,145 @@ use crate::trigger::CadenceRecord;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Phase {
-    /// Batches may be left to train.
+    /// Training. Batches may be left.
     Train,
-    /// All batches are trained; the validation is still to be run, or to be run again.
+    /// All batches are trained. The validation must still be run, or run again.
     Validate,
 }
 
-/// What the training loader said of its progress, to recognise it again.
+/// The progress that the training loader reported. A restart compares it with the new loader's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct DataProgress {
-    /// Items in an epoch.
+    /// The number of items in an epoch.
     pub items_total: usize,
-    /// Items in the first batch of the epoch begun last; 0 if that is not known.
+    /// The number of items in the first batch of the epoch begun last; 0 if unknown.
     pub first_batch_items: usize,
-    /// Items of the epoch in progress after its `step_in_epoch` batches.
+    /// The number of items of the epoch in progress that its `step_in_epoch` batches have used.
     pub items_processed: usize,
-    /// Items in the largest batch of the epoch begun last; 0 if that is not known.
+    /// The number of items in the largest batch of the epoch begun last; 0 if unknown.
     #[serde(default)]
     pub largest_batch: usize,
-    /// How many items the first whole epoch gave.
+    /// The number of items that the first complete epoch gave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch_items: Option<usize>,
-    /// Where the epoch in progress was entered with another batch size or data, if it was.
+    /// Where the epoch in progress was resumed with another batch size or other data, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entered: Option<Entered>,
 }
 
-/// Where an epoch was entered whose batches are no longer what they were at its start.
+/// Where an epoch was resumed with batches that differ from those at its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entered {
-    /// After how many items.
+    /// The number of items before that place.
     pub items: usize,
-    /// After how many batches.
+    /// The number of batches before that place.
     pub batches: usize,
 }
 
-/// Everything that a restored training needs to know besides its records.
+/// Everything that a restored training needs in addition to its records.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TrainingState {
     pub position: Position,
     pub phase: Phase,
-    /// The early stopping strategy has ended the training.
+    /// Whether the early stopping strategy has ended the training.
     pub early_stopped: bool,
-    /// The epoch that the very first start began with; more than 1 after Burn's `.checkpoint(n)`.
+    /// The epoch that the first process began with; more than 1 after Burn's `.checkpoint(n)`.
     pub first_epoch: usize,
     pub data: DataProgress,
-    /// Among how many devices the data of the last batch was split; `None` if it was not, as on a
+    /// The number of devices that the data of the last batch was split among. `None` if it was not split, as on a
     /// single device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<usize>,
-    /// What the loaders of the other devices said of their progress, in the order of the devices.
+    /// The progress that the loaders of the other devices reported, in the order of the devices.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_data: Vec<DataProgress>,
-    /// The learning rate of the last optimizer step, of the scheduler's base group; `None` if it
-    /// is no finite number.
+    /// The learning rate of the last optimizer step, for the scheduler's base group; `None` if it is not finite.
     pub learning_rate: Option<f64>,
     /// Whether the device is seeded before each step.
     pub reseed_steps: bool,
-    /// What random numbers are derived from, if that is no longer the run seed of the directory.
+    /// The seed that random numbers are derived from, if it is no longer the run seed of the directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run_seed: Option<u64>,
-    /// How often the optimizer has stepped; 0 after a batch if that is not known.
+    /// The number of optimizer steps. 0 after a trained batch means unknown.
     #[serde(default)]
     pub optimizer_steps: u64,
-    /// What the training was configured with; `None` if that is not known.
+    /// The configuration of the training; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<Configuration>,
-    /// The paths of the parameters that are not trained; `None` if that is not known.
+    /// The paths of the parameters that are not trained; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untrained: Option<Vec<String>>,
-    /// How many items the first whole validation gave.
+    /// The number of items that the first complete validation gave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_items: Option<usize>,
-    /// What the metrics came to in each epoch so far.
+    /// The values of the metrics in each epoch so far.
     #[serde(default, skip_serializing_if = "History::is_empty")]
     pub history: History,
     /// The metric logs of the epoch in progress, if this crate writes them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logs: Vec<OpenLog>,
-    /// What the training has learned of backups and interruptions; `None` if that is not known.
+    /// What the training has measured about backups and interruptions; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cadence: Option<CadenceRecord>,
-    /// The processes that have run it, the first one first; empty if they are not known.
+    /// The processes that have run the training, oldest first; empty if unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub runs: Vec<Run>,
-    /// The rollbacks after divergences, the first one first.
+    /// The rollbacks after divergences, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rollbacks: Vec<RollBack>,
-    /// What is known of the metrics by which a divergence shows; `None` if nobody looks at them.
+    /// What is known of the metrics that show a divergence; `None` if they are not watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub divergence: Option<Record>,
-    /// How often it went back to an older backup on purpose, the last one last.
+    /// Each deliberate return to an older backup, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub forks: Vec<Fork>,
-    /// The version of Burn that made the records.
+    /// The version of Burn that wrote the records.
     pub burn: String,
     /// The parameters of the model, in the order of a traversal.
     pub model: Vec<ParamSpec>,
-    /// The named states of the training; empty if it has none. Of a state without a name, the fields above
-    /// tell.
+    /// The named states of the training; empty if it has none. The fields above describe a state without a name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parts: BTreeMap<String, PartDocument>,
-    /// How far the loaders of a loop are that was written by hand, in the order in which an epoch asks
-    /// for them.
+    /// The progress of the loaders of a hand-written loop, in the order in which an epoch asks for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub loaders: Vec<LoaderProgress>,
-    /// How far its streams are, in the order in which it asks for them.
+    /// The progress of the loop's streams, in the order in which it asks for them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<StreamProgress>,
-    /// How many batches such a loop has fetched, if that is not what it has trained.
+    /// How many batches a hand-written loop has fetched, if it has not trained as many.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetched: Option<u64>,
-    /// What was computed once in the epoch in progress, by its name: CBOR.
+    /// Values that were computed once in the epoch in progress, by name, as CBOR.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub results: BTreeMap<String, Vec<u8>>,
 }
 
-/// The training went back to an older backup, because its program asks for that.
+/// The training went back to an older backup, because its program requested it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fork {
-    /// What the program asks for, as long as it does.
+    /// The program's request, as long as the program repeats it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
-    /// The backup that it went back to.
+    /// The backup that the training went back to.
     pub from: GenerationId,
-    /// The greatest number that there was: what has a number between the two was left behind.
+    /// The highest number at that time. The backups after `from`, up to this one, were abandoned.
     pub last: GenerationId,
 }
 
 impl Fork {
-    /// Whether the backup was left behind.
+    /// Whether this fork abandoned the backup.
     pub(crate) fn has_left(&self, id: GenerationId) -> bool {
         self.from < id && id <= self.last
     }
 }
 
-/// What a backup says of a named state.
+/// What a backup records about a named state.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct PartDocument {
     /// The parameters of its model, in the order of a traversal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub model: Vec<ParamSpec>,
-    /// The paths of the parameters that are not trained; `None` if that is not known.
+    /// The paths of the parameters that are not trained; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub untrained: Option<Vec<String>>,
     /// The rates of its scheduler, if it has one.
@@ -169,34 +166,34 @@ pub(crate) struct PartDocument {
     pub schedule: Option<Schedule>,
 }
 
-/// How far a loader is, in a loop that is written by hand.
+/// The progress of a loader in a hand-written loop.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct LoaderProgress {
-    /// How many iterators it was asked for before the epoch in progress asked, or asks, for the next one.
+    /// How many iterators the loader had given before the epoch in progress asked, or asks, for its own.
     pub iterators: u64,
     /// How many batches of the epoch in progress were fetched.
     pub batches: u64,
-    /// The same for the epoch after it, if the epoch in progress may not ask once more.
+    /// The same number for the next epoch, if the epoch in progress may not ask again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iterators_after: Option<u64>,
-    /// What it said of its progress.
+    /// The progress that the loader reported.
     pub data: DataProgress,
-    /// Whether the program builds it anew in each epoch.
+    /// Whether the program rebuilds the loader in each epoch.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_rebuilt: bool,
-    /// How many of its next batches are left out, because a rollback skips their step.
+    /// How many of the next batches are left out because a rollback skips their step.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub left_out: u64,
 }
 
-/// How far a stream is, in a loop that is written by hand. It goes on from one epoch to the next.
+/// The progress of a stream in a hand-written loop. A stream continues from one epoch to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct StreamProgress {
-    /// How many batches were fetched in all.
+    /// How many batches were fetched in total.
     pub batches: u64,
-    /// How many of these were fetched before the epoch in progress.
+    /// How many batches were fetched before the epoch in progress.
     pub before_epoch: u64,
-    /// How many of its next batches are left out, because a rollback skips their step.
+    /// How many of the next batches are left out because a rollback skips their step.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub left_out: u64,
 }
@@ -206,7 +203,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl DataProgress {
-    /// One more batch was fetched, the epoch's first one if `is_first`.
+    /// Records one more fetched batch. `is_first` means that it is the first of its epoch.
     pub(crate) fn after_batch(&mut self, items: Items, is_first: bool) {
         let batch = match is_first {
             true => items.processed,
@@ -221,11 +218,11 @@ impl DataProgress {
         self.items_processed = items.processed;
     }
 
-    /// The epoch is over.
+    /// Records the end of the epoch.
     pub(crate) fn end_epoch(&mut self) {
         self.items_processed = 0;
         if self.entered.take().is_some() {
-            // Its first batches were of another size than those that follow.
+            // The first batches of this epoch had another size than the following ones.
             self.first_batch_items = 0;
             self.largest_batch = 0;
         }
@@ -233,7 +230,7 @@ impl DataProgress {
 }
 
 impl TrainingState {
-    /// Nothing is trained yet.
+    /// The state before anything is trained.
     pub(crate) fn fresh(first_epoch: usize, reseed_steps: bool, burn: &str) -> Self {
         Self {
             position: Position::start_of(first_epoch),
@@ -267,7 +264,7 @@ impl TrainingState {
         }
     }
 
-    /// Whether a training can be there at all.
+    /// Whether a training can be in this state.
     pub(crate) fn is_possible(&self) -> bool {
         let position = self.position;
         self.first_epoch <= position.epoch
@@ -275,7 +272,7 @@ impl TrainingState {
             && self.optimizer_steps <= position.global_step
     }
 
-    /// What it says of the state with this name.
+    /// What the backup records about the state with this name.
     pub(crate) fn document(&self, name: &str) -> PartDocument {
         match name {
             "" => PartDocument {
@@ -287,7 +284,7 @@ impl TrainingState {
         }
     }
 
-    /// Says this of the state with this name.
+    /// Records `document` for the state with this name.
     pub(crate) fn describe(&mut self, name: &str, document: PartDocument) {
         match name {
             "" => {
@@ -300,7 +297,7 @@ impl TrainingState {
         }
     }
 
-    /// The training has states with these names.
+    /// Records that the training has states with these names.
     pub(crate) fn name_parts<'n>(&mut self, names: impl IntoIterator<Item = &'n str>) {
         let names: BTreeSet<_> = names.into_iter().collect();
         if names.iter().any(|name| !name.is_empty()) {
@@ -309,7 +306,7 @@ impl TrainingState {
         }
     }
 
-    /// The names of all states; that of a state without one is empty.
+    /// The names of all states. A state without a name has the empty name.
     pub(crate) fn names(&self) -> BTreeSet<String> {
         match self.parts.is_empty() {
             true => [String::new()].into(),
@@ -317,7 +314,7 @@ impl TrainingState {
         }
     }
 
-    /// What the loader of the device with this index said of its progress, if that is known.
+    /// The recorded progress of the loader of the device with this index, if known.
     pub(crate) fn recorded(&self, device: usize) -> Option<&DataProgress> {
         match device.checked_sub(1) {
             None => Some(&self.data),
@@ -325,7 +322,7 @@ impl TrainingState {
         }
     }
 
-    /// Items in an epoch, those of all devices; 0 if not all are known.
+    /// The number of items in an epoch, for all devices together; 0 if not known for all.
     pub(crate) fn items_total(&self) -> usize {
         let known = 1 + self.other_data.len();
         match self.split {
@@ -337,12 +334,12 @@ impl TrainingState {
         }
     }
 
-    /// One more round of batches is trained, of data `split` among so many devices, after which the
-    /// loaders say this of their progress.
+    /// Records one more trained round of batches. The data is `split` among that many devices, and `items` is the
+    /// progress that their loaders report now.
     pub(crate) fn after_step(&mut self, items: &[Items], split: Option<usize>) {
         self.position = self.position.after_step();
         if self.split != split {
-            // Each device has another part of the data from here on.
+            // From here on each device has another part of the data.
             self.forget_epoch_items();
         }
         self.split = split;
@@ -354,7 +351,7 @@ impl TrainingState {
         }
     }
 
-    /// An epoch is validated.
+    /// Records that the epoch is validated.
     pub(crate) fn after_epoch(&mut self, early_stopped: bool) {
         self.position = self.position.after_epoch();
         self.phase = Phase::Train;
@@ -364,12 +361,12 @@ impl TrainingState {
         }
     }
 
-    /// What the loaders of all devices said, in the order of the devices.
+    /// The recorded progress of all loaders, in the order of the devices.
     pub(crate) fn all_data(&mut self) -> impl Iterator<Item = &mut DataProgress> {
         std::iter::once(&mut self.data).chain(&mut self.other_data)
     }
 
-    /// The epoch in progress begins anew. Its batches count among all that are trained.
+    /// Begins the epoch in progress again. Its batches stay counted in the global step.
     pub(crate) fn begin_epoch_anew(&mut self) {
         self.position.step_in_epoch = 0;
         self.phase = Phase::Train;
@@ -378,7 +375,7 @@ impl TrainingState {
         }
     }
 
-    /// How many items a whole epoch gives is to be learned anew.
+    /// Forgets the number of items in a complete epoch, so that the next epoch sets it again.
     pub(crate) fn forget_epoch_items(&mut self) {
         self.valid_items = None;
         for data in self.all_data() {
@@ -386,12 +383,12 @@ impl TrainingState {
         }
     }
 
-    /// How many batches were fetched.
+    /// The number of batches that were fetched.
     pub(crate) fn fetched(&self) -> u64 {
         self.fetched.unwrap_or(self.position.global_step)
     }
 
-    /// How often the optimizer has stepped, as far as that is known.
+    /// The number of optimizer steps, as far as known.
     pub(crate) fn optimizer_steps(&self) -> u64 {
         let accumulation = self.configuration.as_ref().map_or(1, |of| of.accumulation);
         match self.optimizer_steps {
@@ -400,23 +397,23 @@ impl TrainingState {
         }
     }
 
-    /// Whether it went back as is asked for here, and that is still asked for.
+    /// Whether the last fork was made for this request.
     pub(crate) fn has_forked(&self, request: &str) -> bool {
         let last = self.forks.last();
         last.is_some_and(|fork| fork.request.as_deref() == Some(request))
     }
 
-    /// How many epochs were trained and validated to their end.
+    /// The number of epochs that are fully trained and validated.
     pub(crate) fn epochs_done(&self) -> usize {
         self.position.epoch.saturating_sub(self.first_epoch)
     }
 
-    /// The epochs that were trained and validated to their end.
+    /// The epochs that are fully trained and validated.
     pub(crate) fn past(&self) -> RangeInclusive<usize> {
         self.first_epoch..=self.position.epoch.saturating_sub(1)
     }
 
-    /// What distinguishes one moment of a training from another.
+    /// The values that distinguish one moment of a training from another.
     pub(crate) fn moment(&self) -> Moment {
         Moment {
             position: self.position,

@@ -1,4 +1,4 @@
-//! Burn's builder: the one line, the strategy that it registers, and the loops.
+//! Backups for Burn's builder: the builder method, the strategy that it registers, and the loops.
 
 mod dashboard;
 mod engine;

@@ -1,5 +1,4 @@
-//! Taking in a generation that a store has committed elsewhere: the same parts, and the same manifest, byte
-//! for byte.
+//! Adopting a generation that another store committed: the same parts, and the same manifest, byte for byte.
 
 use std::path::Path;
 
@@ -11,28 +10,28 @@ use crate::error::{Damage, NOT_COMMITTED, StoreError};
 use crate::identity::Identity;
 use crate::layout::{GenerationId, MANIFEST_FILE};
 use crate::manifest::{FORMAT_VERSION, Manifest, PartEntry};
+use crate::ownership::IfGone;
 use crate::persist::{PartWriter, Staging};
-use crate::possession::IfGone;
 use crate::store::Store;
 use crate::{discover, identity_file, verify};
 
-/// A generation on its way into a store. It does not exist until [`commit`](Self::commit) says so; dropped
-/// before, it leaves nothing behind.
+/// A generation that is being copied into a store. It exists only after [`commit`](Self::commit) has succeeded. If it
+/// is dropped before, it leaves nothing behind.
 pub struct Adoption<'s> {
     staging: Staging<'s>,
     manifest: Manifest,
     sealed: Vec<u8>,
-    /// The hashes of those parts whose entries have no blocks, though they are of several.
+    /// The hashes of parts that have several blocks, but whose entries have only one hash.
     whole: Vec<(String, Hash)>,
 }
 
-/// A part on its way into a store.
+/// A part that is being copied into a store.
 pub struct AdoptedPart<'a, 's> {
     writer: PartWriter<'a, 's>,
     whole: Option<Whole<'a>>,
 }
 
-/// A part of several blocks whose entry has one hash for all of them.
+/// A part of several blocks whose entry has only one hash.
 struct Whole<'a> {
     name: String,
     hasher: Xxh3,
@@ -40,7 +39,7 @@ struct Whole<'a> {
 }
 
 impl Manifest {
-    /// Reads the bytes of a manifest, which end with its seal.
+    /// Parses the bytes of a manifest, which end with its seal.
     ///
     /// # Errors
     ///
@@ -51,17 +50,17 @@ impl Manifest {
 }
 
 impl Store {
-    /// Makes the directory another training's, of which it is to take in a generation.
+    /// Makes the directory belong to another training, so that it can adopt a generation of that training.
     ///
     /// # Errors
     ///
-    /// [`StoreError::AnotherRun`] if there are generations of this one, [`StoreError::Gone`] and
-    /// [`StoreError::TakenOver`] if the directory is not this store's any more, and [`StoreError::Io`].
+    /// [`StoreError::AnotherRun`] if the directory has generations of the current training, [`StoreError::Gone`] and
+    /// [`StoreError::TakenOver`] if the directory no longer belongs to this store, and [`StoreError::Io`].
     pub fn become_run(&mut self, run_id: &str, run_seed: u64) -> Result<(), StoreError> {
         if self.identity.run_id == run_id && self.identity.run_seed == run_seed {
             return Ok(());
         }
-        self.possess(IfGone::Fail)?;
+        self.ensure_owned(IfGone::Fail)?;
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         if let Some(newest) = discover::generations(fs, layout)?.first() {
             return Err(StoreError::AnotherRun {
@@ -80,11 +79,11 @@ impl Store {
         Ok(())
     }
 
-    /// Whether anything was ever committed to the directory that is still in it, whole or damaged.
+    /// Whether the directory has anything that was committed: in place, in the quarantine, or set aside.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`] if the directory can't be looked into.
+    /// [`StoreError::Io`] if the directory can't be read.
     pub fn has_backup(&self) -> Result<bool, StoreError> {
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let in_place = discover::generations(fs, layout)?;
@@ -93,24 +92,25 @@ impl Store {
             || !discover::set_aside(fs, layout)?.is_empty())
     }
 
-    /// The next generation has a greater number than this.
+    /// Gives the next generation a greater number than `id`.
     pub fn count_from(&self, id: GenerationId) {
-        self.knowledge.last(id);
+        self.index.last(id);
     }
 
-    /// The greatest number that a generation was known to have, wherever it is.
+    /// The greatest number of any generation that this store knows of, wherever the generation is.
     pub fn greatest(&self) -> GenerationId {
-        self.knowledge.last(GenerationId::default())
+        self.index.last(GenerationId::default())
     }
 
-    /// Begins to take in the generation that `sealed` is the manifest of.
+    /// Begins to adopt the generation whose manifest is `sealed`.
     ///
     /// # Errors
     ///
-    /// [`StoreError::NewerFormat`], [`StoreError::Damaged`] if the manifest is, [`StoreError::AnotherRun`] and
-    /// [`StoreError::AnotherSeed`] if it is another training's, [`StoreError::NumberTaken`] if there is a generation of that
-    /// number, [`StoreError::Gone`] and [`StoreError::TakenOver`] if the directory is not this store's any more, and
-    /// [`StoreError::Io`].
+    /// - [`StoreError::NewerFormat`], or [`StoreError::Damaged`] if the manifest is damaged.
+    /// - [`StoreError::AnotherRun`] or [`StoreError::AnotherSeed`] if it belongs to another training.
+    /// - [`StoreError::NumberTaken`] if there is a generation with that number.
+    /// - [`StoreError::Gone`] or [`StoreError::TakenOver`] if the directory no longer belongs to this store.
+    /// - [`StoreError::Io`].
     pub fn adopt(&self, sealed: &[u8]) -> Result<Adoption<'_>, StoreError> {
         self.adopt_unexplained(sealed)
             .map_err(|error| self.explain(error))
@@ -122,7 +122,7 @@ impl Store {
         let id = manifest.generation;
         let place = layout.generation(id);
         verify::check_run(&manifest, &self.identity, &place)?;
-        self.possess(IfGone::Make)?;
+        self.ensure_owned(IfGone::Make)?;
         let there = self.dir.fs().kind(&place);
         if there
             .map_err(StoreError::io("look at", &place, NOT_COMMITTED))?
@@ -140,16 +140,16 @@ impl Store {
 }
 
 impl<'s> Adoption<'s> {
-    /// What the generation consists of.
+    /// The parts and the state of the generation.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Begins a part. Its bytes come from its first to its last.
+    /// Begins a part. Its bytes must be added in order.
     ///
     /// # Errors
     ///
-    /// Those of [`Staging::part`].
+    /// The errors of [`Staging::part`].
     pub fn part(&mut self, entry: &PartEntry) -> Result<AdoptedPart<'_, 's>, StoreError> {
         let is_whole = entry.blocks.is_empty() && entry.bytes > BLOCK_BYTES as u64;
         Ok(AdoptedPart {
@@ -162,11 +162,11 @@ impl<'s> Adoption<'s> {
         })
     }
 
-    /// Makes it a generation of this store, if every part is what the manifest says.
+    /// Commits the generation to this store, if every part matches the manifest.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Damaged`] if one is not, and those of [`Staging::commit`].
+    /// [`StoreError::Damaged`] if a part does not match, and the errors of [`Staging::commit`].
     pub fn commit(self) -> Result<Committed, StoreError> {
         let store = self.staging.store;
         self.commit_unexplained()
@@ -224,7 +224,7 @@ impl AdoptedPart<'_, '_> {
     ///
     /// # Errors
     ///
-    /// Those of [`PartWriter::append`].
+    /// The errors of [`PartWriter::append`].
     pub fn append(
         &mut self,
         chunk: impl AsRef<[u8]> + Send + Sync + 'static,
@@ -239,7 +239,7 @@ impl AdoptedPart<'_, '_> {
     ///
     /// # Errors
     ///
-    /// Those of [`PartWriter::finish`].
+    /// The errors of [`PartWriter::finish`].
     pub fn finish(self) -> Result<(), StoreError> {
         if let Some(whole) = self.whole {
             let hash = Hash::finish(&whole.hasher);

@@ -1,4 +1,4 @@
-//! Going back to an older generation: what is newer is moved out of the way, and not lost.
+//! Going back to an older generation: newer ones are moved aside, and not lost.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use crate::error::{NOT_SET_ASIDE, StoreError, UNCHANGED};
 use crate::fs::EntryKind;
 use crate::layout::{GenerationId, Quarantined};
 use crate::manifest::Manifest;
-use crate::possession::IfGone;
+use crate::ownership::IfGone;
 use crate::store::Store;
 use crate::verify::{self, Chunking, Generation, OnRead};
 use crate::{discover, quarantine};
@@ -15,13 +15,13 @@ use crate::{discover, quarantine};
 const LOG: &str = "burn_backup::discover";
 
 impl Store {
-    /// The manifests of this training's generations that are in place, newest first. Those that are damaged, another
-    /// training's, or of a newer format are left out; no part is read.
+    /// The manifests of this training's generations that are in place, newest first. Leaves out generations that are
+    /// damaged, of another training, or of a newer format. Reads no part.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`], [`StoreError::Gone`], and [`StoreError::TakenOver`] if the directory is not this store's any
-    /// more.
+    /// [`StoreError::Io`]; [`StoreError::Gone`] and [`StoreError::TakenOver`] if the directory no longer belongs to
+    /// this store.
     pub fn manifests(&self) -> Result<Vec<Manifest>, StoreError> {
         self.manifests_unexplained()
             .map_err(|error| self.explain(error))
@@ -34,24 +34,24 @@ impl Store {
             match verify::manifest(fs, layout, id, Some(&self.identity)) {
                 Ok(Ok(manifest)) => manifests.push(manifest),
                 Ok(Err(damage)) => {
-                    log::warn!(target: LOG, "generation {id} is passed over: {damage}");
+                    log::warn!(target: LOG, "generation {id} is skipped: {damage}");
                 }
                 Err(error @ StoreError::Io { .. }) => return Err(error),
                 Err(error) => {
-                    log::warn!(target: LOG, "generation {id} is passed over: {error}");
+                    log::warn!(target: LOG, "generation {id} is skipped: {error}");
                 }
             }
         }
         Ok(manifests)
     }
 
-    /// Reads and verifies the generation `id`, as [`newest_chunked`](Self::newest_chunked) does with the newest one,
-    /// and makes it durable.
+    /// Reads and verifies the generation `id`, as [`newest_chunked`](Self::newest_chunked) does for the newest one, and
+    /// makes it durable.
     ///
     /// # Errors
     ///
-    /// [`StoreError::StillDamaged`] if it is damaged, or not there, [`StoreError::NewerFormat`],
-    /// [`StoreError::AnotherRun`], [`StoreError::AnotherSeed`], and those of [`manifests`](Self::manifests).
+    /// [`StoreError::StillDamaged`] if it is damaged or missing, [`StoreError::NewerFormat`],
+    /// [`StoreError::AnotherRun`], [`StoreError::AnotherSeed`], and the errors of [`manifests`](Self::manifests).
     pub fn generation(
         &self,
         id: GenerationId,
@@ -68,7 +68,7 @@ impl Store {
         chunking: &dyn Chunking,
         on_read: OnRead<'_>,
     ) -> Result<Generation, StoreError> {
-        self.possess(IfGone::Fail)?;
+        self.ensure_owned(IfGone::Fail)?;
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let read = verify::generation(fs, layout, id, &self.identity, chunking, on_read)?;
         let generation = match read {
@@ -82,39 +82,39 @@ impl Store {
         };
         self.make_durable(generation.manifest())?;
         self.dir.check()?;
-        self.knowledge
+        self.index
             .set_latest(id, generation.manifest().parts.clone());
         Ok(generation)
     }
 
-    /// Moves all generations that are newer than `than` to the directory `aside`, whole or damaged, and gives their
-    /// numbers, oldest first. Numbers go on above theirs. Moving them back by hand undoes it.
+    /// Moves all generations that are newer than `than` to the directory `aside`, whole or damaged, and returns their
+    /// numbers, oldest first. New generations get greater numbers than these. To undo it, move them back by hand.
     ///
-    /// The newest one goes last, once it is durable that the others are gone: as long as it is there, what it says
-    /// of the training is what a restart finds. Called again after an interruption, it does the rest.
+    /// The newest generation is moved last, after the moves of the others are durable. While it is in place, a restart
+    /// finds what it says of the training. After an interruption, a second call moves the rest.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Foreign`] if something of somebody else's stands where `aside` is to be, [`StoreError::Gone`] and
-    /// [`StoreError::TakenOver`] if the directory is not this store's any more, and [`StoreError::Io`]: each generation
-    /// is then in one of the two places.
+    /// [`StoreError::Foreign`] if something that this crate did not write has the name `aside`, [`StoreError::Gone`]
+    /// and [`StoreError::TakenOver`] if the directory no longer belongs to this store, and [`StoreError::Io`]. Each
+    /// generation is then in one of the two places.
     pub fn set_aside_newer(&self, than: GenerationId) -> Result<Vec<GenerationId>, StoreError> {
         self.set_aside_unexplained(than)
             .map_err(|error| self.explain(error))
     }
 
     fn set_aside_unexplained(&self, than: GenerationId) -> Result<Vec<GenerationId>, StoreError> {
-        self.possess(IfGone::Fail)?;
+        self.ensure_owned(IfGone::Fail)?;
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let mut newer = discover::generations(fs, layout)?;
         newer.retain(|id| *id > than);
         newer.reverse();
         let Some((newest, others)) = newer.split_last() else {
-            // A process before may not have come to that.
+            // An earlier process may have moved them without a sync.
             sync_both(&self.dir)?;
             return Ok(newer);
         };
-        self.knowledge.last(*newest);
+        self.index.last(*newest);
         for id in others {
             set_aside(&self.dir, *id)?;
         }
@@ -123,7 +123,7 @@ impl Store {
         }
         set_aside(&self.dir, *newest)?;
         sync_both(&self.dir)?;
-        self.knowledge.forget_newer(than);
+        self.index.forget_newer(than);
         Ok(newer)
     }
 }
@@ -142,7 +142,7 @@ fn set_aside(dir: &Directory, id: GenerationId) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// First where they are to be found, then where they are to be gone from.
+/// Syncs the destination first, and then the directory that they were moved from.
 fn sync_both(dir: &Directory) -> Result<(), StoreError> {
     let (aside, generations) = (dir.layout.aside(), dir.layout.generations());
     if kind(dir, &aside)? == Some(EntryKind::Dir) {

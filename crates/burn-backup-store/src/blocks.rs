@@ -1,16 +1,16 @@
-//! The hashes of a part: one of each block, and one of all of them. Blocks can be hashed at the same time,
-//! and checked one by one.
+//! The hashes of a part: one hash of each block, and one of the whole part. Blocks can be hashed in parallel, and
+//! checked one by one.
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-/// The length of all blocks of a part except its last one.
+/// The length of every block of a part except the last one.
 pub(crate) const BLOCK_BYTES: usize = 8 * 1024 * 1024;
 
-/// What was read or written is hashed in pieces of this length, while the processor's cache holds them.
+/// Bytes are hashed in pieces of this length, while a piece is in the processor's cache.
 pub(crate) const PIECE_BYTES: usize = 1024 * 1024;
 
-/// How many blocks so many bytes have.
+/// The number of blocks of a part with this many bytes.
 pub(crate) fn count(bytes: u64) -> u64 {
     bytes.div_ceil(BLOCK_BYTES as u64)
 }
@@ -30,7 +30,7 @@ impl Hash {
         Self(hasher.digest128())
     }
 
-    /// The hash of a part: that of its only block, or of the hashes of all its blocks.
+    /// The hash of a part: the hash of its only block, or the hash of its blocks' hashes.
     pub(crate) fn of_blocks(blocks: &[Self]) -> Self {
         match blocks {
             [] => Self::of(&[]),
@@ -68,7 +68,7 @@ impl TryFrom<String> for Hash {
 /// The length and the hashes of a part's bytes.
 #[derive(Clone, Default)]
 pub struct PartDigest {
-    /// Of the blocks that are complete.
+    /// The hashes of the complete blocks.
     blocks: Vec<Hash>,
     /// The block in progress.
     hasher: Xxh3,
@@ -76,7 +76,7 @@ pub struct PartDigest {
 }
 
 impl PartDigest {
-    /// Takes in the next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let in_block = (self.bytes % BLOCK_BYTES as u64) as usize;
@@ -91,12 +91,12 @@ impl PartDigest {
         }
     }
 
-    /// Whether these are as many bytes, with the same hashes.
+    /// Whether the two have the same length and the same hashes.
     pub fn is_same(&self, other: &Self) -> bool {
         self.blocks() == other.blocks()
     }
 
-    /// How many bytes these were, and the hash of each of their blocks.
+    /// The number of bytes, and the hash of each block.
     pub(crate) fn blocks(&self) -> (u64, Vec<Hash>) {
         let mut blocks = self.blocks.clone();
         if !self.bytes.is_multiple_of(BLOCK_BYTES as u64) {

@@ -1,15 +1,15 @@
-//! Memory that a part is read into.
+//! Memory that parts are read into.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
 
 use memmap2::{MmapMut, MmapOptions};
 
-/// From this length on, memory is taken from the system, in large pages where it has some: the pages of new
-/// memory take longer than to read a file into them.
+/// Buffers of at least this length are mapped from the system, in large pages if it has any. Providing the pages of new
+/// memory takes longer than reading a file into them.
 const MAPPED_BYTES: usize = 2 * 1024 * 1024;
 
-/// Memory that a part, or some of it, was read into.
+/// Memory that a part, or a section of it, was read into.
 #[derive(Debug)]
 pub struct Buffer(Memory);
 
@@ -20,11 +20,11 @@ enum Memory {
 }
 
 impl Buffer {
-    /// So many zeros.
+    /// A buffer of this many zeros.
     pub(crate) fn zeroed(len: usize) -> io::Result<Self> {
         if len >= MAPPED_BYTES {
             let mapped = MmapOptions::new().len(len).map_anon()?;
-            // A kernel without large pages has small ones.
+            // A kernel without large pages uses small ones.
             #[cfg(target_os = "linux")]
             let _ = mapped.advise(memmap2::Advice::HugePage);
             return Ok(Self(Memory::Mapped(mapped)));
@@ -35,11 +35,11 @@ impl Buffer {
         Ok(Self(Memory::Heap(bytes)))
     }
 
-    /// The vector that the bytes are in, if they are in one.
+    /// Returns the bytes as a vector, without a copy, if they are in one.
     ///
     /// # Errors
     ///
-    /// The buffer, if they are in memory of the system's.
+    /// The buffer, if its memory is mapped from the system.
     pub fn try_into_vec(self) -> Result<Vec<u8>, Self> {
         match self.0 {
             Memory::Heap(bytes) => Ok(bytes),
@@ -47,7 +47,7 @@ impl Buffer {
         }
     }
 
-    /// All bytes of these, one after the other; copied unless there is only one buffer.
+    /// Concatenates the buffers. Copies the bytes, unless there is only one buffer.
     pub fn concat(buffers: Vec<Self>) -> Self {
         match <[Self; 1]>::try_from(buffers) {
             Ok([only]) => only,

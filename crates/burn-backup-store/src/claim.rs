@@ -1,4 +1,4 @@
-//! Taking possession of a backup directory: made when missing, durable in its parent, locked.
+//! Creates a backup directory if it is missing, makes it durable in its parent, and locks it.
 
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
@@ -12,10 +12,10 @@ use crate::verify::{self, Small};
 
 const LOG: &str = "burn_backup::discover";
 
-/// How often a training that ends meanwhile may take the directory away before that is an error.
+/// How often the directory may be removed by a training that ends at this moment, before this is an error.
 const CLAIMS: usize = 100;
 
-/// Creates the directory when missing, makes it durable, and locks it.
+/// Creates the directory if it is missing, makes it durable, and locks it.
 pub(crate) fn claim(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn HeldLock>, StoreError> {
     let mut claims = 0;
     loop {
@@ -29,7 +29,7 @@ pub(crate) fn claim(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn Held
     }
 }
 
-/// What every owner's line in the lock file begins with.
+/// The beginning of every owner's line in the lock file.
 const OWNER: &str = "process ";
 
 /// A lock file has one short line.
@@ -51,7 +51,7 @@ fn lock(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn HeldLock>, Store
     );
     let attempt = fs.lock(&path, &owner);
     let attempt = attempt.map_err(|error| match error.kind() {
-        // It came between the look and the lock.
+        // The file was replaced between the check and the lock.
         ErrorKind::InvalidInput => StoreError::Foreign { path: path.clone() },
         _ => StoreError::io("lock", &path, UNCHANGED)(error),
     });
@@ -68,7 +68,7 @@ fn lock(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn HeldLock>, Store
     }
 }
 
-/// Whether the lock file at `path` can be one of this crate's, whose contents are of no value.
+/// Whether the lock file at `path` can be one of this crate's. Its contents have no value then.
 fn is_ours(fs: &dyn Filesystem, layout: &Layout, path: &Path) -> Result<bool, StoreError> {
     let kind = |path: &Path| {
         fs.kind(path)
@@ -77,18 +77,18 @@ fn is_ours(fs: &dyn Filesystem, layout: &Layout, path: &Path) -> Result<bool, St
     match kind(path)? {
         None => Ok(true),
         Some(EntryKind::Dir | EntryKind::Other) => Ok(false),
-        // In a backup directory it is, damaged or not.
+        // The lock file of a backup directory is this crate's, damaged or not.
         Some(EntryKind::File) if kind(&layout.identity())?.is_some() => Ok(true),
         Some(EntryKind::File) => match verify::read_small(fs, path, MAX_LOCK_BYTES) {
             Ok(Small::Whole(line)) => Ok(is_owner_line(&line)),
             Ok(Small::NotAFile | Small::TooLong) => Ok(false),
-            // On some systems a locked file can't be read; it is busy then.
+            // Some systems can't read a locked file. Then it is in use.
             Ok(Small::Missing) | Err(_) => Ok(true),
         },
     }
 }
 
-/// Who used a directory last, by its lock file at `path`; `None` if that says nothing.
+/// The process that last used a directory, from its lock file at `path`; `None` if the file does not tell.
 pub(crate) fn owner(fs: &dyn Filesystem, path: &Path) -> std::io::Result<Option<String>> {
     Ok(match verify::read_small(fs, path, MAX_LOCK_BYTES)? {
         Small::Whole(line) => {
@@ -99,21 +99,21 @@ pub(crate) fn owner(fs: &dyn Filesystem, path: &Path) -> std::io::Result<Option<
     })
 }
 
-/// What this crate writes into the lock file, or what a kill or a power cut can leave of it.
+/// Whether `line` is what this crate writes into the lock file, or what a kill or a power cut can leave of it.
 fn is_owner_line(line: &[u8]) -> bool {
     let owner = OWNER.as_bytes();
     line.starts_with(owner) || owner.starts_with(line) || line.iter().all(|byte| *byte == 0)
 }
 
-/// Creates `dir` and its missing parents. They may be links. Each is made durable in its own parent,
-/// `dir` also if it is there: who made it may not have come to that.
+/// Creates `dir` and its missing parents. They may be links. Each is made durable in its own parent. `dir` is synced
+/// even if it exists, because the process that created it may not have synced it.
 fn create_root(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {
     create_dirs(fs, dir)?;
     let Some(parent) = parent(dir) else {
         return Ok(());
     };
     match fs.sync_dir(&parent) {
-        // It is not ours, and nothing in it was made here.
+        // The parent belongs to another user, and this crate created nothing in it.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
             log::debug!(target: LOG, "'{}' can't be synced: {error}", parent.display());
             Ok(())
@@ -122,10 +122,10 @@ fn create_root(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// The directory that `dir` is in; none for the root of all.
+/// The parent of `dir`; `None` for the root of the file system.
 fn parent(dir: &Path) -> Option<PathBuf> {
     match dir.components().next_back() {
-        // Where that leads to, the system knows.
+        // The system resolves the path.
         Some(Component::ParentDir) => Some(dir.join("..")),
         Some(Component::Normal(_)) => dir.parent().map(Path::to_path_buf),
         _ => None,
@@ -144,18 +144,18 @@ fn create_dirs(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {
         }
         None => {}
     }
-    // With it, what ends in `..` is there too.
+    // Creating the parent also creates a `dir` that ends in `..`.
     if let Some(before) = dir.parent() {
         create_root(fs, before)?;
     }
     match fs.create_dir(dir) {
-        // Another training may have made it meanwhile, for a directory of its own below.
+        // Another training may have created it meanwhile, for its own directory below.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => create_dirs(fs, dir),
         created => created.map_err(failed("create")),
     }
 }
 
-/// Refuses a directory in which `generations` is somebody else's.
+/// Refuses a directory whose `generations` was not made by this crate.
 pub(crate) fn refuse_foreign_generations(
     fs: &dyn Filesystem,
     layout: &Layout,
@@ -168,7 +168,7 @@ pub(crate) fn refuse_foreign_generations(
     }
 }
 
-/// Makes `generations`, if it is not there.
+/// Creates `generations` if it is missing.
 pub(crate) fn create_generations(fs: &dyn Filesystem, layout: &Layout) -> Result<(), StoreError> {
     refuse_foreign_generations(fs, layout)?;
     let dir = layout.generations();

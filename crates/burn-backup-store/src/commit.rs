@@ -1,4 +1,4 @@
-//! The commit: only after it does a generation exist.
+//! The commit. A generation exists only after it.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -15,7 +15,7 @@ use crate::verify::MAX_MANIFEST_BYTES;
 
 const LOG: &str = "burn_backup::commit";
 
-/// A generation that is on disk, whole and durable.
+/// A generation that is complete and durable on disk.
 #[derive(Debug, Clone)]
 #[must_use = "older generations are pruned with it"]
 pub struct Committed {
@@ -36,37 +36,37 @@ impl Committed {
         self.created
     }
 
-    /// The length of its parts together, in bytes.
+    /// The sum of its parts' lengths, in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// How many of these bytes were not written, but linked to the generation before.
+    /// How many of these bytes were not written, but linked from the previous generation.
     pub fn linked(&self) -> u64 {
         self.linked
     }
 }
 
 impl Staging<'_> {
-    /// Makes the staged parts a generation, with `state` as its maker's document, in JSON.
+    /// Commits the staged parts as a generation. `state` is the caller's document, written as JSON.
     ///
-    /// Payload first, then the name that points at it: the manifest is written, it and what is not
-    /// synced yet are synced, and so is the staging directory; that is renamed into place, and both
-    /// parents are synced.
+    /// The contents become durable before the name that points at them. First the manifest is written. Then the
+    /// manifest, the parts that are not synced yet, and the staging directory are synced. Then the staging directory is
+    /// renamed into place, and both parent directories are synced.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`] if a call fails. Before the rename, nothing is left of the generation;
-    /// after it, the generation is in place but may not survive a power cut.
-    /// [`StoreError::State`] if it can't be JSON, [`StoreError::ManifestTooLong`] if no start could read it. [`StoreError::Gone`] and
-    /// [`StoreError::TakenOver`] if the directory is not this store's any more.
+    /// [`StoreError::Io`] if a call fails. Before the rename, nothing is left of the generation. After it, the
+    /// generation is in place but may not survive a power cut. [`StoreError::State`] if `state` can't be written as
+    /// JSON, [`StoreError::ManifestTooLong`] if a start could not read the manifest. [`StoreError::Gone`] and
+    /// [`StoreError::TakenOver`] if the directory no longer belongs to this store.
     pub fn commit(self, state: impl Serialize) -> Result<Committed, StoreError> {
         let store = self.store;
         self.commit_within(state, MAX_MANIFEST_BYTES)
             .map_err(|error| store.explain(error))
     }
 
-    /// The same, with a manifest of so many bytes at the most.
+    /// Like [`commit`](Self::commit), with a manifest of at most `limit` bytes.
     fn commit_within(mut self, state: impl Serialize, limit: u64) -> Result<Committed, StoreError> {
         let store = self.store;
         let parts = self.join()?;
@@ -93,7 +93,7 @@ impl Staging<'_> {
         self.place(&bytes, manifest)
     }
 
-    /// Makes the joined parts a generation, with this manifest, which `sealed` holds.
+    /// Commits the joined parts as a generation with this manifest, whose bytes are `sealed`.
     pub(crate) fn place(
         mut self,
         sealed: &[u8],
@@ -107,10 +107,10 @@ impl Staging<'_> {
         let layout = &dir.layout;
         let place = layout.generation(self.id);
         dir.check()?;
-        // Whoever comes between has no staging directory of this name.
+        // If the directory is replaced now, the rename fails: the new directory has no staging directory of this name.
         let renamed = fs.rename(&self.dir, &place);
         renamed.map_err(StoreError::io("rename into place", &place, NOT_COMMITTED))?;
-        self.store.knowledge.last(self.id);
+        self.store.index.last(self.id);
         let parents = [layout.generations(), layout.root().to_path_buf()];
         let [new, old] = &parents;
         sync::together(fs, vec![Sync::Dir(new), Sync::Dir(old)]).map_err(|(at, error)| {
@@ -118,7 +118,7 @@ impl Staging<'_> {
             StoreError::io("sync", parent, MAYBE_COMMITTED)(error)
         })?;
         if dir.is_lost() {
-            // It is wherever the directory is now, if that is anywhere.
+            // The generation is in the renamed directory, if that still exists.
             return Err(dir.gone(None));
         }
 
@@ -133,13 +133,11 @@ impl Staging<'_> {
             "generation {} committed: {} bytes in {} parts",
             committed.id, committed.bytes, manifest.parts.len(),
         );
-        self.store
-            .knowledge
-            .set_latest(committed.id, manifest.parts);
+        self.store.index.set_latest(committed.id, manifest.parts);
         Ok(committed)
     }
 
-    /// Writes the manifest, and makes everything durable that is staged.
+    /// Writes the manifest, and makes everything staged durable.
     fn write_manifest(&mut self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
         let fs = self.store.dir.fs();
         let on_write = StoreError::io("write", path, NOT_COMMITTED);

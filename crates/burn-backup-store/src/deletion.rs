@@ -1,26 +1,26 @@
-//! The end of a training: its backup is deleted, and nothing else.
+//! Deletes the backup of a finished training, and nothing else.
 
 use std::path::Path;
 
 use crate::error::{StoreError, TAKEN_AWAY};
-use crate::knowledge::Known;
-use crate::possession::IfGone;
+use crate::index::Known;
+use crate::ownership::IfGone;
 use crate::store::Store;
 use crate::{discover, files, remove, sweep, verify};
 
 const LOG: &str = "burn_backup::prune";
 
 impl Store {
-    /// Deletes the backup: everything that this crate wrote, and the directory if nothing else is
-    /// in it. The generations go in one atomic step. If the directory is gone and nobody else has begun
-    /// at its path, there is nothing to delete.
+    /// Deletes the backup: everything that this crate wrote, and the directory if nothing else is in it. All
+    /// generations are removed in one atomic step. If the directory is missing and no other process uses its path,
+    /// there is nothing to delete.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`] if a call fails. Before the atomic step every generation is as it was;
-    /// after it, what is left is removed by the next call or counts as empty at the next open.
-    /// [`StoreError::TakenOver`] if the path is somebody else's now, and [`StoreError::AnotherRun`] if
-    /// a generation in the directory is; nothing is removed then.
+    /// [`StoreError::Io`] if a call fails. Before the atomic step, every generation is unchanged. After it, the next
+    /// call removes the rest, and the next open treats the directory as empty. [`StoreError::TakenOver`] if another
+    /// process uses the path now, and [`StoreError::AnotherRun`] if a generation in the directory belongs to another
+    /// training. Nothing is removed then.
     pub fn remove(self) -> Result<(), StoreError> {
         let root = self.dir.layout.root();
         match self
@@ -40,14 +40,15 @@ impl Store {
     }
 
     fn remove_unexplained(&self) -> Result<(), StoreError> {
-        self.possess(IfGone::Fail)?;
+        self.ensure_owned(IfGone::Fail)?;
         let (dir, fs, layout) = (&self.dir, self.dir.fs(), &self.dir.layout);
         let root = layout.root();
         let failed = |operation, at: &Path| StoreError::io(operation, at, TAKEN_AWAY);
         self.refuse_another_run()?;
         log::debug!(target: LOG, "removing the backup in '{}'", root.display());
 
-        // The quarantine, and what was set aside, first: with them gone, no generations means a new training.
+        // The quarantine and `aside` are removed first. Once they are gone, a directory without generations means a new
+        // training.
         remove::retire(dir, &layout.quarantine())?;
         remove::retire(dir, &layout.aside())?;
         remove::retire(dir, &layout.generations())?;
@@ -59,7 +60,7 @@ impl Store {
         dir.remove_lock(&layout.staging("lock", files::draw()?))?;
         fs.sync_dir(root).map_err(failed("sync", root))?;
         if fs.list(root).map_err(failed("list", root))?.is_empty() {
-            // A mount point or a link can't be removed like this, and needn't be.
+            // A mount point or a link can't be removed this way, and need not be.
             match fs.remove_dir(root) {
                 Ok(()) => log::debug!(target: LOG, "'{}' removed", root.display()),
                 Err(error) => {
@@ -70,12 +71,12 @@ impl Store {
         Ok(())
     }
 
-    /// Somebody may have put another training's generation into the directory.
+    /// Another program may have put another training's generation into the directory.
     fn refuse_another_run(&self) -> Result<(), StoreError> {
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         for id in discover::generations(fs, layout)? {
             if self
-                .knowledge
+                .index
                 .known(id)
                 .is_some_and(|known| known != Known::Theirs)
             {

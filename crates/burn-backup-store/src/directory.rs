@@ -1,6 +1,5 @@
-//! The backup directory that a store has locked. Whoever is about to change something in it asks
-//! first whether it is still the one at its path: somebody may have moved it away or removed it, and
-//! another training may have begun there.
+//! The locked backup directory of a store. Before each change, the store checks that it is still the directory at its
+//! path. Another program may have moved or removed it, and another training may have begun there.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -16,9 +15,9 @@ pub(crate) struct Directory {
     fs: Arc<dyn Filesystem>,
     pub layout: Layout,
     lock: Mutex<Box<dyn HeldLock>>,
-    /// What is out of its place and could not be removed yet.
+    /// Paths that were moved out of their places and could not be removed yet.
     leftovers: Mutex<BTreeSet<PathBuf>>,
-    /// A directory out of its place, whose files may be written over.
+    /// A directory moved out of its place, whose files may be written over.
     spare: Mutex<Option<PathBuf>>,
     has_said_in_place: AtomicBool,
 }
@@ -39,17 +38,17 @@ impl Directory {
         self.fs.as_ref()
     }
 
-    /// The lock, for whoever may have to replace it.
+    /// The lock. A caller may replace it.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Box<dyn HeldLock>> {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the directory at the path is known to be another one, or none.
+    /// Whether the path is known to have another directory, or none.
     pub(crate) fn is_lost(&self) -> bool {
         matches!(self.lock().is_at(&self.layout.lock()), Ok(false))
     }
 
-    /// An error if the directory at the path is not the one that was locked.
+    /// Fails if the directory at the path is not the one that was locked.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         let path = self.layout.lock();
         match self.lock().is_at(&path) {
@@ -66,8 +65,8 @@ impl Directory {
         }
     }
 
-    /// Takes something to a place that only this process would choose. What was somebody else's after
-    /// all goes back.
+    /// Renames `from` to `to`, a path that only this process would choose. If `from` turns out to belong to another
+    /// process, it is moved back.
     pub(crate) fn rename(
         &self,
         from: &Path,
@@ -77,14 +76,16 @@ impl Directory {
         self.check()?;
         self.fs.rename(from, to).map_err(failed)?;
         if self.is_lost() {
-            // It came between the look and the rename. Elsewhere there is nothing to rename.
+            // The directory was replaced between the check and the rename. If it is missing, there is nothing to move
+            // back.
             let _ = self.fs.rename(to, from);
             return Err(self.gone(None));
         }
         Ok(())
     }
 
-    /// Removes the lock file, the last thing that says whose the directory is. Nobody else's is removed.
+    /// Removes the lock file, the last file that says which training owns the directory. Never removes another
+    /// process's lock file.
     pub(crate) fn remove_lock(&self, away: &Path) -> Result<(), StoreError> {
         let path = self.layout.lock();
         let failed = |operation| StoreError::io(operation, &path, TAKEN_AWAY);
@@ -97,23 +98,22 @@ impl Directory {
         self.fs.remove_file(away).map_err(failed("remove"))
     }
 
-    /// Remembers what could not be removed.
+    /// Remembers a path that could not be removed.
     pub(crate) fn leave(&self, path: &Path) {
         self.leftovers().insert(path.to_path_buf());
     }
 
-    /// What could not be removed so far. It is forgotten.
+    /// Returns the paths that could not be removed so far, and forgets them.
     pub(crate) fn take_leftovers(&self) -> BTreeSet<PathBuf> {
         std::mem::take(&mut self.leftovers())
     }
 
-    /// Keeps a directory that is out of its place, which is durable, and in which nothing is but what this crate
-    /// wrote.
+    /// Keeps a directory for reuse. It must be durably out of its place and hold only files that this crate wrote.
     pub(crate) fn set_spare(&self, path: PathBuf) {
         *self.spare() = Some(path);
     }
 
-    /// The directory that was kept, if there is one. It is forgotten.
+    /// Returns the directory that was kept, if there is one, and forgets it.
     pub(crate) fn take_spare(&self) -> Option<PathBuf> {
         self.spare().take()
     }
@@ -133,7 +133,7 @@ impl Directory {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this is the first time that something is removed where it is.
+    /// Whether this is the first time that a directory is removed in place, without a rename.
     pub(crate) fn is_first_in_place(&self) -> bool {
         !self.has_said_in_place.swap(true, Ordering::Relaxed)
     }

@@ -8,8 +8,8 @@ use crate::identity::Identity;
 use crate::layout::{self, GenerationId, Layout, Quarantined};
 use crate::verify;
 
-/// The generations that are in place, newest first. A directory in which nothing of ours is, is
-/// somebody else's, whatever its name.
+/// The generations that are in place, newest first. A directory that holds none of this crate's files is not this
+/// crate's, whatever its name is.
 pub(crate) fn generations(
     fs: &dyn Filesystem,
     layout: &Layout,
@@ -23,8 +23,8 @@ pub(crate) fn generations(
         let Some(id) = GenerationId::from_dir_name(&entry.name) else {
             continue;
         };
-        // One that can't be looked into is found out when its turn comes. It must not keep those
-        // back that are newer.
+        // A directory that can't be read is included. Its reader reports the error, and newer generations stay
+        // available.
         if entry.kind == EntryKind::Dir && holds_ours(fs, &layout.generation(id)).unwrap_or(true) {
             found.push(id);
         }
@@ -33,9 +33,8 @@ pub(crate) fn generations(
     Ok(found)
 }
 
-/// The greatest number that a name in the directory has, whosever it is: the next generation must
-/// find its place free. A number that nobody can have come to by counting is one only if this
-/// training's manifest says so.
+/// The greatest number among the names in the directory, whoever created them, because the next generation's place must
+/// be free. A number that counting can't have reached counts only if a manifest of this training has it.
 pub(crate) fn greatest_number(
     fs: &dyn Filesystem,
     layout: &Layout,
@@ -58,8 +57,8 @@ pub(crate) fn greatest_number(
         .unwrap_or_default())
 }
 
-/// What is in quarantine, in no particular order. A directory in which nothing of ours is, is
-/// somebody else's, whatever its name.
+/// The contents of the quarantine, in no particular order. A directory that holds none of this crate's files is not
+/// this crate's, whatever its name is.
 pub(crate) fn quarantined(
     fs: &dyn Filesystem,
     layout: &Layout,
@@ -67,7 +66,7 @@ pub(crate) fn quarantined(
     held_in(fs, &layout.quarantine())
 }
 
-/// The same of what was set aside.
+/// Like [`quarantined`], for the generations that were set aside.
 pub(crate) fn set_aside(
     fs: &dyn Filesystem,
     layout: &Layout,
@@ -85,7 +84,7 @@ fn held_in(fs: &dyn Filesystem, top: &Path) -> Result<Vec<(Quarantined, PathBuf)
     Ok(found)
 }
 
-/// The directories in `top` that have names of ours.
+/// The directories in `top` that have names of this crate.
 fn dirs_in(fs: &dyn Filesystem, top: &Path) -> Result<Vec<(Quarantined, PathBuf)>, StoreError> {
     if kind(fs, top)? != Some(EntryKind::Dir) {
         return Ok(Vec::new());

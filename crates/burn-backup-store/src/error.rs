@@ -5,7 +5,7 @@ use crate::layout::GenerationId;
 
 /// What went wrong with a backup directory.
 ///
-/// Each message says what was being done and where, what state the disk is in, and what to do. The
+/// Each message names the operation that failed and its path, the state of the disk, and what to do. The
 /// cause is in [`source`](std::error::Error::source).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -25,31 +25,31 @@ pub enum StoreError {
         path: PathBuf,
     },
 
-    /// Something of somebody else's stands where this crate keeps its own.
+    /// A file or directory that this crate did not write has a name that this crate needs.
     #[error(
         "'{}' is in the backup directory and was not made by this crate; it was not touched: give \
          the backup a directory of its own", path.display()
     )]
     #[non_exhaustive]
     Foreign {
-        /// What stands there.
+        /// The path of that file or directory.
         path: PathBuf,
     },
 
     /// Another process holds the lock.
     #[error(
-        "the backup directory '{}' is in use by {owner}; nothing was changed: wait for that \
-         training, end it, or give this one a directory of its own", path.display()
+        "the backup directory '{}' is in use by {owner}; nothing was changed: wait for that training, \
+         stop it, or give this one a directory of its own", path.display()
     )]
     #[non_exhaustive]
     InUse {
         /// The backup directory.
         path: PathBuf,
-        /// Who holds the lock, in words.
+        /// A description of the process that holds the lock.
         owner: String,
     },
 
-    /// Something was written by a newer version of this crate.
+    /// A newer version of this crate wrote the file.
     #[error(
         "'{}' has format version {found}, and this program reads versions up to {supported}; \
          nothing was changed: update burn-backup-restore; or, to start anew, delete the backup \
@@ -65,7 +65,7 @@ pub enum StoreError {
         supported: u32,
     },
 
-    /// Generations are there, and every one is damaged.
+    /// The directory has generations, and every one is damaged.
     #[error(
         "no whole generation is left in '{}': the damaged ones are in its directory 'quarantine', \
          each with a reason.txt; to start the training anew, delete the backup directory when no \
@@ -78,7 +78,7 @@ pub enum StoreError {
         path: PathBuf,
     },
 
-    /// A generation is whole, but belongs to another training than the directory.
+    /// A generation is whole, but belongs to another training than the directory does.
     #[error(
         "'{}' belongs to another training (run {found}) than the backup directory (run {expected}); \
          nothing was changed: move it to where it belongs; or, to start anew, delete the backup directory \
@@ -94,7 +94,7 @@ pub enum StoreError {
         expected: String,
     },
 
-    /// The caller asked for a seed other than the one that the generations were made with.
+    /// The caller asked for a run seed that differs from the one that the generations were made with.
     #[error(
         "the backup in '{}' was made with the run seed {stored}, and this program asks for \
          {asked}; nothing was changed: ask for {stored} or for none; or, to start anew, delete the \
@@ -110,7 +110,7 @@ pub enum StoreError {
         asked: u64,
     },
 
-    /// A generation is whole, but was made with another run seed than its directory's.
+    /// A generation is whole, but its run seed differs from the directory's.
     #[error(
         "'{}' was made with the run seed {found}, and the directory's burn-backup.json says {expected}; \
          nothing was changed: if the backup is right, delete burn-backup.json when no training uses \
@@ -126,11 +126,11 @@ pub enum StoreError {
         expected: u64,
     },
 
-    /// The backup directory was removed or renamed while it was in use, and nobody else uses its path.
+    /// The backup directory was removed or renamed while it was in use, and no other process uses its path.
     #[error(
-        "the backup directory '{}' was removed or renamed while the training ran, and the backups \
-         went with it: the next backup makes the directory again, unless somebody else uses the path \
-         by then", path.display()
+        "the backup directory '{}' was removed or renamed while the training ran, together with its backups: \
+         the next backup creates the directory again, unless another program uses the path by then",
+        path.display()
     )]
     #[non_exhaustive]
     Gone {
@@ -140,25 +140,24 @@ pub enum StoreError {
         source: Option<io::Error>,
     },
 
-    /// The backup directory was removed or renamed while it was in use, and somebody else uses its path
-    /// now.
+    /// The backup directory was removed or renamed while it was in use, and another process uses its path now.
     #[error(
         "the backup directory '{}' was removed or renamed while the training ran, and {by} uses the \
-         path now; nothing there was touched, and the backups of this training are where its \
-         directory is now, if it was not deleted: give each training a directory of its own. This one \
-         goes on without backups until the path is free, or its directory is back", path.display()
+         path now; nothing there was changed. The backups of this training are in its renamed directory, \
+         unless it was deleted. This training continues without backups until the path is free, or its \
+         directory is back: give each training a directory of its own", path.display()
     )]
     #[non_exhaustive]
     TakenOver {
         /// The path.
         path: PathBuf,
-        /// Who uses it, in words.
+        /// A description of the process or training that uses it.
         by: String,
     },
 
-    /// There is no greater number for the next generation.
+    /// The next generation has no number, because the greatest possible one is in use.
     #[error(
-        "'{}' holds a generation with the greatest number that there is; nothing was changed: move it \
+        "'{}' holds a generation with the greatest possible number; nothing was changed: move it \
          away when no training uses the directory", path.display()
     )]
     #[non_exhaustive]
@@ -167,10 +166,10 @@ pub enum StoreError {
         path: PathBuf,
     },
 
-    /// The manifest is longer than what is read at a start.
+    /// The manifest is longer than the limit that a start reads.
     #[error(
-        "the manifest of the generation would have {bytes} bytes, and at most {limit} are read at a \
-         start; the generation was thrown away, and the ones before it in '{}' are as they were: keep \
+        "the manifest of the generation would have {bytes} bytes, and a start reads at most {limit}; \
+         the generation was discarded, and the earlier ones in '{}' are unchanged: store \
          less in the state, and large data in parts", path.display()
     )]
     #[non_exhaustive]
@@ -179,19 +178,21 @@ pub enum StoreError {
         path: PathBuf,
         /// The manifest's length in bytes.
         bytes: u64,
-        /// The greatest length that is read, in bytes.
+        /// The greatest length that a start reads, in bytes.
         limit: u64,
     },
 
-    /// A generation was given more parts than are read at a start.
-    #[error("a generation has at most {limit} parts; the part was not written: put more into each")]
+    /// A generation was given more parts than a start reads.
+    #[error(
+        "a generation has at most {limit} parts; the part was not written: put more data into each part"
+    )]
     #[non_exhaustive]
     TooManyParts {
-        /// How many parts are possible.
+        /// The greatest number of parts.
         limit: usize,
     },
 
-    /// A part was given a name that can't be a file's.
+    /// A part was given a name that can't be a file name.
     #[error(
         "'{name}' can't name a part; nothing was written: use lower-case letters, digits, '-' and \
          '_', and each name once"
@@ -202,56 +203,56 @@ pub enum StoreError {
         name: String,
     },
 
-    /// Bytes of a part were not to be written, said whoever looked at them.
-    #[error("the part '{part}' was refused; the generation was thrown away")]
+    /// The caller's inspection of a part refused its bytes.
+    #[error("writing the part '{part}' was refused; the generation was discarded")]
     #[non_exhaustive]
     Refused {
         /// The part's name.
         part: String,
-        /// Why.
+        /// The reason that the inspection gave.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 
-    /// A generation that was to be taken in is not what its manifest says.
-    #[error("a generation that was to be taken in is damaged ({damage}), and was thrown away")]
+    /// The bytes of an adopted generation differ from its manifest.
+    #[error("the imported generation is damaged ({damage}); it was discarded")]
     #[non_exhaustive]
     Damaged {
-        /// What is wrong with it.
+        /// The damage.
         damage: Damage,
     },
 
-    /// A generation in the quarantine is what it was moved there for.
-    #[error("'{}' is damaged ({damage}), and stays where it is", path.display())]
+    /// A generation in the quarantine is still damaged.
+    #[error("'{}' is damaged ({damage}); it was not moved or changed", path.display())]
     #[non_exhaustive]
     StillDamaged {
         /// The generation.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The damage.
         damage: Damage,
     },
 
-    /// A generation that was to be taken in has the number of one that is there.
+    /// A generation with this number is already there.
     #[error(
-        "'{}' is there, and a generation of that number was to be taken in; nothing was changed: move it \
-         away when no training uses the directory", path.display()
+        "'{}' already exists, so no other generation with this number can be placed there; nothing was changed: \
+         move the existing one away when no training uses the directory", path.display()
     )]
     #[non_exhaustive]
     NumberTaken {
-        /// The generation that is there.
+        /// The existing generation.
         path: PathBuf,
     },
 
     /// The state document can't be written as JSON.
-    #[error("the state of the generation can't be written as JSON; the generation was thrown away")]
+    #[error("the state of the generation can't be written as JSON; the generation was discarded")]
     State(#[source] std::io::Error),
 
     /// A call to the operating system failed.
     #[error("cannot {operation} '{}'; {state}", path.display())]
     #[non_exhaustive]
     Io {
-        /// What was being done, as in "cannot create ..".
+        /// The operation that failed, as in "cannot create ..".
         operation: &'static str,
-        /// To what.
+        /// The path of the operation.
         path: PathBuf,
         /// The state of the disk after the failure, and what to do.
         state: &'static str,
@@ -260,37 +261,37 @@ pub enum StoreError {
     },
 }
 
-/// Nothing that was whole before has been changed.
-pub(crate) const UNCHANGED: &str = "committed generations are as they were: check that the \
-                                    directory can be read and written, and that the disk is well";
+/// Every generation that was whole before is unchanged.
+pub(crate) const UNCHANGED: &str = "committed generations are unchanged: check that the directory \
+                                    can be read and written, and that the disk is healthy";
 
-/// A generation could not be read, which says nothing about it.
-pub(crate) const UNREAD: &str = "the generation may be whole and was not touched: start again once \
-                                 the disk is well, or move the generation's directory away to go \
-                                 on from the one before it";
+/// A generation could not be read. It may be whole or damaged.
+pub(crate) const UNREAD: &str = "the generation may be whole and was not changed: start again when \
+                                 the disk is healthy, or move the generation's directory away to \
+                                 resume from the previous one";
 
-/// A generation was read, but it is not certain that it stays.
+/// A generation was read, but could not be made durable.
 pub(crate) const NOT_DURABLE: &str = "the generation is whole, but may not survive a power cut, and \
-                                      was not restored: start again once the disk is well";
+                                      was not restored: start again when the disk is healthy";
 
-/// Older generations are to be gone on from, and newer ones could not all be moved out of the way.
+/// The training resumes from an older generation, and not all newer ones could be moved aside.
 pub(crate) const NOT_SET_ASIDE: &str = "every generation is whole, in its place or in the directory 'aside': start \
-                                        again once the disk is well, and the rest is moved";
+                                        again when the disk is healthy, and the rest is moved";
 
 /// A save failed before its commit.
-pub(crate) const NOT_COMMITTED: &str = "this generation was thrown away and the ones before it \
-                                        are as they were: check free space and permissions";
+pub(crate) const NOT_COMMITTED: &str = "this generation was discarded and the earlier ones \
+                                        are unchanged: check free space and permissions";
 
-/// A save was renamed into place, but making that durable failed.
+/// A save was renamed into place, but the rename could not be made durable.
 pub(crate) const MAYBE_COMMITTED: &str = "this generation is in place but may not survive a power \
-                                          cut; the ones before it are as they were: check the disk";
+                                          cut; the earlier ones are unchanged: check the disk";
 
-/// Removing what is no longer needed failed.
-pub(crate) const NOT_REMOVED: &str = "the newest generation is as it was, and what is left over \
-                                      is removed after the next backup or at the next start";
+/// Old data could not be removed.
+pub(crate) const NOT_REMOVED: &str = "the newest generation is unchanged; the leftovers \
+                                      are removed after the next backup or at the next start";
 
-/// Something was taken out of its place, but not removed to its end.
-pub(crate) const TAKEN_AWAY: &str = "it is out of its place, and what is left over is removed after \
+/// A file or directory was moved out of its place, but not removed completely.
+pub(crate) const TAKEN_AWAY: &str = "it was moved out of its place, and the rest of it is removed after \
                                      the next backup or at the next start: check the disk";
 
 impl StoreError {
@@ -298,7 +299,7 @@ impl StoreError {
         Self::Damaged { damage }
     }
 
-    /// The error and what caused it, for the log.
+    /// The error and its cause, for the log.
     pub(crate) fn with_cause(&self) -> String {
         match std::error::Error::source(self) {
             Some(cause) => format!("{self} (cause: {cause})"),
@@ -325,7 +326,7 @@ impl StoreError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Damage {
-    /// The manifest is not there.
+    /// The manifest is missing.
     #[error("manifest.json is missing")]
     ManifestMissing,
     /// The manifest is not a file of a plausible size.
@@ -335,31 +336,31 @@ pub enum Damage {
         /// The greatest size that is read.
         limit: u64,
     },
-    /// The manifest's last line is not a checksum of what is before it.
+    /// The manifest's last line is not the checksum of the bytes before it.
     #[error("manifest.json does not match the checksum at its end")]
     ManifestChecksum,
-    /// The manifest is sealed, but does not hold what a manifest holds.
+    /// The manifest matches its checksum, but its contents can't be read as a manifest.
     #[error("manifest.json can't be read: {detail}")]
     #[non_exhaustive]
     ManifestContents {
-        /// What is wrong with it.
+        /// Why it can't be read.
         detail: String,
     },
-    /// The manifest is another generation's.
+    /// The manifest belongs to another generation.
     #[error("manifest.json is that of generation {found}")]
     #[non_exhaustive]
     ManifestOfAnother {
-        /// The generation that it names.
+        /// The generation that the manifest names.
         found: GenerationId,
     },
-    /// A part is not there.
+    /// A part is missing.
     #[error("{file} is missing")]
     #[non_exhaustive]
     PartMissing {
         /// The part's file.
         file: String,
     },
-    /// A part has another length than its manifest says.
+    /// A part's length differs from its manifest.
     #[error("{file} has {found} bytes instead of {expected}")]
     #[non_exhaustive]
     PartLength {
@@ -370,14 +371,14 @@ pub enum Damage {
         /// The file's length, in bytes.
         found: u64,
     },
-    /// A part's bytes are not those that were written.
+    /// A part's bytes differ from those that were written.
     #[error("{file} does not match its hash")]
     #[non_exhaustive]
     PartHash {
         /// The part's file.
         file: String,
     },
-    /// Some of a part's bytes are not those that were written.
+    /// Some of a part's bytes differ from those that were written.
     #[error("{file} does not match its hash in the {bytes} bytes from byte {offset} on")]
     #[non_exhaustive]
     BlockHash {

@@ -1,4 +1,4 @@
-//! Whose a backup directory is to be, when it is opened.
+//! Decides which training a backup directory belongs to when it is opened.
 
 use crate::directory::Directory;
 use crate::error::StoreError;
@@ -11,7 +11,7 @@ use crate::{discover, files, quarantine, verify};
 
 const LOG: &str = "burn_backup::discover";
 
-/// What the identity is to be, and what has to be done for it.
+/// The identity for the directory, and whether it must be written.
 pub(crate) struct Plan {
     identity: Identity,
     is_damaged: bool,
@@ -19,26 +19,26 @@ pub(crate) struct Plan {
 }
 
 enum Writing {
-    /// It is there.
+    /// The file exists.
     No,
-    /// It was lost, and can be made again from the manifests whenever there is room.
+    /// The file was lost. It can be written again from the manifests whenever there is room.
     IfPossible,
     Yes,
 }
 
-/// Where the run seed of a directory comes from.
+/// The possible sources of a directory's run seed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Seeds {
-    /// The program gives it.
+    /// The seed that the program asks for.
     pub asked: Option<u64>,
-    /// It was drawn for a directory that has none.
+    /// The seed that was drawn for a directory that has none.
     pub drawn: Option<u64>,
-    /// Whether that of the generations stays if another one is asked for.
+    /// Whether the generations keep their seed if the program asks for another one.
     pub keeps: bool,
 }
 
-/// Says what the identity is to be: the one that is there; from the newest manifest if that is lost or
-/// damaged; a new one if there is no generation either. Changes nothing.
+/// Determines the identity. It is the existing one, or the newest manifest's if the file is lost or damaged. If there
+/// is no generation either, it is new. Changes nothing.
 pub(crate) fn plan(dir: &Directory, seeds: &Seeds) -> Result<Plan, StoreError> {
     let asked_seed = seeds.asked;
     let (fs, layout) = (dir.fs(), &dir.layout);
@@ -84,7 +84,7 @@ pub(crate) fn plan(dir: &Directory, seeds: &Seeds) -> Result<Plan, StoreError> {
     })
 }
 
-/// Does what was planned.
+/// Carries out the plan.
 pub(crate) fn establish(dir: &Directory, plan: Plan) -> Result<Identity, StoreError> {
     let Plan {
         identity,
@@ -94,9 +94,9 @@ pub(crate) fn establish(dir: &Directory, plan: Plan) -> Result<Identity, StoreEr
     if is_damaged {
         let reason = format!("{IDENTITY_FILE} does not match the checksum at its end");
         match quarantine::identity(dir, &reason) {
-            // The disk may be full. The manifests say the same.
+            // The disk may be full. The manifests hold the same identity.
             Err(error @ StoreError::Io { .. }) => {
-                log::error!(target: LOG, "{reason}, and it stays in its place: {}", error.with_cause());
+                log::error!(target: LOG, "{reason}, and the file could not be moved away: {}", error.with_cause());
             }
             moved => moved?,
         }
@@ -110,7 +110,7 @@ pub(crate) fn establish(dir: &Directory, plan: Plan) -> Result<Identity, StoreEr
     match (written, writing) {
         // The next start tries again.
         (Err(error), Writing::IfPossible) => {
-            log::warn!(target: LOG, "it is not made again: {}", error.with_cause());
+            log::warn!(target: LOG, "{IDENTITY_FILE} was not written again: {}", error.with_cause());
         }
         (written, _) => written?,
     }
@@ -133,7 +133,7 @@ fn recover(fs: &dyn Filesystem, layout: &Layout) -> Result<Option<Identity>, Sto
         if let Ok(manifest) = verify::manifest(fs, layout, id, None)? {
             log::warn!(
                 target: LOG,
-                "'{}' was lost; what it said is taken from the manifest of generation {id}",
+                "'{}' was lost; its contents are taken from the manifest of generation {id}",
                 layout.identity().display(),
             );
             return Ok(Some(Identity {

@@ -1,4 +1,4 @@
-//! Small files, and the names that nobody else has.
+//! Small files, and unique names.
 
 use std::io;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::error::{NOT_COMMITTED, StoreError};
 use crate::fs::Filesystem;
 
-/// Writes and syncs a small file that does not exist yet.
+/// Writes and syncs a small new file.
 pub(crate) fn write_file(fs: &dyn Filesystem, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let file = fs.create_file(path)?;
     file.write_all_at(bytes, 0)?;

@@ -1,5 +1,4 @@
-//! A look at format versions before anything is changed: what a newer program wrote is refused, and
-//! must be found as it was.
+//! Checks format versions before anything is changed. What a newer program wrote is refused and left unchanged.
 
 use std::path::Path;
 
@@ -8,17 +7,17 @@ use crate::error::StoreError;
 use crate::verify::{self, MAX_MANIFEST_BYTES, Small};
 use crate::{discover, identity_file, seal};
 
-/// Which generations are looked at.
+/// Which generations are checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Which {
-    /// From the newest one to the first whose manifest has a whole seal.
+    /// The generations from the newest one to the first whose manifest has an intact seal.
     Newest,
-    /// Every one: all but one of them may be needed.
+    /// All generations, because any of them may be needed.
     All,
 }
 
-/// Refuses a directory in which something has a newer format. What can't be read is passed over:
-/// whoever needs it will say so.
+/// Refuses a directory in which any document has a newer format. Skips documents that can't be read: the code that
+/// needs them reports the error.
 pub(crate) fn refuse_newer(dir: &Directory, which: Which) -> Result<(), StoreError> {
     let (fs, layout) = (dir.fs(), &dir.layout);
     if let Err(error @ StoreError::NewerFormat { .. }) = identity_file::look(fs, layout) {

@@ -1,4 +1,4 @@
-//! The narrow door through which every filesystem call of this crate goes.
+//! The interface that every filesystem call of this crate goes through.
 
 mod real;
 
@@ -11,21 +11,21 @@ pub use real::RealFilesystem;
 ///
 /// # Contract
 ///
-/// - No call follows a symbolic link in the last component of its path, except [`list`] and
-///   [`sync_dir`] on the backup directory itself, which the user may have linked elsewhere. This
-///   holds even if somebody puts the link there while the call runs.
-/// - [`create_file`] fails with [`io::ErrorKind::AlreadyExists`] rather than open what is there.
-/// - What [`create_file`], [`create_dir`] and [`lock`] create is private to the user, where the
-///   system has permissions.
-/// - [`rename`] is atomic for every observer that survives: the old name or the new one. The store
-///   never asks for a rename onto an existing name.
-/// - What was written to a file is durable only after [`WriteFile::sync`] or [`sync_file`], and a name
-///   that was created, linked, renamed or removed only after [`sync_dir`] of its directory (of both,
-///   for a rename across directories).
-/// - After [`WriteFile::sync`] failed, the file's contents are undefined. The store throws it away.
-/// - [`reuse_file`] gives a file only if nobody can notice that its contents change: it has no other
-///   name, and nobody else has it open.
-/// - [`lock`] is released when the returned value is dropped or the process ends, however it ends.
+/// - No call follows a symbolic link in the last component of its path. The exceptions are [`list`] and [`sync_dir`] on
+///   the backup directory itself, which the user may have linked elsewhere. This holds even if another process creates
+///   the link while the call runs.
+/// - [`create_file`] fails with [`io::ErrorKind::AlreadyExists`] if something is at the path; it never opens it.
+/// - The files and directories that [`create_file`], [`create_dir`] and [`lock`] create are private to the user, where
+///   the system has permissions.
+/// - [`rename`] is atomic for every observer that survives: it sees the old name or the new one. The store never asks
+///   for a rename onto an existing name.
+/// - Written bytes are durable only after [`WriteFile::sync`] or [`sync_file`]. A name that was created, linked,
+///   renamed or removed is durable only after [`sync_dir`] of its directory. A rename across directories needs a
+///   sync of both.
+/// - After [`WriteFile::sync`] failed, the file's contents are undefined. The store discards the file.
+/// - [`reuse_file`] gives a file only if no other process can see that its contents change: it has no other name, and
+///   no other process has it open.
+/// - [`lock`] is released when the returned value is dropped or the process ends in any way.
 /// - Calls come from several threads at once.
 ///
 /// [`list`]: Self::list
@@ -37,13 +37,12 @@ pub use real::RealFilesystem;
 /// [`sync_dir`]: Self::sync_dir
 /// [`sync_file`]: Self::sync_file
 pub trait Filesystem: Send + Sync + 'static {
-    /// The same path, independent of the process's current directory. Nothing is looked at on the
-    /// disk.
+    /// The same path, independent of the process's current directory. The disk is not read.
     fn absolute(&self, path: &Path) -> io::Result<PathBuf> {
         std::path::absolute(path)
     }
 
-    /// What is at `path`, or `None` if nothing is.
+    /// The kind of the entry at `path`; `None` if there is none.
     fn kind(&self, path: &Path) -> io::Result<Option<EntryKind>>;
 
     /// The entries of a directory, in no particular order.
@@ -55,14 +54,14 @@ pub trait Filesystem: Send + Sync + 'static {
     /// Creates a file that does not exist yet, for writing.
     fn create_file(&self, path: &Path) -> io::Result<Box<dyn WriteFile>>;
 
-    /// Whether [`reuse_file`](Self::reuse_file) ever gives a file.
+    /// Whether [`reuse_file`](Self::reuse_file) can return a file.
     fn reuses_files(&self) -> bool {
         false
     }
 
-    /// Opens a regular file to write it anew, in the memory and the blocks that it has. Its contents stay until
-    /// they are written over, and its length until it is truncated. `None` if others may see the file, or if
-    /// that can't be told: the caller removes it then, and creates another one.
+    /// Opens a regular file to write it again in the memory and the disk blocks that it has. Its contents stay until
+    /// they are written over, and its length until it is truncated. `None` if other processes may see the file, or if
+    /// that is unknown: the caller then removes the file and creates another one.
     fn reuse_file(&self, path: &Path) -> io::Result<Option<Box<dyn WriteFile>>> {
         let _ = path;
         Ok(None)
@@ -72,10 +71,10 @@ pub trait Filesystem: Send + Sync + 'static {
     /// is there.
     fn open_file(&self, path: &Path) -> io::Result<Box<dyn ReadFile>>;
 
-    /// Gives what is at `from` the name `to`.
+    /// Renames `from` to `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Gives the regular file `from` a second name, `to`. Fails where the file system has no hard
+    /// Adds a second name, `to`, to the regular file `from`. Fails where the file system has no hard
     /// links, if `from` is anything else, and if there is something at `to`.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
 
@@ -85,18 +84,18 @@ pub trait Filesystem: Send + Sync + 'static {
     /// Removes an empty directory.
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Makes the contents of a regular file durable, whoever wrote them.
+    /// Makes the contents of a regular file durable, even if another process wrote them.
     fn sync_file(&self, path: &Path) -> io::Result<()>;
 
     /// Makes the names in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
 
-    /// Takes the exclusive lock on `path`, a file that is created when missing, and writes `owner`
-    /// into it if there is room for it; does not wait. Fails with [`io::ErrorKind::InvalidInput`] if
-    /// something other than a regular file is there.
+    /// Takes the exclusive lock on the file `path`, which is created if missing, and does not wait. Writes `owner` into
+    /// the file if there is room for it. Fails with [`io::ErrorKind::InvalidInput`] if something other than a regular
+    /// file is there.
     fn lock(&self, path: &Path, owner: &str) -> io::Result<LockAttempt>;
 
-    /// Whether a process holds the lock on `path`, found out without taking it; `None` where that can't be told.
+    /// Whether a process holds the lock on `path`. The lock is not taken. `None` if the platform can't tell.
     fn is_locked(&self, path: &Path) -> io::Result<Option<bool>> {
         let _ = path;
         Ok(None)
@@ -105,24 +104,23 @@ pub trait Filesystem: Send + Sync + 'static {
 
 /// A lock that is held until this value is dropped.
 pub trait HeldLock: Send + Sync {
-    /// Whether the file that was locked is the one at `path`. If it is not at the path that was locked,
-    /// another process can lock that.
+    /// Whether the locked file is still the one at `path`. If it is not, another process can lock the file at that
+    /// path.
     fn is_at(&self, path: &Path) -> io::Result<bool>;
 }
 
-/// A file being written. Its calls come from several threads at once, and no two of them write the same
-/// bytes.
+/// A file being written. Its calls come from several threads at once, and no two of them write the same bytes.
 pub trait WriteFile: Send + Sync {
-    /// Writes some of `bytes`, from the byte `offset` of the file on, and says how many.
+    /// Writes some of `bytes` at the byte `offset` of the file, and returns how many.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<usize>;
 
-    /// Cuts off what the file has beyond `len` bytes, if it has more.
+    /// Shortens the file to `len` bytes, if it is longer.
     fn truncate(&self, len: u64) -> io::Result<()>;
 
-    /// Makes everything durable that was written before the call.
+    /// Makes all bytes durable that were written before the call.
     fn sync(&self) -> io::Result<()>;
 
-    /// Writes all of `bytes`, from the byte `offset` of the file on.
+    /// Writes all of `bytes` at the byte `offset` of the file.
     fn write_all_at(&self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.write_at(bytes, offset) {
@@ -144,7 +142,7 @@ pub trait ReadFile: Send + Sync {
     /// The file's length in bytes.
     fn len(&self) -> io::Result<u64>;
 
-    /// Reads some bytes, from the byte `offset` of the file on, and says how many; none at its end.
+    /// Reads some bytes at the byte `offset` of the file, and returns how many; 0 at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
     /// Whether the file holds no bytes.
@@ -152,8 +150,8 @@ pub trait ReadFile: Send + Sync {
         Ok(self.len()? == 0)
     }
 
-    /// Fills the buffer from the byte `offset` of the file on, as far as the file has bytes, and says how
-    /// many these are.
+    /// Fills the buffer from the byte `offset` of the file, up to the end of the file. Returns how many bytes were
+    /// read.
     fn read_full_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut read = 0;
         while let Some(rest) = buffer.get_mut(read..).filter(|rest| !rest.is_empty()) {
@@ -172,8 +170,8 @@ pub trait ReadFile: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Entry {
-    /// The entry's name. Names that are not Unicode are shown with replacement characters: the
-    /// store only ever acts on names that it wrote itself, which are ASCII.
+    /// The entry's name. A name that is not Unicode is shown with replacement characters. The store only ever acts on
+    /// names that it wrote itself, which are ASCII.
     pub name: String,
     /// What the entry is.
     pub kind: EntryKind,
@@ -187,14 +185,14 @@ impl Entry {
     }
 }
 
-/// What a directory entry is; symbolic links are not followed.
+/// The kind of a directory entry; symbolic links are not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryKind {
     /// A regular file.
     File,
     /// A directory.
     Dir,
-    /// A symbolic link or something special.
+    /// A symbolic link or a special file.
     Other,
 }
 
@@ -210,11 +208,11 @@ impl From<std::fs::FileType> for EntryKind {
     }
 }
 
-/// What came of an attempt to lock.
+/// The outcome of an attempt to lock.
 pub enum LockAttempt {
     /// The lock is held until this value is dropped.
     Held(Box<dyn HeldLock>),
-    /// Somebody else holds it: what they wrote into the file.
+    /// Another process holds the lock.
     #[non_exhaustive]
     Busy {
         /// What the holder wrote into the lock file; empty if it can't be read.
@@ -223,7 +221,7 @@ pub enum LockAttempt {
 }
 
 impl LockAttempt {
-    /// Somebody else holds the lock, and wrote `owner` into the file.
+    /// Another process holds the lock, and wrote `owner` into the file.
     pub fn busy(owner: impl Into<String>) -> Self {
         let owner = owner.into();
         Self::Busy { owner }

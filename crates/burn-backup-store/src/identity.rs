@@ -1,15 +1,15 @@
-//! What a backup directory is, and whose.
+//! The format of a backup directory, and the training it belongs to.
 
 use serde::{Deserialize, Serialize};
 
-/// What a backup directory is: its format, and the training it belongs to.
+/// The format of a backup directory, and the training it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Identity {
     /// The version of the directory's layout.
     pub format: u32,
-    /// Names the training; drawn once, when the directory is made.
+    /// The id of the training; drawn once, when the directory is created.
     pub run_id: String,
-    /// What the training's random numbers are derived from; drawn once, or given.
+    /// The seed of the training's random numbers; drawn once, or given.
     pub run_seed: u64,
 }

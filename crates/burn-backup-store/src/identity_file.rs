@@ -1,4 +1,4 @@
-//! `burn-backup.json`: the file that says what a backup directory is, and whose.
+//! `burn-backup.json`: the file with the directory's format and the training it belongs to.
 
 use crate::error::{NOT_COMMITTED, StoreError, UNCHANGED};
 use crate::files;
@@ -10,7 +10,7 @@ use crate::verify::{self, Small};
 
 const MAX_IDENTITY_BYTES: u64 = 64 * 1024;
 
-/// What stands where the identity is to be.
+/// The state of the identity file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
     Whole(Identity),
@@ -18,7 +18,7 @@ pub(crate) enum Found {
     Nothing,
 }
 
-/// Reads `burn-backup.json`. What looks damaged, or can't be read, is read once more.
+/// Reads `burn-backup.json`. If it seems damaged, or can't be read, it is read once more.
 pub(crate) fn look(fs: &dyn Filesystem, layout: &Layout) -> Result<Found, StoreError> {
     match look_once(fs, layout) {
         Ok(Found::Damaged) | Err(StoreError::Io { .. }) => look_once(fs, layout),
@@ -43,7 +43,7 @@ fn look_once(fs: &dyn Filesystem, layout: &Layout) -> Result<Found, StoreError> 
     Ok(identity.map_or(Found::Damaged, Found::Whole))
 }
 
-/// Writes it, in place of one that is there.
+/// Writes the file, and replaces an existing one.
 pub(crate) fn write(
     fs: &dyn Filesystem,
     layout: &Layout,

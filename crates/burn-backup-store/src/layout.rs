@@ -1,4 +1,4 @@
-//! Every name that this crate writes to disk, in one place.
+//! The names of all files and directories that this crate writes.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,10 @@ const PLACE_SEPARATOR: &str = "+";
 
 const GENERATION_DIGITS: usize = 8;
 
-/// Greater numbers are somebody else's: there must be room above for those to come.
+/// Directories with greater numbers are not this crate's. This leaves room above every accepted number.
 const MAX_GENERATION: u64 = 1_000_000_000_000_000;
 
-/// Nobody comes to greater ones by counting: with a thousand a second, it takes thirty years.
+/// Counting does not reach greater numbers: a thousand generations a second would take thirty years.
 const MAX_COUNTED: u64 = 1_000_000_000_000;
 
 /// The number of a generation. Later generations have greater numbers; numbers are not reused.
@@ -49,7 +49,7 @@ impl GenerationId {
         (self.0 < MAX_GENERATION).then(|| Self(self.0 + 1))
     }
 
-    /// Whether counting may have led to this number.
+    /// Whether counting can have reached this number.
     pub(crate) fn is_counted(self) -> bool {
         self.0 <= MAX_COUNTED
     }
@@ -62,8 +62,8 @@ impl GenerationId {
     }
 }
 
-/// What a directory in the quarantine holds: a generation or the directory's identity, and how many
-/// of the same name were there when it came.
+/// What a directory in the quarantine holds: a generation or the directory's identity. `again` counts the entries for
+/// the same thing, starting at 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Quarantined {
     Identity { again: u64 },
@@ -71,7 +71,7 @@ pub(crate) enum Quarantined {
 }
 
 impl Quarantined {
-    /// Reads a directory's name: that of what it holds, and possibly `-k`.
+    /// Parses a directory's name: the name of what it holds, optionally followed by `-k`.
     pub(crate) fn from_dir_name(name: &str) -> Option<Self> {
         let read = |held: &str, again| {
             let quarantined = match held {
@@ -102,7 +102,7 @@ impl Quarantined {
         }
     }
 
-    /// The same thing, when it comes once more.
+    /// The entry for the same thing when it arrives once more.
     pub(crate) fn once_more(self) -> Self {
         match self {
             Self::Identity { again } => Self::Identity {
@@ -168,25 +168,25 @@ impl Layout {
         self.root.join(QUARANTINE_DIR)
     }
 
-    /// Where the generations are that a training has left behind when it went back to an older one.
+    /// The directory of the generations that were moved aside when the training went back to an older one.
     pub(crate) fn aside(&self) -> PathBuf {
         self.root.join(ASIDE_DIR)
     }
 
-    /// A name that nothing in the directory has, swept at the next open if left behind.
+    /// A unique name for something temporary. The next open removes it if it is left behind.
     pub(crate) fn staging(&self, purpose: &str, nonce: u64) -> PathBuf {
         self.root
             .join(format!("{STAGING_PREFIX}{purpose}-{nonce:016x}"))
     }
 
-    /// The same, for something that is being removed from its `place`.
+    /// Like [`staging`](Self::staging), for something that is being removed from its `place`.
     pub(crate) fn retired(&self, place: &Path, nonce: u64) -> PathBuf {
         let place = place.strip_prefix(&self.root).unwrap_or(place);
         let names: Vec<_> = place.iter().map(|name| name.to_string_lossy()).collect();
         self.staging(&format!("{RETIRED}{}", names.join(PLACE_SEPARATOR)), nonce)
     }
 
-    /// The place of what is now at the path `away`, if [`retired`](Self::retired) made that.
+    /// The original place of what is now at the path `away`, if [`retired`](Self::retired) made that path.
     pub(crate) fn place_of_retired(&self, away: &Path) -> Option<PathBuf> {
         let name = away.file_name()?.to_str()?;
         let (purpose, _nonce) = name.strip_prefix(STAGING_PREFIX)?.rsplit_once('-')?;
@@ -199,13 +199,13 @@ impl Layout {
         let top = is_ours.then(|| self.root.join(top))?;
         Some(match below {
             Some(below) => top.join(below),
-            // Joined to nothing, a path ends in a slash, and a link there would be followed.
+            // Joining an empty name would end the path in a slash, and a link there would be followed.
             None => top,
         })
     }
 }
 
-/// Whether generations are below a directory of this name.
+/// Whether a directory of this name contains generations.
 fn is_our_top(name: &str) -> bool {
     [GENERATIONS_DIR, QUARANTINE_DIR, ASIDE_DIR].contains(&name)
 }
@@ -222,7 +222,7 @@ pub(crate) fn is_staging_name(name: &str) -> bool {
         .is_some_and(|(_, nonce)| nonce.len() == 16 && nonce.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
-/// Whether it is the staging directory of a generation.
+/// Whether `path` is the staging directory of a generation.
 pub(crate) fn is_staged_generation(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());
     let purpose = name
@@ -231,12 +231,12 @@ pub(crate) fn is_staged_generation(path: &Path) -> bool {
     purpose.is_some_and(|(purpose, _nonce)| GenerationId::from_dir_name(purpose).is_some())
 }
 
-/// The file that holds the part `name`.
+/// The name of the file that holds the part `name`.
 pub(crate) fn part_file(name: &str) -> String {
     format!("{name}.{PART_EXTENSION}")
 }
 
-/// Whether `name` may name a part: it becomes a file name, so it may not lead anywhere else.
+/// Whether `name` may name a part. It becomes a file name, so it must not lead to another directory.
 pub(crate) fn is_part_name(name: &str) -> bool {
     !name.is_empty()
         && name

@@ -1,8 +1,7 @@
-//! Generations of named parts on disk, for programs that must find their last good state again
-//! after any crash.
+//! Stores generations of named parts on disk, for programs that must find their last good state after any crash.
 //!
-//! A *generation* is a set of named parts (opaque bytes) and a state document, written together:
-//! it is there whole or not at all. The crate knows nothing of what the parts mean.
+//! A *generation* is a set of named parts (opaque bytes) and a state document, which are written together. After a
+//! crash the whole generation exists, or none of it. The crate does not interpret the parts.
 //!
 //! ```text
 //! save:     stage -> part, part, .. -> commit -> prune
@@ -47,14 +46,14 @@
 //!
 //! # Where the guarantees stop
 //!
-//! A returned [`Committed`] means that the generation survives the death of the process on every
-//! platform, and the loss of power on Unix file systems that honour `fsync`. On Windows
-//! directories cannot be synced. On network file systems both the lock and `fsync` are only as
-//! good as the server makes them. The same holds of a [`Generation`] that [`Store::newest`] gave.
+//! A returned [`Committed`] means that the generation survives the death of the process on every platform. It also
+//! survives a power loss on Unix file systems that honour `fsync`. On Windows, directories cannot be synced. On network
+//! file systems, the lock and `fsync` are only as good as the server makes them. The same holds for a [`Generation`]
+//! that [`Store::newest`] returned.
 //!
-//! Somebody may remove or rename the directory while it is in use. The store compares its lock with
-//! the file at the path before and after each rename, and never changes what another process has
-//! begun there. Between the two looks, what it renamed can be out of its place for a moment.
+//! Another program may remove or rename the directory while it is in use. The store compares its lock with the file at
+//! the path before and after each rename. It never changes what another process has begun there. Between the two
+//! checks, a renamed file or directory can be out of its place for a moment.
 //!
 //! The feature `testing` has filesystems that fail and lose power. It is exempt from semantic versioning.
 
@@ -74,17 +73,17 @@ mod formats;
 mod fs;
 mod identity;
 mod identity_file;
-mod knowledge;
+mod index;
 mod layout;
 mod manifest;
 mod newest;
 mod observe;
 mod open;
+mod ownership;
 mod part_reader;
 mod path;
 mod persist;
 mod pin;
-mod possession;
 mod prune;
 mod quarantine;
 mod remove;

@@ -1,4 +1,4 @@
-//! `manifest.json`: what a generation consists of.
+//! `manifest.json`: the parts and the state of a generation.
 
 use std::collections::HashSet;
 use std::time::SystemTime;
@@ -12,10 +12,10 @@ use crate::layout::{self, GenerationId};
 /// The version of the layout and the documents that this crate writes.
 pub const FORMAT_VERSION: u32 = 2;
 
-/// Of how many parts a generation may consist.
+/// The greatest number of parts in a generation.
 pub(crate) const MAX_PARTS: usize = 10_000;
 
-/// What a generation consists of, and what its maker says of it.
+/// The parts of a generation, and its creator's document.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Manifest {
@@ -25,16 +25,16 @@ pub struct Manifest {
     pub generation: GenerationId,
     /// The training that the generation belongs to.
     pub run_id: String,
-    /// What the training's random numbers are derived from.
+    /// The seed of the training's random numbers.
     pub run_seed: u64,
-    /// When the generation was committed, by the clock of the machine.
+    /// When the generation was committed, by the machine's clock.
     #[serde(with = "rfc_3339")]
     pub created: SystemTime,
     /// The crate and version that wrote the generation.
     pub writer: String,
     /// The parts, in the order in which they were written.
     pub parts: Vec<PartEntry>,
-    /// The maker's own document.
+    /// The creator's document.
     pub(crate) state: Box<RawValue>,
 }
 
@@ -50,17 +50,17 @@ pub struct PartEntry {
     pub bytes: u64,
     /// The hash of the file's contents, or of its blocks' hashes if it has several.
     pub xxh3_128: Hash,
-    /// The hashes of the file's blocks of 8 MiB, of which the last may be shorter; empty if there is only one.
+    /// The hashes of the file's 8 MiB blocks, of which the last may be shorter; empty if there is only one block.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocks: Vec<Hash>,
 }
 
 impl PartEntry {
-    /// The length of all blocks of a part except its last one, in bytes.
+    /// The length in bytes of every block of a part except the last one.
     pub const BLOCK_BYTES: u64 = blocks::BLOCK_BYTES as u64;
 
-    /// Whether these are the bytes of the block `number`. Where the entry has no hashes of blocks, the whole part
-    /// is one.
+    /// Whether these are the bytes of the block `number`. If the entry has no block hashes, the whole part is one
+    /// block.
     pub fn is_block(&self, number: usize, bytes: &[u8]) -> bool {
         let expected = match self.blocks.is_empty() {
             true => (number == 0).then_some(&self.xxh3_128),
@@ -69,7 +69,7 @@ impl PartEntry {
         expected == Some(&Hash::of(bytes))
     }
 
-    /// The part `name` with so many bytes, in these blocks.
+    /// An entry for the part `name` with this length and these block hashes.
     pub(crate) fn new(name: &str, bytes: u64, blocks: Vec<Hash>) -> Self {
         Self {
             name: name.to_owned(),
@@ -103,7 +103,7 @@ mod rfc_3339 {
         deserializer: D,
     ) -> Result<SystemTime, D::Error> {
         let time = Timestamp::deserialize(deserializer)?;
-        // Not every clock of the standard library has every such time.
+        // Not every clock of the standard library can represent every such time.
         let since_epoch = time.as_duration();
         let (length, epoch) = (since_epoch.unsigned_abs(), SystemTime::UNIX_EPOCH);
         let time = match since_epoch.is_negative() {
@@ -115,11 +115,11 @@ mod rfc_3339 {
 }
 
 impl Manifest {
-    /// The maker's own document.
+    /// The creator's document.
     ///
     /// # Errors
     ///
-    /// That of a document that is no `T`.
+    /// A JSON error if the document can't be read as `T`.
     pub fn state<'s, T: Deserialize<'s>>(&'s self) -> serde_json::Result<T> {
         serde_json::from_str(self.state.get())
     }
@@ -129,28 +129,28 @@ impl Manifest {
         (self.parts.iter()).fold(0, |sum, part| sum.saturating_add(part.bytes))
     }
 
-    /// What is wrong with a manifest that was readable; `None` if nothing is.
+    /// What is wrong with a readable manifest; `None` if nothing is.
     pub(crate) fn flaw(&self) -> Option<String> {
         if self.parts.len() > MAX_PARTS {
             return Some(format!(
-                "it names {} parts, and {MAX_PARTS} are possible",
+                "it names {} parts, and at most {MAX_PARTS} are possible",
                 self.parts.len()
             ));
         }
         let mut names = HashSet::new();
         for part in &self.parts {
             if !layout::is_part_name(&part.name) || part.file != layout::part_file(&part.name) {
-                return Some(format!("the part '{}' has an impossible name", part.name));
+                return Some(format!("the part '{}' has an invalid name", part.name));
             }
             if !names.insert(part.name.as_str()) {
-                return Some(format!("the part '{}' stands in it twice", part.name));
+                return Some(format!("the part '{}' is listed twice", part.name));
             }
             if !part.blocks.is_empty()
                 && (part.blocks.len() as u64 != blocks::count(part.bytes)
                     || Hash::of_blocks(&part.blocks) != part.xxh3_128)
             {
                 return Some(format!(
-                    "the blocks of the part '{}' can't be its own",
+                    "the block hashes of the part '{}' do not match its entry",
                     part.name
                 ));
             }
@@ -163,7 +163,7 @@ impl Manifest {
 mod tests {
     use super::*;
 
-    /// The manifest of a generation that was committed then.
+    /// A manifest of a generation that was committed at the time `created`.
     fn committed(created: &str) -> String {
         let begin = r#"{"format":1,"generation":1,"run_id":"","run_seed":0,"created":""#;
         format!(r#"{begin}{created}","writer":"","parts":[],"state":null}}"#)

@@ -1,13 +1,13 @@
-//! The newest whole generation: found, verified, and durable before anybody relies on it.
+//! Finds and verifies the newest whole generation, and makes it durable before it is used.
 
 use std::path::PathBuf;
 
 use crate::error::{NOT_DURABLE, StoreError};
 use crate::formats::{self, Which};
-use crate::knowledge::Known;
+use crate::index::Known;
 use crate::layout::{MANIFEST_FILE, Quarantined};
 use crate::manifest::Manifest;
-use crate::possession::IfGone;
+use crate::ownership::IfGone;
 use crate::store::Store;
 use crate::sync::{self, Sync};
 use crate::verify::{self, Chunking, Generation, OnRead, WholePart};
@@ -16,30 +16,29 @@ use crate::{discover, quarantine};
 const LOG: &str = "burn_backup::discover";
 
 impl Store {
-    /// Reads and verifies the newest generation, and makes it durable: who copied it, or committed it
-    /// and was killed, may not have come to that. Damaged ones are moved to the quarantine, or stay
-    /// in their place if the disk doesn't let them go, and the next older one is tried. What can't be
-    /// read, or is not what was written, is read once more before that is believed. `None` if nothing
-    /// was ever committed.
+    /// Reads and verifies the newest generation, and makes it durable, because the process that copied or committed it
+    /// may have been killed before a sync. A damaged generation is moved to the quarantine, and the next older one is
+    /// tried. If the disk does not allow the move, the damaged one stays in its place. What can't be read, or seems
+    /// damaged, is read once more first. Returns `None` if nothing was ever committed.
     ///
     /// # Errors
     ///
-    /// [`StoreError::NoneLeft`] if there were generations and every one is damaged,
-    /// [`StoreError::NewerFormat`], [`StoreError::AnotherRun`], [`StoreError::AnotherSeed`],
-    /// [`StoreError::Foreign`] if something of somebody else's stands where the quarantine is to be,
-    /// [`StoreError::Gone`] and [`StoreError::TakenOver`] if the directory is not this store's any more,
-    /// and [`StoreError::Io`] if a call fails in a way that says nothing about the generation; it stays
-    /// in its place then.
+    /// - [`StoreError::NoneLeft`] if there were generations and every one is damaged.
+    /// - [`StoreError::NewerFormat`], [`StoreError::AnotherRun`], [`StoreError::AnotherSeed`].
+    /// - [`StoreError::Foreign`] if something that this crate did not write has the name of the quarantine.
+    /// - [`StoreError::Gone`] or [`StoreError::TakenOver`] if the directory no longer belongs to this store.
+    /// - [`StoreError::Io`] if a call fails without showing that the generation is damaged. The generation then stays
+    ///   in its place.
     pub fn newest(&self) -> Result<Option<Generation>, StoreError> {
         self.newest_chunked(&WholePart)
     }
 
-    /// The same, with parts read into as many buffers as `chunking` says:
-    /// [`Generation::take_chunks`] gives them.
+    /// Like [`newest`](Self::newest), with each part read into as many buffers as `chunking` says.
+    /// [`Generation::take_chunks`] returns them.
     ///
     /// # Errors
     ///
-    /// Those of [`newest`](Self::newest).
+    /// The errors of [`newest`](Self::newest).
     pub fn newest_chunked(
         &self,
         chunking: &dyn Chunking,
@@ -47,11 +46,11 @@ impl Store {
         self.newest_watched(chunking, &|_| {})
     }
 
-    /// The same, and tells how far reading is.
+    /// Like [`newest_chunked`](Self::newest_chunked), and reports the progress of reading.
     ///
     /// # Errors
     ///
-    /// Those of [`newest`](Self::newest).
+    /// The errors of [`newest`](Self::newest).
     pub fn newest_watched(
         &self,
         chunking: &dyn Chunking,
@@ -61,11 +60,12 @@ impl Store {
             .map_err(|error| self.explain(error))
     }
 
-    /// The same of those whose manifest `is_wanted`; `None` if none is. The others stay as they are.
+    /// Like [`newest_watched`](Self::newest_watched), for the newest generation whose manifest `is_wanted`; `None` if
+    /// there is none. The other generations are unchanged.
     ///
     /// # Errors
     ///
-    /// Those of [`newest`](Self::newest).
+    /// The errors of [`newest`](Self::newest).
     pub fn newest_where(
         &self,
         chunking: &dyn Chunking,
@@ -82,7 +82,7 @@ impl Store {
         on_read: OnRead<'_>,
         is_wanted: Option<&dyn Fn(&Manifest) -> bool>,
     ) -> Result<Option<Generation>, StoreError> {
-        self.possess(IfGone::Fail)?;
+        self.ensure_owned(IfGone::Fail)?;
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let (mut not_moved, mut is_first) = (None, true);
         let mut is_any_unwanted = false;
@@ -101,23 +101,23 @@ impl Store {
                     self.make_durable(generation.manifest())?;
                     self.dir.check()?;
                     let parts = generation.manifest().parts.clone();
-                    self.knowledge.set_latest(id, parts);
+                    self.index.set_latest(id, parts);
                     quarantine::bound(&self.dir);
                     return Ok(Some(generation));
                 }
                 Err(damage) => damage,
             };
             if std::mem::take(&mut is_first) {
-                // One of those that come next is to be used: none is moved if that can't be.
+                // An older generation will be used. If one of them is refused, none is moved.
                 formats::refuse_newer(&self.dir, Which::All)?;
             }
-            self.knowledge.learn(id, Known::Damaged);
+            self.index.learn(id, Known::Damaged);
             match quarantine::generation(&self.dir, id, &damage) {
-                // The disk may be full. That must not keep an older one back.
+                // The disk may be full. An older generation must still be found.
                 Err(error @ StoreError::Io { .. }) => {
                     log::error!(
                         target: LOG,
-                        "generation {id} is damaged ({damage}) and stays in its place: {}",
+                        "generation {id} is damaged ({damage}) and could not be moved away: {}",
                         error.with_cause(),
                     );
                     not_moved = Some(error);
@@ -132,7 +132,7 @@ impl Store {
             return Ok(None);
         }
         let quarantined = discover::quarantined(fs, layout)?;
-        // There is nothing to be found in a directory that is gone.
+        // If the directory is gone, the empty result means nothing.
         self.dir.check()?;
         let is_generation = |what: &_| matches!(what, Quarantined::Generation { .. });
         if quarantined.iter().any(|(what, _)| is_generation(what)) {
@@ -143,7 +143,7 @@ impl Store {
         Ok(None)
     }
 
-    /// Makes it certain that what was read survives a power cut.
+    /// Makes sure that the generation that was read survives a power cut.
     pub(crate) fn make_durable(&self, manifest: &Manifest) -> Result<(), StoreError> {
         let layout = &self.dir.layout;
         let place = layout.generation(manifest.generation);

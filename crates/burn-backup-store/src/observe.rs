@@ -1,5 +1,5 @@
-//! Looking at a backup directory: nothing in it is locked, made or changed, and a training that uses it goes on
-//! undisturbed.
+//! Reads a backup directory without locking, creating or changing anything in it. A training that uses the directory is
+//! not disturbed.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -17,45 +17,45 @@ use crate::part_reader::PartReader;
 use crate::path::absolute;
 use crate::verify::{self, Sealed, Small};
 
-/// How often the generations are listed until there is one. A training that commits one and prunes the one before can
-/// hide both from a single listing.
+/// How often the generations are listed until at least one is found. A training that commits one and prunes the
+/// previous one can hide both from a single listing.
 const LISTINGS: usize = 100;
 
-/// A reason has a few lines.
+/// A reason is a few lines long.
 const MAX_REASON_BYTES: u64 = 64 * 1024;
 
-/// A backup directory that is only looked at.
+/// A backup directory, opened for reading only.
 pub struct Observer {
     fs: Arc<dyn Filesystem>,
     layout: Layout,
 }
 
-/// Whether somebody uses a backup directory.
+/// Whether a process uses a backup directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Use {
-    /// Nobody does.
+    /// No process uses it.
     Unused,
-    /// A process of this machine does: what it wrote of itself into the lock file.
+    /// A process of this machine uses it. The text is what that process wrote into the lock file.
     InUse(String),
-    /// That can't be told here: who used it last, if anybody did.
+    /// The platform can't tell. The text names the last process that used it, if one did.
     Unknown(Option<String>),
 }
 
-/// What is found where a generation is to be.
+/// What an observer finds at the place of a generation.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Observation {
     /// A manifest that is whole. Its parts are not read.
     Manifest(Box<OpenGeneration>),
-    /// It is damaged.
+    /// The manifest is damaged, or a part's file is missing.
     Damaged(Damage),
-    /// It is not there. If it was a moment ago, it was pruned.
+    /// The generation is missing. If it was there a moment ago, it was pruned.
     Gone,
 }
 
-/// A generation whose files are open. They stay what they are as long as this is there, whatever is pruned
-/// meanwhile.
+/// A generation whose files are open. They stay readable and unchanged while this value exists, even if the generation
+/// is pruned.
 pub struct OpenGeneration {
     manifest: Manifest,
     sealed: Vec<u8>,
@@ -63,45 +63,45 @@ pub struct OpenGeneration {
     parts: Vec<PartReader>,
 }
 
-/// Something damaged that was moved out of the way.
+/// A damaged generation or file that was moved to the quarantine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Quarantine {
     /// The name of its directory in the quarantine.
     pub name: String,
-    /// The generation that it was; `None` if it was `burn-backup.json`.
+    /// The generation's number; `None` for `burn-backup.json`.
     pub generation: Option<GenerationId>,
-    /// Where it is now.
+    /// Its path in the quarantine.
     pub path: PathBuf,
-    /// Why, if that can be read.
+    /// The reason for the quarantine, if it can be read.
     pub reason: Option<String>,
 }
 
-/// A generation that was left behind when the training went back to an older one.
+/// A generation that was moved aside when the training went back to an older one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Aside {
     /// Its number.
     pub generation: GenerationId,
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
 }
 
 impl Observer {
-    /// Looks at the directory `dir`, which need not be there. A relative path is made absolute first.
+    /// Observes the directory `dir`, which may be missing. A relative path is made absolute first.
     ///
     /// # Errors
     ///
-    /// [`StoreError::EmptyPath`], [`StoreError::NotADirectory`], and [`StoreError::Io`] if it can't be looked at.
+    /// [`StoreError::EmptyPath`], [`StoreError::NotADirectory`], and [`StoreError::Io`] if its metadata can't be read.
     pub fn new(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
         Self::on(dir, Arc::new(RealFilesystem))
     }
 
-    /// The same on another filesystem than the operating system's.
+    /// Like [`new`](Self::new), with `fs` in place of the operating system's filesystem.
     ///
     /// # Errors
     ///
-    /// Those of [`new`](Self::new).
+    /// The errors of [`new`](Self::new).
     pub fn on(dir: impl AsRef<Path>, fs: Arc<dyn Filesystem>) -> Result<Self, StoreError> {
         let root = absolute(dir.as_ref(), fs.as_ref())?;
         let kind = fs.kind(&root);
@@ -121,7 +121,7 @@ impl Observer {
         self.layout.root()
     }
 
-    /// What the directory is, and whose; `None` if `burn-backup.json` is missing or damaged.
+    /// The format of the directory and the training it belongs to; `None` if `burn-backup.json` is missing or damaged.
     ///
     /// # Errors
     ///
@@ -133,11 +133,11 @@ impl Observer {
         })
     }
 
-    /// Whether somebody uses the directory. Only processes of this machine are known, and only on Linux.
+    /// Whether a process uses the directory. Only processes of this machine are detected, and only on Linux.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`] if the lock file can't be looked at.
+    /// [`StoreError::Io`] if the lock file can't be read.
     pub fn in_use(&self) -> Result<Use, StoreError> {
         let path = self.layout.lock();
         let failed = |operation| StoreError::io(operation, &path, UNCHANGED);
@@ -171,17 +171,17 @@ impl Observer {
     ///
     /// # Errors
     ///
-    /// [`StoreError::NewerFormat`], and [`StoreError::Io`], which says nothing about the generation.
+    /// [`StoreError::NewerFormat`], and [`StoreError::Io`], which does not mean that the generation is damaged.
     pub fn open(&self, id: GenerationId) -> Result<Observation, StoreError> {
         let path = self.layout.generation(id);
         self.open_at(id, path)
     }
 
-    /// The same of one in the quarantine.
+    /// Like [`open`](Self::open), for a generation in the quarantine.
     ///
     /// # Errors
     ///
-    /// Those of [`open`](Self::open).
+    /// The errors of [`open`](Self::open).
     pub fn open_quarantined(&self, quarantine: &Quarantine) -> Result<Observation, StoreError> {
         match quarantine.generation {
             Some(id) => self.open_at(id, quarantine.path.clone()),
@@ -203,7 +203,7 @@ impl Observer {
             Ok(sealed) => self.open_parts(&path, sealed),
             Err(damage) => Ok(Err(damage)),
         });
-        // What was pruned meanwhile is no damage, and no failure.
+        // A generation that was pruned meanwhile is neither damaged nor a failure.
         if !is_there()? {
             return Ok(Observation::Gone);
         }
@@ -239,8 +239,8 @@ impl Observer {
         }))
     }
 
-    /// What is left of interrupted saves and deletions. While somebody uses the directory, it is what they are saving or
-    /// removing, or keep to write over.
+    /// The remains of interrupted saves and deletions. While a process uses the directory, they also include what it is
+    /// saving, removing, or keeping to write over.
     ///
     /// # Errors
     ///
@@ -259,7 +259,7 @@ impl Observer {
         Ok(left)
     }
 
-    /// What was set aside, oldest first.
+    /// The generations that were set aside, oldest first.
     ///
     /// # Errors
     ///
@@ -277,16 +277,16 @@ impl Observer {
         Ok(found.into_iter().filter_map(aside).collect())
     }
 
-    /// The same as [`open`](Self::open) of one that was set aside.
+    /// Like [`open`](Self::open), for a generation that was set aside.
     ///
     /// # Errors
     ///
-    /// Those of [`open`](Self::open).
+    /// The errors of [`open`](Self::open).
     pub fn open_aside(&self, aside: &Aside) -> Result<Observation, StoreError> {
         self.open_at(aside.generation, aside.path.clone())
     }
 
-    /// What is in quarantine, in the order in which it was damaged.
+    /// The contents of the quarantine: copies of `burn-backup.json` first, then generations by number.
     ///
     /// # Errors
     ///
@@ -320,7 +320,7 @@ impl OpenGeneration {
         self.manifest.generation
     }
 
-    /// What the generation consists of.
+    /// The parts and the state of the generation.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -330,21 +330,21 @@ impl OpenGeneration {
         &self.sealed
     }
 
-    /// Where the generation is.
+    /// The path of the generation.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its parts, in the manifest's order.
+    /// The parts, in the manifest's order.
     pub fn parts(&self) -> &[PartReader] {
         &self.parts
     }
 
-    /// Reads the part `name` and compares it with what the manifest says, if there is one.
+    /// Reads the part `name` and compares it with the manifest. Does nothing if there is no such part.
     ///
     /// # Errors
     ///
-    /// [`StoreError::StillDamaged`], and [`StoreError::Io`], which says nothing about the part.
+    /// [`StoreError::StillDamaged`], and [`StoreError::Io`], which does not mean that the part is damaged.
     pub fn check(&self, name: &str) -> Result<(), StoreError> {
         let Some(part) = self.part(name) else {
             return Ok(());
@@ -356,7 +356,7 @@ impl OpenGeneration {
         })
     }
 
-    /// The part `name`; `None` if it has none of that name.
+    /// The part `name`; `None` if there is no part with this name.
     pub fn part(&self, name: &str) -> Option<&PartReader> {
         self.parts.iter().find(|part| part.entry().name == name)
     }

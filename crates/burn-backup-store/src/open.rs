@@ -1,4 +1,4 @@
-//! Opening a backup directory: looked at, locked, swept, and only then changed.
+//! Opens a backup directory: checks, locks and sweeps it before anything else is changed.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::error::{StoreError, UNCHANGED};
 use crate::establish::{self, Seeds};
 use crate::formats::{self, Which};
 use crate::fs::{Filesystem, RealFilesystem};
-use crate::knowledge::Knowledge;
+use crate::index::GenerationIndex;
 use crate::layout::Layout;
 use crate::path::absolute;
 use crate::store::Store;
@@ -17,7 +17,7 @@ use crate::{claim, discover, sweep};
 
 const LOG: &str = "burn_backup::discover";
 
-/// How a backup directory is opened.
+/// Options for opening a backup directory.
 pub struct OpenOptions {
     filesystem: Arc<dyn Filesystem>,
     seeds: Seeds,
@@ -33,27 +33,27 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
-    /// Uses `filesystem` for every call, in place of the operating system's.
+    /// Uses `filesystem` for every call, instead of the operating system's.
     pub fn filesystem(mut self, filesystem: Arc<dyn Filesystem>) -> Self {
         self.filesystem = filesystem;
         self
     }
 
-    /// Gives the run seed instead of drawing one. `None`, the default, takes what is there.
+    /// Sets the run seed instead of drawing one. `None`, the default, uses the directory's.
     pub fn run_seed(mut self, run_seed: Option<u64>) -> Self {
         self.seeds.asked = run_seed;
         self
     }
 
-    /// Opens a directory whose generations were made with another seed than [`run_seed`](Self::run_seed)
-    /// gives, and keeps theirs, in place of refusing it. False by default.
+    /// Opens a directory whose generations were made with a seed other than [`run_seed`](Self::run_seed), and keeps
+    /// their seed. By default, such a directory is refused.
     pub fn keep_seed(mut self, keep: bool) -> Self {
         self.seeds.keeps = keep;
         self
     }
 
-    /// Gives the run seed of a directory that has none yet, in place of the operating system's random
-    /// numbers. Unlike [`run_seed`](Self::run_seed), it is ignored where one is there.
+    /// Sets the run seed for a directory that has none yet, in place of one from the operating system's random numbers.
+    /// Unlike [`run_seed`](Self::run_seed), it is ignored if the directory has a seed.
     pub fn drawn_seed(mut self, drawn_seed: Option<u64>) -> Self {
         self.seeds.drawn = drawn_seed;
         self
@@ -61,15 +61,16 @@ impl OpenOptions {
 }
 
 impl Store {
-    /// Opens the backup directory `dir`, creating it and its parents when missing; locks it, and
-    /// sweeps what interrupted saves left behind. A relative path is made absolute first.
+    /// Opens the backup directory `dir`, locks it, and removes the remains of interrupted saves. Creates the directory
+    /// and its parents if missing. A relative path is made absolute first.
     ///
     /// # Errors
     ///
-    /// [`StoreError::EmptyPath`], [`StoreError::NotADirectory`], [`StoreError::Foreign`] if
-    /// something of somebody else's has a name that this crate needs, [`StoreError::InUse`] if
-    /// another process has it open, [`StoreError::NewerFormat`], [`StoreError::SeedMismatch`] if there are
-    /// generations made with another seed than asked for, and [`StoreError::Io`].
+    /// - [`StoreError::EmptyPath`], [`StoreError::NotADirectory`], [`StoreError::NewerFormat`].
+    /// - [`StoreError::Foreign`] if a file or directory that this crate did not write has a name that this crate needs.
+    /// - [`StoreError::InUse`] if another process has the directory open.
+    /// - [`StoreError::SeedMismatch`] if the generations were made with a seed other than the requested one.
+    /// - [`StoreError::Io`].
     pub fn open(dir: impl AsRef<Path>, options: OpenOptions) -> Result<Self, StoreError> {
         let fs: Arc<dyn Filesystem> = Arc::new(Tolerant::new(options.filesystem));
         let root = absolute(dir.as_ref(), fs.as_ref())?;
@@ -79,32 +80,32 @@ impl Store {
         let (fs, layout) = (dir.fs(), &dir.layout);
         log::debug!(target: LOG, "'{}' is open", root.display());
 
-        // What is refused must be found as it was, so all looks come first.
+        // A refused directory must be left unchanged, so all checks come first.
         formats::refuse_newer(&dir, Which::Newest)?;
         let plan = establish::plan(&dir, &options.seeds)?;
         claim::refuse_foreign_generations(fs, layout)?;
         for error in sweep::staging_for_reuse(&dir) {
-            // None of it is ever read.
+            // The remains are never read, so the directory can be used with them.
             log::warn!(target: LOG, "{}", error.with_cause());
         }
         claim::create_generations(fs, layout)?;
         let identity = establish::establish(&dir, plan)?;
-        let knowledge = Knowledge::default();
+        let index = GenerationIndex::default();
         if let Ok(greatest) = discover::greatest_number(fs, layout, &identity) {
-            knowledge.last(greatest);
+            index.last(greatest);
         }
         Ok(Self {
             dir,
             identity,
-            knowledge,
+            index,
         })
     }
 
-    /// Whether `dir` holds anything that [`remove`](Self::remove) would remove.
+    /// Whether `dir` holds anything that [`remove`](Self::remove) removes.
     ///
     /// # Errors
     ///
-    /// [`StoreError::EmptyPath`], and [`StoreError::Io`] if the directory can't be looked at.
+    /// [`StoreError::EmptyPath`], and [`StoreError::Io`] if the directory can't be read.
     pub fn is_present(
         dir: impl AsRef<Path>,
         filesystem: &dyn Filesystem,

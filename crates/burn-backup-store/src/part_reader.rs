@@ -1,4 +1,4 @@
-//! A part of a committed generation, read without the others.
+//! Reads one part of a committed generation without the others.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,8 +10,8 @@ use crate::error::{Damage, StoreError, UNREAD};
 use crate::fs::{Filesystem, ReadFile};
 use crate::manifest::PartEntry;
 
-/// A part of a generation, as it is on disk. Its bytes stay what they are as long as this is there, whatever is
-/// pruned meanwhile.
+/// A part of a generation on disk. Its bytes stay readable and unchanged while this value exists, even if the
+/// generation is pruned.
 pub struct PartReader {
     file: Box<dyn ReadFile>,
     path: PathBuf,
@@ -33,12 +33,12 @@ impl PartReader {
         })
     }
 
-    /// Fills `buffer` from the byte `offset` of the part on. What is read is not verified:
-    /// [`PartEntry::is_block`] and [`verify`](Self::verify) are there for that.
+    /// Fills `buffer` from the byte `offset` of the part on. The bytes are not verified; use [`PartEntry::is_block`] or
+    /// [`verify`](Self::verify).
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`] if it can't be read, or has not as many bytes.
+    /// [`StoreError::Io`] if the part can't be read, or is too short.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
         let read = self.file.read_full_at(buffer, offset);
         let read = read.and_then(|read| match read == buffer.len() {
@@ -48,12 +48,13 @@ impl PartReader {
         read.map_err(StoreError::io("read", &self.path, UNREAD))
     }
 
-    /// Reads all of it, and compares it with what the manifest says. `on_read` is called with the number of bytes that
-    /// were read since its last call.
+    /// Reads the whole part, and compares it with the manifest. Calls `on_read` with the number of bytes read since the
+    /// last call.
     ///
     /// # Errors
     ///
-    /// The inner error is what is damaged. The outer one is [`StoreError::Io`], which says nothing about the part.
+    /// The inner error is the damage. The outer one is [`StoreError::Io`], which does not mean that the part is
+    /// damaged.
     pub fn verify(&self, on_read: &mut dyn FnMut(u64)) -> Result<Result<(), Damage>, StoreError> {
         let entry = &self.entry;
         let found = self.file.len();
@@ -95,7 +96,7 @@ impl PartReader {
         Ok(Ok(()))
     }
 
-    /// The hash of so many bytes from `offset` on.
+    /// The hash of `bytes` bytes from `offset` on.
     fn hash(
         &self,
         offset: u64,
@@ -117,7 +118,7 @@ impl PartReader {
         Ok(Hash::finish(&hasher))
     }
 
-    /// What the manifest says of it.
+    /// The part's entry in the manifest.
     pub fn entry(&self) -> &PartEntry {
         &self.entry
     }

@@ -1,11 +1,11 @@
-//! The paths that users give.
+//! Paths given by users.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{StoreError, UNCHANGED};
 use crate::fs::Filesystem;
 
-/// The same path from the root, without a slash or a dot at its end.
+/// The absolute path, without a slash or a dot at its end.
 pub(crate) fn absolute(dir: &Path, fs: &dyn Filesystem) -> Result<PathBuf, StoreError> {
     if dir.as_os_str().is_empty() {
         return Err(StoreError::EmptyPath);

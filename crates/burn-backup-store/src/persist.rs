@@ -1,5 +1,5 @@
-//! Staging a generation: its parts are written beside the committed ones, hashed on the way, and synced
-//! meanwhile. What is unchanged since the generation before is linked to it instead.
+//! Staging a generation: its parts are hashed, written beside the committed generations, and synced at the same time. A
+//! part that is unchanged since the previous generation is linked instead.
 
 mod link;
 mod open_part;
@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use crate::error::{NOT_COMMITTED, StoreError};
 use crate::layout::{self, GenerationId};
 use crate::manifest::{MAX_PARTS, PartEntry};
-use crate::possession::IfGone;
+use crate::ownership::IfGone;
 use crate::store::Store;
 use crate::{discover, files, remove};
 use reuse::Reusable;
@@ -24,7 +24,7 @@ pub use part::PartWriter;
 
 const LOG: &str = "burn_backup::persist";
 
-/// A generation in the making. It does not exist until [`commit`](Self::commit) says so; dropped
+/// A generation that is being written. It exists only after [`commit`](Self::commit) has succeeded. If it is dropped
 /// before, it leaves nothing behind.
 pub struct Staging<'s> {
     pub(crate) store: &'s Store,
@@ -32,37 +32,36 @@ pub struct Staging<'s> {
     pub(crate) dir: PathBuf,
     pub(crate) parts: Vec<StagedPart>,
     names: HashSet<String>,
-    /// How many bytes of them are linked.
+    /// How many bytes of the parts are linked.
     pub(crate) linked: u64,
     pub(crate) reusable: Reusable,
     workers: Workers,
 }
 
-/// A part of a generation in the making.
+/// A part of a generation that is being written.
 pub(crate) enum StagedPart {
     Linked(PartEntry),
     Written(OpenPart),
 }
 
 impl Store {
-    /// Begins a generation. If the directory is gone and nobody else has begun at its path, it is made
-    /// again first, which a warning in the log says.
+    /// Begins a generation. If the directory is missing and no other process uses its path, the directory is created
+    /// again first, with a warning in the log.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`] if its staging directory can't be created, [`StoreError::Gone`] if the
-    /// directory can't be made again, [`StoreError::TakenOver`] if somebody else uses the path, and
-    /// [`StoreError::NumbersUsedUp`].
+    /// [`StoreError::Io`] if its staging directory can't be created, [`StoreError::Gone`] if the directory can't be
+    /// created again, [`StoreError::TakenOver`] if another process uses the path, and [`StoreError::NumbersUsedUp`].
     pub fn stage(&self) -> Result<Staging<'_>, StoreError> {
         self.stage_unexplained()
             .map_err(|error| self.explain(error))
     }
 
     fn stage_unexplained(&self) -> Result<Staging<'_>, StoreError> {
-        self.possess(IfGone::Make)?;
+        self.ensure_owned(IfGone::Make)?;
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let greatest = discover::greatest_number(fs, layout, &self.identity)?;
-        let next = self.knowledge.last(greatest).next();
+        let next = self.index.last(greatest).next();
         let next = next.ok_or_else(|| StoreError::NumbersUsedUp {
             path: layout.generations(),
         })?;
@@ -102,8 +101,8 @@ impl<'s> Staging<'s> {
     ///
     /// # Errors
     ///
-    /// [`StoreError::PartName`] if the name can't be a file's or was used before,
-    /// [`StoreError::TooManyParts`], and [`StoreError::Io`] if the file can't be created.
+    /// [`StoreError::PartName`] if the name can't be a file name or was used before, [`StoreError::TooManyParts`], and
+    /// [`StoreError::Io`] if the file can't be created.
     pub fn part(&mut self, name: &str) -> Result<PartWriter<'_, 's>, StoreError> {
         self.check_name(name)?;
         let path = self.dir.join(layout::part_file(name));
@@ -119,8 +118,8 @@ impl<'s> Staging<'s> {
         self.parts.push(part);
     }
 
-    /// Waits until every part is written, and gives them as they stand in the manifest. Those whose sync is
-    /// left to the commit stay in [`parts`](Self::parts).
+    /// Waits until every part is written, and returns their manifest entries. Parts that the commit must sync stay in
+    /// [`parts`](Self::parts).
     pub(crate) fn join(&mut self) -> Result<Vec<PartEntry>, StoreError> {
         let entry = |part: &StagedPart| match part {
             StagedPart::Linked(entry) => Ok(entry.clone()),
@@ -151,12 +150,12 @@ impl<'s> Staging<'s> {
 
 impl Drop for Staging<'_> {
     fn drop(&mut self) {
-        // Nobody may write into the directory any more when it goes.
+        // No thread may write into the directory while it is removed.
         self.workers = Workers::default();
         self.parts.clear();
-        // After a commit nothing is here any more; before it, the next prune tries again.
+        // After a commit, the directory is not at this path any more. Before a commit, the next prune tries again.
         if let Err(error) = remove::finish(&self.store.dir, &self.dir) {
-            log::debug!(target: LOG, "left to the next prune: {}", error.with_cause());
+            log::debug!(target: LOG, "the next prune removes the staging directory: {}", error.with_cause());
         }
     }
 }

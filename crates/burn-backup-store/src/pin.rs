@@ -1,5 +1,5 @@
-//! Generations that are read while newer ones are committed: they stay in their places until nobody reads them
-//! any more, whatever is pruned.
+//! Generations that are read while newer ones are committed. They stay in their places until the readers have finished,
+//! even if they would be pruned.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::part_reader::PartReader;
 use crate::store::Store;
 use crate::verify::{self, Sealed};
 
-/// A committed generation that stays in its place as long as this is there. A prune that would have removed
-/// it leaves it to the next one.
+/// A committed generation that stays in its place while this value exists. If a prune would remove it, a later prune
+/// does so.
 pub struct Pinned {
     store: Arc<Store>,
     manifest: Manifest,
@@ -19,16 +19,16 @@ pub struct Pinned {
 }
 
 impl Store {
-    /// Pins the generation `id`. `None` if it is not there any more, or its manifest is damaged.
+    /// Pins the generation `id`. `None` if it is missing, or its manifest is damaged.
     ///
     /// # Errors
     ///
-    /// [`StoreError::AnotherRun`], [`StoreError::AnotherSeed`], [`StoreError::NewerFormat`], [`StoreError::Gone`]
-    /// and [`StoreError::TakenOver`] if the directory is not this store's any more, and [`StoreError::Io`] if
-    /// the manifest can't be read.
+    /// [`StoreError::AnotherRun`], [`StoreError::AnotherSeed`], [`StoreError::NewerFormat`], [`StoreError::Gone`] and
+    /// [`StoreError::TakenOver`] if the directory no longer belongs to this store, and [`StoreError::Io`] if the
+    /// manifest can't be read.
     pub fn pin(self: &Arc<Self>, id: GenerationId) -> Result<Option<Pinned>, StoreError> {
-        self.knowledge.pin(id);
-        // From here on, what is read stays.
+        self.index.pin(id);
+        // The generation is pinned before it is read, so it can't be removed meanwhile.
         let read = self.dir.check().and_then(|()| self.read_sealed(id));
         match read.map_err(|error| self.explain(error)) {
             Ok(Some(Sealed { manifest, bytes })) => Ok(Some(Pinned {
@@ -37,7 +37,7 @@ impl Store {
                 sealed: bytes,
             })),
             nothing => {
-                self.knowledge.unpin(id);
+                self.index.unpin(id);
                 nothing.map(|_| None)
             }
         }
@@ -55,7 +55,7 @@ impl Pinned {
         self.manifest.generation
     }
 
-    /// What the generation consists of.
+    /// The parts and the state of the generation.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
@@ -80,6 +80,6 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        self.store.knowledge.unpin(self.id());
+        self.store.index.unpin(self.id());
     }
 }

@@ -1,26 +1,26 @@
-//! Removing the generations that the retention policy no longer keeps.
+//! Removes the generations that the retention policy no longer keeps.
 
 use std::collections::BTreeSet;
 
 use crate::commit::Committed;
 use crate::error::{Damage, StoreError};
-use crate::knowledge::Known;
+use crate::index::Known;
 use crate::layout::GenerationId;
 use crate::observe::{Observation, Observer, OpenGeneration};
-use crate::possession::IfGone;
+use crate::ownership::IfGone;
 use crate::store::Store;
 use crate::{discover, remove, sweep, verify};
 
 const LOG: &str = "burn_backup::prune";
 
-/// Which generations go when the newest `keep` stay. One always stays.
+/// The generations to remove if the newest `keep` stay. At least one always stays.
 pub fn to_prune(generations: &[GenerationId], keep: usize) -> Vec<GenerationId> {
     let mut newest_first = generations.to_vec();
     newest_first.sort_unstable_by(|a, b| b.cmp(a));
     newest_first.into_iter().skip(keep.max(1)).collect()
 }
 
-/// Says which generations stay, of those that it is given: whole ones, newest first.
+/// Given whole generations, newest first, returns the ones to keep.
 pub type Decide<'d> = dyn Fn(&[GenerationId]) -> BTreeSet<GenerationId> + 'd;
 
 /// Keeps the newest `keep` ones.
@@ -28,8 +28,8 @@ fn newest(keep: usize) -> impl Fn(&[GenerationId]) -> BTreeSet<GenerationId> {
     move |generations| generations.iter().take(keep.max(1)).copied().collect()
 }
 
-/// Which generations go, newest first. The newest whole one always stays. A damaged one takes nobody's
-/// place: it goes if it would go were it whole.
+/// The generations to remove, newest first. The newest whole one always stays. A damaged one does not count as kept: it
+/// is removed if a whole one in its position would be removed.
 fn to_prune_past(
     whole: &[GenerationId],
     damaged: &[GenerationId],
@@ -54,15 +54,14 @@ fn to_prune_past(
 }
 
 impl Store {
-    /// Removes all generations of this training but the newest `keep` whole ones, oldest first, and
-    /// returns them. One that is known to be damaged is not counted, and is removed once all of those
-    /// are newer. What could not be removed before is tried again. It takes a commit to prune.
+    /// Removes all generations of this training except the newest `keep` whole ones, oldest first, and returns them. A
+    /// generation known to be damaged is not counted. It is removed once `keep` newer whole ones exist. Also tries
+    /// again to remove what could not be removed before. Pruning requires a commit.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`] if a call fails; the others are removed all the same, and the generations
-    /// that stay are not touched. [`StoreError::Gone`] and [`StoreError::TakenOver`] if the directory
-    /// is not this store's any more.
+    /// [`StoreError::Io`] if a call fails. The others are removed in any case, and the generations that stay are not
+    /// touched. [`StoreError::Gone`] and [`StoreError::TakenOver`] if the directory no longer belongs to this store.
     pub fn prune(
         &self,
         committed: &Committed,
@@ -71,13 +70,13 @@ impl Store {
         self.prune_with(committed, &newest(keep))
     }
 
-    /// The same with a decision of the caller's: of the whole generations of this training, newest first, those
-    /// stay that `decide` names, and the newest one in any case. It is asked of each damaged one as well, as if
-    /// that were whole.
+    /// Like [`prune`](Self::prune), but `decide` chooses which whole generations of this training stay, given newest
+    /// first. The newest one always stays. For each damaged generation, `decide` is called again as if that one were
+    /// whole.
     ///
     /// # Errors
     ///
-    /// Those of [`prune`](Self::prune).
+    /// The errors of [`prune`](Self::prune).
     pub fn prune_with(
         &self,
         committed: &Committed,
@@ -87,12 +86,13 @@ impl Store {
             .map_err(|error| self.explain(error))
     }
 
-    /// The same without a commit: first the generation `newest` is read and verified, whole, and made durable.
-    /// `on_read` is called with the number of bytes that were read since its last call.
+    /// Like [`prune_with`](Self::prune_with), but without a commit. First reads and verifies the generation `newest`,
+    /// and makes it durable. Calls `on_read` with the number of bytes read since its last call.
     ///
     /// # Errors
     ///
-    /// [`StoreError::StillDamaged`] if it is damaged: nothing is removed then. Those of [`prune`](Self::prune).
+    /// [`StoreError::StillDamaged`] if the generation is damaged; nothing is removed then. Also the errors of
+    /// [`prune`](Self::prune).
     pub fn prune_beside(
         &self,
         newest: &OpenGeneration,
@@ -100,7 +100,7 @@ impl Store {
         on_read: &mut dyn FnMut(u64),
     ) -> Result<Vec<GenerationId>, StoreError> {
         let mut prune = || {
-            self.possess(IfGone::Fail)?;
+            self.ensure_owned(IfGone::Fail)?;
             verify::check_run(newest.manifest(), &self.identity, newest.path())?;
             for part in newest.parts() {
                 if let Err(damage) = part.verify(on_read)? {
@@ -122,7 +122,7 @@ impl Store {
         whole_one: GenerationId,
         decide: &Decide<'_>,
     ) -> Result<Vec<GenerationId>, StoreError> {
-        self.possess(IfGone::Fail)?;
+        self.ensure_owned(IfGone::Fail)?;
         sweep::leftovers(&self.dir);
         let mut failures = Vec::new();
         let (mut whole, mut damaged) = (Vec::new(), Vec::new());
@@ -136,9 +136,9 @@ impl Store {
         }
         let mut pruned = to_prune_past(&whole, &damaged, decide);
         pruned.reverse();
-        // The newest of them is as large as the next one, if any is.
+        // The newest pruned generation is most likely as large as the next one.
         let mut free = pruned.iter().rev();
-        let spare = free.find(|id| !self.knowledge.is_pinned(**id)).copied();
+        let spare = free.find(|id| !self.index.is_pinned(**id)).copied();
         pruned.retain(|id| {
             let place = self.dir.layout.generation(*id);
             let is_spare = spare == Some(*id) && self.dir.fs().reuses_files();
@@ -146,14 +146,14 @@ impl Store {
                 true => remove::keep_as_spare(&self.dir, &place),
                 false => remove::retire(&self.dir, &place),
             };
-            match self.knowledge.unless_pinned(*id, retire) {
+            match self.index.unless_pinned(*id, retire) {
                 Some(Ok(())) => log::debug!(
                     target: LOG,
-                    "generation {id} pruned, {whole_one} is there",
+                    "generation {id} pruned, {whole_one} is whole",
                 ),
                 Some(Err(error)) => failures.push(error),
                 None => {
-                    log::debug!(target: LOG, "generation {id} is being read, and stays for now");
+                    log::debug!(target: LOG, "generation {id} is being read, and is kept for now");
                     return false;
                 }
             }
@@ -165,29 +165,29 @@ impl Store {
         }
     }
 
-    /// What is known of the generation `id`; its manifest says it if nothing is.
+    /// The state of the generation `id`, read from its manifest if it is not known yet.
     fn know(&self, id: GenerationId) -> Result<Known, StoreError> {
-        if let Some(known) = self.knowledge.known(id) {
+        if let Some(known) = self.index.known(id) {
             return Ok(known);
         }
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let known = match verify::manifest(fs, layout, id, Some(&self.identity)) {
             Ok(Ok(_)) => Known::Whole,
-            // Nobody else may have written it: the directory is locked.
+            // No other process can have written it, because the directory is locked.
             Ok(Err(_)) => Known::Damaged,
             Err(error @ StoreError::Io { .. }) => return Err(error),
             Err(error) => {
-                log::warn!(target: LOG, "generation {id} is left alone: {error}");
+                log::warn!(target: LOG, "generation {id} is not pruned: {error}");
                 Known::Theirs
             }
         };
-        self.knowledge.learn(id, known);
+        self.index.learn(id, known);
         Ok(known)
     }
 }
 
 impl Observer {
-    /// Which generations a prune would remove if the newest `keep` stay, oldest first. Nothing is changed.
+    /// The generations that a prune would remove if the newest `keep` stay, oldest first. Nothing is changed.
     ///
     /// # Errors
     ///
@@ -201,12 +201,12 @@ impl Observer {
                 Observation::Manifest(generation) => {
                     let manifest = generation.manifest();
                     let run = (manifest.run_id.clone(), manifest.run_seed);
-                    // Without an identity, the newest manifest gives it.
+                    // If the identity is missing, the newest manifest gives the run.
                     if *ours.get_or_insert_with(|| run.clone()) == run {
                         whole.push(id);
                     }
                 }
-                // A store looks at the manifest only.
+                // A store checks only the manifest.
                 Observation::Damaged(Damage::PartMissing { .. }) => whole.push(id),
                 Observation::Damaged(_) => damaged.push(id),
                 Observation::Gone => {}
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn damaged_ones_take_nobodys_place() {
-        /// Whole and damaged ones, how many to keep, and which go.
+        /// Whole and damaged generations, how many to keep, and the removed ones.
         type Row = (&'static [u64], &'static [u64], usize, &'static [u64]);
         let table: &[Row] = &[
             (&[6, 4], &[5], 2, &[]),
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn what_the_decision_names_stays_and_the_newest_in_any_case() {
-        /// Whole and damaged ones, those that the decision names, and which go.
+        /// Whole and damaged generations, the ones that `decide` keeps, and the removed ones.
         type Row = (
             &'static [u64],
             &'static [u64],
@@ -283,7 +283,7 @@ mod tests {
             (&[9, 7, 5, 3], &[], &[5], &[7, 3]),
             (&[9, 7, 5, 3], &[], &[], &[7, 5, 3]),
             (&[9, 7], &[], &[7, 42], &[]),
-            // As if it were whole.
+            // The damaged ones are judged as if they were whole.
             (&[9, 7], &[8, 6], &[6], &[8, 7]),
             (&[9], &[10], &[], &[]),
         ];

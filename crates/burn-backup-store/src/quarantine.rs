@@ -1,4 +1,4 @@
-//! Moving damaged things out of the way, with the reason beside them.
+//! Moves damaged generations and files to the quarantine, with the reason beside them.
 
 use std::path::{Path, PathBuf};
 
@@ -7,31 +7,31 @@ use crate::error::{Damage, StoreError, UNCHANGED};
 use crate::fs::EntryKind;
 use crate::layout::{GenerationId, IDENTITY_FILE, Quarantined, REASON_FILE};
 use crate::observe::OpenGeneration;
-use crate::possession::IfGone;
+use crate::ownership::IfGone;
 use crate::store::Store;
 use crate::{discover, files, remove, verify};
 
 const LOG: &str = "burn_backup::verify";
 
-/// How many damaged generations stay, the newest ones: each is as large as a whole one.
+/// How many damaged generations stay. The newest are kept. Each is as large as a whole generation.
 const KEPT: usize = 3;
 
 impl Store {
-    /// Moves a generation from the quarantine back to its place, if each byte of it is what was committed: a disk, or a
-    /// network, may have been at fault.
+    /// Moves a generation from the quarantine back to its place, if every byte is what was committed. A disk or a
+    /// network may have caused a temporary error.
     ///
     /// # Errors
     ///
-    /// [`StoreError::StillDamaged`], [`StoreError::NumberTaken`] if there is a generation of that number again,
-    /// [`StoreError::AnotherRun`] and [`StoreError::AnotherSeed`], [`StoreError::Gone`] and [`StoreError::TakenOver`] if
-    /// the directory is not this store's any more, and [`StoreError::Io`]. The generation stays where it is then.
+    /// [`StoreError::StillDamaged`], [`StoreError::NumberTaken`] if a generation with that number exists,
+    /// [`StoreError::AnotherRun`] and [`StoreError::AnotherSeed`], [`StoreError::Gone`] and [`StoreError::TakenOver`]
+    /// if the directory no longer belongs to this store, and [`StoreError::Io`]. The generation then stays where it is.
     pub fn unquarantine(&self, generation: &OpenGeneration) -> Result<(), StoreError> {
         let back = self.unquarantine_unexplained(generation);
         back.map_err(|error| self.explain(error))
     }
 
     fn unquarantine_unexplained(&self, generation: &OpenGeneration) -> Result<(), StoreError> {
-        self.possess(IfGone::Fail)?;
+        self.ensure_owned(IfGone::Fail)?;
         let (dir, fs, layout) = (&self.dir, self.dir.fs(), &self.dir.layout);
         let (from, place) = (generation.path(), layout.generation(generation.id()));
         verify::check_run(generation.manifest(), &self.identity, from)?;
@@ -106,7 +106,7 @@ pub(crate) fn identity(dir: &Directory, reason: &str) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// Which of what is in quarantine goes: all but the newest [`KEPT`] of each kind.
+/// The entries of the quarantine to remove: all except the newest [`KEPT`] of each kind.
 fn to_drop(quarantined: &[Quarantined]) -> Vec<Quarantined> {
     let mut newest_first = quarantined.to_vec();
     newest_first.sort_unstable_by(|a, b| b.cmp(a));
@@ -117,8 +117,8 @@ fn to_drop(quarantined: &[Quarantined]) -> Vec<Quarantined> {
     beyond(generations).chain(beyond(identities)).collect()
 }
 
-/// Removes the oldest of what is in quarantine. To be called once a whole generation is found: if
-/// all are damaged, all may be needed. Failing that must not keep the good one back.
+/// Removes the oldest entries of the quarantine. Must be called after a whole generation was found, because all damaged
+/// ones may be needed otherwise. A failure here must not stop the restore of the whole one.
 pub(crate) fn bound(dir: &Directory) {
     let drop_oldest = || {
         let quarantined = discover::quarantined(dir.fs(), &dir.layout)?;
@@ -129,17 +129,17 @@ pub(crate) fn bound(dir: &Directory) {
             .filter(|(what, _)| dropped.contains(what))
         {
             remove::retire(dir, path)?;
-            log::warn!(target: LOG, "'{}' is removed: it is the oldest", path.display());
+            log::warn!(target: LOG, "'{}' is removed, because the quarantine keeps only the newest", path.display());
         }
         Ok::<_, StoreError>(())
     };
     if let Err(error) = drop_oldest() {
-        log::warn!(target: LOG, "the quarantine stays as large as it is: {}", error.with_cause());
+        log::warn!(target: LOG, "the quarantine could not be reduced: {}", error.with_cause());
     }
 }
 
-/// The path in `top`, the quarantine or the like, for `what`: later than all of its like, so that the order of
-/// coming shows.
+/// A free path for `what` in `top`, the quarantine or `aside`. Its number is greater than those of earlier entries for
+/// the same thing, so that their order is visible.
 pub(crate) fn free_place(
     dir: &Directory,
     top: &Path,
@@ -157,7 +157,7 @@ pub(crate) fn free_place(
         None => {
             fs.create_dir(top).map_err(failed("create"))?;
             if dir.is_lost() {
-                // It is in somebody else's directory, and was not there before.
+                // The directory is now another process's, and had no such subdirectory before.
                 let _ = fs.remove_dir(top);
                 return Err(dir.gone(None));
             }
@@ -174,7 +174,7 @@ pub(crate) fn free_place(
     Ok(top.join(place.dir_name()))
 }
 
-/// The reason is in the log already: failing to write it must not keep a good generation back.
+/// Writes the reason. A failure must not stop the restore of a whole generation; the reason is already in the log.
 fn give_reason(dir: &Directory, to: &Path, reason: &str) {
     let path = to.join(REASON_FILE);
     let written = files::write_file(dir.fs(), &path, format!("{reason}\n").as_bytes());

@@ -1,8 +1,7 @@
-//! Removing what this crate wrote, and nothing else.
+//! Removes what this crate wrote, and nothing else.
 //!
-//! A directory is first taken out of its place, in one atomic step that is made durable; only then
-//! is what is in it removed. Its name out there tells where it was, so that what others had put
-//! into it can go back, in this process or the next.
+//! A directory is first moved out of its place in one atomic, durable step. Only then are its contents removed. Its new
+//! name records where it was. So this process or a later one can move files of others back.
 
 use std::io;
 use std::path::Path;
@@ -15,17 +14,17 @@ use crate::layout::{self, GenerationId, MANIFEST_FILE};
 
 const LOG: &str = "burn_backup::prune";
 
-/// Takes a directory out of its place, and removes what of it is ours. Nothing there is no error.
+/// Moves a directory out of its place, and removes this crate's files in it. A missing directory is no error.
 pub(crate) fn retire(dir: &Directory, place: &Path) -> Result<(), StoreError> {
     retire_to(dir, place, finish)
 }
 
-/// The same with a generation whose files are to be written over, if there is nothing else in it.
+/// Like [`retire`], but keeps the files of a generation to write over them, if nothing else is in it.
 pub(crate) fn keep_as_spare(dir: &Directory, place: &Path) -> Result<(), StoreError> {
     retire_to(dir, place, spare_or_finish)
 }
 
-/// The same with what an earlier process has left out of its place, if it is a generation, or was to be one.
+/// Like [`keep_as_spare`], for a generation or staged generation that an earlier process has left out of its place.
 pub(crate) fn keep_leftover(dir: &Directory, away: &Path) -> Result<(), StoreError> {
     let is_generation = match dir.layout.place_of_retired(away) {
         Some(place) => place.parent() == Some(&dir.layout.generations()),
@@ -37,7 +36,7 @@ pub(crate) fn keep_leftover(dir: &Directory, away: &Path) -> Result<(), StoreErr
     }
 }
 
-/// Keeps what is out of its place, if there is nothing in it except what this crate wrote.
+/// Keeps a directory that is out of its place as the spare one, if it holds only files that this crate wrote.
 fn spare_or_finish(dir: &Directory, away: &Path) -> Result<(), StoreError> {
     let is_ours =
         |entry: &Entry| entry.kind == EntryKind::File && layout::is_generation_file(&entry.name);
@@ -45,8 +44,8 @@ fn spare_or_finish(dir: &Directory, away: &Path) -> Result<(), StoreError> {
     if !entries.is_ok_and(|entries| entries.iter().all(is_ours)) {
         return finish(dir, away);
     }
-    // Its files must not come back under their old names once they are written over. What is only staged
-    // had no other.
+    // Once the files are written over, a power cut must not bring them back under their old names. A staged directory
+    // had no other name.
     if let Some(place) = dir.layout.place_of_retired(away)
         && let Err(error) = sync_both(dir, &place)
     {
@@ -57,7 +56,7 @@ fn spare_or_finish(dir: &Directory, away: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Takes a directory out of its place, and leaves it to `finish` there.
+/// Moves a directory out of its place, and removes it there with `finish`.
 fn retire_to(
     dir: &Directory,
     place: &Path,
@@ -69,7 +68,7 @@ fn retire_to(
     }
     let away = dir.layout.retired(place, files::draw()?);
     match dir.rename(place, &away, failed("take away")) {
-        // A directory of an image (overlayfs), or of another project's quota.
+        // For example, a directory of a container image (overlayfs), or of another project's quota.
         Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::CrossesDevices => {
             in_place(dir, place, &source)
         }
@@ -78,7 +77,7 @@ fn retire_to(
     }
 }
 
-/// Takes a file out of its place and removes it. Nothing there is no error.
+/// Moves a file out of its place and removes it. A missing file is no error.
 pub(crate) fn file(dir: &Directory, place: &Path) -> Result<(), StoreError> {
     let failed = |operation| StoreError::io(operation, place, TAKEN_AWAY);
     if dir.fs().kind(place).map_err(failed("look at"))?.is_none() {
@@ -89,8 +88,8 @@ pub(crate) fn file(dir: &Directory, place: &Path) -> Result<(), StoreError> {
     finish(dir, &away)
 }
 
-/// Removes what is out of its place. Of what was taken away from where it was, only what is ours; the
-/// rest goes back if it can. What can't be removed is remembered.
+/// Removes something that is out of its place. From a retired directory, removes only this crate's files; the rest is
+/// moved back if possible. A path that can't be removed is remembered.
 pub(crate) fn finish(dir: &Directory, away: &Path) -> Result<(), StoreError> {
     let finished = finish_unremembered(dir, away);
     if finished.is_err() {
@@ -105,8 +104,8 @@ fn finish_unremembered(dir: &Directory, away: &Path) -> Result<(), StoreError> {
     let Some(place) = layout.place_of_retired(away) else {
         return staged(fs, away).map(drop).map_err(failed("remove", away));
     };
-    // That it is gone from there must be durable before it is gone at all, and whoever took it
-    // away may not have come to that.
+    // The move must be durable before the contents are removed. The process that moved the directory may not have
+    // synced it.
     sync_both(dir, &place)?;
     let depth = match place.parent() {
         Some(parent) if parent == layout.root() => Depth::HoldsDirs,
@@ -130,7 +129,7 @@ fn finish_unremembered(dir: &Directory, away: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Makes it durable what is at `place`, and what at the root.
+/// Makes the names at `place` and at the root durable.
 fn sync_both(dir: &Directory, place: &Path) -> Result<(), StoreError> {
     let (fs, layout) = (dir.fs(), &dir.layout);
     let parent = place.parent().unwrap_or(layout.root());
@@ -143,15 +142,15 @@ fn sync_both(dir: &Directory, place: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Removes a directory where it is, for want of a rename: the oldest generation first, and of each
-/// its manifest first. So what an interruption leaves is whole, or has no manifest.
+/// Removes a directory in place, because it can't be renamed. Starts with the oldest generation, and removes each
+/// manifest first. So an interruption leaves each generation whole, or without a manifest.
 fn in_place(dir: &Directory, place: &Path, cause: &io::Error) -> Result<(), StoreError> {
     let failed = |operation, at: &Path| StoreError::io(operation, at, NOT_REMOVED);
     if dir.is_first_in_place() {
         log::warn!(
             target: LOG,
-            "the file system doesn't let '{}' be renamed ({cause}), as is the case with what came with \
-             a container's image; what is no longer needed is removed where it is", place.display(),
+            "the file system can't rename '{}' ({cause}), as is the case for directories of a container \
+             image; old data is removed in place", place.display(),
         );
     }
     let fs = dir.fs();
@@ -184,8 +183,8 @@ fn in_place(dir: &Directory, place: &Path, cause: &io::Error) -> Result<(), Stor
     sync_both(dir, place)
 }
 
-/// Removes a staged file or directory and what we wrote into it. What others put there stays, and
-/// the directory with it. No link is followed. Says whether nothing is left.
+/// Removes a staged file or directory and this crate's files in it. Files of others stay, and then the directory stays
+/// too. No link is followed. Returns whether nothing is left.
 pub(crate) fn staged(fs: &dyn Filesystem, path: &Path) -> io::Result<bool> {
     match fs.kind(path)? {
         None => Ok(true),
@@ -197,13 +196,13 @@ pub(crate) fn staged(fs: &dyn Filesystem, path: &Path) -> io::Result<bool> {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Depth {
-    /// It is all generations, or the quarantine.
+    /// The directory `generations`, `quarantine` or `aside`.
     HoldsDirs,
-    /// It is one generation.
+    /// The directory of one generation.
     HoldsFiles,
 }
 
-/// Removes what is ours, also past something that can't be removed. Says whether nothing is left.
+/// Removes this crate's files, and continues after a file that can't be removed. Returns whether nothing is left.
 fn clear(fs: &dyn Filesystem, dir: &Path, depth: Depth) -> io::Result<bool> {
     let mut is_empty = true;
     let mut failure = None;
@@ -229,7 +228,7 @@ fn clear(fs: &dyn Filesystem, dir: &Path, depth: Depth) -> io::Result<bool> {
     if is_empty {
         fs.remove_dir(dir)?;
     } else {
-        // It may go back to its place: nothing of ours may come back with it.
+        // The directory may be moved back to its place. The removed files must not come back with it.
         fs.sync_dir(dir)?;
     }
     Ok(is_empty)

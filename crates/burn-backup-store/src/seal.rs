@@ -1,7 +1,7 @@
-//! JSON documents that end with a checksum of themselves.
+//! JSON documents that end with their own checksum.
 //!
-//! The seal is the same for every format version, so that a program can tell a document of a newer
-//! version (refused) from a damaged one (quarantined).
+//! The seal is the same for every format version. So a program can tell a document of a newer version, which it
+//! refuses, from a damaged one, which it quarantines.
 
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_128;
@@ -13,10 +13,10 @@ const AFTER_CHECKSUM: &str = "\"\n}\n";
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BrokenSeal;
 
-/// Writes `document`, a JSON object, with its checksum as last member.
+/// Writes `document`, a JSON object, with its checksum as the last member.
 pub(crate) fn seal<T: Serialize>(document: &T) -> Result<Vec<u8>, serde_json::Error> {
     let mut bytes = serde_json::to_vec_pretty(document)?;
-    // Open the object again, to go on with one more member.
+    // Remove the closing brace, because one more member follows.
     bytes.truncate(bytes.len().saturating_sub("\n}".len()));
     let checksum = hex(xxh3_128(&bytes));
     bytes.extend_from_slice(BEFORE_CHECKSUM.as_bytes());

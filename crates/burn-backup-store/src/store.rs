@@ -1,28 +1,28 @@
-//! A backup directory that is open.
+//! An open backup directory.
 
 use std::path::Path;
 
 use crate::directory::Directory;
 use crate::identity::Identity;
-use crate::knowledge::Knowledge;
+use crate::index::GenerationIndex;
 use crate::remove;
 
 const LOG: &str = "burn_backup::prune";
 
-/// A backup directory, locked by this process until dropped.
+/// A backup directory, locked by this process until the value is dropped.
 ///
-/// While it is open, somebody may remove the directory or move it away. The store looks before each
-/// step that changes something: it makes the directory again, at the next [`stage`](Self::stage), if
-/// nobody else has begun at the path, and leaves it alone if somebody has
+/// While it is open, another program may remove or move the directory. The store checks for this before each step that
+/// changes something. If no other process uses the path, the next [`stage`](Self::stage) creates the directory again.
+/// If another process uses the path, the store changes nothing there
 /// ([`StoreError::TakenOver`](crate::StoreError::TakenOver)).
 pub struct Store {
     pub(crate) dir: Directory,
     pub(crate) identity: Identity,
-    pub(crate) knowledge: Knowledge,
+    pub(crate) index: GenerationIndex,
 }
 
 impl Store {
-    /// What the directory is, and whose.
+    /// The format of the directory and the training it belongs to.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -39,7 +39,7 @@ impl Drop for Store {
             && !self.dir.is_lost()
             && let Err(error) = remove::finish(&self.dir, &spare)
         {
-            log::debug!(target: LOG, "left to the next start: {}", error.with_cause());
+            log::debug!(target: LOG, "the next start removes the spare directory: {}", error.with_cause());
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Clearing what an interrupted save or deletion left behind.
+//! Removes the remains of interrupted saves and deletions.
 
 use std::path::Path;
 
@@ -10,13 +10,13 @@ use crate::remove;
 
 const LOG: &str = "burn_backup::discover";
 
-/// Removes the staging directories of earlier processes, and finishes what they were removing. Goes
-/// on past what can't be removed; these are the errors.
+/// Removes the staging directories of earlier processes, and finishes their deletions. Continues after a failure, and
+/// returns the errors.
 pub(crate) fn staging(dir: &Directory) -> Vec<StoreError> {
     sweep(dir, |path, _| remove::finish(dir, path))
 }
 
-/// The same, except that files are kept that the first backup can write over.
+/// Like [`staging`], but keeps files that the first backup can write over.
 pub(crate) fn staging_for_reuse(dir: &Directory) -> Vec<StoreError> {
     sweep(dir, |path, kind| {
         let is_needed = dir.fs().reuses_files() && !dir.has_spare();
@@ -47,11 +47,11 @@ fn sweep(
     .collect()
 }
 
-/// Tries once more to remove what this process could not remove before. That was said then.
+/// Tries once more to remove what this process could not remove before. The first failure was already reported.
 pub(crate) fn leftovers(dir: &Directory) {
     for path in dir.take_leftovers() {
         if let Err(error) = remove::finish(dir, &path) {
-            log::debug!(target: LOG, "still there: {}", error.with_cause());
+            log::debug!(target: LOG, "still not removed: {}", error.with_cause());
         }
     }
 }

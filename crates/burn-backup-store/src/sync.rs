@@ -1,4 +1,4 @@
-//! Making things durable, several at once: a disk takes many syncs in little more time than one.
+//! Makes files and directories durable, several at once: a disk does many syncs in little more time than one.
 
 use std::io;
 use std::path::Path;
@@ -7,18 +7,18 @@ use std::sync::Arc;
 use crate::fs::{Filesystem, WriteFile};
 use crate::threads::{self, Place};
 
-/// Something to be made durable.
+/// A file or directory to sync.
 pub(crate) enum Sync<'a> {
     /// A file that was just written. It is closed afterwards.
     Written(Arc<dyn WriteFile>),
-    /// A file that may have been written by somebody else.
+    /// A file that another process may have written.
     File(&'a Path),
     /// The names in a directory.
     Dir(&'a Path),
 }
 
-/// Syncs all of these, in any order or at once. If any sync fails, gives the first that did: its
-/// place among them, and the error.
+/// Syncs all of these, in any order or at once. If any sync fails, returns the index of the first one that failed, and
+/// its error.
 pub(crate) fn together(
     fs: &dyn Filesystem,
     syncs: Vec<Sync<'_>>,

@@ -1,9 +1,9 @@
-//! Filesystems for tests: one that fails where it is told to, and one in memory that records every
-//! change and knows what a power cut could leave of them. And random damage.
+//! Filesystems for tests, and random damage. One filesystem fails where a test tells it to. One is in memory, records
+//! every change, and knows what a power cut could leave of the changes.
 //!
 //! # Example
 //!
-//! What a power cut in the middle of a save leaves is the old generation or the new one:
+//! A power cut in the middle of a save leaves the old generation or the new one:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -50,24 +50,24 @@ use std::io::Write as _;
 
 use serde_json::{Map, Value};
 
-pub use edit::{THEIRS, below, edit, edit_each};
+pub use edit::{FOREIGN_FILE, below, edit, edit_each};
 pub use faulty::{Failure, Fault, FaultyFilesystem, Operation};
 pub use image::{Image, Node};
 pub use memory::MemoryFilesystem;
 pub use threads::Threads;
 
-/// Shows a figure on the standard error, of a passing test too.
+/// Prints a figure to standard error, even if the test passes.
 pub fn report(figure: &str) {
-    // Unlike what eprintln! writes, this is not captured. A test doesn't fail for want of it.
+    // Output of eprintln! would be captured. A failure to print must not fail the test.
     let _ = std::io::stderr().write_all(format!("{figure}\n").as_bytes());
 }
 
-/// Writes a JSON object as a document whose seal is whole, whatever it says: `manifest.json` and
-/// `burn-backup.json` are such documents.
+/// Writes a JSON object as a document with a valid seal, whatever it contains: `manifest.json` and `burn-backup.json`
+/// are such documents.
 ///
 /// # Errors
 ///
-/// None that the contents of a [`Map`] could cause.
+/// None that the contents of a [`Map`] can cause.
 pub fn seal(document: &Map<String, Value>) -> serde_json::Result<Vec<u8>> {
     crate::seal::seal(document)
 }

@@ -1,5 +1,5 @@
-//! Threads, where they can be had. A system that gives none (`EAGAIN`) must not fail a backup or a
-//! restore: the caller does the work itself then.
+//! Threads, if the system provides them. If it refuses a thread (`EAGAIN`), a backup or a restore must not fail: the
+//! caller then does the work itself.
 
 use std::any::Any;
 use std::num::NonZero;
@@ -10,7 +10,7 @@ use std::thread::{Builder, JoinHandle, Result, Scope, ScopedJoinHandle, availabl
 
 const LOG: &str = "burn_backup::persist";
 
-/// A thread at work.
+/// A running thread.
 pub(crate) struct Thread<T>(JoinHandle<Option<T>>);
 
 impl<T> Thread<T> {
@@ -19,7 +19,7 @@ impl<T> Thread<T> {
     }
 }
 
-/// The same, of a thread that may borrow.
+/// Like [`Thread`], for a thread that may borrow.
 pub(crate) struct ScopedThread<'scope, T>(ScopedJoinHandle<'scope, Option<T>>);
 
 impl<T> ScopedThread<'_, T> {
@@ -28,18 +28,18 @@ impl<T> ScopedThread<'_, T> {
     }
 }
 
-/// How many threads the machine runs at once. Containers have it looked up in files, so that is done once.
+/// How many threads the machine runs at once. The value is cached, because it is read from files in containers.
 pub(crate) fn cores() -> usize {
     static CORES: OnceLock<usize> = OnceLock::new();
     *CORES.get_or_init(|| available_parallelism().map_or(1, NonZero::get))
 }
 
-/// Whether all work is to be done in turn, by whoever has it: tests ask for that.
+/// Whether all work must be done one piece after the other. Tests ask for this.
 pub(crate) fn in_turn() -> bool {
     test_hook::in_turn()
 }
 
-/// Has a thread do `work` with `input`. Without a thread, the input comes back.
+/// Starts a thread that does `work` with `input`. If there is no thread, returns the input.
 pub(crate) fn spawn<I, T>(
     name: &str,
     input: I,
@@ -57,7 +57,7 @@ where
     }
 }
 
-/// The same, with a thread that may borrow.
+/// Like [`spawn`], with a thread that may borrow.
 pub(crate) fn spawn_scoped<'scope, I, T>(
     scope: &'scope Scope<'scope, '_>,
     name: &str,
@@ -78,17 +78,16 @@ where
     }
 }
 
-/// Where a piece of work is done.
+/// The place where a piece of work is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// On a thread of its own, if there is one.
+    /// A thread of its own, if one can be started.
     Beside,
-    /// By the caller, in its turn.
+    /// The caller's thread.
     Here,
 }
 
-/// Does all of the work at once, as far as there are threads for it. Gives what came of each, in
-/// the same order.
+/// Does all of the work in parallel, as far as threads can be started. Returns the outcomes in the same order.
 pub(crate) fn at_once<T, F>(name: &str, works: impl Iterator<Item = (Place, F)>) -> Vec<Result<T>>
 where
     T: Send,
@@ -128,7 +127,7 @@ where
     })
 }
 
-/// Starts a thread, and says so if there is none.
+/// Starts a thread, and logs if that fails.
 fn start<H>(name: &str, spawn: impl FnOnce(Builder) -> std::io::Result<H>) -> Option<H> {
     let spawned = match test_hook::is_refused() {
         true => Err(std::io::ErrorKind::WouldBlock.into()),
@@ -136,16 +135,16 @@ fn start<H>(name: &str, spawn: impl FnOnce(Builder) -> std::io::Result<H>) -> Op
     };
     spawned
         .inspect_err(|error| {
-            log::debug!(target: LOG, "no thread '{name}' could be had, its work is done without: {error}");
+            log::debug!(target: LOG, "the thread '{name}' could not be started, so its caller does the work: {error}");
         })
         .ok()
 }
 
-/// What a thread does: it waits for its input, which would be lost with a thread that isn't started.
+/// The body of a thread: it receives its input, which would be lost with a thread that fails to start.
 fn receiving<I, T>(inbox: Receiver<I>, work: impl FnOnce(I) -> T) -> impl FnOnce() -> Option<T> {
     #[allow(
         clippy::let_unit_value,
-        reason = "it is one without the feature testing"
+        reason = "the function is const without the feature testing"
     )]
     let hook = test_hook::current();
     move || {
@@ -165,14 +164,14 @@ fn outcome<T>(outcome: Option<T>) -> Result<T> {
 #[cfg(feature = "testing")]
 pub(crate) use test_hook::TestHook;
 
-/// Where tests reach in: the threads that a test's thread starts, and those that these start.
+/// The hooks for tests. They apply to the threads that a test's thread starts, and to the threads that those start.
 #[cfg(feature = "testing")]
 mod test_hook {
     use std::cell::RefCell;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// What a test has asked for.
+    /// The behaviour that a test has asked for.
     pub(crate) struct TestHook {
         pub asked: AtomicUsize,
         pub refuses: Box<dyn Fn(usize) -> bool + Send + Sync>,

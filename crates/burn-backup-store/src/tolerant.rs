@@ -1,4 +1,4 @@
-//! File systems that can't sync a directory: said once, and lived with.
+//! Tolerates file systems that can't sync a directory, with one warning.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::fs::{Entry, EntryKind, Filesystem, LockAttempt, ReadFile, WriteFile};
 
 const LOG: &str = "burn_backup::commit";
 
-/// A filesystem whose directories needn't be syncable.
+/// A filesystem whose directories may not support a sync.
 pub(crate) struct Tolerant {
     inner: Arc<dyn Filesystem>,
     has_said: AtomicBool,
@@ -24,7 +24,7 @@ impl Tolerant {
     }
 }
 
-/// Whether an error says that there is no such call, not that it failed: `EINVAL`, `ENOTSUP`, `ENOSYS`.
+/// Whether an error means that the call is not supported, and not that it failed: `EINVAL`, `ENOTSUP`, `ENOSYS`.
 fn is_unsupported(error: &io::Error) -> bool {
     matches!(
         error.kind(),

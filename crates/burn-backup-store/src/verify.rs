@@ -1,4 +1,4 @@
-//! Reading a generation and checking every byte of it.
+//! Reads a generation and checks every byte of it.
 
 mod part;
 
@@ -21,32 +21,32 @@ use crate::threads::{self, Place};
 
 const LOG: &str = "burn_backup::verify";
 
-/// A manifest of 100,000 parameters has about 10 MB; a damaged one must not fill the memory.
+/// The manifest of 100,000 parameters has about 10 MB. A damaged one must not fill the memory.
 pub(crate) const MAX_MANIFEST_BYTES: u64 = 256 * 1024 * 1024;
 
-/// Parts of more bytes are read side by side.
+/// Parts of more bytes than this are read in parallel.
 const LARGE: u64 = 4 * 1024 * 1024;
 
-/// Says into how many buffers a part is read, and how long each is.
+/// Decides into how many buffers a part is read, and how long each is.
 ///
-/// What it is shown is not verified yet, and may be anything.
+/// The bytes it is given are not verified yet, and may be anything.
 pub trait Chunking: Sync {
-    /// The lengths of the next buffers of the part `part`, when `read` of them are read and the last
-    /// one holds `last`. None, if all that is left goes into one.
+    /// The lengths of the next buffers of the part `part`, after `read` buffers were read. The last of them holds
+    /// `last`. If empty, the rest of the part goes into one buffer.
     fn next_lengths(&self, part: &str, read: usize, last: &[u8]) -> Vec<usize>;
 }
 
-/// How far reading a generation is.
+/// The progress of reading a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ReadProgress {
-    /// How many bytes are read.
+    /// The number of bytes read.
     pub done: u64,
-    /// How many there are.
+    /// The total number of bytes.
     pub of: u64,
 }
 
-/// Is told how far reading is, on whichever thread reads.
+/// Receives the progress of reading, on any of the reading threads.
 pub type OnRead<'r> = &'r (dyn Fn(ReadProgress) + Sync);
 
 /// Reads each part into one buffer.
@@ -58,7 +58,7 @@ impl Chunking for WholePart {
     }
 }
 
-/// A generation that was read from disk, each byte of it verified.
+/// A generation that was read from disk, with every byte verified.
 #[derive(Debug)]
 pub struct Generation {
     manifest: Manifest,
@@ -71,13 +71,13 @@ impl Generation {
         self.manifest.generation
     }
 
-    /// What the generation consists of.
+    /// The parts and the state of the generation.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Takes the bytes of the part `name` out; `None` if there is none or it was taken before. Those of a
-    /// large part are copied: [`take_chunks`](Self::take_chunks) gives them as they were read.
+    /// Takes the bytes of the part `name`; `None` if there is no such part or it was taken before. The bytes of a large
+    /// part are copied. [`take_chunks`](Self::take_chunks) returns them without a copy.
     pub fn take_part(&mut self, name: &str) -> Option<Vec<u8>> {
         let whole = Buffer::concat(self.take_chunks(name)?);
         Some(
@@ -87,15 +87,14 @@ impl Generation {
         )
     }
 
-    /// The same, in the buffers that the part was read into.
+    /// Like [`take_part`](Self::take_part), in the buffers that the part was read into.
     pub fn take_chunks(&mut self, name: &str) -> Option<Vec<Buffer>> {
         let at = self.parts.iter().position(|(part, _)| part == name)?;
         Some(self.parts.swap_remove(at).1)
     }
 }
 
-/// Reads the generation `id`. The outer error is one that says nothing about the generation: it
-/// may be whole.
+/// Reads the generation `id`. The outer error does not mean that the generation is damaged.
 pub(crate) fn generation(
     fs: &dyn Filesystem,
     layout: &Layout,
@@ -113,7 +112,7 @@ pub(crate) fn generation(
     on_read(ReadProgress { done: 0, of });
     let told = |bytes: u64| {
         let done = done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        // What seems damaged is read once more.
+        // A part that seems damaged is read twice, so the sum can exceed the total.
         let done = done.min(of);
         on_read(ReadProgress { done, of });
     };
@@ -141,13 +140,13 @@ pub(crate) fn generation(
     Ok(Ok(Generation { manifest, parts }))
 }
 
-/// A manifest, and its bytes.
+/// A manifest and its bytes.
 pub(crate) struct Sealed {
     pub manifest: Manifest,
     pub bytes: Vec<u8>,
 }
 
-/// Reads the manifest of the generation `id`, and checks that it is this one's.
+/// Reads the manifest of the generation `id`, and checks that it belongs to this training.
 pub(crate) fn manifest(
     fs: &dyn Filesystem,
     layout: &Layout,
@@ -158,7 +157,7 @@ pub(crate) fn manifest(
     Ok(sealed.map(|sealed| sealed.manifest))
 }
 
-/// The same, with the manifest's bytes.
+/// Like [`manifest`], with the manifest's bytes.
 pub(crate) fn sealed(
     fs: &dyn Filesystem,
     layout: &Layout,
@@ -176,7 +175,7 @@ pub(crate) fn sealed(
     Ok(Ok(sealed))
 }
 
-/// The same of the generation `id` at `place`, whosever it is.
+/// Like [`sealed`], for the generation `id` at `place`, of any training.
 pub(crate) fn sealed_at(
     fs: &dyn Filesystem,
     place: &Path,
@@ -200,7 +199,7 @@ pub(crate) fn sealed_at(
     Ok(Ok(Sealed { manifest, bytes }))
 }
 
-/// The manifest that these bytes of the file at `path` are.
+/// Parses the bytes of the manifest file at `path`.
 pub(crate) fn unsealed(bytes: &[u8], path: &Path) -> Result<Result<Manifest, Damage>, StoreError> {
     let Ok(text) = seal::unseal(bytes) else {
         return Ok(Err(Damage::ManifestChecksum));
@@ -219,7 +218,7 @@ pub(crate) fn unsealed(bytes: &[u8], path: &Path) -> Result<Result<Manifest, Dam
     }
 }
 
-/// Checks that the manifest of the generation at `place` is of the directory's training.
+/// Checks that the manifest of the generation at `place` belongs to the directory's training.
 pub(crate) fn check_run(
     manifest: &Manifest,
     identity: &Identity,
@@ -242,7 +241,7 @@ pub(crate) fn check_run(
     Ok(())
 }
 
-/// The text of a manifest whose seal is whole.
+/// The text of a manifest with an intact seal.
 fn sealed_manifest(fs: &dyn Filesystem, path: &Path) -> io::Result<Result<String, Damage>> {
     let bytes = match read_small(fs, path, MAX_MANIFEST_BYTES)? {
         Small::Whole(bytes) => bytes,
@@ -259,24 +258,23 @@ fn sealed_manifest(fs: &dyn Filesystem, path: &Path) -> io::Result<Result<String
     Ok(String::from_utf8(bytes).map_err(|_| Damage::ManifestChecksum))
 }
 
-/// Reads once more what can't be read, or has not the bytes that it should have: over a network,
-/// that may pass.
+/// Reads once more what can't be read, or has unexpected bytes, because a network error may be temporary.
 fn twice<T>(read: impl Fn() -> io::Result<Result<T, Damage>>) -> io::Result<Result<T, Damage>> {
     match read() {
-        Err(error) => log::warn!(target: LOG, "read once more after an error: {error}"),
+        Err(error) => log::warn!(target: LOG, "reading once more after an error: {error}"),
         Ok(Err(
             damage @ (Damage::ManifestChecksum
             | Damage::PartLength { .. }
             | Damage::PartHash { .. }
             | Damage::BlockHash { .. }),
-        )) => log::warn!(target: LOG, "read once more: {damage}"),
+        )) => log::warn!(target: LOG, "reading once more: {damage}"),
         outcome => return outcome,
     }
     read()
 }
 
-/// Parses a sealed document, after a look at its version: a newer one is an error, whatever the
-/// rest of the document looks like.
+/// Parses a sealed document after a check of its version. A newer version is an error, whatever the rest of the
+/// document is.
 pub(crate) fn parse_versioned<T: DeserializeOwned>(
     text: &str,
     path: &Path,
@@ -287,7 +285,7 @@ pub(crate) fn parse_versioned<T: DeserializeOwned>(
 
 /// Refuses a sealed document of a newer version.
 pub(crate) fn check_version(text: &str, path: &Path) -> Result<(), StoreError> {
-    /// All that is certain to be in a newer one.
+    /// The fields that every newer version certainly has.
     #[derive(Deserialize)]
     struct Versioned {
         #[serde(default)]
@@ -304,7 +302,7 @@ pub(crate) fn check_version(text: &str, path: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// What came of reading a small file.
+/// The outcome of reading a small file.
 pub(crate) enum Small {
     Whole(Vec<u8>),
     Missing,
@@ -328,7 +326,7 @@ pub(crate) fn read_small(fs: &dyn Filesystem, path: &Path, limit: u64) -> io::Re
     let len = usize::try_from(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
     bytes.try_reserve_exact(len)?;
     bytes.resize(len, 0);
-    // It may be shrinking.
+    // The file may be shrinking.
     let read = file.read_full_at(&mut bytes, 0)?;
     bytes.truncate(read);
     Ok(Small::Whole(bytes))

@@ -11,12 +11,7 @@ pub struct Arguments {
     url: Option<String>,
 
     /// Another process may take over the mirror when this one has been silent for so many seconds.
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        default_value_t = 15.0,
-        requires = "url"
-    )]
+    #[arg(long, value_name = "SECONDS", default_value_t = 15.0, requires = "url")]
     lease: f64,
 
     /// Promises that no other process ever writes to the mirror at the same time.

@@ -380,7 +380,7 @@ fn a_checkpointing_strategy_that_is_never_asked_is_told_of() {
         );
         assert!(run.error.is_none());
         let warnings = log_lines::logged(log::Level::Warn);
-        let is_told = warnings.iter().any(|line| line.contains("is never asked"));
+        let is_told = warnings.iter().any(|line| line.contains("is never used"));
         assert_eq!(is_told, !checkpoints, "{warnings:?}");
     }
 }

@@ -546,8 +546,8 @@ fn a_mirror_in_use_by_another_machine_is_refused() {
 #[test]
 fn a_mirror_that_can_not_be_is_an_error_at_the_launch() {
     for (url, reason) in [
-        ("", "it is no URL"),
-        ("bucket/prefix", "it is no URL"),
+        ("", "it is not a URL"),
+        ("bucket/prefix", "it is not a URL"),
         ("ftp://host/prefix", "its scheme is unknown"),
         ("s3:///prefix", "it names no bucket"),
         ("file://host/dir", "it names no absolute path"),
@@ -561,7 +561,7 @@ fn a_mirror_that_can_not_be_is_an_error_at_the_launch() {
     let missing = format!("file://{}", scratch.path().join("missing").display());
     let refused = run(Training::backup(scratch.path().join("backup")).mirror(missing.as_str()));
     let text = refused.backup_error().to_string();
-    assert!(text.contains("is not there"), "{text}");
+    assert!(text.contains("is missing"), "{text}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What the README shows without having it compiled is what the documentation compiles.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -47,6 +48,53 @@ fn the_first_examples_of_the_readme_are_those_of_the_documentation() {
         let (example, _) = example.split_once("```").unwrap();
         for line in example.lines().map(code) {
             assert!(documented.contains(&line), "{line}");
+        }
+    }
+}
+
+/// The definitions of links in a text: what `[label]` leads to.
+fn definitions(text: &str) -> BTreeMap<&str, &str> {
+    let line = |line: &'_ str| line.strip_prefix('[')?.split_once("]: ");
+    text.lines().filter_map(line).collect()
+}
+
+/// What `crate::guide::page#section` is called between pages: `page.md#section`.
+fn as_page(rustdoc: &str) -> Option<String> {
+    let page = rustdoc.strip_prefix("crate::guide::")?;
+    let (page, section) = page.split_at(page.find('#').unwrap_or(page.len()));
+    Some(format!("{page}.md{section}"))
+}
+
+#[test]
+fn links_between_pages_of_the_guide_lead_to_the_same_place_in_rustdoc() {
+    let guide = "crates/burn-backup-restore/src/guide";
+    let links = read(&format!("{guide}/links.txt"));
+    assert_eq!(links.lines().count(), definitions(&links).len(), "twice");
+    let links = definitions(&links);
+    let pages = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(guide)).unwrap();
+    for page in pages {
+        let name = page.unwrap().file_name().into_string().unwrap();
+        if !name.ends_with(".md") || name == "SUMMARY.md" {
+            continue;
+        }
+        let text = read(&format!("{guide}/{name}"));
+        let own = definitions(&text);
+        for (label, target) in &own {
+            let in_rustdoc = links.get(label);
+            match target.strip_suffix(".svg") {
+                Some(_) => assert_eq!(in_rustdoc, None, "{name}: [{label}]"),
+                None if target.starts_with("https://") && in_rustdoc.is_none() => {}
+                None if target.starts_with("https://docs.rs/burn-backup-restore/") => {}
+                None => assert_eq!(
+                    in_rustdoc.and_then(|link| as_page(link)).as_deref(),
+                    Some(*target),
+                    "{name}: [{label}]"
+                ),
+            }
+        }
+        for used in text.split("][").skip(1) {
+            let (label, _) = used.split_once(']').unwrap();
+            assert!(own.contains_key(label), "{name}: [{label}] leads nowhere");
         }
     }
 }

@@ -54,6 +54,7 @@ const LAYERS: &[&[&str]] = &[
         "seed",
         "spans",
         "telling",
+        "terminal",
         "text",
         "threads",
         "which",

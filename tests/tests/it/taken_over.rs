@@ -64,7 +64,9 @@ fn a_directory_that_is_removed_is_made_again_and_its_training_continues_exactly(
     assert!(stats.failed <= 1, "{:?}", handle.last_error());
     assert_eq!(handle.last_backup().map(|at| at.global_step), Some(14));
     let warnings = log_lines::logged(Level::Warn);
-    let said = warnings.iter().filter(|line| line.contains("made again"));
+    let said = warnings
+        .iter()
+        .filter(|line| line.contains("created again"));
     assert_eq!(said.count(), 1, "{warnings:?}");
 
     let training = Training::new(Backend::Flex);

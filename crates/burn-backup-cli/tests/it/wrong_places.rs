@@ -221,7 +221,7 @@ fn a_mirror_is_refused_where_a_directory_is_needed() {
         scratch
             .run(&command.replace("URL", "file:///nowhere/at/all"))
             .ends_with(4)
-            .says(&["is not there"]);
+            .says(&["is missing"]);
         scratch
             .run(&command.replace("URL", "ftp://somewhere"))
             .ends_with(2)

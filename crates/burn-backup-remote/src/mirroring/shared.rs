@@ -1,4 +1,4 @@
-//! What the thread of a mirror and everybody else know.
+//! The state shared by the thread of a mirror and its users.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -18,11 +18,11 @@ use crate::publish::Sent;
 #[derive(Default)]
 pub(crate) struct Shared {
     state: Mutex<State>,
-    /// The state has changed.
+    /// Notified when the state has changed.
     changed: Condvar,
-    /// There is something to do.
+    /// Notified when there is something to do.
     wake: Notify,
-    /// Somebody waits: it is not the time to wait for a better one.
+    /// Notified when a caller waits, so that the thread retries at once.
     hurry: Notify,
     pub(crate) sent: Arc<Sent>,
 }
@@ -30,33 +30,33 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct State {
     status: MirrorStatus,
-    /// The generation that is to be mirrored next.
+    /// The generation to mirror next.
     job: Option<Arc<Pinned>>,
-    /// What is committed, and not here yet.
+    /// The generation that is committed, but not submitted yet.
     announced: Option<GenerationId>,
-    /// Whether a generation is on its way, or waits for another try.
+    /// Whether a generation is being sent, or waits for another try.
     is_busy: bool,
     ask: Option<Ask>,
     /// Whether the thread has ended.
     has_ended: bool,
 }
 
-/// What ends the mirroring.
+/// A request to end mirroring.
 pub(crate) enum Ask {
-    /// The training is finished. The answer is what is known to be in the mirror.
+    /// The training is finished. The answer is the objects known to be in the mirror.
     Finish(Sender<Result<BTreeSet<Path>, Arc<MirrorError>>>),
-    /// The process ends, or lets go of the training.
+    /// The process ends, or gives up the training.
     Leave(Sender<()>),
 }
 
-/// What there is to do.
+/// The next thing to do.
 pub(crate) enum Next {
     Publish(Arc<Pinned>),
     End(Ask),
 }
 
 impl Shared {
-    /// The generation is about to be submitted.
+    /// Announces a generation that will be submitted.
     pub(crate) fn announce(&self, id: GenerationId) {
         self.update(|state| {
             state.announced = state.announced.max(Some(id));
@@ -64,10 +64,10 @@ impl Shared {
         });
     }
 
-    /// The generation is to be mirrored next.
+    /// Submits the generation to mirror next.
     pub(crate) fn submit(&self, pinned: Arc<Pinned>) {
         let id = pinned.id();
-        // What is replaced unpins its generation, for which it may have to wait.
+        // Dropping a replaced generation unpins it, which may have to wait.
         let replaced = self.update(|state| {
             state.arrives(id);
             match state.has_ended {
@@ -83,14 +83,14 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// The generation can't be submitted.
+    /// Records that the generation can't be submitted.
     pub(crate) fn gone(&self, id: GenerationId, error: MirrorError) {
         log::warn!(target: crate::LOG, "{error}");
         self.update(|state| state.arrives(id));
         self.failed(Arc::new(error));
     }
 
-    /// A try has failed, after which another one is to come.
+    /// Submits a generation again after a failed try.
     pub(crate) fn again(&self, pinned: Arc<Pinned>) {
         let surplus = self.update(|state| match state.job {
             Some(_) => Some(pinned),
@@ -99,7 +99,7 @@ impl Shared {
         drop(surplus);
     }
 
-    /// Asks for the end. Where it has come already, nobody answers.
+    /// Asks for the end. If the thread has ended already, there is no answer.
     pub(crate) fn ask(&self, ask: Ask) {
         let refused = self.update(|state| match state.has_ended {
             true => Some(ask),
@@ -110,7 +110,7 @@ impl Shared {
         self.hurry.notify_one();
     }
 
-    /// Whatever waits for a better time goes on.
+    /// Ends the wait before the next try.
     pub(crate) fn hurry(&self) {
         self.hurry.notify_one();
     }
@@ -131,7 +131,7 @@ impl Shared {
 
     fn try_next(&self) -> Option<Next> {
         let mut state = self.state();
-        // What is asked last comes after what was committed before, unless somebody leaves.
+        // A request to finish comes after the committed generations, but a request to leave comes first.
         match (state.ask.take(), state.job.is_some()) {
             (Some(ask @ Ask::Leave(_)), _) => Some(Next::End(ask)),
             (ask, true) => {
@@ -144,8 +144,7 @@ impl Shared {
         }
     }
 
-    /// If somebody wants to finish the training, that can't be done now, which `error` says. Gives whether somebody
-    /// did.
+    /// Refuses a request to finish with `error`. Returns whether there was such a request.
     pub(crate) fn refuse_to_finish(&self, error: &Arc<MirrorError>) -> bool {
         let mut state = self.state();
         match state.ask.take() {
@@ -161,7 +160,7 @@ impl Shared {
         }
     }
 
-    /// Waits until somebody leaves.
+    /// Waits for a request to leave.
     pub(crate) async fn is_left(&self) {
         loop {
             if matches!(self.state().ask, Some(Ask::Leave(_))) {
@@ -171,7 +170,7 @@ impl Shared {
         }
     }
 
-    /// This process may write to the mirror, which has this generation.
+    /// Records that this process holds the lease, and the newest generation in the mirror.
     pub(crate) fn held(&self, newest: Option<GenerationId>) {
         self.update(|state| {
             state.status.lease = LeaseStatus::Held;
@@ -184,7 +183,7 @@ impl Shared {
         self.update(|state| state.status.uploading_since = Some(Instant::now()));
     }
 
-    /// The generation is in the mirror.
+    /// Records that the generation is in the mirror.
     pub(crate) fn mirrored(&self, id: GenerationId, is_new: bool) {
         self.update(|state| {
             let status = &mut state.status;
@@ -209,7 +208,7 @@ impl Shared {
         });
     }
 
-    /// Nothing is mirrored any more, because of an error if there is one.
+    /// Records that mirroring has stopped, and the error if there is one.
     pub(crate) fn ends(&self, error: Option<Arc<MirrorError>>) {
         let left = self.update(|state| {
             let status = &mut state.status;
@@ -227,13 +226,13 @@ impl Shared {
         drop(left);
     }
 
-    /// Why nothing is mirrored any more.
+    /// The reason why mirroring has stopped.
     pub(crate) fn reason(&self) -> Arc<MirrorError> {
         let stopped = self.state().status.stopped.clone();
         stopped.unwrap_or_else(|| Arc::new(MirrorError::ThreadEnded))
     }
 
-    /// Whether the newest generation is in the mirror; `None` while that is not known.
+    /// Whether the newest generation is in the mirror; `None` while this is unknown.
     pub(crate) fn is_flushed(&self) -> Option<Result<(), Arc<MirrorError>>> {
         let state = self.state();
         let status = &state.status;
@@ -246,7 +245,7 @@ impl Shared {
         }
         let is_waiting = state.job.is_some() || state.is_busy || state.announced.is_some();
         match (&status.last_error, is_waiting) {
-            // It could not be read.
+            // The generation could not be read.
             (Some(error), false) => Some(Err(error.clone())),
             _ => None,
         }
@@ -265,7 +264,7 @@ impl Shared {
         }
     }
 
-    /// Waits until something has changed, but no longer than that.
+    /// Waits until something has changed, for at most `limit`.
     pub(crate) fn wait(&self, limit: Duration) {
         let waited = self.changed.wait_timeout(self.state(), limit);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
@@ -277,14 +276,14 @@ impl Shared {
         changed
     }
 
-    /// It is plain data: a panic elsewhere leaves nothing half done in it.
+    /// The state is plain data: a panic elsewhere leaves no partial change in it.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    /// The generation is here, or is known not to come.
+    /// Records that the generation was submitted, or will not be.
     fn arrives(&mut self, id: GenerationId) {
         self.status.committed = self.status.committed.max(Some(id));
         self.announced = self.announced.filter(|announced| *announced > id);

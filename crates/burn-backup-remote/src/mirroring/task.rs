@@ -1,4 +1,4 @@
-//! What the thread of a mirror does.
+//! The work of a mirror's thread.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,33 +14,33 @@ use crate::document::Document;
 use crate::error::{MirrorError, caused_by};
 use crate::finish::{FinishedDocument, finish};
 use crate::keys::{Keys, Kind, Ordinal, PartRef, parse};
-use crate::lease::{Keeper, Lease, Terms};
+use crate::lease::{Lease, LeaseRenewer, LeaseSettings};
 use crate::pace::Pace;
 use crate::place::Place;
-use crate::prune::{Broom, GRACE, Retired};
+use crate::prune::{Deleter, GRACE, UnreferencedParts};
 use crate::publish::{Contents, Publisher};
 use crate::retention::Retention;
-use crate::survey::{Question, Survey, refuse_others, survey};
+use crate::survey::{Survey, SurveyQuery, refuse_others, survey};
 
-/// After a failure the next try waits this long, and twice as long after each further one in a row.
+/// The wait after a failure before the next try. It doubles with each further failure in a row.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// How long the end of a process waits for requests.
 const LEAVE_LIMIT: Duration = Duration::from_secs(4);
 
-/// What is to be mirrored, and where.
+/// What to mirror, and where.
 pub(crate) struct Task {
     pub place: Place,
-    pub terms: Terms,
-    pub question: Question,
-    /// `None` if the mirror could not be used.
+    pub terms: LeaseSettings,
+    pub question: SurveyQuery,
+    /// What the mirror holds; `None` if it could not be used.
     pub survey: Option<Survey>,
-    /// If the lease is held already.
-    pub keeper: Option<Keeper>,
+    /// The lease, if it is already held.
+    pub renewer: Option<LeaseRenewer>,
     /// Generations that are known to be damaged.
     pub damaged: Vec<Ordinal>,
-    /// The generation that the training goes on from.
+    /// The generation that the training resumed from.
     pub base: Option<GenerationId>,
     /// Whether the mirror has nothing of the training yet.
     pub begins: bool,
@@ -54,7 +54,7 @@ impl Task {
         Keys::new(&self.place.prefix, &self.question.run_id)
     }
 
-    /// The training has run to its end. If that is what was restored, there is nothing to do.
+    /// Handles a finished training. If its last generation was restored, there is nothing to do.
     fn finished(&self, finished: &FinishedDocument, shared: &Shared) -> Result<Claim, MirrorError> {
         if self.base < Some(finished.newest) {
             return Err(MirrorError::Finished {
@@ -66,7 +66,7 @@ impl Task {
     }
 }
 
-/// Says that the thread has ended, however it does.
+/// Records that the thread has ended, in any way.
 struct OnEnd(Arc<Shared>);
 
 impl Drop for OnEnd {
@@ -75,17 +75,17 @@ impl Drop for OnEnd {
     }
 }
 
-/// How the mirroring begins.
+/// The outcome of claiming the mirror.
 enum Claim {
     /// This process may write.
     Writes(Box<Writer>),
-    /// There is nothing to mirror: the training has run to its end, and that is what was restored.
+    /// The training is finished and its last generation was restored, so there is nothing to mirror.
     IsFinished,
-    /// It was asked to end before.
+    /// A request to leave came first.
     IsLeft,
 }
 
-/// Mirrors what is committed, until it is asked to end or another process has the mirror.
+/// Mirrors committed generations, until it is asked to end or another process takes the lease.
 pub(crate) async fn run(mut task: Task, shared: Arc<Shared>) {
     let _on_end = OnEnd(shared.clone());
     let mut tries = Tries::default();
@@ -96,15 +96,15 @@ pub(crate) async fn run(mut task: Task, shared: Arc<Shared>) {
             Ok(())
         }
         Ok(Claim::IsLeft) => {
-            if let Some(keeper) = &task.keeper {
-                release(&keeper.lease).await;
+            if let Some(renewer) = &task.renewer {
+                release(&renewer.lease).await;
             }
             Ok(())
         }
         Err(error) => {
-            // Another process need not wait for this one.
-            if let Some(keeper) = &task.keeper {
-                release(&keeper.lease).await;
+            // Release the lease, so that another process need not wait.
+            if let Some(renewer) = &task.renewer {
+                release(&renewer.lease).await;
             }
             Err(error)
         }
@@ -120,15 +120,15 @@ pub(crate) async fn run(mut task: Task, shared: Arc<Shared>) {
     shared.ends(error);
 }
 
-/// The process that may write to the mirror.
+/// The state of the process that holds the lease.
 struct Writer {
     publisher: Publisher,
-    keeper: Keeper,
+    renewer: LeaseRenewer,
     retention: Arc<dyn Retention>,
-    broom: Broom,
-    /// When it was last looked for what others have left behind.
+    deleter: Deleter,
+    /// When the remains of other processes were last removed.
     swept: Option<Instant>,
-    /// What is left of other trainings.
+    /// The remains of other trainings.
     leftovers: Vec<Path>,
     shared: Arc<Shared>,
 }
@@ -167,16 +167,16 @@ async fn try_claim(task: &mut Task, shared: &Arc<Shared>) -> Result<Claim, Mirro
         return task.finished(document, shared);
     }
     let keys = task.keys();
-    let keeper = match task.keeper.take() {
-        Some(keeper) => keeper,
+    let renewer = match task.renewer.take() {
+        Some(renewer) => renewer,
         None => {
             let (place, terms) = (&task.place, &task.terms);
-            Keeper::take(place, &keys, terms, &found.generations).await?
+            LeaseRenewer::take(place, &keys, terms, &found.generations).await?
         }
     };
-    // While the lease was waited for, its holder may have come to the end.
+    // The previous lease holder may have finished the training during the wait.
     if let Some(document) = FinishedDocument::get(&task.place, &keys).await? {
-        release(&keeper.lease).await;
+        release(&renewer.lease).await;
         return task.finished(&document, shared);
     }
     let mut leftovers = found.leftovers;
@@ -184,10 +184,10 @@ async fn try_claim(task: &mut Task, shared: &Arc<Shared>) -> Result<Claim, Mirro
         match refuse_others(&task.place, &task.question.run_id, &task.terms).await {
             Ok(more) => leftovers.extend(more),
             Err(error) if error.is_unavailable() => {
-                task.keeper = Some(keeper);
+                task.renewer = Some(renewer);
                 return Err(error);
             }
-            // Both may say so: then neither has begun.
+            // Two processes may refuse each other: then neither has begun.
             Err(error) => {
                 task.place.delete(&keys.lease()).await?;
                 return Err(error);
@@ -198,16 +198,16 @@ async fn try_claim(task: &mut Task, shared: &Arc<Shared>) -> Result<Claim, Mirro
         publisher: Publisher {
             place: task.place.clone(),
             keys,
-            lease: keeper.lease.clone(),
+            lease: renewer.lease.clone(),
             pace: task.pace.clone(),
             contents: Contents::default(),
-            retired: Retired::default(),
+            retired: UnreferencedParts::default(),
             sent: shared.sent.clone(),
             open: Default::default(),
         },
-        keeper,
+        renewer,
         retention: task.retention.clone(),
-        broom: Broom::default(),
+        deleter: Deleter::default(),
         swept: None,
         leftovers,
         shared: shared.clone(),
@@ -215,7 +215,7 @@ async fn try_claim(task: &mut Task, shared: &Arc<Shared>) -> Result<Claim, Mirro
     match writer.learn(&task.damaged, task.base).await {
         Ok(()) => Ok(Claim::Writes(Box::new(writer))),
         Err(error) => {
-            task.keeper = Some(writer.keeper);
+            task.renewer = Some(writer.renewer);
             Err(error)
         }
     }
@@ -273,7 +273,7 @@ impl Writer {
                 found: newest.unwrap_or_default(),
             });
         }
-        // They were named and never put there: who puts them now has lost the lease.
+        // These were named but never put. A process that puts one now has lost the lease.
         lease
             .rename(|generations| generations.retain(|ordinal| !missing.contains(ordinal)))
             .await?;
@@ -286,7 +286,7 @@ impl Writer {
         tries.succeeded(listener);
         loop {
             let next = tokio::select! {
-                error = self.keeper.lost() => return Err(error),
+                error = self.renewer.lost() => return Err(error),
                 next = shared.next() => next,
             };
             let pinned = match next {
@@ -298,11 +298,11 @@ impl Writer {
             };
             let put = tokio::select! {
                 put = publish(&mut self.publisher, &pinned, &shared, listener) => put.map(|()| true),
-                error = self.keeper.lost() => Err(error),
-                // Who leaves is asked for at the next turn.
+                error = self.renewer.lost() => Err(error),
+                // The next turn handles the request to leave.
                 () = shared.is_left() => Ok(false),
             };
-            // It may not have come to its end.
+            // The upload may be incomplete.
             self.publisher.abort().await;
             let put = match put {
                 Ok(true) => self.tidy().await.map(|()| true),
@@ -322,21 +322,21 @@ impl Writer {
             let wait = tries.failed(&error, listener);
             shared.failed(error.clone());
             if shared.refuse_to_finish(&error) {
-                release(&self.keeper.lease).await;
+                release(&self.renewer.lease).await;
                 return Ok(());
             }
             tokio::select! {
-                error = self.keeper.lost() => return Err(error),
+                error = self.renewer.lost() => return Err(error),
                 () = pause(wait, &shared) => {}
             }
         }
     }
 
-    /// Takes away what is not needed any more. What fails except for the lease is left to the next time.
+    /// Removes what is no longer needed. Only a lost lease is an error; other failures are left to the next time.
     async fn tidy(&mut self) -> Result<(), MirrorError> {
         match self.try_tidy().await {
             Err(error) if !error.is_loss() => {
-                log::debug!(target: crate::LOG, "left to the next time: {error}");
+                log::debug!(target: crate::LOG, "the removal is tried again later: {error}");
                 Ok(())
             }
             tidied => tidied,
@@ -344,13 +344,13 @@ impl Writer {
     }
 
     async fn try_tidy(&mut self) -> Result<(), MirrorError> {
-        let (publisher, broom) = (&mut self.publisher, &mut self.broom);
-        publisher.prune(self.retention.as_ref(), broom).await?;
+        let (publisher, deleter) = (&mut self.publisher, &mut self.deleter);
+        publisher.prune(self.retention.as_ref(), deleter).await?;
         for path in std::mem::take(&mut self.leftovers) {
-            broom.sweep(&publisher.place, &path).await;
+            deleter.sweep(&publisher.place, &path).await;
         }
         if self.swept.is_none_or(|swept| swept.elapsed() >= GRACE) {
-            publisher.prune_orphans(broom).await?;
+            publisher.prune_orphans(deleter).await?;
             self.swept = Some(Instant::now());
         }
         Ok(())
@@ -380,7 +380,7 @@ impl Writer {
             },
             Ask::Leave(out) => {
                 release(lease).await;
-                // It may not wait any longer.
+                // The asking process may have stopped waiting.
                 let _ = out.send(());
             }
         }
@@ -396,7 +396,7 @@ async fn publish(
     shared.begins();
     let is_new = publisher.publish(pinned).await?;
     if is_new {
-        // Before whoever waits for it goes on.
+        // The listener is told before a waiting caller continues.
         listener(MirrorEvent::Mirrored(pinned.id()));
     }
     shared.mirrored(pinned.id(), is_new);
@@ -404,14 +404,14 @@ async fn publish(
     Ok(())
 }
 
-/// There is nothing to mirror: waits for the end.
+/// Waits for the end, because there is nothing to mirror.
 async fn idle(shared: &Shared) {
     loop {
         match shared.next().await {
             Next::Publish(pinned) => shared.mirrored(pinned.id(), false),
             Next::End(Ask::Finish(out)) => return drop(out.send(Ok(BTreeSet::new()))),
             Next::End(Ask::Leave(out)) => {
-                // It may not wait any longer.
+                // The asking process may have stopped waiting.
                 let _ = out.send(());
                 return;
             }
@@ -419,7 +419,7 @@ async fn idle(shared: &Shared) {
     }
 }
 
-/// The length of each part that a listing shows.
+/// The length of each part in a listing.
 async fn sizes(place: &Place, keys: &Keys) -> Result<HashMap<PartRef, u64>, MirrorError> {
     let listed = place.list(&keys.parts()).await?;
     let sizes =
@@ -432,7 +432,7 @@ async fn sizes(place: &Place, keys: &Keys) -> Result<HashMap<PartRef, u64>, Mirr
     Ok(sizes.collect())
 }
 
-/// Whether all parts are there, with their lengths. A listing may not have all of them yet.
+/// Whether all parts exist with their lengths. A listing may not show all of them yet.
 async fn are_there(
     place: &Place,
     keys: &Keys,
@@ -454,7 +454,7 @@ async fn are_there(
     Ok(true)
 }
 
-/// Lets another process have the mirror at once.
+/// Releases the lease, so that another process can take it at once.
 async fn release(lease: &Lease) {
     match timeout(LEAVE_LIMIT, lease.release()).await {
         Ok(Ok(())) => {}
@@ -463,19 +463,19 @@ async fn release(lease: &Lease) {
     }
 }
 
-/// Tries in a row that have failed.
+/// The number of failed tries in a row.
 #[derive(Default)]
 struct Tries {
     failed: u32,
 }
 
 impl Tries {
-    /// The first failure in a row is said. Gives how long to wait now.
+    /// Logs the first failure in a row as a warning. Returns how long to wait.
     fn failed(&mut self, error: &Arc<MirrorError>, listener: &Listener) -> Duration {
         let factor = 2_u32.saturating_pow(self.failed);
         let wait = RETRY_AFTER.saturating_mul(factor).min(MAX_RETRY_AFTER);
         let (cause, seconds) = (caused_by(error), wait.as_secs());
-        let said = format!("{error}{cause}; it is tried again in {seconds} s");
+        let said = format!("{error}{cause}; the next try is in {seconds} s");
         match self.failed {
             0 => {
                 log::warn!(target: crate::LOG, "{said}");
@@ -495,7 +495,7 @@ impl Tries {
     }
 }
 
-/// Waits so long, unless somebody waits for this.
+/// Waits this long, unless a caller is waiting for the result.
 async fn pause(wait: Duration, shared: &Shared) {
     tokio::select! {
         () = sleep(wait) => {}

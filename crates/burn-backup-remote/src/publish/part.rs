@@ -1,4 +1,4 @@
-//! Putting a part: read block by block, verified, and named by its contents.
+//! Puts a part, which is read block by block, verified, and named by its contents.
 
 use std::sync::{Arc, PoisonError};
 
@@ -14,16 +14,16 @@ use crate::keys::PartRef;
 use crate::pace::Pace;
 use crate::place::Place;
 
-/// A part of so many bytes, or fewer, is put at once. Longer ones are put in pieces of at least that length.
+/// A part of at most this length is put at once. Longer ones are put in pieces of at least this length.
 pub(crate) const PIECE_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Stores have at most so many pieces to an object.
+/// Object stores allow at most this many pieces for an object.
 const MAX_PIECES: u64 = 10_000;
 
-/// How many pieces are on their way at once.
+/// How many pieces are sent at the same time.
 const CONCURRENCY: usize = 4;
 
-/// A part, and where it is read from.
+/// A part and the file that it is read from.
 #[derive(Clone)]
 struct Source {
     pinned: Arc<Pinned>,
@@ -31,7 +31,7 @@ struct Source {
 }
 
 impl Publisher {
-    /// Makes sure that the mirror has the part; gives where.
+    /// Makes sure that the mirror has the part, and returns its place.
     pub(super) async fn provide(
         &mut self,
         pinned: &Arc<Pinned>,
@@ -105,7 +105,7 @@ impl Publisher {
             pace: self.pace.clone(),
             sent: self.sent.clone(),
         };
-        // What drops this future aborts it.
+        // If this future is dropped, its caller aborts the upload.
         let open = self.open.get_mut().unwrap_or_else(PoisonError::into_inner);
         let upload = open.insert(Upload { path, pieces });
         let put = match out.send(&source, upload.pieces.as_mut()).await {
@@ -120,7 +120,7 @@ impl Publisher {
     }
 }
 
-/// Where the pieces of a part go.
+/// Sends the pieces of a part.
 #[derive(Clone)]
 struct Outbox {
     place: Place,
@@ -171,7 +171,7 @@ fn arrived(put: Option<Result<Result<(), MirrorError>, JoinError>>) -> Result<()
     }
 }
 
-/// The length of each piece of a part except its last one. Some stores want all of them to be of the same length.
+/// The length of every piece of a part except the last one. Some stores require equal lengths.
 fn piece_bytes(bytes: u64) -> u64 {
     bytes
         .div_ceil(MAX_PIECES)
@@ -188,7 +188,7 @@ fn hash_of(blocks: &[Bytes]) -> String {
 }
 
 impl Source {
-    /// So many bytes from `offset` on, which is where a block begins, as blocks that are verified.
+    /// Reads `bytes` bytes from `offset`, the start of a block, as verified blocks.
     async fn read(&self, offset: u64, bytes: u64) -> Result<Vec<Bytes>, MirrorError> {
         let source = self.clone();
         blocking(move || {
@@ -199,7 +199,7 @@ impl Source {
         .await
     }
 
-    /// The hash that the part is named by in the mirror.
+    /// The hash that names the part in the mirror.
     async fn hash(&self) -> Result<String, MirrorError> {
         let source = self.clone();
         blocking(move || {
@@ -217,7 +217,7 @@ impl Source {
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
         self.part.read(offset, &mut bytes)?;
         let number = usize::try_from(offset / PartEntry::BLOCK_BYTES).unwrap_or(usize::MAX);
-        // A backup of an earlier version has one hash for the whole part.
+        // A backup of an earlier version has only one hash for the whole part.
         let is_verifiable = !entry.blocks.is_empty() || entry.bytes <= PartEntry::BLOCK_BYTES;
         if is_verifiable && !entry.is_block(number, &bytes) {
             return Err(MirrorError::LocalDamage {
@@ -238,7 +238,7 @@ fn blocks(offset: u64, bytes: u64) -> impl Iterator<Item = (u64, u64)> {
     starts.map(move |start| (start, PartEntry::BLOCK_BYTES.min(end - start)))
 }
 
-/// Does what waits for the disk on a thread on which nobody else waits.
+/// Runs blocking work on a thread where it delays no other task.
 pub(crate) async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, MirrorError> + Send + 'static,
 ) -> Result<T, MirrorError> {

@@ -3,7 +3,7 @@
 use super::model::{Conditions, Model};
 use super::support::{Process, machine, newest, restore, terms};
 use crate::error::MirrorError;
-use crate::lease::Terms;
+use crate::lease::LeaseSettings;
 
 #[tokio::test(start_paused = true)]
 async fn they_are_refused_unless_there_is_a_single_writer() {
@@ -18,7 +18,7 @@ async fn they_are_refused_unless_there_is_a_single_writer() {
         );
 
         let model = Model::new().with(conditions);
-        let single = |name| Terms {
+        let single = |name| LeaseSettings {
             single_writer: true,
             ..terms(name)
         };

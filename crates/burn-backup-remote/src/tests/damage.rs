@@ -1,4 +1,4 @@
-//! Objects that are not what was put.
+//! Objects whose bytes differ from what was put.
 
 use super::model::Model;
 use super::support::{Process, contents, machine, newest, restore};
@@ -13,7 +13,7 @@ async fn mirrored() -> Model {
     model
 }
 
-/// The objects that only the generation 2 needs.
+/// The objects that only generation 2 needs.
 fn of_the_newest(model: &Model) -> Vec<String> {
     let mut names = model.names();
     let (mut newest, mut other) = (String::new(), String::new());
@@ -50,7 +50,7 @@ async fn whatever_is_damaged_in_the_newest_one_the_one_before_is_restored() {
             match damage {
                 "cut" => bytes.truncate(bytes.len() / 2),
                 "longer" if name.contains("/generations/") => bytes.push(b'x'),
-                // What is behind a part is not read.
+                // Bytes after the end of a part are not read.
                 "longer" => continue,
                 "changed" => {
                     let middle = bytes.len() / 2;

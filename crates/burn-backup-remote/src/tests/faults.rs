@@ -1,11 +1,11 @@
-//! One request fails, at every place.
+//! One request fails, at each position in turn.
 
 use burn_backup_store::testing::report;
 
 use super::model::{Fault, Model};
 use super::support::{Process, is_finished, machine, newest, restore};
 
-/// Trains, mirrors three generations, and ends. Gives how many requests that took.
+/// Trains, mirrors three generations, and ends. Returns the number of requests.
 async fn training(model: &Model) -> u64 {
     let process = Process::start(model, "first", machine(), 1).await.unwrap();
     process.train(3).await.unwrap();
@@ -46,7 +46,7 @@ async fn whatever_request_of_a_restore_fails_it_is_whole_or_an_error() {
                 let expected = Some(("first".to_owned(), 3));
                 assert_eq!(newest(&store), expected, "{fault:?} at {request}");
             }
-            // It goes well the next time.
+            // The next restore succeeds.
             let (store, _) = restore(&model.another(), "reader").await.unwrap();
             assert!(newest(&store).is_some());
             cases += 1;

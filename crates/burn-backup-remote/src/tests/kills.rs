@@ -1,4 +1,4 @@
-//! The machine dies, at every request.
+//! The machine dies at each request in turn.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::model::{Fault, Model};
 use super::support::{
     Process, TTL, is_finished, machine, newest, newest_manifest, place, restore, terms,
 };
-use crate::survey::{Question, survey};
+use crate::survey::{SurveyQuery, survey};
 
 const GENERATIONS: usize = 3;
 
@@ -94,13 +94,13 @@ async fn what_dead_machines_leave_behind_is_taken_away_after_a_while() {
         let (store, _) = restore(&second, "second").await.unwrap();
         let process = Process::start(&second, "second", store, 1).await.unwrap();
         process.train(1).await.unwrap();
-        // Nobody can rely on what it replaces any more.
+        // After this time, no process can depend on the replaced objects.
         sleep(2 * TTL).await;
         process.train(1).await.unwrap();
         process.leave().await;
         let mut names = model.names();
         names.retain(|name| !name.ends_with("/finished.json"));
-        // The lease, the manifest, its three parts, and two of the one before.
+        // The lease, the manifest, its three parts, and two parts of the previous generation.
         assert_eq!(names.len(), 7, "killed at {request}: {names:?}");
     }
 }
@@ -130,7 +130,7 @@ async fn a_machine_with_an_older_backup_hears_that_the_training_has_run_to_its_e
     first.train(1).await.unwrap();
     let run_id = first.store.identity().run_id.clone();
     first.finish().await.unwrap();
-    let question = Question {
+    let question = SurveyQuery {
         run_id,
         has_backup: true,
     };

@@ -1,11 +1,11 @@
-//! Listings that do not show yet what was put, or still show what was deleted.
+//! Listings that do not show recent puts yet, or still show deleted objects.
 
 use burn_backup_store::testing::report;
 
 use super::model::{Fault, Model};
 use super::support::{Process, machine, newest, newest_manifest, restore};
 
-/// How many objects a training puts before its first manifest, and its lease among the first.
+/// How many objects a training puts before its first manifest. The lease is one of the first.
 const AT_MOST: usize = 12;
 
 #[tokio::test(start_paused = true)]
@@ -32,7 +32,7 @@ async fn the_newest_generation_is_found_though_listings_lag() {
                 continue;
             };
             let (store, found) = restore(&model.another(), "second").await.unwrap();
-            // A training that no listing shows is not there.
+            // A training that no listing shows is not found.
             if found.is_some() {
                 let expected = Some(("first".to_owned(), there));
                 assert_eq!(

@@ -1,4 +1,4 @@
-//! An object store in memory that counts requests, and fails, holds or outlives the process at those that it is told.
+//! An object store in memory that counts requests. It can fail or delay given requests, or stop the process at them.
 //!
 //! As with Amazon S3, two objects with the same contents have the same tag.
 
@@ -22,30 +22,30 @@ use object_store::{
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
-/// How long a request takes on its way, and its answer.
+/// The latency of a request, and again of its answer.
 const LATENCY: Duration = Duration::from_millis(10);
 
-/// What becomes of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It fails, and does nothing.
+    /// The request fails and does nothing.
     Refused,
-    /// It is done, and its answer is lost.
+    /// The request succeeds, and its answer is lost.
     Unanswered,
-    /// Half of what is read arrives. What is put does not.
+    /// Half of the bytes of a read arrive. A put does nothing.
     Cut,
-    /// The process dies before it is done.
+    /// The process dies before the request is done.
     KilledBefore,
-    /// The process dies once it is done.
+    /// The process dies after the request is done.
     KilledAfter,
 }
 
-/// What the store makes of conditions.
+/// How the store handles conditions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Conditions {
     #[default]
     Honoured,
-    /// They are taken no notice of.
+    /// Conditions are ignored.
     Ignored,
     /// Requests with conditions fail.
     Unsupported,
@@ -58,15 +58,15 @@ pub struct Model {
     client: Arc<Client>,
 }
 
-/// What all clients have in common.
+/// The state that all clients share.
 #[derive(Default)]
 struct Shared {
     objects: BTreeMap<Path, Object>,
-    /// The clock of the server.
+    /// The server's clock.
     clock: DateTime<Utc>,
-    /// What was there after each change.
+    /// The objects after each change.
     listings: Vec<Vec<ObjectMeta>>,
-    /// How many changes listings are behind.
+    /// By how many changes listings are delayed.
     lag: usize,
     conditions: Conditions,
 }
@@ -79,7 +79,7 @@ struct Object {
 
 struct Client {
     state: Mutex<State>,
-    /// Says that the process has died.
+    /// Notified when the process has died.
     died: Notify,
     /// How many requests may be made.
     allowed: watch::Sender<u64>,
@@ -90,7 +90,7 @@ struct State {
     requests: u64,
     log: Vec<String>,
     fault: Option<(u64, Fault)>,
-    /// Requests to fail, by how they begin.
+    /// Requests that must fail, by their beginnings.
     denied: Option<&'static str>,
 }
 
@@ -120,7 +120,7 @@ impl Model {
         self
     }
 
-    /// Refuses, for want of permission, requests that begin like this in the [`log`](Self::log).
+    /// Refuses requests whose entry in the [`log`](Self::log) begins with `what`, as if a permission were missing.
     pub fn denying(self, what: &'static str) -> Self {
         self.state().denied = Some(what);
         self
@@ -145,7 +145,7 @@ impl Model {
         self.state().log.clone()
     }
 
-    /// Lets only so many requests be made; the next ones wait.
+    /// Permits only this many requests; later ones wait.
     pub fn allow(&self, requests: u64) {
         self.client.allowed.send_replace(requests);
     }
@@ -155,7 +155,7 @@ impl Model {
         self.client.died.notified().await;
     }
 
-    /// The clock of the server goes on.
+    /// Advances the server's clock.
     pub fn pass(&self, time: Duration) {
         self.shared().clock += time;
     }
@@ -188,7 +188,7 @@ impl Model {
         self.shared.lock().unwrap()
     }
 
-    /// Has a request done, or not. Gives whether its answer is to be cut.
+    /// Performs a request, unless it must fail. Returns whether its answer must be cut.
     async fn request<T>(
         &self,
         what: String,
@@ -440,11 +440,11 @@ impl ObjectStore for Model {
     }
 
     async fn list_with_delimiter(&self, _prefix: Option<&Path>) -> Result<ListResult> {
-        Err(failed("nobody asks for this"))
+        Err(failed("the crate makes no such request"))
     }
 
     async fn copy_opts(&self, _from: &Path, _to: &Path, _options: CopyOptions) -> Result<()> {
-        Err(failed("nobody asks for this"))
+        Err(failed("the crate makes no such request"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A mirror that is only looked at.
+//! Reading a mirror without changing it.
 
 use std::sync::Arc;
 
@@ -49,7 +49,7 @@ async fn a_look_shows_a_training_that_is_finished() {
     assert_eq!(found[0].generations().count(), 0);
 }
 
-/// Commits a generation and mirrors it, the newest one of two.
+/// Commits and mirrors two generations, of which the newest stays.
 fn mirrored(dir: &std::path::Path, url: &str) -> std::sync::Arc<Store> {
     let store = std::sync::Arc::new(Store::open(dir, OpenOptions::default()).unwrap());
     let connection = Mirror::new(url).connect().unwrap();
@@ -91,7 +91,7 @@ fn a_copy_is_byte_identical_and_leaves_the_lease_to_the_training() {
     };
     assert_eq!(read("copy"), read("backup"));
     assert_eq!(copy.identity().run_id, store.identity().run_id);
-    // Who took the lease would be its holder.
+    // If the lease were taken, this process would be its holder.
     let after = connection.observe().unwrap().remove(0);
     assert_eq!(format!("{after:?}"), format!("{found:?}"));
 }

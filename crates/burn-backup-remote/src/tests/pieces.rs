@@ -7,7 +7,7 @@ use burn_backup_store::{GenerationId, Store};
 use super::model::{Fault, Model};
 use super::support::{Process, machine, restore};
 
-/// Two pieces, and a bit of a third one.
+/// Two pieces, and a part of a third one.
 const BYTES: usize = 33 * 1024 * 1024;
 
 fn large() -> Arc<[u8]> {

@@ -1,9 +1,9 @@
-//! What clients say of their failures may hold credentials.
+//! Error messages of clients may contain credentials.
 
 use super::model::Model;
 use super::support::place;
 use crate::error::MirrorError;
-use crate::place::When;
+use crate::place::PutCondition;
 use crate::redact::Secrets;
 
 #[tokio::test(start_paused = true)]
@@ -12,7 +12,10 @@ async fn no_error_shows_a_credential() {
     let mut place = place(&model);
     place.secrets = Secrets::new(vec!["has failed".to_owned()]);
     let path = "prefix/https://host/a?sig=abc".into();
-    let put = place.put(&path, "x".into(), When::Always).await.map(drop);
+    let put = place
+        .put(&path, "x".into(), PutCondition::Always)
+        .await
+        .map(drop);
     let error = put.unwrap_err();
     let mut said = format!("{error} {error:?}");
     let mut source = std::error::Error::source(&error);

@@ -1,4 +1,4 @@
-//! Processes that train, and machines that they run on.
+//! Training processes, and the machines that they run on.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::error::MirrorError;
 use crate::fetch::{Block, adopt, fetch, prepare};
 use crate::finish::clear;
 use crate::keys::Keys;
-use crate::lease::{Keeper, Terms};
+use crate::lease::{LeaseRenewer, LeaseSettings};
 use crate::mirroring::shared::{Ask, Shared};
 use crate::mirroring::{Task, task};
 use crate::pace::Pace;
 use crate::place::Place;
 use crate::redact::Secrets;
 use crate::retention::KeepLast;
-use crate::survey::{Question, present, survey};
+use crate::survey::{SurveyQuery, present, survey};
 
 pub const TTL: Duration = Duration::from_secs(15);
 
@@ -40,8 +40,8 @@ pub fn place(model: &Model) -> Place {
     }
 }
 
-pub fn terms(process: &str) -> Terms {
-    Terms {
+pub fn terms(process: &str) -> LeaseSettings {
+    LeaseSettings {
         nonce: process.to_owned(),
         holder: process.to_owned(),
         ttl: TTL,
@@ -55,7 +55,7 @@ pub fn machine() -> Store {
     Store::open(DIR, OpenOptions::default().filesystem(disk)).unwrap()
 }
 
-/// A part that tells whose it is, and one that is the same in all generations.
+/// The contents of a part: unique for each process and generation, or the same in all generations.
 pub fn contents(name: &str, process: &str, number: u64) -> Vec<u8> {
     match name {
         "frozen" => b"frozen in all; ".repeat(20),
@@ -81,7 +81,7 @@ pub fn save(store: &Store, process: &str) -> GenerationId {
     committed.id()
 }
 
-/// Whose the newest generation is, and its number; every byte of it is checked.
+/// The process that made the newest generation, and the generation's number. Checks every byte of it.
 pub fn newest(store: &Store) -> Option<(String, u64)> {
     let mut generation = store.newest().unwrap()?;
     let number = generation.id().number();
@@ -109,7 +109,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Begins to mirror `store`, with what [`survey`] found if the mirror was reached.
+    /// Begins to mirror `store`, with the result of [`survey`] if the mirror was reached.
     pub async fn start(
         model: &Model,
         name: &'static str,
@@ -124,11 +124,11 @@ impl Process {
         name: &'static str,
         store: Store,
         keep: usize,
-        terms: Terms,
+        terms: LeaseSettings,
     ) -> Result<Self, MirrorError> {
         let place = place(model);
         let base = store.newest().unwrap().map(|generation| generation.id());
-        let question = Question {
+        let question = SurveyQuery {
             run_id: store.identity().run_id.clone(),
             has_backup: base.is_some(),
         };
@@ -144,12 +144,12 @@ impl Process {
         let task = Task {
             place: place.clone(),
             terms,
-            question: Question {
+            question: SurveyQuery {
                 has_backup: true,
                 ..question
             },
             survey: found,
-            keeper: None,
+            renewer: None,
             damaged: Vec::new(),
             base,
             begins: false,
@@ -177,14 +177,14 @@ impl Process {
         self.shared.submit(Arc::new(pinned));
     }
 
-    /// Commits a generation, which is to be mirrored.
+    /// Commits a generation to be mirrored.
     pub fn save(&self) -> GenerationId {
         let id = save(&self.store, self.name);
         self.submit(id);
         id
     }
 
-    /// Waits until everything is mirrored, or nothing is any more.
+    /// Waits until everything is mirrored, or mirroring has stopped.
     pub async fn settle(&self) -> Result<(), Arc<MirrorError>> {
         loop {
             if let Some(flushed) = self.shared.is_flushed() {
@@ -194,7 +194,7 @@ impl Process {
         }
     }
 
-    /// Commits and mirrors so many generations, one after the other.
+    /// Commits and mirrors this many generations, one after the other.
     pub async fn train(&self, generations: usize) -> Result<(), Arc<MirrorError>> {
         for _ in 0..generations {
             self.save();
@@ -203,7 +203,7 @@ impl Process {
         Ok(())
     }
 
-    /// Ends in order, and lets go of the mirror.
+    /// Ends normally, and releases the lease.
     pub async fn leave(self) {
         let (out, left) = channel();
         self.shared.ask(Ask::Leave(out));
@@ -211,7 +211,7 @@ impl Process {
         drop(left);
     }
 
-    /// The training has run to its end.
+    /// Finishes the training.
     pub async fn finish(self) -> Result<(), Arc<MirrorError>> {
         let (out, done) = channel();
         self.shared.ask(Ask::Finish(out));
@@ -220,26 +220,26 @@ impl Process {
             Ok(finished) => finished?,
             Err(_) => return Err(self.shared.reason()),
         };
-        let mut broom = Default::default();
-        let cleared = clear(&self.place, &self.keys, known, &mut broom).await;
+        let mut deleter = Default::default();
+        let cleared = clear(&self.place, &self.keys, known, &mut deleter).await;
         cleared.map_err(Arc::new)
     }
 
-    /// The machine is gone.
+    /// The machine dies.
     pub async fn die(self) {
         self.task.abort();
         drop(self.task.await);
     }
 }
 
-/// What a machine with an empty disk comes to.
+/// Restores on a machine with an empty disk.
 pub async fn restore(
     model: &Model,
     process: &'static str,
 ) -> Result<(Store, Option<GenerationId>), MirrorError> {
     let (place, terms) = (place(model), terms(process));
     let mut store = machine();
-    let question = Question {
+    let question = SurveyQuery {
         run_id: store.identity().run_id.clone(),
         has_backup: false,
     };
@@ -248,11 +248,11 @@ pub async fn restore(
         return Ok((store, None));
     };
     let keys = Keys::new(&place.prefix, run_id);
-    let keeper = Keeper::take(&place, &keys, &terms, &found.generations).await?;
-    let named = keeper.lease.generations().await;
+    let renewer = LeaseRenewer::take(&place, &keys, &terms, &found.generations).await?;
+    let named = renewer.lease.generations().await;
     let mut generations = present(&place, &keys, &named, &BTreeSet::new()).await?;
     let names = generations.clone();
-    keeper.lease.rename(|named| *named = names).await?;
+    renewer.lease.rename(|named| *named = names).await?;
     generations.sort_unstable_by(|a, b| b.cmp(a));
     let mut damage = None;
     for ordinal in generations {
@@ -267,7 +267,7 @@ pub async fn restore(
         let (out, mut blocks) = channel();
         let fetching = tokio::spawn(fetch(place.clone(), prepared.plan, out));
         let mut arrived = VecDeque::new();
-        // A thread that waits for them would stop the clock.
+        // A blocking thread would stop the virtual clock.
         while let Some(block) = arrival(&mut blocks, &fetching).await {
             arrived.push_back(block.map(Block::into_bytes));
         }
@@ -275,7 +275,7 @@ pub async fn restore(
         let sealed = prepared.sealed.as_bytes();
         match adopt(&mut store, sealed, &prepared.manifest, next, &mut |_| {}) {
             Ok(id) => {
-                keeper.lease.release().await?;
+                renewer.lease.release().await?;
                 store.count_from(found.greatest);
                 return Ok((store, Some(id)));
             }
@@ -304,7 +304,7 @@ async fn arrival(
     }
 }
 
-/// The greatest number of a manifest that is in the mirror.
+/// The greatest number of any manifest in the mirror.
 pub fn newest_manifest(model: &Model) -> Option<u64> {
     let names = model.names();
     let numbers = names.iter().filter_map(|name| {

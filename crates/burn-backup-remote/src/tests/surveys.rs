@@ -3,17 +3,17 @@
 use super::model::Model;
 use super::support::{Process, machine, newest, place, restore, save, terms};
 use crate::error::MirrorError;
-use crate::survey::{Question, Survey, survey};
+use crate::survey::{Survey, SurveyQuery, survey};
 
 async fn find(model: &Model, run_id: &str, has_backup: bool) -> Result<Survey, MirrorError> {
-    let question = Question {
+    let question = SurveyQuery {
         run_id: run_id.to_owned(),
         has_backup,
     };
     survey(&place(model), &question, &terms("second")).await
 }
 
-/// Mirrors one generation; gives the training's name.
+/// Mirrors one generation, and returns the training's id.
 async fn mirrored(model: &Model) -> String {
     let process = Process::start(model, "first", machine(), 1).await.unwrap();
     process.train(1).await.unwrap();
@@ -97,7 +97,7 @@ async fn a_frozen_part_is_sent_once() {
         .iter()
         .filter(|what| what.starts_with("put ") && what.contains("/parts/"))
         .collect();
-    // Two parts of each of six generations, and the frozen one.
+    // Two parts for each of six generations, and the frozen part.
     assert_eq!(parts.len(), 2 * 6 + 1);
     parts.sort_unstable();
     parts.dedup();
@@ -121,7 +121,7 @@ async fn a_slow_link_skips_generations_and_sends_the_newest() {
     assert_eq!((status.published, status.skipped), (3, 4));
     let id = process.store.newest().unwrap().unwrap().id();
     assert_eq!(status.mirrored, Some(id));
-    // What is not mirrored any more is pruned by the next backup.
+    // The next backup prunes what is not mirrored any more.
     save(&process.store, "first");
     assert!(
         process

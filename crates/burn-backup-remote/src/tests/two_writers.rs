@@ -1,4 +1,4 @@
-//! Two processes that both take the mirror for theirs.
+//! Two processes that both try to write to the mirror.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use super::model::Model;
 use super::support::{Process, TTL, machine, newest, restore};
 use crate::error::MirrorError;
 
-/// Longer than a process waits for another one's lease.
+/// Longer than a process waits for another process's lease.
 const WAIT: Duration = Duration::from_secs(25);
 
-/// A process begins, or goes on from the mirror, and mirrors two generations. Gives how it ended.
+/// A process begins or resumes from the mirror, and mirrors two generations. Returns its outcome.
 async fn life(model: Model, name: &'static str) -> Result<u64, Arc<MirrorError>> {
     let (store, _) = restore(&model, name).await.map_err(Arc::new)?;
     let process = Process::start(&model, name, store, 1)
@@ -23,13 +23,13 @@ async fn life(model: Model, name: &'static str) -> Result<u64, Arc<MirrorError>>
     process.train(1).await?;
     let number = process.save().number();
     process.settle().await?;
-    // Its machine goes.
+    // The machine dies.
     process.die().await;
     Ok(number)
 }
 
-/// The first process is stopped before so many requests, the second one before so many; then the first one goes on
-/// to its end, and then the second one does.
+/// The first process is stopped after `first_stops` requests, the second one after `second_stops`. Then the first one
+/// continues to its end, and after it the second one.
 async fn interleave(first_stops: u64, second_stops: u64) -> (u64, u64) {
     let context = format!("stopped at {first_stops} and {second_stops}");
     let model = Model::new();
@@ -42,7 +42,7 @@ async fn interleave(first_stops: u64, second_stops: u64) -> (u64, u64) {
     sleep(WAIT).await;
     let made = second.requests();
     first.allow(u64::MAX);
-    // It may wait for the lease of the second one, which is stopped.
+    // The first process may wait for the lease of the stopped second one.
     let first_end = timeout(4 * WAIT, first_life).await;
     second.allow(u64::MAX);
     let second_end = timeout(8 * WAIT, second_life).await;
@@ -63,7 +63,7 @@ async fn interleave(first_stops: u64, second_stops: u64) -> (u64, u64) {
             assert!(is_said, "{context}: {name} ended with {error}");
         }
     }
-    // Whoever ended well last is who is restored.
+    // The generation of the last process that ended well is restored.
     match restore(&model.another(), "third").await {
         Ok((store, _)) => {
             let found = newest(&store);
@@ -80,7 +80,7 @@ async fn interleave(first_stops: u64, second_stops: u64) -> (u64, u64) {
                 }
             }
         }
-        // Both began, with nothing there.
+        // Both began with an empty mirror.
         Err(MirrorError::SeveralTrainings { .. }) => {}
         Err(error) => panic!("{context}: {error}"),
     }
@@ -176,7 +176,7 @@ async fn who_was_not_heard_of_finds_out_that_another_one_has_gone_on() {
     let here = first.store.clone();
     first.die().await;
 
-    // Nothing is known of the mirror at the start.
+    // The mirror could not be read at the start.
     let late = model.another();
     late.allow(0);
     let store = Arc::into_inner(here).unwrap();

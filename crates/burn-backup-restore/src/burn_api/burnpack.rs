@@ -1,5 +1,5 @@
-//! Records in the burnpack format, made and read one tensor after the other. `burn-pack` itself
-//! writes to a file that it opens, or into one buffer as large as the record, and reads from either.
+//! Writes and reads records in the burnpack format, one tensor after the other. `burn-pack` itself only uses a file
+//! that it opens, or one buffer as large as the record.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{DeviceRead, host_memory};
 
-/// How much of a tensor that is still on its device, or in a file, is read at a time.
+/// The size of one read of a tensor that is still on its device or in a file.
 const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 
-/// What goes into a record. The tensors' bytes may still be on their device.
+/// The contents of a record. The tensors' bytes may still be on their device.
 #[derive(Default)]
 pub(crate) struct Container {
     pub tensors: Vec<Tensor>,
@@ -27,10 +27,10 @@ pub(crate) struct Container {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Some of a container's bytes.
+/// A piece of a container's bytes.
 pub(crate) struct Chunk {
     pub bytes: Bytes,
-    /// The tensor whose bytes these are.
+    /// The tensor that the bytes belong to.
     pub tensor: Option<(String, DType)>,
 }
 
@@ -49,11 +49,11 @@ impl Chunk {
     }
 }
 
-/// How a container is laid out.
+/// The layout of a container.
 struct Plan {
     /// Everything before the data.
     prefix: Vec<u8>,
-    /// Where in the data each tensor starts.
+    /// The offset of each tensor from the start of the data.
     starts: Vec<usize>,
     /// The length of the metadata in the prefix.
     metadata_len: usize,
@@ -67,10 +67,10 @@ struct Metadata {
     metadata: BTreeMap<String, String>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     scalars: BTreeMap<String, Scalar>,
-    /// Where in the file the data starts.
+    /// The offset of the data in the file.
     #[serde(skip)]
     data_start: usize,
-    /// Where in the file the metadata ends.
+    /// The offset of the end of the metadata in the file.
     #[serde(skip)]
     end: usize,
 }
@@ -79,7 +79,7 @@ struct Metadata {
 struct Descriptor {
     dtype: DType,
     shape: Vec<u64>,
-    /// From the start of the data.
+    /// Start and end, from the start of the data.
     data_offsets: (u64, u64),
     #[serde(default, skip_serializing_if = "Option::is_none")]
     param_id: Option<u64>,
@@ -94,7 +94,7 @@ impl From<Vec<Tensor>> for Container {
     }
 }
 
-/// What of a container no reader of burn-pack takes.
+/// A property of a container that burn-pack's readers reject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ExceededLimit {
     pub what: String,
@@ -103,7 +103,7 @@ pub(crate) struct ExceededLimit {
 }
 
 impl Container {
-    /// Looks for what `burn-pack` writes and refuses to read.
+    /// Finds a property that `burn-pack` can write but refuses to read.
     pub(crate) fn exceeded_limit(&self) -> Result<Option<ExceededLimit>, RecordError> {
         let exceeds = |what: String, found: usize, limit: usize| {
             (found > limit).then_some(ExceededLimit {
@@ -134,9 +134,10 @@ impl Container {
         Ok(exceeds(what, encoded, MAX_METADATA_SIZE as usize))
     }
 
-    /// No less than the length of the metadata, which is long to encode and seldom near its limit.
+    /// An upper bound of the length of the metadata. Encoding the metadata takes long, and it is seldom near the
+    /// limit.
     fn metadata_bound(&self) -> usize {
-        /// More than the fields of an entry take beside its name and its shape.
+        /// More than an entry takes in addition to its name and shape.
         const ENTRY: usize = 512;
         let tensors = self.tensors.iter();
         let tensors = tensors.map(|tensor| ENTRY + tensor.name.len() + 9 * tensor.shape.num_dims());
@@ -146,7 +147,7 @@ impl Container {
         tensors.chain(scalars).chain(metadata).sum()
     }
 
-    /// With all read that is still on a device.
+    /// Reads all tensors that are still on a device.
     pub(crate) fn into_memory(self) -> Result<Self, RecordError> {
         let read = |tensor: Tensor| {
             let (name, dtype, shape, id, bytes) = tensor.into_parts()?;
@@ -160,8 +161,8 @@ impl Container {
         })
     }
 
-    /// Gives `sink` the bytes of the file, from its start to its end. Each tensor is read when its
-    /// turn comes, and gone when `sink` has dropped its chunks.
+    /// Passes the bytes of the file to `sink`, from start to end. Tensors are read lazily, and each is freed when
+    /// `sink` has dropped its chunks.
     pub(crate) fn stream<E>(
         self,
         failed: impl Fn(RecordError) -> E,
@@ -233,8 +234,8 @@ impl Container {
     }
 }
 
-/// Has the parts of this kind read into one buffer per tensor, so that each can go its way without a
-/// copy: the one with this name, and those whose names end with a hyphen and it.
+/// Reads the parts of this kind into one buffer per tensor, so that no tensor needs a copy. A part is of this kind if
+/// its name is this one, or ends with a hyphen and this name.
 pub(crate) struct PerTensor(pub &'static str);
 
 impl PerTensor {
@@ -267,16 +268,18 @@ impl Metadata {
         let decoded =
             ciborium::de::from_reader_with_recursion_limit(bytes, MAX_CBOR_RECURSION_DEPTH);
         let mut metadata: Self = decoded.map_err(|error| RecordError::Io(error.to_string()))?;
-        // What burn-pack refuses to read is left to it: it says why.
+        // burn-pack refuses to read this, and its own error says why.
         if bytes.len() > MAX_METADATA_SIZE as usize || metadata.tensors.len() > MAX_TENSOR_COUNT {
-            return Err(RecordError::Io("it exceeds burn-pack's limits".to_owned()));
+            return Err(RecordError::Io(
+                "the record exceeds burn-pack's limits".to_owned(),
+            ));
         }
         metadata.data_start = aligned_data_section_start(bytes.len());
         metadata.end = HEADER_SIZE + bytes.len();
         Ok(metadata)
     }
 
-    /// Where in the file a tensor starts, and how long it is.
+    /// The offset of a tensor in the file, and its length.
     fn place(&self, descriptor: &Descriptor) -> Option<(usize, usize)> {
         let (start, end) = descriptor.data_offsets;
         let len = usize::try_from(end.checked_sub(start)?).ok()?;
@@ -287,7 +290,7 @@ impl Metadata {
         Some((start, len))
     }
 
-    /// The lengths of the tensors and of the gaps between them, from the end of the metadata on.
+    /// The lengths of the tensors and of the gaps between them, starting at the end of the metadata.
     fn lengths(&self) -> Option<Vec<usize>> {
         let descriptors = self.tensors.values();
         let mut places: Vec<_> = descriptors.map(|d| self.place(d)).collect::<Option<_>>()?;
@@ -304,7 +307,7 @@ impl Metadata {
 }
 
 impl Container {
-    /// The contents of a record, whose tensors share its bytes.
+    /// The contents of a record. The tensors share the bytes of the record.
     pub(crate) fn from_bytes(bytes: Bytes) -> Result<Self, RecordError> {
         let reader = Reader::from_bytes(bytes)?;
         Ok(Self {
@@ -314,7 +317,7 @@ impl Container {
         })
     }
 
-    /// The contents of a record that was read as [`PerTensor`] says.
+    /// The contents of a record that was read in the pieces of [`PerTensor`].
     pub(crate) fn of_pieces(pieces: Vec<Buffer>) -> Result<Self, RecordError> {
         let metadata = pieces.get(1).and_then(|bytes| Metadata::decode(bytes).ok());
         let lengths = metadata.as_ref().and_then(Metadata::lengths);
@@ -326,30 +329,34 @@ impl Container {
         };
         match metadata {
             Some(metadata) if lengths.as_ref().is_some_and(is_cut) => metadata.assemble(pieces),
-            // It says itself what is wrong with it.
+            // `from_bytes` returns an error that says what is wrong.
             _ => Self::from_bytes(host_memory::bytes(Buffer::concat(pieces))),
         }
     }
 }
 
-/// Fills a buffer from the byte of a file at this offset on.
+/// Fills a buffer from a file, starting at this offset.
 pub(crate) type ReadAt = Arc<dyn Fn(u64, &mut [u8]) -> Result<(), RecordError> + Send + Sync>;
 
 impl Container {
-    /// The contents of a record in a file, of which each tensor is read when its turn comes.
+    /// The contents of a record in a file. Tensors are read lazily.
     pub(crate) fn deferred(read: ReadAt) -> Result<Self, RecordError> {
         let mut header = [0; HEADER_SIZE];
         read(0, &mut header)?;
         let header = Header::from_bytes(&header)?;
         if header.metadata_size > MAX_METADATA_SIZE {
-            return Err(RecordError::Io("its metadata is too long".to_owned()));
+            return Err(RecordError::Io(
+                "the metadata of the record is too long".to_owned(),
+            ));
         }
         let mut metadata = vec![0; header.metadata_size as usize];
         read(HEADER_SIZE as u64, &mut metadata)?;
         let metadata = Metadata::decode(&metadata)?;
         let tensor = |(name, descriptor): (&String, &Descriptor)| {
             let (start, len) = metadata.place(descriptor).ok_or_else(|| {
-                RecordError::Io(format!("the place of the tensor '{name}' is impossible"))
+                RecordError::Io(format!(
+                    "the record has an invalid offset for the tensor '{name}'"
+                ))
             })?;
             let read = read.clone();
             let read = move || {
@@ -416,7 +423,7 @@ impl Metadata {
     }
 }
 
-/// The bytes of a tensor: in one piece if they are in memory, or in windows that are read one by one.
+/// The bytes of a tensor: one piece if they are in memory, otherwise windows that are read one by one.
 fn windows(bytes: Bytes) -> Vec<Bytes> {
     let len = bytes.len();
     let windows: Option<Vec<_>> = (0..len)
@@ -460,7 +467,7 @@ mod tests {
         bytes
     }
 
-    /// A tensor of this many bytes, which nobody can read.
+    /// A tensor of this many bytes that can't be read.
     fn claimed(name: &str, bytes: usize) -> Tensor {
         let unread = || Err(burn_pack::Error::ValidationError("unread".to_owned()));
         Tensor::deferred(name.to_owned(), DType::U8, vec![bytes], None, bytes, unread)
@@ -594,7 +601,7 @@ mod tests {
         assert!(outcome.unwrap_err().to_string().contains("'a'"));
     }
 
-    /// What a store would read.
+    /// The pieces that a store would read.
     fn cut(bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut pieces: Vec<Vec<u8>> = Vec::new();
         let mut lengths: VecDeque<usize> = VecDeque::new();
@@ -646,7 +653,7 @@ mod tests {
         };
         let read = contents(Container::of_pieces(buffers(pieces)).unwrap());
         assert!(read == contents(many()));
-        // What is in one buffer is read too.
+        // A record in one buffer can be read too.
         assert!(contents(Container::of_pieces(buffers(vec![bytes])).unwrap()) == read);
     }
 

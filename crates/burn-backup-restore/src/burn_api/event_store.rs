@@ -1,4 +1,4 @@
-//! An event store of our own: Burn makes them for its builder only, so that is asked for one.
+//! Makes an event store. Only Burn's builder can make one, so this runs the builder.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,14 +17,15 @@ use burn::train::{
     TrainOutput, TrainStep, TrainingComponents, TrainingStrategy, ValidLoader,
 };
 
-/// An event store that asks `logger`. `device` is one that the program has; nothing is put on it.
+/// An event store that reads from `logger`. `device` is any device of the program; nothing is
+/// allocated on it.
 pub(crate) fn event_store(
     logger: impl MetricLogger + 'static,
     device: &Device,
 ) -> Option<Arc<EventStoreClient>> {
     let keeper = Arc::new(KeepEventStore::default());
     let model = UnusedModel {
-        // Not initialised before it is used, and it never is.
+        // Initialised when first used, which never happens.
         nothing: Initializer::Zeros.init([1], device),
     };
     let loader: Arc<dyn DataLoader<()>> = Arc::new(NoData);

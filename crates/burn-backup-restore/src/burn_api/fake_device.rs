@@ -1,7 +1,7 @@
-//! Bytes that are on a device, for tests: read when they are first looked at.
+//! Bytes on a fake device for tests. They are read lazily.
 #![expect(
     unsafe_code,
-    reason = "Burn takes memory that is no vector through an unsafe constructor only"
+    reason = "Burn accepts memory other than a vector only through an unsafe constructor"
 )]
 
 use std::mem::MaybeUninit;
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use burn::tensor::Bytes;
 use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty};
 
-/// A device with some contents, and what was read of them.
+/// A device with contents, which records the ranges that are read.
 #[derive(Clone)]
 pub(crate) struct FakeDevice {
     contents: Arc<Vec<u8>>,
@@ -26,11 +26,11 @@ impl FakeDevice {
         }
     }
 
-    /// All that it holds, not read yet.
+    /// All its contents, not read yet.
     pub(crate) fn bytes(&self) -> Bytes {
         let len = self.contents.len();
         let all = Self::of(self.clone(), 0..len);
-        // SAFETY: it has `len` initialised bytes.
+        // SAFETY: the controller has `len` initialised bytes.
         unsafe { Bytes::from_controller(Box::new(all), len) }
     }
 
@@ -78,7 +78,7 @@ impl AllocationController for OnDevice {
             read.push(self.range.clone());
         }
         let bytes = &self.device.contents[self.range.clone()];
-        // SAFETY: the layout is the same, and what is initialised may be taken for what may not be.
+        // SAFETY: the layout is the same, and initialised bytes are valid `MaybeUninit` bytes.
         Ok(unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) })
     }
 

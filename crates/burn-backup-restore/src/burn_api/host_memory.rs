@@ -1,7 +1,8 @@
-//! What was read, as Burn's bytes: without a copy, in memory that the store has taken from the system.
+//! Passes a buffer that the store has read to Burn, without a copy. The buffer may be memory that was mapped from the
+//! system.
 #![expect(
     unsafe_code,
-    reason = "Burn takes memory that is no vector through an unsafe constructor only"
+    reason = "Burn accepts memory other than a vector only through an unsafe constructor"
 )]
 
 use std::mem::MaybeUninit;
@@ -10,12 +11,12 @@ use burn::tensor::Bytes;
 use burn_backup_store::Buffer;
 use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty};
 
-/// The most that Burn asks for. Memory of the system's begins with a page, which is more; Burn makes copies with
-/// the alignment that it is told, and panics at more than this.
+/// The largest alignment that Burn asks for. Mapped memory starts at a page, which is a larger alignment. Burn copies
+/// memory with the reported alignment, and panics if that is larger than this.
 const ALIGNMENT: usize = align_of::<u128>();
 
-/// The bytes for Burn, at an address that suits numbers of any type: without a copy, except where the
-/// allocator gave a small buffer another address.
+/// The bytes for Burn, aligned for numbers of any type. Without a copy, unless the allocator gave a small buffer an
+/// unaligned address.
 pub(crate) fn bytes(buffer: Buffer) -> Bytes {
     match buffer.try_into_vec() {
         Ok(vector) => aligned(vector),
@@ -35,7 +36,7 @@ fn aligned(bytes: Vec<u8>) -> Bytes {
     }
 }
 
-/// A buffer that is in memory of the system's.
+/// A buffer in memory that was mapped from the system.
 struct Mapped(Buffer);
 
 impl AllocationController for Mapped {
@@ -53,7 +54,7 @@ impl AllocationController for Mapped {
 
     fn memory(&self, _policy: AccessPolicy) -> Result<&[MaybeUninit<u8>], AccessError> {
         let bytes: &[u8] = &self.0;
-        // SAFETY: the layout is the same, and what is initialised may be taken for what may not be.
+        // SAFETY: the layout is the same, and initialised bytes are valid `MaybeUninit` bytes.
         Ok(unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) })
     }
 
@@ -73,7 +74,7 @@ mod tests {
 
     use super::*;
 
-    /// Enough for the system's memory.
+    /// Large enough that the memory is mapped from the system.
     const LEN: usize = 3 * 1024 * 1024;
 
     /// Bytes as a store reads them, in one buffer.

@@ -1,9 +1,8 @@
-//! Putting an optimizer's record together without a copy of its tensors: [`unpack`](super::unpack)
-//! the other way round.
+//! Builds an optimizer's record without a copy of its tensors. The inverse of [`unpack`](super::unpack).
 //!
-//! Burn makes an [`OptimizerRecord`] of one buffer, whose tensors then share it, and are copied when
-//! the optimizer changes them. But it also makes one of what its optimizers tell of the states of
-//! the parameters, and what tells may be ours.
+//! If Burn makes an [`OptimizerRecord`] from one buffer, its tensors share that buffer, and are copied when the
+//! optimizer changes them. But Burn also makes a record from the states that optimizers report, and an optimizer of
+//! this crate can report them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,7 +30,7 @@ pub(crate) fn optimizer_record(container: Container) -> Result<OptimizerRecord, 
         scalars,
         metadata,
     } = container;
-    // Without tensors it makes an entry for each parameter, with its rank and its path.
+    // A record without tensors has an entry for each parameter, with its rank and its path.
     let outline = Container {
         tensors: Vec::new(),
         scalars: scalars.clone(),
@@ -73,7 +72,7 @@ fn writer(container: Container) -> Writer {
     writer
 }
 
-/// Whether each entry belongs to a parameter whose rank is there, as in all that Burn writes.
+/// Whether the container has the rank of each entry's parameter. Records written by Burn always do.
 fn is_complete(container: &Container) -> bool {
     let scalars = container.scalars.keys();
     let ranked: BTreeSet<_> = scalars
@@ -91,14 +90,14 @@ fn is_complete(container: &Container) -> bool {
             .all(|tensor| has_rank(&tensor.name))
 }
 
-/// What is known of one parameter's state.
+/// The known state of one parameter.
 #[derive(Default)]
 struct State {
     tensors: Vec<Tensor>,
     scalars: Vec<(String, Scalar)>,
 }
 
-/// An optimizer that gives the states that it was made with, each once.
+/// An optimizer that reports the states that it was made with, each once.
 struct StateProvider {
     states: Arc<Mutex<BTreeMap<String, State>>>,
 }
@@ -119,7 +118,7 @@ impl DynOptimizer for StateProvider {
         let State { tensors, scalars } = states.remove(prefix).unwrap_or_default();
         out.scalars.extend(scalars);
         for tensor in tensors {
-            // They are all in memory.
+            // All tensors are in memory, so this does not fail.
             if let Ok((name, dtype, shape, _, bytes)) = tensor.into_parts() {
                 let data = TensorData::from_bytes(bytes, shape, dtype);
                 out.tensors.push((name, data));
@@ -127,7 +126,7 @@ impl DynOptimizer for StateProvider {
         }
     }
 
-    // It is never stepped.
+    // The optimizer never steps.
 
     fn step_dyn(
         &self,

@@ -1,4 +1,4 @@
-//! Taking the records of the optimizer and the scheduler out of a learner.
+//! Reads the records of the optimizer and the scheduler from a learner.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,25 +22,25 @@ use super::unpack::Names;
 use crate::burn_api::burnpack::Container;
 use crate::panics::panic_message;
 
-/// Takes the records of the optimizer and the scheduler out of a learner.
+/// Reads the records of the optimizer and the scheduler from a learner.
 ///
-/// [`Learner`] has no getter for either. The public way to them is a [`LearningCheckpointer`] that
-/// always saves, to checkpointers that pass the records on. It takes the model's record too, whose
-/// running states are those of the living model; that one is dropped.
+/// [`Learner`] has no getter for them. The public way is a [`LearningCheckpointer`] that always saves, with
+/// checkpointers that pass the records on. It also takes the model's record, which shares the running states of the
+/// live model. That record is dropped.
 pub(crate) struct RecordReader<M: LearnerModel> {
     event_store: Arc<EventStoreClient>,
-    /// Started when they are first needed.
+    /// Started when first needed.
     channels: Option<RecordChannels<M>>,
     unpacker: Unpacker,
 }
 
-/// Takes optimizer records apart, and remembers what it learned of their names.
+/// Unpacks optimizer records, and remembers the names that it learned.
 pub(crate) struct Unpacker {
-    /// All that are known.
+    /// All known names.
     names: Names,
-    /// Those that the last record had: asking for each of the others takes longer than all the rest.
+    /// The names in the last record. Asking for all other known names would take longer than everything else.
     last: Option<Names>,
-    /// Whether taking a record apart by names has never panicked.
+    /// Whether unpacking by names has never panicked.
     knows_names: bool,
 }
 
@@ -55,13 +55,13 @@ impl Default for Unpacker {
 }
 
 impl Unpacker {
-    /// The next record is likely to have the names of this one.
+    /// Expects the names of this record in the next one.
     pub(crate) fn expect(&mut self, record: &Container) {
         self.last = Some(Names::of(record));
     }
 
-    /// The contents of the record that `take` gives, up to three times. What is on a device is not read yet.
-    /// `paths` are those of the model's parameters (see [`paths`]).
+    /// The contents of the record that `take` returns. `take` is called up to three times. Tensors on a device are
+    /// not read yet. `paths` are the paths of the model's parameters (see [`paths`]).
     pub(crate) fn take_apart(
         &mut self,
         paths: &BTreeMap<u64, String>,
@@ -91,14 +91,14 @@ impl Unpacker {
         record: OptimizerRecord,
         paths: &BTreeMap<u64, String>,
     ) -> Option<Container> {
-        // Loading a record asks for the default device, which may not be there.
+        // Loading a record asks for the default device, which may be missing.
         let unpacked = catch_unwind(AssertUnwindSafe(|| names.unpack(record, paths)));
         self.knows_names = unpacked.is_ok();
         unpacked.ok().flatten()
     }
 }
 
-/// What hands records over, on threads of Burn's.
+/// A checkpointer that passes records on, on Burn's threads.
 struct RecordChannels<M: LearnerModel> {
     checkpointer: LearningCheckpointer<M>,
     optimizer: Receiver<OptimizerRecord>,
@@ -106,7 +106,7 @@ struct RecordChannels<M: LearnerModel> {
 }
 
 impl<M: LearnerModel> RecordChannels<M> {
-    /// Burn panics where no thread can be had.
+    /// Burn panics if it can't start a thread.
     fn start() -> Result<Self, RecordError> {
         let started = catch_unwind(|| {
             let (optimizer_sender, optimizer) = channel();
@@ -124,7 +124,7 @@ impl<M: LearnerModel> RecordChannels<M> {
         });
         started.map_err(|panic| {
             let message = panic_message(panic.as_ref());
-            RecordError::Io(format!("no thread can be had to read records: {message}"))
+            RecordError::Io(format!("cannot start a thread to read records: {message}"))
         })
     }
 }
@@ -142,13 +142,13 @@ impl<M: LearnerModel> RecordReader<M> {
         &mut self.unpacker
     }
 
-    /// Forgets what is still on its way after a panic.
+    /// Drops records that are still on their way after a panic.
     pub(crate) fn reset(&mut self) {
         self.channels = None;
     }
 
-    /// The optimizer's and the scheduler's records, whose tensors the learner shares. What is on a device is not
-    /// read yet.
+    /// The records of the optimizer and the scheduler. Their tensors are shared with the learner. Tensors on a device
+    /// are not read yet.
     pub(crate) fn read(&mut self, learner: &Learner<M>) -> Result<(Container, Bytes), RecordError> {
         let Self {
             event_store,
@@ -176,25 +176,23 @@ fn take<M: LearnerModel>(
         None => channels.insert(RecordChannels::start()?),
     };
     channels.checkpointer.checkpoint(learner, 0, event_store);
-    let gone = |_| RecordError::Io("the thread that hands records over is gone".to_owned());
+    let gone = |_| RecordError::Io("the thread that passes records on has ended".to_owned());
     let optimizer = channels.optimizer.recv().map_err(gone)?;
     let scheduler = channels.scheduler.recv().map_err(gone)?;
     Ok((optimizer, scheduler))
 }
 
-/// When what is on a device is read from there. Burn gives a tensor's data at once, and reads them when they
-/// are first looked at.
+/// When tensors on a device are read. Burn returns a tensor's data at once, but reads them lazily.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeviceRead {
-    /// Here and now.
+    /// At once.
     Now,
-    /// When it is looked at. Until then the tensors must be kept: once they are gone, nothing keeps the training
-    /// from computing over their data.
+    /// At first access. Until then the tensors must be kept alive: otherwise the training can overwrite their memory.
     Later,
 }
 
 impl DeviceRead {
-    /// Reads the bytes if they are to be read now.
+    /// Reads the bytes if this is [`Now`](Self::Now).
     pub(crate) fn look_at(self, bytes: &Bytes) -> Result<(), burn_pack::Error> {
         if self == Self::Now {
             let read = bytes.read(Reader::new());
@@ -204,7 +202,7 @@ impl DeviceRead {
     }
 }
 
-/// The paths of a model's parameters of floating point, by their ids.
+/// The paths of a model's floating-point parameters, by id.
 pub(crate) fn paths<M: Module>(model: &M) -> BTreeMap<u64, String> {
     #[derive(Default)]
     struct Paths {
@@ -263,7 +261,7 @@ struct SendRecord<R>(Sender<R>);
 
 impl<R: Checkpoint> Checkpointer<R> for SendRecord<R> {
     fn save(&self, _epoch: usize, record: R) -> Result<(), CheckpointerError> {
-        // Without a receiver nobody waits for the record.
+        // Without a receiver the record is not needed.
         let _ = self.0.send(record);
         Ok(())
     }
@@ -315,7 +313,7 @@ mod tests {
         for (id, path) in &written {
             assert_eq!(paths.get(&id.parse().unwrap()), Some(path));
         }
-        // And the mean and the variance, which have no state.
+        // Includes the running mean and variance, which have no optimizer state.
         assert_eq!(paths.len(), 8, "{paths:?}");
     }
 }

@@ -1,11 +1,13 @@
-//! Taking an optimizer's record apart without a copy of its tensors.
+//! Unpacks an optimizer's record without a copy of its tensors.
 //!
-//! An [`OptimizerRecord`] gives nothing but bytes: a copy of all its tensors in one fresh buffer,
-//! which takes longer than to write them. But it can be loaded, and what loads it may be ours: a
-//! [`ModuleOptimizer`] asks its optimizers to rebuild the state of each parameter from the record's
-//! own tensors, by name. [`StateRecorder`] answers by taking them all. It knows the names that Burn's
-//! optimizers use, and learns others from records that were taken apart the long way. The record
-//! says how many tensors and scalars it has: one that holds anything else is seen by the count.
+//! An [`OptimizerRecord`] can only be turned into bytes: a copy of all its tensors in one new buffer. That takes
+//! longer than writing them. But a record can also be loaded, and by an optimizer of this crate. A
+//! [`ModuleOptimizer`] asks its optimizers to rebuild the state of each parameter from the record's own tensors, by
+//! name. [`StateRecorder`] answers by taking all of them.
+//!
+//! The recorder knows the names that Burn's optimizers use. It learns other names from records that were unpacked
+//! through a copy. A record says how many tensors and scalars it has, so the count reveals entries with unknown
+//! names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,10 +47,10 @@ const TENSORS: &[&str] = &[
     "square_avg.square_avg",
 ];
 
-/// The scalars in them, and the one that Burn adds to each state.
+/// The scalars in the states of Burn's optimizers, and the one that Burn adds to each state.
 const SCALARS: &[&str] = &[RANK, "lr_decay.time", "momentum.time", "time"];
 
-/// The names that a parameter's state may have in it.
+/// The names of entries that a parameter's state may contain.
 #[derive(Clone)]
 pub(super) struct Names {
     tensors: BTreeSet<String>,
@@ -65,7 +67,7 @@ impl Default for Names {
     }
 }
 
-/// What of a name is not the parameter's id.
+/// The part of a name after the parameter's id.
 fn leaf(name: &str) -> Option<&str> {
     name.split_once('.').map(|(_, leaf)| leaf)
 }
@@ -76,7 +78,7 @@ fn leaves<'n>(names: impl Iterator<Item = &'n str>) -> BTreeSet<String> {
 }
 
 impl Names {
-    /// Those that `container` has.
+    /// The names in `container`.
     pub(super) fn of(container: &Container) -> Self {
         let tensors = container.tensors.iter().map(|tensor| tensor.name.as_str());
         Self {
@@ -85,8 +87,8 @@ impl Names {
         }
     }
 
-    /// Takes `record` apart. `paths` are those of the model's parameters, by their ids. `None` if
-    /// there is something in the record that has none of these names; the record is lost then.
+    /// Unpacks `record`. `paths` are the paths of the model's parameters, by id. `None` if the record has an entry
+    /// with an unknown name; the record is consumed then.
     pub(super) fn unpack(
         &self,
         record: OptimizerRecord,
@@ -116,7 +118,7 @@ impl Names {
         Some(container)
     }
 
-    /// Takes `record` apart by way of a copy, and learns its names.
+    /// Unpacks `record` through a copy, and learns its names.
     pub(super) fn learn(&mut self, record: OptimizerRecord) -> Result<Container, RecordError> {
         let container = Container::from_bytes(record.into_bytes()?)?;
         let Self { tensors, scalars } = Self::of(&container);
@@ -126,8 +128,8 @@ impl Names {
     }
 }
 
-/// How many scalars a record has. It tells by its debug output alone; if that has changed, every
-/// record is taken apart the long way.
+/// The number of scalars in a record. Only its debug output shows it. If that output changes, every record is
+/// unpacked through a copy.
 fn count_scalars(record: &OptimizerRecord) -> Option<usize> {
     let text = format!("{record:?}");
     let (_, count) = text.rsplit_once("num_scalars: ")?;
@@ -135,7 +137,7 @@ fn count_scalars(record: &OptimizerRecord) -> Option<usize> {
     digits.parse().ok()
 }
 
-/// An optimizer that records the states that it is to rebuild.
+/// An optimizer that records the states that it is asked to rebuild.
 #[derive(Clone)]
 struct StateRecorder {
     names: Arc<Names>,
@@ -176,7 +178,7 @@ impl DynOptimizer for StateRecorder {
         None
     }
 
-    // It keeps no state and is never stepped.
+    // The optimizer keeps no state and never steps.
 
     fn step_dyn(
         &self,
@@ -221,7 +223,7 @@ mod tests {
         (linear, Conv2dConfig::new([1, 2], [2, 2]).init(&device))
     }
 
-    /// Trains `model` for some steps, each with other gradients.
+    /// Trains `model` for some steps, each with different gradients.
     fn train(optimizer: &mut ModuleOptimizer, mut model: Model, steps: usize) -> Model {
         let device = Device::flex().autodiff();
         for step in 1..=steps {
@@ -239,7 +241,7 @@ mod tests {
     /// A tensor's type, shape, parameter and bytes.
     type Data = (DType, Vec<usize>, Option<u64>, Vec<u8>);
 
-    /// All that a record holds.
+    /// The complete contents of a record.
     #[derive(Debug, PartialEq)]
     struct Contents {
         tensors: BTreeMap<String, Data>,
@@ -265,7 +267,7 @@ mod tests {
     }
 
     impl Contents {
-        /// What Burn itself writes.
+        /// The contents that Burn itself writes.
         fn of(record: OptimizerRecord) -> Self {
             let reader = Reader::from_bytes(record.into_bytes().unwrap()).unwrap();
             let container = Container {
@@ -277,8 +279,8 @@ mod tests {
         }
     }
 
-    /// The optimizer's record has `tensors` tensors and, without the rank of each parameter,
-    /// `scalars` scalars after some steps, and is taken apart by the known names alone.
+    /// Asserts that the known names are enough to unpack the optimizer's record after some steps. It has `tensors`
+    /// tensors and, apart from the rank of each parameter, `scalars` scalars.
     #[track_caller]
     fn assert_known(mut optimizer: ModuleOptimizer, tensors: usize, scalars: usize) {
         let mut model = model();
@@ -292,7 +294,7 @@ mod tests {
             let unpacked = names.unpack(optimizer.to_record(), &paths(&model));
             assert_eq!(Contents::from(unpacked.unwrap()), expected);
         }
-        // Nor is it another one once it was loaded.
+        // The record is the same after it was loaded.
         let expected = Contents::of(optimizer.to_record());
         let record = optimizer.to_record().into_bytes().unwrap();
         let loaded = optimizer.from_bytes(record).unwrap();
@@ -302,14 +304,14 @@ mod tests {
 
     #[test]
     fn the_record_of_each_of_burns_optimizers_is_taken_apart_by_the_known_names() {
-        // Per parameter: two moments and the time.
+        // For each parameter: two moments and the time.
         assert_known(AdamConfig::new().init(), 8, 4);
         assert_known(AdamConfig::new().with_amsgrad(true).init(), 12, 4);
         assert_known(AdamWConfig::new().init(), 8, 4);
         assert_known(AdamWConfig::new().with_amsgrad(true).init(), 12, 4);
         assert_known(AdanConfig::new().init(), 16, 4);
         assert_known(AdaGradConfig::new().init(), 4, 4);
-        // Vectors have one moment, and all else has two.
+        // Vectors have one moment, other parameters two.
         assert_known(AdafactorConfig::new().init(), 6, 4);
         assert_known(LambConfig::new().init(), 8, 4);
         assert_known(LionConfig::new().init(), 4, 0);
@@ -328,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_record_of_several_optimizers_is_taken_apart_by_the_known_names() {
-        // Muon takes nothing but matrices.
+        // Muon accepts only matrices.
         let matrix = ParamGroup::from_predicate("0.weight");
         let optimizer = AdamConfig::new().init();
         assert_known(
@@ -355,8 +357,7 @@ mod tests {
         );
     }
 
-    /// An optimizer of somebody else's, whose state has names that Burn's states have not. It keeps
-    /// the last gradients, up to three.
+    /// A third-party optimizer whose state has other names than Burn's. It keeps up to three of the last gradients.
     #[derive(Clone)]
     struct Theirs;
 
@@ -482,7 +483,7 @@ mod tests {
             (&["7.momentum.moment_1", "7.time"], known.1),
             (known.0, &["7.__rank", "7.momentum.epoch"]),
             (known.0, &["7.__rank", "7.momentum.moment_1"]),
-            // Of a parameter that there is not.
+            // A scalar of an unknown parameter.
             (known.0, &["7.__rank", "x.momentum.time"]),
             (known.0, &["7.__rank", "8.momentum.time"]),
             (&["7.momentum.moment_1", "8.momentum.moment_1"], known.1),
@@ -495,7 +496,7 @@ mod tests {
         }
     }
 
-    /// Another release of Burn may tell it otherwise: all records are taken apart the long way then.
+    /// Another release of Burn may print it differently. Then all records are unpacked through a copy.
     #[test]
     fn burns_records_tell_how_many_scalars_they_have() {
         assert_eq!(count_scalars(&record(&[], &[])), Some(0));

@@ -1,4 +1,4 @@
-//! What datasets and batchers can ask about the batch that they help to make.
+//! What datasets and batchers can ask about the batch that is being made.
 //!
 //! The answers are kept per thread, because Burn's traits have no parameter for them.
 
@@ -15,8 +15,8 @@ thread_local! {
 /// The epoch of the batch that this thread is making, counted from 0. `None` outside a loader of
 /// [`data::DataLoaderBuilder`](super::DataLoaderBuilder).
 ///
-/// It is the number of iterators that the loader was asked for before. The first epoch of a training,
-/// which Burn numbers 1, is 0 here, also after a restart.
+/// The epoch is the number of iterators that were requested from the loader before. The first epoch of a training is
+/// 0 here, also after a restart; Burn numbers it 1.
 ///
 /// Use it in datasets whose items change with the epoch, such as a curriculum. Threads that a
 /// dataset starts itself get `None`: call this function first, and pass the epoch to them.
@@ -51,19 +51,17 @@ pub fn epoch() -> Option<u64> {
 
 /// A seed for random augmentation: exact after a restart, with any number of workers.
 ///
-/// Each call while a batch is made gives another seed. It follows from the loader's shuffle seed
-/// (0 without one), the epoch, the batch, and the number of calls before it. The calls while items
-/// are loaded and the calls of the batcher are counted separately. A part of a loader
-/// ([`slice`](burn::data::dataloader::DataLoader::slice)) has seeds of its own, so several devices
-/// draw differently.
+/// Each call while a batch is made returns another seed. The seed follows from the loader's shuffle seed (0 without
+/// one), the epoch, the batch, and the number of earlier calls. The calls while items are loaded and the calls of the
+/// batcher are counted separately. A part of a loader ([`slice`](burn::data::dataloader::DataLoader::slice)) has its
+/// own seeds, so several devices draw differently.
 ///
 /// The batch size and the order of the calls matter. The number of workers,
 /// [`batcher_draws`](super::DataLoaderBuilder::batcher_draws) and skipped batches don't.
 ///
-/// Outside a loader of [`data::DataLoaderBuilder`](super::DataLoaderBuilder) the seed is random,
-/// because nothing there says which draw of a training it is. A fixed seed would augment all items
-/// alike, and nobody would notice. Threads that a dataset or a batcher starts itself are outside
-/// as well: draw the seed first, and pass it to them.
+/// Outside a loader of [`data::DataLoaderBuilder`](super::DataLoaderBuilder) the seed is random, because the batch is
+/// unknown there. A fixed seed would silently augment all items alike. Threads that a dataset or a batcher starts
+/// itself are outside as well: draw the seed first, and pass it to them.
 ///
 /// # Example
 ///
@@ -100,7 +98,7 @@ pub fn draw_seed() -> u64 {
     seed::of_draw(id.draw_seed, purpose, id.epoch, id.batch, draws)
 }
 
-/// Which batch it is.
+/// Identifies a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BatchId {
     pub draw_seed: u64,
@@ -112,14 +110,14 @@ pub(super) struct BatchId {
 #[derive(Debug, Clone, Copy)]
 struct Making {
     id: BatchId,
-    /// What it is drawn for.
+    /// The purpose of the seeds.
     purpose: Purpose,
-    /// How many seeds were drawn for that.
+    /// The number of seeds drawn for this purpose.
     draws: u64,
 }
 
 impl BatchId {
-    /// Runs a part of the work on this batch, with [`epoch`] and [`draw_seed`] about this batch.
+    /// Runs `work` on this batch. In it, [`epoch`] and [`draw_seed`] answer for this batch.
     pub(super) fn make<T>(self, purpose: Purpose, work: impl FnOnce() -> T) -> T {
         let before = MAKING.replace(Some(Making {
             id: self,
@@ -131,7 +129,7 @@ impl BatchId {
     }
 }
 
-/// Restores what the thread was making before, also when the work panics.
+/// Restores the batch that the thread was making before, also when `work` panics.
 struct Restore(Option<Making>);
 
 impl Drop for Restore {

@@ -1,8 +1,8 @@
-//! An epoch that is entered in between: after so many items, in batches that may be of another size than
-//! those before. And a loader that goes back to an epoch before.
+//! Enters an epoch after a number of items, with a batch size that may differ from the batches before. Also sends a
+//! loader back to an earlier epoch.
 //!
-//! Burn's loader trait has no parameter for it, and a loader of ours may stand inside another one. So it is
-//! told to the thread that asks for the iterator.
+//! Burn's loader trait has no parameter for this, and a loader of this crate may be inside another loader. So the
+//! request is kept in a thread-local of the thread that asks for the iterator.
 
 use std::cell::Cell;
 
@@ -11,37 +11,38 @@ thread_local! {
     static BACK: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// Where an epoch is entered.
+/// The place at which an epoch is entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Counted from 0.
+    /// The epoch, counted from 0.
     pub epoch: u64,
-    /// After so many of its items.
+    /// The number of items of the epoch before this place.
     pub items: usize,
 }
 
-/// Has a loader of ours, for whose iterator `ask` asks, enter its epoch after so many items. `None` if no
-/// loader of ours was asked.
+/// Runs `ask`, which requests an iterator. If that reaches a loader of this crate, its iterator starts after `items`
+/// items of `epoch`. `None` if no loader of this crate was asked.
 pub(crate) fn enter<T>(epoch: u64, items: usize, ask: impl FnOnce() -> T) -> Option<T> {
     ENTRY.set(Some(Entry { epoch, items }));
     let asked = ask();
     ENTRY.take().is_none().then_some(asked)
 }
 
-/// Has a loader of ours, for whose iterator `ask` asks, go back by so many epochs. That iterator is not to be used; the
-/// next one begins so many epochs earlier. Gives whether a loader of ours was asked.
+/// Runs `ask`, which requests an iterator. If that reaches a loader of this crate, the loader goes back by `epochs`
+/// epochs. That iterator must not be used; the next one starts that many epochs earlier. Returns whether a loader of
+/// this crate was asked.
 pub(crate) fn go_back<T>(epochs: u64, ask: impl FnOnce() -> T) -> bool {
     BACK.set(Some(epochs));
     drop(ask());
     BACK.take().is_none()
 }
 
-/// By how many epochs the loader goes back, if it does.
+/// The number of epochs that the loader must go back, if any.
 pub(super) fn take_back() -> Option<u64> {
     BACK.take()
 }
 
-/// Where the iterator that is asked for enters its epoch, if not at its start.
+/// The place at which the requested iterator enters its epoch, if not at the start.
 pub(super) fn take() -> Option<Entry> {
     ENTRY.take()
 }

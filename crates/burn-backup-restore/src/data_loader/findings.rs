@@ -1,5 +1,5 @@
-//! What a loader can tell of its dataset that keeps a training from being exact. Like the place where an
-//! epoch is entered, it is told by the thread that asks for the iterator.
+//! Reports properties of a loader's dataset that keep a training from being exact. As in `entry`, the report is kept
+//! in a thread-local of the thread that asks for the iterator.
 
 use std::any::type_name;
 use std::cell::Cell;
@@ -8,14 +8,14 @@ thread_local! {
     static FOUND: Cell<Option<BurnsSampler>> = const { Cell::new(None) };
 }
 
-/// A loader of ours has a dataset with Burn's sampler, whose samples follow from how often it was asked.
+/// A loader of this crate has a dataset with Burn's sampler. Its samples depend on the number of earlier reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BurnsSampler {
-    /// Whether workers ask it, in an order that is another one each time.
+    /// Whether workers read it. Their order differs in each run.
     pub has_workers: bool,
 }
 
-/// What the loaders told that this thread has asked for iterators since the last call.
+/// The findings of the loaders that this thread has asked for iterators since the last call.
 pub(crate) fn take_finding() -> Option<BurnsSampler> {
     FOUND.take()
 }
@@ -26,9 +26,9 @@ pub(super) fn note(num_workers: usize) {
     }));
 }
 
-/// Whether the type's name tells of Burn's sampler. One behind a `dyn` is not seen.
+/// Whether the type's name contains Burn's sampler. A sampler behind a `dyn` is not seen.
 pub(super) fn has_burns_sampler<D>() -> bool {
-    // Ours has the same name in another crate.
+    // The crate path is needed: our sampler has the same type name.
     type_name::<D>().contains("burn_dataset::transform::sampler::SamplerDataset<")
 }
 

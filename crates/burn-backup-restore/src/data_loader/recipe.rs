@@ -1,4 +1,4 @@
-//! How a batch comes to be: its items are loaded, and put together.
+//! Makes a batch: loads its items and assembles them.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,7 @@ use super::shuffle::Shuffled;
 use crate::panics::panic_message;
 use crate::seed::Purpose;
 
-/// What batches are made of, and by what.
+/// What is needed to make batches.
 pub(super) struct Recipe<I, O> {
     pub dataset: Arc<dyn Dataset<I>>,
     pub batcher: Arc<dyn Batcher<I, O>>,
@@ -31,7 +31,7 @@ impl<I, O> Clone for Recipe<I, O> {
 }
 
 impl<I, O> Recipe<I, O> {
-    /// Loads the items of a batch, those with these indices.
+    /// Loads the items of a batch, by their indices.
     pub(super) fn load(&self, of: BatchId, indices: Vec<usize>) -> Result<Vec<I>, DatasetError> {
         let asked = indices.len();
         attempt("dataset", || {
@@ -43,7 +43,7 @@ impl<I, O> Recipe<I, O> {
         })?
     }
 
-    /// Puts a batch together.
+    /// Assembles a batch.
     pub(super) fn batch(&self, of: BatchId, items: Vec<I>) -> Result<O, DatasetError> {
         attempt("batcher", || {
             of.make(Purpose::DrawForBatch, || {
@@ -53,7 +53,7 @@ impl<I, O> Recipe<I, O> {
     }
 }
 
-/// Does what may panic: at its place among the batches, a panic is an error like any other.
+/// Runs `work` and turns a panic into an error, which takes the place of the batch.
 fn attempt<T>(whose: &'static str, work: impl FnOnce() -> T) -> Result<T, DatasetError> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         DatasetError::new(Failure::Panicked {
@@ -63,14 +63,14 @@ fn attempt<T>(whose: &'static str, work: impl FnOnce() -> T) -> Result<T, Datase
     })
 }
 
-/// Which items are in which batch of an epoch.
+/// Assigns the items of an epoch to its batches.
 pub(super) struct Order {
-    /// How many items come before the first batch.
+    /// The number of items before the first batch.
     pub entered: usize,
     /// The items' indices in the dataset.
     pub items: Range<usize>,
     pub batch_size: usize,
-    /// The items' places in that range, one after the other; as they are if there are none.
+    /// The shuffled places in `items`; `None` keeps the order.
     pub shuffled: Option<Shuffled>,
 }
 
@@ -91,16 +91,16 @@ impl Order {
     }
 }
 
-/// What a loader itself has to report, in Burn's [`DatasetError`].
+/// Errors of the loader itself, inside Burn's [`DatasetError`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Failure {
     #[error(
-        "a batch size of 0 makes no batches; give \
-         burn_backup_restore::data::DataLoaderBuilder::batch_size of 1 or more"
+        "the batch size is 0, so there are no batches; give \
+         burn_backup_restore::data::DataLoaderBuilder a batch_size of 1 or more"
     )]
     BatchSize,
 
-    #[error("a batch was asked for after one that comes later")]
+    #[error("a batch was requested after a later batch of the same epoch")]
     OutOfOrder,
 
     #[error("the {whose} panicked while a batch was being made: {message}")]
@@ -110,8 +110,8 @@ pub(super) enum Failure {
     },
 
     #[error(
-        "the dataset gave {given} items for {asked} indices; let its get_many give one for each, or an \
-         error"
+        "the dataset gave {given} items for {asked} indices; its get_many must return one item \
+         for each index, or an error"
     )]
     ItemCount { asked: usize, given: usize },
 }

@@ -14,35 +14,34 @@ use crate::seed;
 
 const LOG: &str = "burn_backup::data";
 
-/// How many orders are kept: while one epoch ends, a device or a worker may be in the next.
+/// The number of orders that are kept. While one epoch ends, a device or a worker may be in the next.
 const CYCLES_KEPT: usize = 2;
 
-/// Random samples of a dataset, in place of Burn's
-/// [`SamplerDataset`](burn::data::dataset::transform::SamplerDataset) and with its constructors.
+/// Random samples of a dataset. Replaces Burn's [`SamplerDataset`](burn::data::dataset::transform::SamplerDataset),
+/// and has the same constructors.
 ///
-/// Burn's sampler draws from a generator each time it is asked, so it has other samples after a
-/// restart, and with workers in each run. Here a sample follows from the seed, the epoch and the
-/// index. It is exact after a restart, with any number of workers, and skipped samples cost nothing.
-/// The samples are the same in every version of this crate.
+/// Burn's sampler draws from a generator at each read. Its samples therefore differ after a restart, and with workers
+/// in each run. Here a sample follows from the seed, the epoch and the index. It is exact after a restart, with any
+/// number of workers, and skipped samples cost nothing. The samples are the same in every version of this crate.
 ///
-/// - With replacement (the default): each sample is any item of the dataset, each as likely.
-/// - Without replacement: each epoch has every item equally often, or once more where the size is not
-///   a multiple of the dataset's length. All are shuffled. An order takes 4 bytes per sample, and
-///   the orders of two epochs are kept.
+/// - With replacement (the default): each sample is any item of the dataset, all equally likely.
+/// - Without replacement: each epoch has every item equally often. Some items appear once more if the size is not a
+///   multiple of the dataset's length. All samples are shuffled. An order takes 4 bytes per sample, and the orders of
+///   two epochs are kept.
 ///
-/// The epoch is that of the loader, which [`data::DataLoaderBuilder`](super::DataLoaderBuilder)
-/// builds. Burn's datasets may stand between them: [`MapperDataset`], [`PartialDataset`],
-/// [`ComposedDataset`] and so on. Read outside such a loader, every epoch has the samples of the
-/// first one. The log says so once (target `burn_backup::data`, level `warn`).
+/// The epoch is the epoch of the loader, which must come from [`data::DataLoaderBuilder`](super::DataLoaderBuilder).
+/// Burn's datasets may wrap the sampler: [`MapperDataset`], [`PartialDataset`], [`ComposedDataset`] and so on.
+/// Outside such a loader, every epoch has the samples of the first one. The log says so once (target
+/// `burn_backup::data`, level `warn`).
 ///
 /// # Differences from Burn's
 ///
 /// - [`RngSource::Default`] does not mean random samples here. With replacement, a sample is drawn with
-///   [`draw_seed`], so it follows from the loader's seed and the batch. Without replacement, the
-///   samples follow from the dataset's length, the number of samples and the epoch: samplers that have
-///   these in common pick the same places. Give each a seed where that matters.
-/// - [`RngSource::Rng`] gives the seed: the first 64 bits that are drawn from it. `StdRng` may give
-///   others in a later version of `rand`, so prefer a plain seed.
+///   [`draw_seed`], so it follows from the loader's seed and the batch. Without replacement, the samples follow from
+///   the dataset's length, the number of samples and the epoch: samplers that have these in common pick the same
+///   places. Give each sampler a seed where that matters.
+/// - With [`RngSource::Rng`], the seed is the first 64 bits drawn from the generator. `StdRng` may give other bits in
+///   a later version of `rand`, so prefer a plain seed.
 /// - An index beyond the end and an empty dataset are errors, not panics.
 /// - The dataset's length is read once, by the constructor.
 ///
@@ -90,9 +89,9 @@ const CYCLES_KEPT: usize = 2;
 /// ```
 pub struct SamplerDataset<D, I> {
     dataset: D,
-    /// How many items the dataset has.
+    /// The number of items in the dataset.
     source_len: usize,
-    /// How many samples are taken.
+    /// The number of samples.
     size: usize,
     seed: Option<u64>,
     mode: Mode,
@@ -109,12 +108,11 @@ impl<D, I> SamplerDataset<D, I>
 where
     D: Dataset<I>,
 {
-    /// Samples `dataset` as these options say. A number is that of the samples, drawn with
-    /// replacement.
+    /// Samples `dataset` according to `options`. A plain number is the number of samples, drawn with replacement.
     ///
     /// # Panics
     ///
-    /// With a negative size ratio, as Burn's.
+    /// If the size ratio is negative, as in Burn.
     pub fn new<O>(dataset: D, options: O) -> Self
     where
         O: Into<SamplerDatasetOptions>,
@@ -148,8 +146,7 @@ where
         Self::new(dataset, options.with_fixed_size(size))
     }
 
-    /// Takes `size` samples of `dataset`, without replacement: each item equally often, or once
-    /// more.
+    /// Takes `size` samples of `dataset`, without replacement: each item equally often, some once more.
     pub fn without_replacement(dataset: D, size: usize) -> Self {
         let options = SamplerDatasetOptions::default().without_replacement();
         Self::new(dataset, options.with_fixed_size(size))
@@ -160,7 +157,7 @@ where
         matches!(self.mode, Mode::WithReplacement)
     }
 
-    /// The samples of the epoch that this thread is in.
+    /// The samples of the epoch that this thread is working on.
     fn samples(&self) -> Samples {
         let epoch = epoch().unwrap_or_else(|| {
             self.warn();
@@ -174,7 +171,7 @@ where
         }
     }
 
-    /// Which item of the dataset the sample at `index` is.
+    /// The index in the dataset of the sample at `index`.
     fn pick(&self, samples: &Samples, index: usize) -> Result<usize, DatasetError> {
         let beyond = || {
             DatasetError::new(SamplerError::Index {
@@ -242,13 +239,13 @@ enum Samples {
     Cycle(Arc<Cycle>),
 }
 
-/// The samples of an epoch without replacement: whole copies of the dataset and a rest, shuffled.
+/// The samples of an epoch without replacement: complete copies of the dataset and a remainder, shuffled.
 struct Cycle {
-    /// How many items the dataset has; above 0 if there are samples.
+    /// The number of items in the dataset; above 0 if there are samples.
     len: usize,
-    /// How many samples the whole copies have.
+    /// The number of samples in the complete copies.
     copied: usize,
-    /// The items that come once more.
+    /// The items that appear once more.
     rest: Vec<usize>,
     order: Shuffled,
 }
@@ -283,13 +280,13 @@ impl Cycle {
     }
 }
 
-/// The cycles of the epochs in use, the last used first. A panic while the lock is held leaves a
-/// valid list, so a poisoned lock is used all the same.
+/// The cycles of the epochs in use, most recently used first. A panic while the lock is held leaves a valid list, so
+/// a poisoned lock is still used.
 #[derive(Default)]
 struct Cycles(Mutex<Vec<(u64, Arc<Cycle>)>>);
 
 impl Cycles {
-    /// The cycle of `epoch`. Whoever needs it meanwhile waits until it is made.
+    /// The cycle of `epoch`. Other threads that need it wait until it is made.
     fn get(&self, epoch: u64, make: impl FnOnce() -> Cycle) -> Arc<Cycle> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, cycle)) = kept.first().filter(|(of, _)| *of == epoch) {
@@ -306,24 +303,24 @@ impl Cycles {
     }
 }
 
-/// What a sampler itself has to report, in Burn's [`DatasetError`].
+/// Errors of the sampler itself, inside Burn's [`DatasetError`].
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum SamplerError {
     #[error("there is no sample {index}: the SamplerDataset has {size}, counted from 0")]
     Index { index: usize, size: usize },
 
-    #[error("the SamplerDataset has an empty dataset, which has no samples; give it items")]
+    #[error("the dataset of the SamplerDataset is empty, so there are no samples; give it items")]
     Empty,
 }
 
 #[cfg(test)]
 impl<D, I> SamplerDataset<D, I> {
-    /// Whether it has warned that every epoch has the same samples.
+    /// Whether the sampler has warned that every epoch has the same samples.
     pub(super) fn has_warned(&self) -> bool {
         self.has_warned.load(Ordering::Relaxed)
     }
 
-    /// How many orders it keeps.
+    /// The number of orders that the sampler keeps.
     pub(super) fn cycles(&self) -> usize {
         match &self.mode {
             Mode::WithReplacement => 0,

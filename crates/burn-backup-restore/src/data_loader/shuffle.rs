@@ -1,12 +1,12 @@
-//! The shuffle, and other random numbers for the data. A later version of this crate may resume a
-//! training: what is here never changes, and depends on no crate whose numbers might.
+//! The shuffle, and other random numbers for the data. A later version of this crate may resume a training. So these
+//! algorithms never change, and depend on no crate whose numbers might change.
 
-/// How many numbers are shuffled as a whole: so many that they fit into a processor's cache.
-const FEW: usize = 1 << 16;
-/// Into how many heaps more of them are dealt.
+/// Up to this many numbers are shuffled as a whole: they fit into a processor's cache.
+const DIRECT_SHUFFLE_LIMIT: usize = 1 << 16;
+/// The number of heaps for longer lists.
 const HEAPS: usize = 256;
 
-/// xoshiro256++ of David Blackman and Sebastiano Vigna, its state filled by their SplitMix64.
+/// The xoshiro256++ generator of David Blackman and Sebastiano Vigna. Their SplitMix64 fills its state.
 #[derive(Clone)]
 pub(super) struct Generator([u64; 4]);
 
@@ -34,7 +34,7 @@ impl Generator {
         next
     }
 
-    /// A number below `bound`, which is above 0, each as likely as any other: Daniel Lemire's method.
+    /// A number below `bound`, all equally likely, by Daniel Lemire's method. `bound` must be above 0.
     pub(super) fn below(&mut self, bound: u64) -> u64 {
         let split = |product: u128| ((product >> 64) as u64, product as u64);
         let (mut drawn, mut rest) = split(u128::from(self.next()) * u128::from(bound));
@@ -47,7 +47,7 @@ impl Generator {
         drawn
     }
 
-    /// Draws a heap for each of so many numbers.
+    /// Draws a heap for each number below `numbers`.
     fn deal(&mut self, numbers: usize, mut to: impl FnMut(usize, u8)) {
         for first in (0..numbers).step_by(8) {
             let heaps = self.next().to_le_bytes();
@@ -57,7 +57,7 @@ impl Generator {
         }
     }
 
-    /// Fisher and Yates's shuffle, from the end, as Durstenfeld has it.
+    /// The Fisher-Yates shuffle from the end, in Durstenfeld's version.
     fn shuffle<N>(&mut self, numbers: &mut [N]) {
         for last in (1..numbers.len()).rev() {
             let other = self.below(last as u64 + 1);
@@ -66,8 +66,8 @@ impl Generator {
     }
 }
 
-/// `count` different numbers below `len`, which is `count` or more. Each choice is as likely as any
-/// other, but not each order: Robert Floyd's method.
+/// `count` different numbers below `len`, by Robert Floyd's method. `len` must be at least `count`. All choices are
+/// equally likely, but not all orders.
 pub(super) fn choose(count: usize, len: usize, seed: u64) -> Vec<usize> {
     let mut generator = Generator::seeded(seed);
     let mut is_chosen = vec![false; len];
@@ -90,15 +90,15 @@ pub(super) fn choose(count: usize, len: usize, seed: u64) -> Vec<usize> {
         .collect()
 }
 
-/// The numbers from 0 on, in another order.
+/// The numbers from 0 on, shuffled.
 pub(super) enum Shuffled {
-    /// Those that fit take half of the memory.
+    /// 32 bits where they are enough: half of the memory.
     Few(Vec<u32>),
     Many(Vec<u64>),
 }
 
 impl Shuffled {
-    /// The numbers below `len`, in the order that belongs to `seed`.
+    /// The numbers below `len`, in the order that `seed` determines.
     pub(super) fn new(len: usize, seed: u64) -> Self {
         match u32::try_from(len) {
             Ok(_) => Self::Few(shuffled(len, seed, |number| number as u32)),
@@ -106,7 +106,7 @@ impl Shuffled {
         }
     }
 
-    /// The number that stands in this place.
+    /// The number at this place.
     pub(super) fn at(&self, place: usize) -> Option<usize> {
         match self {
             Self::Few(numbers) => numbers.get(place).map(|number| *number as usize),
@@ -114,7 +114,7 @@ impl Shuffled {
         }
     }
 
-    /// The numbers that stand in these places.
+    /// The numbers at these places.
     pub(super) fn get(&self, places: std::ops::Range<usize>) -> Vec<usize> {
         match self {
             Self::Few(numbers) => numbers
@@ -133,13 +133,13 @@ impl Shuffled {
     }
 }
 
-/// The numbers below `len` in an order of which each is as likely.
+/// The numbers below `len`, shuffled. All orders are equally likely.
 ///
-/// Where they are many, they are dealt into heaps, and each heap is shuffled, as C. R. Rao and
-/// M. Sandelius have it: no step has the processor wait for memory that is far away.
+/// Many numbers are first dealt into heaps, and then each heap is shuffled (C. R. Rao, M. Sandelius). This keeps
+/// memory accesses within the processor's cache.
 fn shuffled<N: Copy + Default>(len: usize, seed: u64, as_kept: impl Fn(usize) -> N) -> Vec<N> {
     let mut generator = Generator::seeded(seed);
-    if len <= FEW {
+    if len <= DIRECT_SHUFFLE_LIMIT {
         let mut numbers: Vec<N> = (0..len).map(as_kept).collect();
         generator.shuffle(&mut numbers);
         return numbers;
@@ -157,7 +157,7 @@ fn shuffled<N: Copy + Default>(len: usize, seed: u64, as_kept: impl Fn(usize) ->
         end - size
     });
     let mut numbers = vec![N::default(); len];
-    // The same heaps once more: cheaper than to keep them.
+    // Draws the same heaps again, which is cheaper than storing them.
     generator.deal(len, |number, heap| {
         if let Some(place) = places.get_mut(usize::from(heap)) {
             if let Some(kept) = numbers.get_mut(*place) {
@@ -212,7 +212,7 @@ mod tests {
             numbers(1_000_003, 7)[..4],
             [452_181, 435_214, 725_270, 131_971]
         );
-        // Of 64 bits.
+        // The same order with 64-bit numbers.
         let wide = shuffled(10, 42, |number| number as u64);
         assert!(
             numbers(10, 42)
@@ -254,7 +254,17 @@ mod tests {
 
     #[test]
     fn a_shuffle_has_each_number_once() {
-        for len in [0, 1, 2, 3, 100, 1000, FEW, FEW + 1, FEW + 13] {
+        for len in [
+            0,
+            1,
+            2,
+            3,
+            100,
+            1000,
+            DIRECT_SHUFFLE_LIMIT,
+            DIRECT_SHUFFLE_LIMIT + 1,
+            DIRECT_SHUFFLE_LIMIT + 13,
+        ] {
             for seed in 0..10 {
                 let mut numbers = numbers(len, seed);
                 let shuffled = Shuffled::new(len, seed);
@@ -285,28 +295,28 @@ mod tests {
 
     #[test]
     fn of_many_numbers_each_may_come_anywhere() {
-        const LEN: usize = 8 * FEW;
+        const LEN: usize = 8 * DIRECT_SHUFFLE_LIMIT;
         let numbers = numbers(LEN, 3);
-        // How many of each eighth of the numbers come into each eighth of the places.
+        // Counts how many numbers of each eighth are at the places of each eighth.
         let mut counts = [[0_usize; 8]; 8];
         for (place, number) in numbers.iter().enumerate() {
-            counts[place / FEW][number / FEW] += 1;
+            counts[place / DIRECT_SHUFFLE_LIMIT][number / DIRECT_SHUFFLE_LIMIT] += 1;
         }
         // Six standard deviations.
         let all = counts.as_flattened();
         assert!(
-            all.iter().all(|count| count.abs_diff(FEW / 8) < 550),
+            all.iter()
+                .all(|count| count.abs_diff(DIRECT_SHUFFLE_LIMIT / 8) < 550),
             "{counts:?}"
         );
-        // Neighbours go their own ways.
+        // Hardly any two neighbours stay next to each other.
         let kept = numbers.windows(2).filter(|two| two[0] + 1 == two[1]);
         assert!(kept.count() < 10);
     }
 
     #[test]
     fn numbers_below_a_bound_that_divides_nothing_are_as_likely() {
-        // Two thirds of all numbers: without rejecting some, every second one would come twice as
-        // often.
+        // Two thirds of all `u64` values: without rejection, every second number would be twice as likely.
         let bound = u64::MAX / 3 * 2;
         let mut generator = Generator::seeded(1);
         let drawn = [(); 10_000].map(|()| generator.below(bound));

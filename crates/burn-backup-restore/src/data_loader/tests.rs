@@ -11,7 +11,7 @@ mod sampler;
 
 const ALL_WORKERS: [usize; 5] = [0, 1, 2, 4, 7];
 
-/// The numbers from 0 on, and what happens when they are loaded.
+/// A dataset of the numbers from 0 on, with a hook that is called for each load.
 struct Numbers<F> {
     len: usize,
     on_load: F,
@@ -38,7 +38,7 @@ fn numbers(len: usize) -> impl Dataset<usize> {
     }
 }
 
-/// Counts what is loaded.
+/// Counts the loaded items.
 fn counted(len: usize) -> (impl Dataset<usize>, Arc<AtomicUsize>) {
     let count = Arc::new(AtomicUsize::new(0));
     let counter = count.clone();
@@ -92,7 +92,7 @@ fn batches_and_their_order_are_the_same_whatever_the_number_of_workers() {
     }
 }
 
-/// Loads each even item only once the odd one after it is loaded, which takes several threads.
+/// Loads each even item only after the odd item that follows it, which takes several threads.
 fn paired(len: usize) -> impl Dataset<usize> {
     let loaded = (Mutex::new(BTreeSet::new()), Condvar::new());
     let on_load = move |index: usize| {
@@ -124,7 +124,7 @@ fn orders_depend_on_the_seed_and_the_epoch_only() {
     assert_eq!(different.len(), 20);
     assert!(!different.contains(&epoch(&build(2))));
 
-    // Iterators that nobody takes a batch from, or not all of them, count as well.
+    // Iterators count too if none, or not all, of their batches are taken.
     let again = build(1);
     drop(again.iter());
     again.iter().next().unwrap().unwrap();
@@ -136,7 +136,7 @@ fn orders_depend_on_the_seed_and_the_epoch_only() {
 
 #[test]
 fn orders_do_not_change_between_versions() {
-    // A backup of an older version must be continued with the same batches.
+    // A training from a backup of an older version must get the same batches.
     let loader = builder().batch_size(10).shuffle(42).build(numbers(10));
     assert_eq!(epoch(&loader), [[6, 2, 3, 7, 4, 8, 0, 1, 9, 5]]);
     assert_eq!(epoch(&loader), [[3, 1, 5, 6, 7, 9, 4, 2, 8, 0]]);
@@ -166,7 +166,7 @@ fn moved_and_sliced_loaders_have_epochs_of_their_own() {
         assert_eq!([first.len(), second.len(), third.len()], [3, 3, 2]);
         let items: BTreeSet<_> = epochs.iter().flatten().flatten().collect();
         assert_eq!(items.len(), 30);
-        // Parts as long as each other are not shuffled in the same way.
+        // Parts of equal length are not shuffled in the same way.
         let moved = first.iter().map(|batch| batch.iter().map(|item| item + 11));
         assert!(!moved.flatten().eq(second.iter().flatten().copied()));
     }
@@ -174,7 +174,7 @@ fn moved_and_sliced_loaders_have_epochs_of_their_own() {
     let items: BTreeSet<_> = epoch(&nested).into_iter().flatten().collect();
     assert!(items.into_iter().eq(15..18));
     assert_eq!(nested.num_items(), 3);
-    // Beyond the end there is nothing.
+    // A slice ends at the end of the dataset.
     assert_eq!(fresh.slice(10, 20).slice(5, 100).num_items(), 5);
     assert_eq!(fresh.slice(40, 50).num_items(), 0);
     assert!(fresh.slice(40, 50).iter().next().is_none());
@@ -216,7 +216,7 @@ fn what_is_skipped_is_not_loaded() {
         for batch in [1, 1000, 90_000, 93_750] {
             let (dataset, loaded) = counted(ITEMS);
             let loader = builder().batch_size(32).num_workers(workers).build(dataset);
-            // Neither are whole epochs.
+            // Skipping whole epochs loads nothing either.
             for _ in 0..1000 {
                 drop(loader.iter());
             }
@@ -224,14 +224,14 @@ fn what_is_skipped_is_not_loaded() {
             let first = (batch * 32 < ITEMS).then_some(batch * 32);
             assert_eq!(found.map(|batch| batch[0]), first);
             drop(loader);
-            // The batch itself, and four in advance for each worker.
+            // The batch itself, and `WINDOW_PER_THREAD` in advance for each worker.
             let most = (1 + WINDOW_PER_THREAD * workers) * 32;
             assert!(loaded.load(Ordering::SeqCst) <= most);
         }
     }
 }
 
-/// Batches that know how many of them there are.
+/// Batches that count how many of them exist.
 struct Alive {
     now: Arc<AtomicUsize>,
     most: Arc<AtomicUsize>,
@@ -267,12 +267,12 @@ fn workers_run_ahead_as_far_as_their_window_and_no_further() {
         let mut iterator = loader.iter();
         for _ in 0..20 {
             drop(iterator.next().unwrap().unwrap());
-            // The training takes its time: they get that far, but for what they are called for.
+            // The training is slow here, so the workers fill at least half of the window.
             while now.load(Ordering::SeqCst) < window / 2 {
                 thread::yield_now();
             }
         }
-        // Over what was made in advance, and within it.
+        // Skips beyond the batches made in advance, and skips within them.
         for skip in [1, window / 2, 5000] {
             drop(iterator.nth(skip).unwrap().unwrap());
         }
@@ -281,15 +281,15 @@ fn workers_run_ahead_as_far_as_their_window_and_no_further() {
             10_000 - 20 - 3 - 5001 - window / 2
         );
         drop(iterator);
-        // Of an iterator that is dropped halfway nothing is kept for the loader's life.
+        // An iterator that is dropped halfway leaves nothing in the loader.
         drop(loader.iter().nth(3).unwrap().unwrap());
         while now.load(Ordering::SeqCst) > 0 {
             thread::yield_now();
         }
         drop(loader);
         let most = most.load(Ordering::SeqCst);
-        // One is in use. After a skip each worker may still be at one from before it, and what was made of
-        // those skipped may still be there.
+        // One batch is in use. After a skip, each worker may still be making a skipped batch, and finished skipped
+        // batches may not be dropped yet.
         assert!(most <= 2 * window + 1 + workers, "{most} for {workers}");
         assert!(most >= window / 2);
         assert_eq!(now.load(Ordering::SeqCst), 0, "none is left");
@@ -319,7 +319,7 @@ fn an_error_comes_in_its_place_and_is_the_last() {
         assert_eq!(iterator.progress().items_processed, 20);
         assert!(iterator.next().is_none());
         assert!(iterator.nth(3).is_none());
-        // Who skips it goes on.
+        // A reader that skips the broken item continues.
         assert_eq!(loader.iter().skip(7).map(Result::unwrap).count(), 18);
     }
 }
@@ -364,7 +364,7 @@ fn a_panic_is_an_error_in_its_place() {
                 assert!(error.to_string().starts_with(says), "{error}");
                 assert!(iterator.next().is_none());
             }
-            // The workers are still there.
+            // The workers survive the panics.
             assert_eq!(loader.iter().skip(22).map(Result::unwrap).count(), 3);
         }
     }
@@ -388,7 +388,7 @@ fn what_makes_no_sense_is_an_error_that_says_what_to_do() {
         let loader = builder().batch_size(3).num_workers(workers).build(Lossy);
         let mut iterator = loader.iter();
         let error = iterator.next().unwrap().unwrap_err();
-        errors.push((error, "gave 2 items for 3 indices; let its get_many"));
+        errors.push((error, "gave 2 items for 3 indices; its get_many"));
         assert!(iterator.next().is_none());
     }
     for (error, says) in errors {
@@ -396,7 +396,7 @@ fn what_makes_no_sense_is_an_error_that_says_what_to_do() {
     }
 }
 
-/// Leaves items out.
+/// A dataset that leaves items out.
 struct Lossy;
 
 impl Dataset<usize> for Lossy {
@@ -437,7 +437,7 @@ fn iterators_and_loaders_can_be_dropped_at_any_time() {
 #[test]
 fn of_several_iterators_none_keeps_another_waiting() {
     let loader = builder().num_workers(2).build(numbers(100));
-    // Its window stays full.
+    // The window of this iterator stays full.
     let mut idle = loader.iter();
     assert_eq!(idle.next().unwrap().unwrap(), [0]);
     let mut one = loader.iter();
@@ -469,7 +469,7 @@ fn a_batcher_that_draws_is_called_on_the_thread_that_asks_in_the_order_of_the_ba
             _ => builder.build(paired(50)),
         };
         for (index, batch) in loader.iter().map(Result::unwrap).enumerate() {
-            // After each batch asked for, and not before.
+            // The batch is made after the request, not before it.
             assert_eq!(batch, (thread::current().id(), index + 1));
         }
     }

@@ -1,11 +1,11 @@
-//! Threads that make batches ahead of whoever takes them, who gets them in their order.
+//! Threads that make batches in advance. The reader gets the batches in order.
 //!
-//! A batch is claimed by one thread, made without any lock held, and put into the slot of its
-//! index. Whoever finds that the batch it needs next is claimed by nobody makes it itself: the
-//! threads can be late, but never in the way.
+//! One thread claims a batch, makes it without holding a lock, and puts it into the slot of its index. If no thread
+//! has claimed the batch that the reader needs next, the reader makes it itself. So slow threads never block the
+//! reader.
 //!
-//! The threads live as long as the loader, not as an epoch: a device may keep streams and memory
-//! for each thread that ever used it.
+//! The threads live as long as the loader, not only for an epoch: a device may keep streams and memory for each
+//! thread that ever used it.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,14 +14,14 @@ use std::thread::{Builder, JoinHandle};
 
 const LOG: &str = "burn_backup::data_loader";
 
-/// How many batches may be claimed ahead, per thread. While one batch takes long, the other threads make
-/// those after it: with fewer they would soon have to wait for it.
+/// How many batches may be claimed in advance, per thread. While one thread makes a slow batch, the others make the
+/// batches after it. With a smaller window they would soon have to wait.
 pub(crate) const WINDOW_PER_THREAD: usize = 16;
 
-/// Makes the batch with an index. It must not panic.
+/// Makes the batch with this index. It must not panic.
 pub(super) type Make<T> = Arc<dyn Fn(usize) -> T + Send + Sync>;
 
-/// The threads of a loader. Dropping it waits for the batches at hand.
+/// The threads of a loader. Dropping it waits for the batches that are being made.
 pub(super) struct Workers<T> {
     shared: Arc<Shared<T>>,
     threads: Vec<JoinHandle<()>>,
@@ -29,17 +29,17 @@ pub(super) struct Workers<T> {
 
 struct Shared<T> {
     state: Mutex<State<T>>,
-    /// Something can be claimed, or the end has come.
+    /// Notified when a batch can be claimed, or when the threads must end.
     work: Condvar,
-    /// How many batches of a pass may be claimed ahead.
+    /// How many batches of a pass may be claimed in advance.
     window: usize,
 }
 
 struct State<T> {
-    /// Those of all iterators that are in use.
+    /// The passes of all iterators in use.
     passes: Vec<Pass<T>>,
     next_id: u64,
-    /// How many threads wait for work, and have not been called.
+    /// The number of threads that wait for work and have not been notified.
     waiting: usize,
     is_over: bool,
 }
@@ -48,28 +48,28 @@ struct State<T> {
 struct Pass<T> {
     id: u64,
     make: Make<T>,
-    /// The batch that is taken next.
+    /// The index of the batch that the reader takes next.
     next: usize,
-    /// How many batches there are.
+    /// The number of batches.
     end: usize,
-    /// The batches from `next` on that are claimed; empty as long as they are being made.
+    /// The claimed batches, from `next` on. A slot is `None` while its batch is being made.
     slots: VecDeque<Option<T>>,
-    /// Told of the next batch, if somebody waits for it.
+    /// Notified when the next batch is made, if the reader waits for it.
     taker: Arc<Condvar>,
     is_awaited: bool,
 }
 
-/// What becomes of a batch that is made.
+/// Where a finished batch goes.
 enum Delivery<T> {
-    /// It waits to be taken.
+    /// It stays in its slot until it is taken.
     Early,
-    /// Somebody waits for it.
+    /// The reader waits for it.
     Awaited(Arc<Condvar>),
-    /// Nobody wants it any more.
+    /// It was skipped, or its iterator was dropped.
     Unwanted(T),
 }
 
-/// The batches of one iterator, as they are taken.
+/// The reader's side of one iterator.
 pub(super) struct Prefetched<'w, T> {
     shared: &'w Shared<T>,
     id: u64,
@@ -78,7 +78,7 @@ pub(super) struct Prefetched<'w, T> {
 }
 
 impl<T: Send + 'static> Workers<T> {
-    /// Starts so many threads, or as many as the system allows.
+    /// Starts `threads` threads, or as many as the system allows.
     pub(super) fn start(threads: usize) -> Self {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
@@ -113,7 +113,7 @@ impl<T: Send + 'static> Workers<T> {
         }
     }
 
-    /// Has them make the batches from `next` on, of which there are as many as `end` says.
+    /// Lets the threads make the batches from `next` up to `end`.
     pub(super) fn begin(&self, next: usize, end: usize, make: Make<T>) -> Prefetched<'_, T> {
         let taker = Arc::new(Condvar::new());
         let mut state = self.shared.lock();
@@ -142,19 +142,19 @@ impl<T> Drop for Workers<T> {
         self.shared.lock().is_over = true;
         self.shared.work.notify_all();
         for thread in self.threads.drain(..) {
-            // It does not panic, and nobody could be told if it had.
+            // The thread does not panic, and `drop` could not report it.
             let _ = thread.join();
         }
     }
 }
 
 impl<T> Shared<T> {
-    /// Nothing that may panic is done with the lock held.
+    /// Nothing panics while the lock is held, so a poisoned lock is still valid.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a thread does, to the end.
+    /// The loop of a thread.
     fn work(&self) {
         let mut state = self.lock();
         while !state.is_over {
@@ -172,7 +172,7 @@ impl<T> Shared<T> {
             state = self.lock();
             match state.deliver(id, index, made) {
                 Delivery::Early => {}
-                // Whoever is woken up is to find the lock free.
+                // Release the lock first, so that the reader finds it free.
                 Delivery::Awaited(taker) => {
                     drop(state);
                     taker.notify_one();
@@ -187,8 +187,8 @@ impl<T> Shared<T> {
         }
     }
 
-    /// Calls the threads that wait, once half of a window is free: to be called for each batch
-    /// costs more than many a batch does.
+    /// Notifies the waiting threads once half of the window is free. Waking a thread for each batch would cost more
+    /// than many batches do.
     fn call(&self, state: &mut State<T>, id: u64) {
         if state.waiting == 0 {
             return;
@@ -203,10 +203,10 @@ impl<T> Shared<T> {
     }
 }
 
-/// Drops a batch that nobody wants. What that may panic in is nobody's business either.
+/// Drops an unwanted batch. A panic in its destructor must not end the thread.
 fn discard<T>(made: T) {
     if catch_unwind(AssertUnwindSafe(|| drop(made))).is_err() {
-        log::warn!(target: LOG, "a batch that is not wanted any more panicked when it was dropped");
+        log::warn!(target: LOG, "a batch that is no longer needed panicked while it was dropped");
     }
 }
 
@@ -215,7 +215,7 @@ impl<T> State<T> {
         self.passes.iter_mut().find(|pass| pass.id == id)
     }
 
-    /// Claims a batch, the first one that may be made ahead.
+    /// Claims the first batch that may be made in advance.
     fn claim(&mut self, window: usize) -> Option<(u64, usize, Make<T>)> {
         let pass = self
             .passes
@@ -224,7 +224,7 @@ impl<T> State<T> {
         Some((pass.id, pass.claim(), pass.make.clone()))
     }
 
-    /// Puts a batch into its slot, if it still has one.
+    /// Puts a batch into its slot, if the slot still exists.
     fn deliver(&mut self, id: u64, index: usize, made: T) -> Delivery<T> {
         let Some(pass) = self.pass(id) else {
             return Delivery::Unwanted(made);
@@ -245,7 +245,7 @@ impl<T> State<T> {
 }
 
 impl<T> Pass<T> {
-    /// The batch that is claimed next.
+    /// The index of the batch that is claimed next.
     fn claimed(&self) -> usize {
         self.next + self.slots.len()
     }
@@ -256,7 +256,7 @@ impl<T> Pass<T> {
         index
     }
 
-    /// Goes on at `index`; gives what was made of the batches before.
+    /// Continues at `index`. Returns the finished batches before it.
     fn jump(&mut self, index: usize) -> Vec<T> {
         let skipped = index.saturating_sub(self.next).min(self.slots.len());
         self.next = self.next.max(index);
@@ -265,8 +265,8 @@ impl<T> Pass<T> {
 }
 
 impl<T> Prefetched<'_, T> {
-    /// The batch with this index, which is that of the last one taken and 1, or more. Nothing if a
-    /// batch after it was taken.
+    /// Takes the batch with this index, which must be greater than the last one taken. `None` if a later batch was
+    /// taken.
     pub(super) fn take(&self, index: usize) -> Option<T> {
         let mut state = self.shared.lock();
         let skipped = state.pass(self.id)?.jump(index);

@@ -1,4 +1,4 @@
-//! A file whose existence is the notice.
+//! A file whose existence is a notice.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -11,17 +11,16 @@ use crate::notice::Notice;
 /// How much of the file is read, in bytes.
 const READ_LIMIT: u64 = 4096;
 
-/// How much of its first line becomes part of the notice, in characters.
+/// How much of the first line becomes part of the notice, in characters.
 const REASON_LIMIT: usize = 200;
 
-/// Watches for a file: when it exists, the machine is about to go.
+/// Watches for a file. When it exists, the machine is about to end.
 ///
-/// For whatever has no watcher of its own: a hook of the scheduler, the `preStop` of a container, or
-/// a person who types `touch`. The file counts too if it is there already when the training starts:
-/// remove it before the next start.
+/// Use it for sources without their own watcher: a hook of the scheduler, the `preStop` of a container, or a person
+/// who types `touch`. The file counts even if it exists when the training starts, so remove it before the next start.
 ///
-/// If its first line is text, that becomes part of the notice's reason; for this, write the file
-/// under another name and rename it, so that it is never seen without its text.
+/// If the first line is text, it becomes part of the notice's reason. To use this, write the file under another name
+/// and rename it, so that it is never seen without its text.
 ///
 /// # Example
 ///
@@ -39,10 +38,10 @@ pub struct FileWatcher {
     path: PathBuf,
 }
 
-/// The file may be there or not.
+/// Whether the file exists is unknown.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot tell whether the file '{}' exists: check that its directory may be searched by this user",
+    "cannot tell whether the file '{}' exists: check that this user may search its directory",
     path.display()
 )]
 struct Undetermined {
@@ -67,7 +66,7 @@ impl PreemptionWatcher for FileWatcher {
 
     fn poll(&mut self) -> Result<Option<Notice>, Box<dyn Error + Send + Sync>> {
         match fs::metadata(&self.path) {
-            // To open anything else might wait for ever, as with a named pipe.
+            // Opening anything else could block forever, for example a named pipe.
             Ok(metadata) if metadata.is_file() => {
                 Ok(Some(notice(&self.path, first_line(&self.path))))
             }
@@ -99,7 +98,7 @@ fn first_line(path: &Path) -> Option<String> {
         .chars()
         .take(REASON_LIMIT)
         .collect();
-    // It ends up in logs and on terminals.
+    // The line ends up in logs and on terminals.
     let is_text = !text.is_empty() && !text.chars().any(char::is_control);
     is_text.then_some(text)
 }

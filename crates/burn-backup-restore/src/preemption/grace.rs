@@ -1,28 +1,28 @@
-//! What to do between a notice and the kill: times in, a decision out.
+//! Decides what to do between a notice and the kill, from times only.
 
 use std::time::Duration;
 
-/// How many times the longest that a backup is expected to take is left for the last one.
+/// The factor by which the expected time of the last backup is multiplied.
 const SAFETY: u32 = 2;
 
-/// How often the last backup is tried.
+/// The maximum number of attempts for the last backup.
 const TRIES: u32 = 5;
 
 /// What to do at a batch boundary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Advice {
-    /// Go on.
+    /// Continue.
     GoOn,
-    /// Save, and go on.
+    /// Save and continue.
     Save,
-    /// Save, and leave.
+    /// Save and end.
     Leave,
 }
 
 /// What is known at a batch boundary.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Boundary {
-    /// The time since the notice may have come.
+    /// The longest time that may have passed since the notice.
     pub noticed: Duration,
     /// How long the last batch took.
     pub step: Duration,
@@ -32,21 +32,21 @@ pub(crate) struct Boundary {
 /// What is known of the backups so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Backups {
-    /// How long the last one took, or the one that is being written takes already.
+    /// How long the last backup took, or how long the current one has taken so far.
     pub persist: Duration,
-    /// Whether one is being written: the last one waits for it.
+    /// Whether a backup is being written. The last backup waits for it.
     pub is_writing: bool,
-    /// How many have failed.
+    /// The number of failed backups.
     pub failed: u64,
     pub mirror: Upload,
 }
 
-/// What is known of the way to the mirror, which each backup goes after it is written.
+/// What is known of the upload to the mirror, which follows each written backup.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Upload {
-    /// How long the last one took, or the one that is on its way takes already.
+    /// How long the last upload took, or how long the current one has taken so far.
     pub took: Duration,
-    /// Whether one is on its way: the last one waits for it.
+    /// Whether an upload is running. The last upload waits for it.
     pub is_uploading: bool,
 }
 
@@ -54,12 +54,12 @@ pub(crate) struct Upload {
 #[derive(Debug)]
 pub(super) struct Grace {
     period: Duration,
-    /// How many backups had failed when the training was to be saved at once.
+    /// The number of failed backups when the first save was advised.
     saved: Option<u64>,
 }
 
 impl Grace {
-    /// That leaves so much time.
+    /// A grace period of this length.
     pub(super) fn new(period: Duration) -> Self {
         Self {
             period,
@@ -67,27 +67,27 @@ impl Grace {
         }
     }
 
-    /// No time is left any more.
+    /// Ends the grace period.
     pub(super) fn end(&mut self) {
         self.period = Duration::ZERO;
     }
 
-    /// The time until the kill, so long after the notice.
+    /// The time until the kill, when `noticed` has passed since the notice.
     pub(super) fn left(&self, noticed: Duration) -> Duration {
         self.period.saturating_sub(noticed)
     }
 
-    /// Whether the last backup can be tried again so long after the notice, of which so many `tries` have
-    /// failed, and the last one `took` so long.
+    /// Whether there is time to try the last backup again. `noticed` is the time since the notice, `tries` the number
+    /// of failed attempts, and `took` the time of the last one.
     pub(super) fn allows_another_try(&self, noticed: Duration, tries: u32, took: Duration) -> bool {
         let left = self.period.saturating_sub(noticed);
         tries < TRIES && took < left
     }
 
-    /// What to do now. It is taken that a [`Save`](Advice::Save) is followed.
+    /// What to do now. Assumes that the caller follows the advice to [`Save`](Advice::Save).
     pub(super) fn advise(&mut self, boundary: Boundary) -> Advice {
         let left = self.period.saturating_sub(boundary.noticed);
-        // The next boundary comes a batch later, and that one may take longer.
+        // The next boundary is one batch later, and that batch may take longer.
         let Boundary { step, backups, .. } = boundary;
         let to_write = SAFETY + u32::from(backups.is_writing);
         let Upload { took, is_uploading } = backups.mirror;
@@ -98,7 +98,7 @@ impl Grace {
         }
         match self.saved.replace(backups.failed) {
             Some(failed) if failed == backups.failed => Advice::GoOn,
-            // Not yet, or it may be that one that has failed.
+            // Not saved yet, or that save may be the one that failed since.
             _ => Advice::Save,
         }
     }
@@ -130,7 +130,7 @@ mod tests {
         let mut grace = Grace::new(Duration::from_secs(30));
         assert_eq!(grace.advise(boundary(0, 0, 100)), Advice::Save);
         assert_eq!(grace.advise(boundary(100, 100, 100)), Advice::GoOn);
-        // Twice four seconds for the backup, and twice a tenth of one for the batch before it.
+        // Twice four seconds for the backup, and twice a tenth of a second for the batch before it.
         assert_eq!(grace.advise(boundary(21_700, 4000, 100)), Advice::GoOn);
         assert_eq!(grace.advise(boundary(21_800, 4000, 100)), Advice::Leave);
         assert_eq!(grace.advise(boundary(40_000, 4000, 100)), Advice::Leave);
@@ -148,7 +148,7 @@ mod tests {
         };
         let mut grace = Grace::new(Duration::from_secs(60));
         assert_eq!(grace.advise(mirrored(0, 0, false)), Advice::Save);
-        // Two seconds for the backup, and twice ten for the way to the mirror.
+        // Two seconds for the backup, and twice ten for the upload to the mirror.
         assert_eq!(grace.advise(mirrored(37_900, 10, false)), Advice::GoOn);
         assert_eq!(grace.advise(mirrored(38_000, 10, false)), Advice::Leave);
         assert_eq!(grace.advise(mirrored(27_900, 10, true)), Advice::GoOn);
@@ -171,7 +171,7 @@ mod tests {
         let mut grace = Grace::new(Duration::from_secs(80));
         assert_eq!(grace.advise(boundary(0, 0, 0)), Advice::Save);
         assert_eq!(grace.advise(writing(19_000)), Advice::GoOn);
-        // It has been written for as long as this, and is not done: 60 are left for it and two like it.
+        // The backup has taken this long and is not done: reserve three times that, for it and two more.
         assert_eq!(grace.advise(writing(20_000)), Advice::Leave);
     }
 
@@ -189,7 +189,8 @@ mod tests {
     #[test]
     fn a_last_backup_that_has_failed_is_tried_again_while_time_is_left() {
         let table = [
-            // Seconds of grace, those since the notice, tries, the seconds of the last one, again or not.
+            // Seconds of grace, seconds since the notice, attempts, seconds of the last attempt, whether to try
+            // again.
             (30, 10, 1, 4, true),
             (30, 25, 1, 4, true),
             (30, 26, 1, 4, false),

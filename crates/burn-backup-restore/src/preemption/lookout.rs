@@ -1,4 +1,4 @@
-//! Looks out for notices while a training runs.
+//! Collects notices while a training runs.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,19 +12,19 @@ use crate::notice::Notice;
 
 const LOG: &str = "burn_backup::preemption";
 
-/// Listens to signals and asks watchers until it is dropped.
+/// Listens to signals and polls watchers until it is dropped.
 pub(crate) struct Lookout {
     signals: Signals,
     posted: Arc<Mutex<Vec<Notice>>>,
-    /// Each ends its thread when it is dropped.
+    /// Dropping a `Watching` ends its thread.
     _watching: Vec<Watching>,
     grace_period: Duration,
-    /// When it was looked last: a notice that is found now has come since.
+    /// The time of the last look. A notice that is found now arrived after it.
     looked: Instant,
     noticed: Option<Noticed>,
 }
 
-/// A notice that has come.
+/// A notice that has arrived.
 struct Noticed {
     notice: Notice,
     since: Instant,
@@ -32,9 +32,9 @@ struct Noticed {
 }
 
 impl Lookout {
-    /// Begins to look out for what `preemption` says.
+    /// Starts to listen for the notices that `preemption` defines.
     pub(crate) fn start(preemption: Preemption) -> Result<Self, BackupError> {
-        // First of all: a notice during the start counts too.
+        // Signals come first: a notice during the start counts too.
         let after = match preemption.leaves_signals {
             true => After::LeftToProgram,
             false => After::AsBefore,
@@ -61,8 +61,8 @@ impl Lookout {
         })
     }
 
-    /// What to do at this batch boundary, with backups being so far; and the notice, if one has come since
-    /// it was looked last.
+    /// What to do at this batch boundary, given the progress of the backups. Also returns the notice, if one has
+    /// arrived since the last look.
     pub(crate) fn look(&mut self, backups: Backups) -> (Advice, Option<Notice>) {
         let news = self.news();
         let now = Instant::now();
@@ -79,8 +79,8 @@ impl Lookout {
         (noticed.grace.advise(boundary), news)
     }
 
-    /// Whether the time before the kill allows to try the last backup again, of which so many `tries` have
-    /// failed, and the last one `took` so long.
+    /// Whether the time before the kill is enough to try the last backup again. `tries` attempts have failed, and the
+    /// last one `took` this long.
     pub(crate) fn allows_another_try(&self, tries: u32, took: Duration) -> bool {
         self.noticed.as_ref().is_some_and(|noticed| {
             let since = noticed.since.elapsed();
@@ -88,20 +88,20 @@ impl Lookout {
         })
     }
 
-    /// The time until the kill; `None` if nobody has said how long that is.
+    /// The time until the kill; `None` if unknown.
     pub(crate) fn time_left(&self) -> Option<Duration> {
         let noticed = self.noticed.as_ref()?;
         let is_known = !self.grace_period.is_zero() || noticed.notice.deadline().is_some();
         is_known.then(|| noticed.grace.left(noticed.since.elapsed()))
     }
 
-    /// The notice that has come, if one has.
+    /// The notice that has arrived, if any.
     pub(crate) fn notice(&self) -> Option<&Notice> {
         self.noticed.as_ref().map(|noticed| &noticed.notice)
     }
 
-    /// The notice that has come since it was looked last, if one has. One for another reason than the first is
-    /// taken for the last word: no time is left then.
+    /// The notice that has arrived since the last look, if any. A second notice for another reason ends the grace
+    /// period.
     fn news(&mut self) -> Option<Notice> {
         let mut come: Vec<_> = self.signals.take().into_iter().map(Notice::new).collect();
         {
@@ -115,13 +115,13 @@ impl Lookout {
                 Some(noticed) => {
                     log::warn!(
                         target: LOG,
-                        "another notice of a preemption, after which no time is left: {notice}",
+                        "another preemption notice arrived, so no more time is left: {notice}",
                     );
                     noticed.grace.end();
                     noticed.notice = notice.clone();
                 }
                 None => {
-                    log::warn!(target: LOG, "notice of a preemption: {notice}");
+                    log::warn!(target: LOG, "preemption notice: {notice}");
                     self.noticed = Some(Noticed {
                         since: self.looked,
                         grace: Grace::new(self.time_after(&notice)),

@@ -1,5 +1,5 @@
-//! Signals as notices. Handlers set flags, and nothing else; once nobody listens, a signal does again
-//! what it did before.
+//! Signals as notices. Handlers only set flags. After the last listener is gone, a signal has its previous effect
+//! again.
 
 mod disposition;
 mod repeats;
@@ -20,8 +20,8 @@ pub(super) use signal_hook::consts::{SIGINT, SIGTERM};
 
 const LOG: &str = "burn_backup::preemption";
 
-/// Whether a signal with this number can be a notice. Of one that is not known by a name it is not known
-/// either what it does when nobody listens.
+/// Whether a signal with this number can be a notice. For a signal without a known name, the default action is
+/// unknown too.
 pub(super) fn can_be(signal: i32) -> bool {
     signal_name(signal).is_some() && !FORBIDDEN.contains(&signal)
 }
@@ -29,22 +29,22 @@ pub(super) fn can_be(signal: i32) -> bool {
 /// Listens to signals until it is dropped.
 pub(super) struct Signals {
     listened: Vec<ListenedSignal>,
-    /// When a second signal that asks for the process's end has its way.
+    /// Decides when a second SIGINT or SIGTERM ends the process.
     repeats: Repeats,
     after: After,
 }
 
-/// What a signal does once nobody listens.
+/// What a signal does after the last listener is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum After {
-    /// What it did before.
+    /// The same as before.
     #[default]
     AsBefore,
-    /// Nothing of this crate's: the program handles it.
+    /// Nothing in this crate: the program handles it.
     LeftToProgram,
 }
 
-/// A signal that is listened to.
+/// A signal with a registered listener.
 struct ListenedSignal {
     signal: i32,
     flag: Arc<AtomicBool>,
@@ -52,8 +52,8 @@ struct ListenedSignal {
 }
 
 impl Signals {
-    /// Begins to listen. A signal that the process ignores stays ignored: `nohup` and `sh -c 'train &'`
-    /// have it so on purpose.
+    /// Starts to listen. A signal that the process ignores stays ignored: `nohup` and `sh -c 'train &'` do that on
+    /// purpose.
     pub(super) fn listen(signals: &[i32], after: After) -> io::Result<Self> {
         let mut listening = Self {
             listened: Vec::new(),
@@ -64,13 +64,13 @@ impl Signals {
             if Disposition::of(*signal) == Disposition::Ignored {
                 log::warn!(
                     target: LOG,
-                    "{} is no notice of a preemption: whoever started this process has it ignored, as \
-                     nohup and a shell's '&' do",
+                    "{} is not used as a preemption notice: this process was started with the \
+                     signal ignored, as nohup and a shell's '&' do",
                     signal_name(*signal).unwrap_or("the signal"),
                 );
                 continue;
             }
-            // One that fails half way is taken back when it is dropped.
+            // If this fails halfway, dropping the `ListenedSignal` unregisters its actions.
             let listened = listening.begin(*signal)?;
             listening.listened.push(listened);
         }
@@ -78,12 +78,12 @@ impl Signals {
     }
 
     fn begin(&self, signal: i32) -> io::Result<ListenedSignal> {
-        let mut takeovers = takeovers();
-        let takeover = match takeovers.get_mut(&signal) {
-            Some(takeover) => takeover,
+        let mut installed_handlers = installed_handlers();
+        let handler = match installed_handlers.get_mut(&signal) {
+            Some(handler) => handler,
             None => {
-                let takeover = TakenOver::new(signal)?;
-                takeovers.entry(signal).or_insert(takeover)
+                let handler = InstalledHandler::new(signal)?;
+                installed_handlers.entry(signal).or_insert(handler)
             }
         };
         let mut listened = ListenedSignal {
@@ -101,14 +101,13 @@ impl Signals {
         listened
             .actions
             .push(flag::register(signal, listened.flag.clone())?);
-        // Only now: a signal that comes before is not lost, but ends the process as it always did.
-        takeover.listeners += 1;
-        takeover.is_idle.store(false, Ordering::SeqCst);
+        // Only now: an earlier signal is not lost, but ends the process as by default.
+        handler.listeners += 1;
+        handler.is_idle.store(false, Ordering::SeqCst);
         Ok(listened)
     }
 
-    /// The names of the signals that have come since the last call, which is to be made at each batch
-    /// boundary.
+    /// The names of the signals that have arrived since the last call. Call it at each batch boundary.
     pub(super) fn take(&self) -> Vec<&'static str> {
         self.repeats.at_boundary();
         let come = |listened: &&ListenedSignal| listened.flag.swap(false, Ordering::SeqCst);
@@ -120,13 +119,13 @@ impl Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        let mut takeovers = takeovers();
+        let mut installed_handlers = installed_handlers();
         for listened in &self.listened {
-            if let Some(takeover) = takeovers.get_mut(&listened.signal) {
-                takeover.listeners = takeover.listeners.saturating_sub(1);
-                // Before the flags are gone: a signal that comes in between must not be swallowed.
-                let is_idle = takeover.listeners == 0 && self.after == After::AsBefore;
-                takeover.is_idle.store(is_idle, Ordering::SeqCst);
+            if let Some(handler) = installed_handlers.get_mut(&listened.signal) {
+                handler.listeners = handler.listeners.saturating_sub(1);
+                // Before the flags are unregistered: a signal in between must not be lost.
+                let is_idle = handler.listeners == 0 && self.after == After::AsBefore;
+                handler.is_idle.store(is_idle, Ordering::SeqCst);
             }
         }
     }
@@ -140,21 +139,21 @@ impl Drop for ListenedSignal {
     }
 }
 
-/// A signal that this process has listened to once. Its handler can't be taken away again, so it does
-/// what the signal did before when nobody listens.
+/// A signal that this process has listened to once. Its handler can't be removed, so without listeners the handler
+/// does what the signal did before.
 ///
-/// The handler calls the actions of all who use `signal-hook-registry`, as tokio does, in the order in
-/// which they came, and nobody can ask it whether there are others. So an action that the program adds
-/// later comes after the one here, which ends the process: see [`After::LeftToProgram`].
-struct TakenOver {
+/// The handler calls the actions of all users of `signal-hook-registry`, such as tokio, in the order of their
+/// registration. It can't tell whether there are other actions. So an action that the program adds later runs after
+/// the one here, which ends the process: see [`After::LeftToProgram`].
+struct InstalledHandler {
     listeners: usize,
     is_idle: Arc<AtomicBool>,
 }
 
-impl TakenOver {
+impl InstalledHandler {
     fn new(signal: i32) -> io::Result<Self> {
         let is_idle = Arc::new(AtomicBool::new(true));
-        // A handler of the program's own goes on being called; one that is ignored goes on being.
+        // The program's own handler is still called, and an ignored signal stays ignored.
         if Disposition::of(signal) == Disposition::Default {
             register_default(signal, is_idle.clone())?;
         }
@@ -165,19 +164,19 @@ impl TakenOver {
     }
 }
 
-fn takeovers() -> MutexGuard<'static, BTreeMap<i32, TakenOver>> {
-    static TAKEN_OVER: Mutex<BTreeMap<i32, TakenOver>> = Mutex::new(BTreeMap::new());
-    TAKEN_OVER.lock().unwrap_or_else(PoisonError::into_inner)
+fn installed_handlers() -> MutexGuard<'static, BTreeMap<i32, InstalledHandler>> {
+    static INSTALLED: Mutex<BTreeMap<i32, InstalledHandler>> = Mutex::new(BTreeMap::new());
+    INSTALLED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has `signal` do what the system has it do by default, when the flag is set.
+/// While the flag is set, `signal` has its default action.
 #[cfg(not(windows))]
 fn register_default(signal: i32, flag: Arc<AtomicBool>) -> io::Result<SigId> {
     flag::register_conditional_default(signal, flag)
 }
 
-/// Has `signal` end the process as an unhandled Ctrl-C does, when the flag is set. Raising it with the
-/// system's own handler in place, as signal-hook emulates it, would end in an abort.
+/// While the flag is set, `signal` ends the process as an unhandled Ctrl-C does. Signal-hook would raise it with the
+/// system's own handler in place, which ends in an abort.
 #[cfg(windows)]
 fn register_default(signal: i32, flag: Arc<AtomicBool>) -> io::Result<SigId> {
     /// `STATUS_CONTROL_C_EXIT`, 0xC000013A.

@@ -1,4 +1,4 @@
-//! The thread that looks for a notice while the training runs.
+//! The thread that polls a watcher while the training runs.
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -19,16 +19,16 @@ use crate::panics::panic_message;
 
 const LOG: &str = "burn_backup::preemption";
 
-/// How often a watcher looks that doesn't say.
+/// The default interval of a watcher.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// A watcher that asks for less would take time from the training.
+/// A shorter interval would take time from the training.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Looks for a sign that the machine is about to go.
+/// Looks for a sign that the machine is about to end.
 ///
-/// It is asked on a thread of its own, so that it may take its time and may fail: the training
-/// neither waits for it nor ends with it.
+/// A watcher is polled on its own thread, so it may be slow and may fail. The training neither waits for it nor ends
+/// because of it.
 ///
 /// # Example
 ///
@@ -37,7 +37,7 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 ///
 /// use burn_backup_restore::{Notice, PreemptionWatcher};
 ///
-/// /// The scheduler of a cluster, which leaves a word in an environment variable.
+/// /// The scheduler of a cluster, which sets an environment variable.
 /// struct Scheduler;
 ///
 /// impl PreemptionWatcher for Scheduler {
@@ -54,37 +54,36 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 /// # Ok::<(), Box<dyn Error + Send + Sync>>(())
 /// ```
 pub trait PreemptionWatcher: Send + 'static {
-    /// What is watched, for logs, such as "the file '/run/evicted'".
+    /// What is watched, for logs. For example: "the file '/run/evicted'".
     fn name(&self) -> String;
 
-    /// Looks once, and gives the notice if there is one. It is asked again after that: another notice, for
-    /// another reason, may be more urgent.
+    /// Looks once, and returns the notice if there is one. Polling continues after a notice, because a second one for
+    /// another reason may be more urgent.
     ///
     /// # Errors
     ///
-    /// When it can't be known whether there is one. The failure is logged, as a panic is, and after
-    /// the next [`interval`](Self::interval) it is asked again.
+    /// If the watcher can't tell whether there is a notice. An error or a panic is logged, and the watcher is polled
+    /// again after the next [`interval`](Self::interval).
     fn poll(&mut self) -> Result<Option<Notice>, Box<dyn Error + Send + Sync>>;
 
-    /// How long to wait between two looks; one second if not overridden, and never less than ten
-    /// milliseconds.
+    /// The time between two polls; one second by default, and never less than ten milliseconds.
     fn interval(&self) -> Duration {
         INTERVAL
     }
 }
 
-/// A watcher at work. Dropping it ends the work, but does not wait for a look that hangs: the thread
-/// then ends when the look does, without posting what it found.
+/// A running watcher. Dropping it ends the thread, but does not wait for a poll that hangs. The thread then ends
+/// after that poll, without posting the result.
 pub(crate) struct Watching {
     _stop: Sender<Infallible>,
 }
 
 impl Watching {
-    /// Looks at once, and then after each interval, and hands each notice that is new to `post`.
+    /// Polls at once, and then after each interval. Passes each new notice to `post`.
     ///
     /// # Errors
     ///
-    /// When no thread can be started.
+    /// If no thread can be started.
     pub(crate) fn start(
         watcher: Box<dyn PreemptionWatcher>,
         post: Arc<dyn Fn(Notice) + Send + Sync>,
@@ -97,7 +96,7 @@ impl Watching {
     }
 }
 
-/// Looks until nobody wants to know any more.
+/// Polls until the [`Watching`] is dropped.
 fn watch(
     mut watcher: Box<dyn PreemptionWatcher>,
     stopped: &Receiver<Infallible>,
@@ -128,7 +127,7 @@ fn watch(
     }
 }
 
-/// What came of a look, and of the questions around it.
+/// The answers of one poll.
 struct Turn {
     name: String,
     seen: Result<Option<Notice>, String>,
@@ -146,39 +145,43 @@ fn turn(watcher: &mut dyn PreemptionWatcher) -> Turn {
     }
 }
 
-/// Looks once; a failure, or a panic, is told with its causes.
+/// Polls once. An error includes its causes; a panic becomes an error.
 fn look(watcher: &mut dyn PreemptionWatcher) -> Result<Option<Notice>, String> {
     catch_unwind(AssertUnwindSafe(|| {
         watcher.poll().map_err(|error| with_causes(error.as_ref()))
     }))
-    .unwrap_or_else(|panic| Err(format!("it panicked: {}", panic_message(panic.as_ref()))))
+    .unwrap_or_else(|panic| {
+        Err(format!(
+            "the watcher panicked: {}",
+            panic_message(panic.as_ref())
+        ))
+    })
 }
 
 fn report(failures: &mut Failures, name: &str, seen: &Result<Option<Notice>, String>) {
     match seen {
         Ok(_) => {
             if failures.end() {
-                log::info!(target: LOG, "{name} can be watched for a preemption again");
+                log::info!(target: LOG, "watching {name} for a preemption works again");
             }
         }
         Err(message) => log::log!(
             target: LOG,
             failures.add(message),
-            "{name} can't be watched for a preemption; the training goes on, and it is tried again: \
-             {message}",
+            "cannot watch {name} for a preemption; the training continues, and the watcher will \
+             be tried again: {message}",
         ),
     }
 }
 
-/// The failures in a row, which decide how loud each is told: a watcher that fails every second must
-/// not fill the log.
+/// Consecutive failures, which decide the log level: a watcher that fails every second must not fill the log.
 #[derive(Debug, Default)]
 struct Failures {
     last: Option<String>,
 }
 
 impl Failures {
-    /// The level at which to tell it.
+    /// The level at which to log this failure.
     fn add(&mut self, message: &str) -> log::Level {
         if self.last.as_deref() == Some(message) {
             return log::Level::Debug;
@@ -187,7 +190,7 @@ impl Failures {
         log::Level::Warn
     }
 
-    /// Whether there were any.
+    /// Ends the series of failures. Returns whether there were any.
     fn end(&mut self) -> bool {
         self.last.take().is_some()
     }

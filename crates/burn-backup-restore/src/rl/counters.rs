@@ -1,27 +1,28 @@
-//! How far a training is: everything that the loop counts.
+//! The progress of a training: everything that the loop counts.
 
 use burn::data::dataloader::Progress;
 use burn::train::OffPolicyConfig;
 use serde::{Deserialize, Serialize};
 
-/// How far a training is. Numbers of Burn's loop have Burn's meaning.
+/// The progress of a training. Numbers that Burn's loop also has keep Burn's meaning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Counters {
-    /// Burn's `items_processed`: the step that it announces, which begins with 1.
+    /// Burn's `items_processed`: the number of the announced step, counted from 1.
     pub processed: usize,
-    /// What that was when the round in progress began: `train_interval` steps, then training.
+    /// The value of `processed` at the start of the round in progress. A round is `train_interval` steps and then
+    /// training.
     pub round_began: usize,
-    /// The step after which the next evaluation comes.
+    /// The step after which the next evaluation follows.
     pub next_evaluation: usize,
-    /// How many episodes of the evaluation in progress are done, if there is one.
+    /// The number of finished episodes of the evaluation in progress, if any.
     pub evaluation: Option<usize>,
-    /// Steps in the environments since the very first start.
+    /// The number of steps in the environments since the first start.
     pub environment_steps: u64,
-    /// Training steps of the agent.
+    /// The number of training steps of the agent.
     pub train_steps: u64,
     /// The episode in progress in each environment.
     pub episodes: Vec<Episode>,
-    /// What the training was set up with.
+    /// The settings of the training.
     settings: Settings,
 }
 
@@ -32,7 +33,7 @@ pub(super) struct Episode {
     pub reward: f64,
 }
 
-/// Numbers that may change at a restart.
+/// Settings that may change at a restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Settings {
     train_interval: usize,
@@ -70,7 +71,7 @@ impl Settings {
 }
 
 impl Counters {
-    /// Nothing is done yet. `checkpoint` is the one of Burn's that the training continues, if there is one.
+    /// The counters before the first step. `checkpoint` is the Burn checkpoint that the training continues, if any.
     pub(super) fn new(config: &OffPolicyConfig, checkpoint: Option<usize>) -> Self {
         let done = checkpoint.unwrap_or(0);
         Self {
@@ -85,8 +86,7 @@ impl Counters {
         }
     }
 
-    /// The training goes on with this configuration. Gives what was changed: the name, the number before, and
-    /// the one now.
+    /// Continues with this configuration. Returns the changed settings: name, previous number, current number.
     pub(super) fn goes_on_with(
         &mut self,
         config: &OffPolicyConfig,
@@ -100,7 +100,7 @@ impl Counters {
         changed
     }
 
-    /// What Burn is told of the progress of a training of `total` steps.
+    /// The progress to report to Burn, for a training of `total` steps.
     pub(super) fn progress(&self, total: usize) -> Progress {
         Progress::new(self.processed, total, Some("steps".to_owned()))
     }
@@ -115,16 +115,16 @@ impl Counters {
         self.processed.saturating_sub(self.round_began) >= train_interval
     }
 
-    /// The round's training is done. Begins the evaluation that is due, if one is.
+    /// Ends the round after its training. Begins the evaluation that is due, if any.
     pub(super) fn end_round(&mut self) {
-        // As in Burn's loop, one that lies further back is never made up for.
+        // As in Burn's loop, an evaluation from before this round is never caught up.
         let is_due =
             self.next_evaluation > self.round_began && self.next_evaluation <= self.processed;
         self.evaluation = is_due.then_some(0);
         self.round_began = self.processed;
     }
 
-    /// The evaluation in progress is done.
+    /// Ends the evaluation in progress.
     pub(super) fn end_evaluation(&mut self, eval_interval: usize) {
         self.evaluation = None;
         self.next_evaluation += eval_interval;
@@ -141,7 +141,7 @@ mod tests {
             .with_eval_interval(eval_interval)
     }
 
-    /// The steps after which an evaluation comes, in a training of `steps` steps.
+    /// The steps after which an evaluation follows, in a training of `steps` steps.
     fn evaluations(
         config: &OffPolicyConfig,
         checkpoint: Option<usize>,
@@ -164,14 +164,14 @@ mod tests {
 
     #[test]
     fn evaluations_come_after_the_same_steps_as_in_burns_loop() {
-        /// Both intervals, the checkpoint, the steps, and the evaluations.
+        /// Both intervals, the checkpoint, the number of steps, and the evaluations.
         type Case<'c> = (usize, usize, Option<usize>, usize, &'c [usize]);
         let table: &[Case<'_>] = &[
-            // Burn's first step is announced as the second one.
+            // Burn announces its first step as the second one.
             (1, 5, None, 16, &[5, 10, 15]),
             (4, 5, None, 20, &[5, 13, 17, 21]),
             (1, 5, Some(10), 21, &[15, 20]),
-            // One evaluation of each round at most, and none of those that a round has passed.
+            // At most one evaluation per round. Evaluations that a round has passed are skipped.
             (10, 4, None, 31, &[11]),
             (1, 1, None, 4, &[]),
         ];

@@ -1,6 +1,6 @@
-//! Seeds for what policies and environments draw by themselves.
+//! Seeds for random draws in policies and environments.
 //!
-//! They are kept per thread, because Burn's traits have no parameter for them.
+//! The current step is kept per thread, because Burn's traits have no parameter for it.
 
 use std::cell::Cell;
 use std::hash::{BuildHasher as _, RandomState};
@@ -18,15 +18,13 @@ struct Step {
     draws: u64,
 }
 
-/// A seed for exploration and for environments: the same again after a restart.
+/// A seed for exploration and for environments, reproducible after a restart.
 ///
-/// Each call gives another seed. It follows from the seed of the training, the step, and the number of calls
-/// before it in the step. Use it where a policy chooses an action at random, or where an environment
-/// begins an episode. What is drawn from a Burn device (`Tensor::random`) needs no such seed: the loop
-/// seeds the device.
+/// Each call returns another seed. The seed follows from the seed of the training, the step, and the number of
+/// earlier calls in the step. Use it where a policy chooses an action at random, or where an environment begins an
+/// episode. Draws from a Burn device (`Tensor::random`) need no such seed, because the loop seeds the device.
 ///
-/// Outside a loop of [`OffPolicy`](super::OffPolicy), and on another thread than the training's, the seed is
-/// random.
+/// Outside a loop of [`OffPolicy`](super::OffPolicy), or on another thread than the training's, the seed is random.
 ///
 /// # Example
 ///
@@ -35,7 +33,7 @@ struct Step {
 /// use rand::rngs::StdRng;
 /// use rand::{RngExt as _, SeedableRng as _};
 ///
-/// /// An action of two: at random with the probability `epsilon`, or else `greedy`.
+/// /// One of two actions: random with the probability `epsilon`, otherwise `greedy`.
 /// fn choose(greedy: usize, epsilon: f64) -> usize {
 ///     let mut rng = StdRng::seed_from_u64(rl::draw_seed());
 ///     match rng.random_bool(epsilon) {
@@ -56,7 +54,7 @@ pub fn draw_seed() -> u64 {
     seed::of_step_draw(step.seed, step.draws)
 }
 
-/// As long as it lives, the draws of this thread follow from a step's seed.
+/// While this exists, the draws of this thread follow from a step's seed.
 pub(super) struct Drawing {
     before: Option<Step>,
 }

@@ -2,11 +2,11 @@ use burn::rl::Environment;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// An environment whose state can be saved, so that a training continues in the middle of an episode.
+/// An environment whose state can be saved, so that a training can resume in the middle of an episode.
 ///
-/// Everything that decides what the environment does next belongs to the state: where it is, how many steps
-/// the episode has, and its generator of random numbers, unless that is seeded with
-/// [`rl::draw_seed`](super::draw_seed) where it is used.
+/// The state must contain everything that decides what the environment does next. Examples are its position, the
+/// number of steps in the episode, and its random number generator. A generator that is seeded with
+/// [`rl::draw_seed`](super::draw_seed) at each use need not be included.
 ///
 /// # Example
 ///
@@ -57,25 +57,24 @@ use serde::de::DeserializeOwned;
 /// }
 /// ```
 pub trait ResumableEnvironment: Environment {
-    /// The state, in a form that can be written.
+    /// The state in a serializable form.
     type Saved: Serialize + DeserializeOwned + 'static;
 
-    /// Gives the state.
+    /// Returns the state.
     fn save(&self) -> Self::Saved;
 
-    /// Takes a state that [`save`](Self::save) gave, in this process or an earlier one.
+    /// Restores a state that [`save`](Self::save) returned, in this process or an earlier one.
     fn load(&mut self, saved: Self::Saved);
 }
 
-/// How the environments of a training are continued: [`FromSavedState`] or [`FromEpisodeStart`]. It can't be
-/// implemented elsewhere.
+/// How the environments of a training resume: [`FromSavedState`] or [`FromEpisodeStart`]. This trait is sealed.
 pub trait EnvironmentBackup<E>: sealed::Backup<E> {}
 
-/// The environments are resumable: a training continues in the middle of an episode, exactly.
+/// The environments are resumable: a training resumes exactly, in the middle of an episode.
 #[derive(Debug, Clone, Copy)]
 pub struct FromSavedState;
 
-/// The environments can't be saved: a training continues with new episodes, and everything else restored.
+/// The environments can't be saved: a training resumes with new episodes, and everything else is restored.
 #[derive(Debug, Clone, Copy)]
 pub struct FromEpisodeStart;
 
@@ -89,7 +88,7 @@ pub(super) mod sealed {
     };
 
     pub trait Backup<E>: 'static {
-        /// What is saved of an environment.
+        /// The saved form of an environment.
         type Saved: Serialize + DeserializeOwned + 'static;
 
         /// Whether a resumed training is exact.

@@ -1,4 +1,4 @@
-//! The environments' states, as a part of the backup.
+//! The part of the backup with the environments' states.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -9,16 +9,17 @@ use crate::parts::{decode, encode, shared_value};
 use crate::resume::{Expected, LoadPart, Loaded, SavedPart};
 use crate::save::{RunningStates, SavePart, SharedPart};
 
-/// What was saved of the environments.
+/// The saved states of the environments.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct SavedEnvironments<S> {
-    /// Those that the agent learns in.
+    /// The environments that the agent learns in.
     pub training: Vec<S>,
-    /// The one that evaluates it: at the start of the evaluation's episode, if one is in progress.
+    /// The environment for evaluations. During an evaluation, its state at the start of the episode
+    /// in progress.
     pub evaluation: S,
 }
 
-/// A part whose value is encoded when it is to be saved.
+/// A part whose value is encoded when it is saved.
 pub(super) struct ValueOf<'t, S> {
     pub of: &'t S,
     pub encode: fn(&S) -> Result<Vec<u8>, BackupError>,
@@ -30,9 +31,9 @@ impl<S> SavePart for ValueOf<'_, S> {
     }
 }
 
-/// What the environments are to load once they are made.
+/// The states that the environments load once they are made.
 pub(super) struct EnvironmentsSlot<S> {
-    /// How many the agent learns in.
+    /// The number of environments that the agent learns in.
     pub expected: usize,
     pub loaded: Option<SavedEnvironments<S>>,
 }

@@ -1,4 +1,4 @@
-//! The evaluation of an agent: whole episodes, of which those that are done are not run again.
+//! The evaluation of an agent, in whole episodes. Finished episodes are not run again.
 
 use std::sync::Arc;
 
@@ -19,11 +19,11 @@ use crate::panics::attempt;
 use crate::seed;
 use crate::session::NoMetrics;
 
-/// An episode that has ended.
+/// A finished episode.
 struct Evaluated<C> {
     contexts: Vec<C>,
     episode: Episode,
-    /// Whether the environment came to an end, and not to the limit of its steps.
+    /// Whether the environment ended the episode, not its step limit.
     is_done: bool,
 }
 
@@ -34,7 +34,7 @@ where
     RLC::PolicyAction: ReplayItem,
     B: Backup<RLC::Env>,
 {
-    /// Evaluates the agent, of which so many episodes are `done`.
+    /// Evaluates the agent. `done` episodes are already finished.
     pub(super) fn evaluate(&mut self, done: usize) -> Result<(), BackupError> {
         let episodes = self.config.eval_episodes;
         self.tell_valid(AgentEvaluationEvent::Start(episodes));
@@ -66,7 +66,7 @@ where
         Ok(())
     }
 
-    /// Runs an episode to its end; gives nothing if a stop comes before.
+    /// Runs an episode to its end. `None` if a stop comes first.
     fn run_episode(
         &mut self,
         policy: &mut RLC::Policy,
@@ -112,7 +112,7 @@ where
         }))
     }
 
-    /// Tells Burn of an episode, as its own loop does: once it is over.
+    /// Reports an episode to Burn after its end, as Burn's own loop does.
     fn tell_episode(&mut self, evaluated: Evaluated<RLC::ActionContext>, number: usize) {
         let Evaluated {
             contexts,
@@ -136,7 +136,7 @@ where
         }
     }
 
-    /// Burn's own checkpoint, which panics where it can't be written.
+    /// Saves Burn's own checkpoint. Burn panics if it can't be written.
     fn save_checkpoint(&mut self) {
         let Some(checkpointer) = &mut self.checkpointer else {
             return;

@@ -11,7 +11,7 @@ use crate::metrics::WatchLogger;
 use crate::session::watch_of;
 use crate::settings::BackupAndRestore;
 
-/// Adds the one line to Burn's [`RLTraining`]. It can't be implemented elsewhere.
+/// Adds `backup_and_restore` to Burn's [`RLTraining`]. This trait is sealed.
 ///
 /// # Example
 ///
@@ -41,8 +41,8 @@ use crate::settings::BackupAndRestore;
 /// # }
 /// ```
 pub trait RlBackupExt<RLC: RLComponentsTypes>: sealed::Sealed {
-    /// Backs the training up while it runs; when the program is run again, continues it at the exact next
-    /// step. Replaces the builder's learning strategy by `strategy`.
+    /// Backs up the training while it runs. When the program runs again, the training resumes at the exact next step.
+    /// Replaces the builder's learning strategy with `strategy`.
     fn backup_and_restore<B: EnvironmentBackup<RLC::Env>>(
         self,
         backup: BackupAndRestore,
@@ -73,7 +73,7 @@ where
             && backup.divergence.watches()
         {
             let watching = watch.insert(watch_of(&backup));
-            // Burn adds its own logger only where there is none.
+            // Burn adds its own logger only if there is none.
             training = training
                 .with_metric_logger(FileMetricLogger::new(logs))
                 .with_metric_logger(WatchLogger::new(watching.clone()));

@@ -1,4 +1,4 @@
-//! How a transition lies in the replay buffer's memory: one row of bytes.
+//! The layout of a transition in the replay buffer's memory: one row of bytes.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::BackupError;
 
-/// The bytes of the reward and of the flag, both `f32`.
+/// The size in bytes of the reward and of the flag, both `f32`.
 const SCALAR: usize = size_of::<f32>();
 
-/// The tensors of a state, of the next state and of an action, as one row has them, then the reward and
-/// whether the episode is over.
+/// The order in a row: the tensors of the state, the next state and the action, then the reward and whether the
+/// episode is over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Layout {
     states: Vec<Column>,
@@ -23,7 +23,7 @@ pub(super) struct Layout {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Column {
     dtype: DType,
-    /// Without the first dimension.
+    /// The shape without the first dimension.
     shape: Vec<usize>,
 }
 
@@ -36,7 +36,7 @@ impl Column {
                 shape: shape.to_vec(),
             }),
             _ => Err(BackupError::Transition {
-                expected: "one item each, not quantized".to_owned(),
+                expected: "tensors of exactly one item, not quantized".to_owned(),
                 given: format!("a tensor of shape {:?}, {:?}", data.shape(), data.dtype()),
             }),
         }
@@ -46,7 +46,7 @@ impl Column {
         self.shape.iter().product::<usize>() * self.dtype.size()
     }
 
-    /// The shape of so many rows.
+    /// The shape of `rows` rows.
     fn batch_shape(&self, rows: usize) -> Vec<usize> {
         [&[rows], self.shape.as_slice()].concat()
     }
@@ -72,14 +72,14 @@ impl fmt::Display for Layout {
     }
 }
 
-/// A part of a row, and the form of its values.
+/// A part of a row, and the type and shape of its values.
 pub(super) struct Field<'a> {
     pub column: &'a Column,
     pub bytes: Range<usize>,
 }
 
 impl Field<'_> {
-    /// The tensor data whose rows are these bytes; nothing if they don't fit.
+    /// The tensor data whose rows are these bytes; `None` if they don't fit.
     pub(super) fn data(&self, rows: usize, bytes: Vec<u8>) -> Option<TensorData> {
         let shape = self.column.batch_shape(rows);
         TensorData::try_from_bytes_vec(bytes, shape, self.column.dtype).ok()
@@ -96,12 +96,12 @@ impl Layout {
         })
     }
 
-    /// The bytes of one transition.
+    /// The size of one transition in bytes.
     pub(super) fn row_bytes(&self) -> usize {
         self.reward().end + SCALAR
     }
 
-    /// The same for a layout from a backup, which may say anything.
+    /// Like [`row_bytes`](Self::row_bytes), for a layout from a backup, which may be invalid.
     pub(super) fn checked_row_bytes(&self) -> Option<usize> {
         let columns = self.states.iter().chain(&self.states).chain(&self.actions);
         let mut sum = 2 * SCALAR;

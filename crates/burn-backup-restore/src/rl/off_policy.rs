@@ -5,10 +5,10 @@ use burn::train::OffPolicyConfig;
 use super::environment::{FromEpisodeStart, FromSavedState};
 use crate::error::BackupError;
 
-/// How a training with backups learns: Burn's [`OffPolicyConfig`], and how its environments are resumed.
+/// The learning strategy of a training with backups: Burn's [`OffPolicyConfig`], and how its environments resume.
 ///
-/// It stands in for Burn's `RLStrategies::OffPolicyStrategy`. `autobatch_size` is not used: the environments
-/// run on the training's thread, one after the other.
+/// It replaces Burn's `RLStrategies::OffPolicyStrategy`. `autobatch_size` is not used, because the environments run
+/// on the training's thread, one after the other.
 ///
 /// # Example
 ///
@@ -29,7 +29,7 @@ pub struct OffPolicy<B = FromEpisodeStart> {
 }
 
 impl OffPolicy<FromEpisodeStart> {
-    /// Learns as `config` says. A restart begins new episodes in the environments.
+    /// Learns according to `config`. A restart begins new episodes in the environments.
     pub fn new(config: OffPolicyConfig) -> Self {
         Self {
             config,
@@ -37,8 +37,8 @@ impl OffPolicy<FromEpisodeStart> {
         }
     }
 
-    /// Saves the environments as well, which implement
-    /// [`ResumableEnvironment`](super::ResumableEnvironment): a restart goes on in the middle of an episode.
+    /// Also saves the environments, which must implement [`ResumableEnvironment`](super::ResumableEnvironment). A
+    /// restart resumes in the middle of an episode.
     pub fn resumable_environments(self) -> OffPolicy<FromSavedState> {
         OffPolicy {
             config: self.config,
@@ -48,7 +48,7 @@ impl OffPolicy<FromEpisodeStart> {
 }
 
 impl<B> OffPolicy<B> {
-    /// Refuses numbers with which Burn's loop would panic, or never end.
+    /// Rejects numbers with which Burn's loop would panic or never end.
     pub(super) fn validate(&self) -> Result<(), BackupError> {
         let config = &self.config;
         let needed = [

@@ -1,7 +1,7 @@
-//! The loop: steps in the environments, training, evaluation, and the session told of each.
+//! The loop: steps in the environments, training and evaluation. Each is reported to the session.
 //!
-//! It sends the events of Burn's `OffPolicyStrategy`, in the same order. The environments run on this thread,
-//! so that there is a moment after each step at which everything can be saved.
+//! It sends the events of Burn's `OffPolicyStrategy`, in the same order. The environments run on this thread, so
+//! everything can be saved after each step.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::error::BackupError;
 use crate::seed::{self, Purpose};
 use crate::session::{Core, NoMetrics};
 
-/// A training and all that takes part in it.
+/// A training with its components.
 pub(super) struct OffPolicyLoop<'s, RLC: RLComponentsTypes, B: Backup<RLC::Env>> {
     pub core: Core,
     pub training: Training<RLC, B>,
@@ -47,7 +47,7 @@ where
     RLC::PolicyAction: ReplayItem,
     B: Backup<RLC::Env>,
 {
-    /// Trains until the end or a stop, of which the session then knows. Gives whether the training has diverged, and
+    /// Trains until the end or a stop, and reports it to the session. Returns whether the training has diverged and
     /// goes back.
     pub(super) fn run(&mut self) -> bool {
         self.core.split_begins(&self.training.parts());
@@ -85,19 +85,19 @@ where
         }
     }
 
-    /// Says so if the training is over before a backup is due.
+    /// Warns if the training ends before a backup is due.
     fn warn_if_unprotected(&self) {
         self.core
             .warn_if_unprotected(1, Some(self.num_steps as u64));
         if self.num_steps < self.training.counters.next_evaluation {
-            // There is no evaluation after which it would be.
+            // No evaluation happens, so no backup is due after one.
             self.core.warn_if_unprotected(1, None);
         }
     }
 
-    /// One step in an environment, with the training that comes after it.
+    /// One step in an environment, and the training after it.
     fn advance(&mut self) -> Result<(), BackupError> {
-        // A rollback leaves the agent's training out: there is no batch to skip, and the next ones are drawn anew.
+        // A rollback skips the agent's training: there is no batch to skip, and later batches are drawn again.
         let is_skipped = self.core.progress.skips_next();
         self.step()?;
         if self
@@ -242,10 +242,10 @@ pub(super) fn reseed(device: &Device, seed: u64, reseeds: bool) {
     }
 }
 
-/// The error of a policy that says nothing of its action.
+/// The error of a policy that returns no context for its action.
 pub(super) fn no_context() -> BackupError {
     BackupError::Transition {
-        expected: "actions with a context each".to_owned(),
-        given: "one without".to_owned(),
+        expected: "actions that each have a context".to_owned(),
+        given: "an action without a context".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! Opening the backup directory, and making a training of what is restored.
+//! Opens the backup directory, and builds a training from the restored parts.
 
 use std::borrow::Borrow;
 
@@ -28,18 +28,18 @@ use crate::seed;
 use crate::session::{Context, Core, NoMetrics};
 use crate::settings::{BackupAndRestore, taken};
 
-/// What the program gives for a training.
+/// The program's settings for a training.
 pub(super) struct Given<'g, RLC: RLComponentsTypes> {
     pub settings: &'g BackupAndRestore,
     pub config: &'g OffPolicyConfig,
-    /// The step of Burn's own checkpoint that the training continues, if there is one.
+    /// The step of Burn's own checkpoint that the training continues, if any.
     pub checkpoint: Option<usize>,
     pub environment: &'g RLC::EnvInit,
-    /// Where the policy acts.
+    /// The device on which the policy acts.
     pub device: Device,
 }
 
-/// Opens the backup directory, and restores the newest backup if there is one.
+/// Opens the backup directory, and restores the newest backup, if any.
 pub(super) fn open<RLC, B>(
     given: &Given<'_, RLC>,
     agent: RLC::LearningAgent,
@@ -58,7 +58,7 @@ where
     })
 }
 
-/// Brings all that a training changes back to a backup from before a divergence.
+/// Restores everything that a training changes from a backup before a divergence.
 pub(super) fn go_back<RLC, B>(
     given: &Given<'_, RLC>,
     training: Training<RLC, B>,
@@ -77,7 +77,7 @@ where
     loaded.map(|(_core, training)| training)
 }
 
-/// Has `restore` restore the parts of a training, and makes a training of them.
+/// Restores the parts of a training with `restore`, and builds a training from them.
 fn load<RLC, B, C>(
     given: &Given<'_, RLC>,
     mut agent: RLC::LearningAgent,
@@ -122,7 +122,7 @@ where
     let restored = restore(parts)?;
     let core: &Core = restored.borrow();
 
-    // Agents and policies load with the program's own code.
+    // Loading an agent or a policy runs the program's code, which may panic.
     let loaded = attempt(|| {
         if let Some(record) = agent_record.into_loaded() {
             agent = agent.load_record(record);
@@ -148,8 +148,8 @@ where
     if core.progress.is_restored() {
         for (name, before, now) in counters.goes_on_with(config) {
             announce(&format!(
-                "OffPolicyConfig::{name} was {before} when the backup was made and is {now} now: the training \
-                 goes on with {now}"
+                "OffPolicyConfig::{name} was {before} when the backup was made, and is {now} now: \
+                 the training continues with {now}"
             ));
         }
         if !B::IS_EXACT {

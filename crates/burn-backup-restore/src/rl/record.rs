@@ -1,4 +1,4 @@
-//! The record of an agent or a policy, as a part of the backup.
+//! The part of the backup with the record of an agent or a policy.
 
 use std::mem;
 use std::path::Path;
@@ -18,30 +18,30 @@ use crate::part::{self, VALUE, failed, unreadable};
 use crate::resume::{Expected, LoadPart, Loaded, SavedPart};
 use crate::save::{Fit, Others, RunningStates, SavePart, SharedModel, SharedPart, refuse_nan};
 
-/// What a record is checked for.
+/// The checks of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Check {
-    /// It is a model's: a restart needs the same parameters, and NaN is refused if `skip_nan`.
+    /// The record of a model: a restart needs the same parameters, and NaN is rejected if `skip_nan` is set.
     Model { skip_nan: bool },
-    /// It may be anything.
+    /// No checks.
     Nothing,
 }
 
-/// Makes a record's bytes, on any thread.
+/// Encodes a record, on any thread.
 type Encode = Box<dyn FnOnce() -> Result<Bytes, RecordError> + Send>;
 
-/// What encodes a record, which is made when it is to be encoded.
+/// An encoder for a record. The record is made when it is encoded.
 pub(super) fn encoding<R: Checkpoint>(record: impl FnOnce() -> R + Send + 'static) -> Encode {
     Box::new(|| record().checkpoint_into_bytes())
 }
 
-/// A part whose record is taken when it is to be saved.
+/// A part whose record is taken when it is saved.
 pub(super) struct RecordOf<'t, S> {
     /// The part's name.
     pub name: &'static str,
-    /// What has the record.
+    /// The owner of the record.
     pub of: &'t S,
-    /// Takes what is needed to make the record.
+    /// Captures what is needed to make the record.
     pub take: fn(&S) -> Encode,
     pub check: Check,
 }
@@ -65,15 +65,15 @@ impl<S> SavePart for RecordOf<'_, S> {
     }
 }
 
-/// A record that its owner is to load: the owner takes part in no restore, because loading consumes it.
+/// A record that its owner will load. Loading consumes the owner, so the owner itself can't take part in the restore.
 pub(super) struct RecordSlot<R> {
-    /// The program's own.
+    /// The program's own record.
     current: SharedRecord,
     loaded: Option<R>,
 }
 
 impl<R: Checkpoint> RecordSlot<R> {
-    /// `current` is what the program has in place of what was saved.
+    /// `current` is the program's own record, to compare with the saved one.
     pub(super) fn new(name: &'static str, current: R, check: Check) -> Self {
         Self {
             current: SharedRecord::new(name, encoding(|| current), check),
@@ -81,12 +81,12 @@ impl<R: Checkpoint> RecordSlot<R> {
         }
     }
 
-    /// What was restored.
+    /// The restored record.
     pub(super) fn into_loaded(self) -> Option<R> {
         self.loaded
     }
 
-    /// Checks that a model has the parameters that were saved, as far as their records tell.
+    /// Checks that a model has the saved parameters, as far as the records show.
     fn check_model(&self, saved: &[u8], backup_dir: &Path) -> Result<(), BackupError> {
         let Check::Model { .. } = self.current.check else {
             return Ok(());
@@ -154,7 +154,7 @@ impl<R: Checkpoint> LoadPart for RecordSlot<R> {
     }
 }
 
-/// A record at one moment. It is encoded when it is first needed, and its clones share the bytes.
+/// A record at one moment. It is encoded on first use, and its clones share the bytes.
 struct SharedRecord {
     name: &'static str,
     check: Check,
@@ -178,7 +178,7 @@ impl SharedRecord {
 
     fn bytes(&self) -> Result<Arc<Vec<u8>>, Arc<BackupError>> {
         let mut encoding = self.encoding();
-        // Stays there if the record's code panics.
+        // This value stays if the record's code panics.
         let panicked = Encoding::Failed(Arc::new(BackupError::Panicked {
             message: format!("the record '{}' could not be encoded", self.name),
         }));
@@ -196,7 +196,7 @@ impl SharedRecord {
         }
     }
 
-    /// A panic has left what says so.
+    /// After a panic the value is an error, so a poisoned lock is still used.
     fn encoding(&self) -> MutexGuard<'_, Encoding> {
         self.encoding.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -229,7 +229,7 @@ impl SharedPart for SharedRecord {
     }
 }
 
-/// The tensors of a record that is in Burn's format. An agent's own record may be in another one.
+/// The tensors of a record in Burn's format. An agent's record may have another format.
 fn tensors(bytes: &[u8]) -> Option<Vec<Tensor>> {
     let bytes = Bytes::from_bytes_vec(bytes.to_vec()).shared();
     Some(Container::from_bytes(bytes).ok()?.tensors)

@@ -1,4 +1,4 @@
-//! The transitions that an off-policy agent is trained on.
+//! The transitions for the training of an off-policy agent.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -15,27 +15,27 @@ use super::segment::{self, Segment};
 use crate::error::BackupError;
 use crate::seed;
 
-/// A ring of transitions in the host's memory: when it is full, the newest replaces the oldest.
+/// A ring of transitions in the host's memory. When it is full, the newest transition replaces the oldest.
 ///
-/// It takes and gives what Burn's `TransitionBuffer` does. Its bytes can be saved and loaded, and which
-/// transitions make a batch follows from the seed and the training step.
+/// It accepts and returns the same values as Burn's `TransitionBuffer`. But its bytes can be saved and loaded, and
+/// the transitions in a batch follow from the seed and the training step.
 pub(super) struct ReplayBuffer<O, A> {
     ring: Ring,
     types: PhantomData<fn() -> (O, A)>,
 }
 
-/// The rows, whatever tensors they come from.
+/// The rows, independent of the types of the tensors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ring {
     capacity: usize,
-    /// How many transitions it was given, also those that are replaced.
+    /// The number of transitions added so far, including replaced ones.
     pushed: u64,
-    /// Known with the first transition.
+    /// Set by the first transition.
     layout: Option<Layout>,
     segments: Vec<Segment>,
 }
 
-/// What a backup says of the ring besides its rows.
+/// What a backup records about the ring in addition to its rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RingDocument {
     pub capacity: usize,
@@ -59,11 +59,11 @@ impl<O: ReplayItem, A: ReplayItem> ReplayBuffer<O, A> {
         &self.ring
     }
 
-    /// Adds a transition: one item each.
+    /// Adds a transition. Each argument is a single item.
     ///
     /// # Errors
     ///
-    /// When its form is not that of the first transition, or the device fails.
+    /// If its shapes or types differ from the first transition's, or the device fails.
     pub(super) fn push(
         &mut self,
         state: O,
@@ -90,11 +90,11 @@ impl<O: ReplayItem, A: ReplayItem> ReplayBuffer<O, A> {
         Ok(())
     }
 
-    /// A batch of `size` transitions, each drawn from all with the same probability.
+    /// A batch of `size` transitions. Each is drawn from all transitions with equal probability.
     ///
     /// # Errors
     ///
-    /// When the rows are of other tensors than the batch is to have.
+    /// If the rows have other tensors than the batch type.
     pub(super) fn sample(
         &self,
         size: usize,
@@ -117,7 +117,7 @@ impl<O: ReplayItem, A: ReplayItem> ReplayBuffer<O, A> {
         });
         batch.ok_or_else(|| BackupError::Transition {
             expected: self.ring.description(),
-            given: "tensors of another number or rank".to_owned(),
+            given: "tensors with another count or rank".to_owned(),
         })
     }
 }
@@ -136,7 +136,7 @@ impl Ring {
         self.capacity
     }
 
-    /// How many transitions it holds.
+    /// The number of transitions in the ring.
     pub(super) fn len(&self) -> usize {
         match usize::try_from(self.pushed) {
             Ok(pushed) => pushed.min(self.capacity),
@@ -144,7 +144,7 @@ impl Ring {
         }
     }
 
-    /// What a backup says of it besides its rows.
+    /// What a backup records about the ring in addition to its rows.
     pub(super) fn document(&self) -> RingDocument {
         RingDocument {
             capacity: self.capacity,
@@ -153,14 +153,14 @@ impl Ring {
         }
     }
 
-    /// Its rows, shared, by name: a segment is copied when it is next written to.
+    /// The rows, as named segments. They are shared: the ring copies a segment at the next write to it.
     pub(super) fn segments(&self) -> impl Iterator<Item = (String, Arc<Vec<u8>>)> {
         let segments = self.segments.iter().enumerate();
         segments.map(|(index, segment)| (segment::name(index), segment.rows().clone()))
     }
 
-    /// The ring with these rows, in the order of [`segments`](Self::segments); nothing if they are not those of
-    /// the document.
+    /// The ring with these rows, in the order of [`segments`](Self::segments). `None` if they don't match the
+    /// document.
     pub(super) fn from_parts(
         document: RingDocument,
         segments: Vec<(String, Arc<Vec<u8>>)>,
@@ -189,7 +189,7 @@ impl Ring {
         (rows_left == 0).then_some(ring)
     }
 
-    /// The layout of all rows: the `given` one if this is the first.
+    /// The layout of all rows. `given` becomes the layout if this is the first row.
     fn layout_like(&mut self, given: Layout) -> Result<Layout, BackupError> {
         let layout = self.layout.get_or_insert_with(|| given.clone());
         if given != *layout {
@@ -208,7 +208,7 @@ impl Ring {
         }
     }
 
-    /// Writes the next row, which may replace the oldest.
+    /// Writes the next row. It may replace the oldest row.
     fn write(&mut self, row: &[u8]) {
         let rows_per_segment = segment::rows_per_segment(row.len());
         let slot = (self.pushed % self.capacity as u64) as usize;
@@ -238,7 +238,7 @@ fn read<I: ReplayItem>(item: I) -> Result<Vec<TensorData>, BackupError> {
     Ok(data)
 }
 
-/// The batch whose tensors have these fields of the rows; nothing if it has other tensors.
+/// The batch whose tensors contain these fields of the rows. `None` if its type has other tensors.
 fn write<I: ReplayItem>(rows: &[&[u8]], fields: &[Field<'_>], device: &Device) -> Option<I> {
     let data = fields.iter().map(|field| {
         let bytes = gather(rows, &field.bytes);
@@ -271,7 +271,7 @@ mod tests {
 
     type Buffer = ReplayBuffer<Tensor<2>, Tensor<2>>;
 
-    /// Transitions whose every value is their number, counted from 0.
+    /// Transitions in which every value is the transition's number, counted from 0.
     fn filled(capacity: usize, transitions: usize) -> Buffer {
         let device = Device::flex();
         let row = |value: f32, width| {
@@ -292,7 +292,7 @@ mod tests {
         buffer
     }
 
-    /// The numbers of the transitions that the ring holds, in the order of its slots.
+    /// The numbers of the transitions in the ring, in the order of its slots.
     fn held(buffer: &Buffer) -> Vec<f32> {
         let ring = buffer.ring();
         let layout = ring.layout.as_ref();
@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn a_ring_of_several_segments_wraps_within_them() {
-        // 36 bytes each, so 7281 in a segment.
+        // A row has 36 bytes, so a segment has 7281 rows.
         let (per_segment, capacity) = (7281, 10_000);
         let buffer = filled(capacity, capacity + 2);
         let held = held(&buffer);
@@ -383,7 +383,7 @@ mod tests {
         assert_eq!(rewards, sample(1, 7));
         assert_ne!(rewards, sample(1, 8));
         assert_ne!(rewards, sample(2, 7));
-        // The first ten are replaced.
+        // The first ten transitions are replaced.
         assert!(rewards.iter().all(|number| (10.0..60.0).contains(number)));
     }
 

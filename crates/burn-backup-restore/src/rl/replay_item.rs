@@ -1,10 +1,10 @@
 use burn::tensor::kind::Basic;
 use burn::tensor::{Device, ExecutionError, Tensor, TensorData};
 
-/// An observation or an action that a replay buffer can store, and give back as a batch.
+/// An observation or an action that a replay buffer can store and return in batches.
 ///
-/// Burn's [`SliceAccess`](burn::rl::SliceAccess) can't be used for it, because it has no way to a tensor's
-/// bytes. Tensors and tuples of two or three tensors have this trait already.
+/// Burn's [`SliceAccess`](burn::rl::SliceAccess) is not enough, because it gives no access to a tensor's bytes.
+/// Tensors, and tuples of two or three tensors, already implement this trait.
 ///
 /// # Example
 ///
@@ -31,10 +31,10 @@ pub trait ReplayItem: Sized {
     /// A tensor, or a tuple of tensors.
     type Tensors: ReplayTensors;
 
-    /// Gives the tensors. Each has one row for each item along its first dimension.
+    /// Returns the tensors. The first dimension of each tensor counts the items.
     fn into_tensors(self) -> Self::Tensors;
 
-    /// Makes a batch of tensors in the form that [`into_tensors`](Self::into_tensors) gives.
+    /// Makes a batch from tensors in the form that [`into_tensors`](Self::into_tensors) returns.
     fn from_tensors(tensors: Self::Tensors) -> Self;
 }
 
@@ -50,7 +50,7 @@ impl<T: ReplayTensors> ReplayItem for T {
     }
 }
 
-/// A tensor of any rank and kind, or a tuple of two or three of them. It can't be implemented elsewhere.
+/// A tensor of any rank and kind, or a tuple of two or three of these. This trait is sealed.
 pub trait ReplayTensors: sealed::Tensors {}
 
 impl<const D: usize, K: Basic> ReplayTensors for Tensor<D, K> {}
@@ -61,7 +61,7 @@ pub(super) mod sealed {
     use super::{Basic, Device, ExecutionError, Tensor, TensorData};
 
     pub trait Tensors: Sized {
-        /// Appends the data of each tensor.
+        /// Appends the data of each tensor to `to`.
         fn read(self, to: &mut Vec<TensorData>) -> Result<(), ExecutionError>;
 
         /// The tensors with this data; `None` if there are too few.

@@ -1,4 +1,4 @@
-//! The replay buffer as a part of the backup.
+//! The part of the backup with the replay buffer.
 
 use std::sync::Arc;
 

@@ -1,11 +1,12 @@
-//! A run of rows of the replay buffer: what a backup writes, or links where it has not changed.
+//! Consecutive rows of the replay buffer. A backup writes a segment if it has changed, and links it
+//! otherwise.
 
 use std::sync::Arc;
 
-/// About how many bytes a segment has.
+/// The approximate size of a segment in bytes.
 const TARGET_BYTES: usize = 256 * 1024;
 
-/// How many transitions of this size a segment holds.
+/// The number of transitions of this size in a segment.
 pub(super) fn rows_per_segment(row_bytes: usize) -> usize {
     (TARGET_BYTES / row_bytes.max(1)).max(1)
 }
@@ -15,7 +16,7 @@ pub(super) fn name(index: usize) -> String {
     format!("{index:05}")
 }
 
-/// Rows that follow each other. A clone shares them until one of the two is written to.
+/// Consecutive rows. A clone shares them until one of the two is written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Segment(Arc<Vec<u8>>);
 
@@ -30,7 +31,7 @@ impl Segment {
         &self.0
     }
 
-    /// Writes the row at `index`, which is there or is the next one.
+    /// Writes the row at `index`, which must exist or be the next one.
     pub(super) fn write(&mut self, index: usize, row: &[u8]) {
         // Copies the rows if a snapshot shares them.
         let rows = Arc::make_mut(&mut self.0);

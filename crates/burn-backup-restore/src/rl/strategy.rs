@@ -1,4 +1,5 @@
-//! What Burn calls: restores before Burn announces the training, and runs the loop.
+//! The strategy that Burn calls. It restores before Burn announces the training, and then runs the
+//! loop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,20 +28,21 @@ use crate::settings::{BackupAndRestore, FastForward, taken};
 
 const LOG: &str = "burn_backup::restore";
 
-/// Said of environments that can't be saved.
+/// The warning about environments that can't be saved.
 const NEW_EPISODES: &str = "not exact after a restart: the environments can't be saved, so a resumed training \
      begins new episodes in them; implement burn_backup_restore::rl::ResumableEnvironment and call \
      OffPolicy::resumable_environments";
 
-/// Said of Burn's own metric logs.
-const METRIC_LOGS: &str = "Burn's own metric logs begin anew at a restart, which writes over what they have from \
-     before: keep a copy of them, or give RLTraining another directory then, to have both";
+/// The note about Burn's own metric logs.
+const METRIC_LOGS: &str = "Burn's own metric logs start over at a restart and overwrite the \
+                           earlier ones: to keep both, copy them first, or give RLTraining \
+                           another directory then";
 
 /// The learning strategy that [`RlBackupExt`](super::RlBackupExt) registers.
 pub(super) struct BackupStrategy<B> {
     settings: BackupAndRestore,
     strategy: OffPolicy<B>,
-    /// Sees the metrics, if divergences are to be looked for.
+    /// Watches the metrics, if divergences are detected.
     watch: Option<MetricWatch>,
     is_used: AtomicBool,
 }
@@ -56,7 +58,7 @@ impl<B> Drop for BackupStrategy<B> {
             self.settings.backup_dir,
         );
         log::error!(target: LOG, "{message}");
-        // Before the launch nobody may be listening to logs yet: Burn starts its log file there.
+        // Also printed, because there may be no logger yet: Burn starts its log file at the launch.
         say(&format!("error: {message}"));
     }
 }
@@ -75,7 +77,7 @@ impl<B> BackupStrategy<B> {
         }
     }
 
-    /// Begins to look out for notices, and says what follows them.
+    /// Starts to listen for preemption notices, and returns what happens after one.
     fn look_out(&self) -> Result<(Option<Lookout>, AfterPreemption), BackupError> {
         let Some(preemption) = taken(&self.settings.preemption) else {
             return Ok((None, AfterPreemption::default()));
@@ -85,17 +87,17 @@ impl<B> BackupStrategy<B> {
         Ok((Some(Lookout::start(preemption)?), after))
     }
 
-    /// Refuses settings that do nothing here.
+    /// Rejects settings that have no effect here.
     fn check_settings(&self) -> Result<(), BackupError> {
         let settings = &self.settings;
         settings.validate()?;
         self.strategy.validate()?;
-        let devices =
-            ": the agent's device trains, and RLTraining::with_inference_device says where it acts";
-        let logs = ": Burn's own metric loggers write them, and begin anew at a restart";
+        let devices = ": the agent's device trains, and RLTraining::with_inference_device sets the device \
+             where it acts";
+        let logs = ": Burn's own metric loggers write them, and start over at a restart";
         let strategy = ": give it to RLTraining::with_checkpointing_strategy";
-        let by_epochs = ": its metrics are of episodes, and belong to no evaluation; Keep::every_epochs and \
-             Which::Epoch count evaluations";
+        let by_epochs = ": its metrics belong to episodes, not to evaluations; Keep::every_epochs \
+                         and Which::Epoch count evaluations";
         let refused = [
             (settings.execution.is_some(), "execution", devices),
             (
@@ -142,7 +144,7 @@ impl<B> BackupStrategy<B> {
         }
     }
 
-    /// The session's view of the training.
+    /// The context of the session.
     fn context<RLC: RLComponentsTypes>(
         &self,
         agent: &RLC::LearningAgent,
@@ -186,9 +188,9 @@ where
         say::leave_terminal_to_renderer(self.settings.dashboard);
         let handle = &self.settings.handle;
         let _on_panic = closing::OnPanic(handle.clone());
-        // What is returned if the training can't start.
+        // The policy to return if the training can't start.
         let policy = agent.policy();
-        // Before the restore: a notice that comes during it counts.
+        // Before the restore: a notice during the restore counts.
         let checked = self.check_settings().and_then(|()| self.look_out());
         let (lookout, after) = match checked {
             Ok(lookout) => lookout,
@@ -213,12 +215,12 @@ where
         say::announce(&announcement::line(&self.settings, &devices));
         match core.progress.is_restored() {
             true => log::warn!(target: LOG, "{METRIC_LOGS}"),
-            // Said once where the user looks, while there is time.
+            // Printed only at the first start, while the user can still act on it.
             false => say::announce(METRIC_LOGS),
         }
         if !B::IS_EXACT {
             match core.progress.is_restored() {
-                // Said once where the user looks.
+                // Printed only at the first start; later starts only log it.
                 true => log::warn!(target: LOG, "{NEW_EPISODES}"),
                 false => say::warn(handle, NEW_EPISODES),
             }
@@ -269,7 +271,7 @@ where
                 }
             }
         };
-        // Waits for what it still writes.
+        // Waits until all checkpoints are written.
         drop(checkpointer);
 
         let summary = components.summary.and_then(|summary| summary.init().ok());
@@ -297,7 +299,7 @@ where
         result
     }
 
-    /// Burn calls [`train`](Self::train), which has a loop of its own.
+    /// Not called by Burn: it calls [`train`](Self::train), which has its own loop.
     fn train_loop(
         &self,
         components: RLComponents<RLC>,
@@ -309,7 +311,7 @@ where
     }
 }
 
-/// The result with what the loop ended on. Burn's renderer for terminals resets the interrupter.
+/// Adds the loop's ending to the result, because Burn's terminal renderer resets the interrupter.
 fn with_ending<P>(mut result: RLResult<P>, ending: &Ending) -> RLResult<P> {
     result.error = result.error.or_else(|| ending.error.clone());
     result.interrupted = match result.error {
@@ -330,7 +332,7 @@ fn outcome<P>(result: &RLResult<P>, ending: &Ending) -> Outcome {
     }
 }
 
-/// The line on a training that ended like this; `None` if it is finished.
+/// The closing line of the training; `None` if it is finished.
 fn closing_line<P>(
     outcome: Outcome,
     result: &RLResult<P>,

@@ -1,5 +1,4 @@
-//! A training at work: the agent, its policies, the replay buffer and the environments, and the parts that a
-//! backup has of them.
+//! A running training: the agent, its policies, the replay buffer and the environments, and their parts in a backup.
 
 use burn::rl::{Policy as _, PolicyLearner as _, PolicyState as _};
 use burn::tensor::Device;
@@ -23,37 +22,38 @@ pub(super) const REPLAY: &str = "replay";
 pub(super) const ENVIRONMENTS: &str = "environments";
 pub(super) const PROGRESS: &str = "progress";
 
-/// All that a training changes.
+/// Everything that a training changes.
 pub(super) struct Training<RLC: RLComponentsTypes, B: Backup<RLC::Env>> {
     pub agent: RLC::LearningAgent,
     pub policies: Policies<RLC>,
     pub replay: ReplayBuffer<RLC::PolicyObs, RLC::PolicyAction>,
     pub environments: Environments<RLC, B>,
     pub counters: Counters,
-    /// Whether a policy that holds NaN is not saved.
+    /// Whether a policy that contains NaN is not saved.
     pub skip_nan: bool,
 }
 
-/// The policy that acts in the environments. As in Burn's loop, it is one training behind the agent's.
+/// The policy that acts in the environments. As in Burn's loop, it is one training behind the agent's policy.
 pub(super) struct Policies<RLC: RLComponentsTypes> {
     pub acting: RLC::Policy,
-    /// What it becomes at the next training.
+    /// The state that the acting policy takes at the next training.
     pub next: Option<RLC::PolicyState>,
-    /// Where it acts.
+    /// The device on which the policy acts.
     pub device: Device,
 }
 
 /// The environments.
 pub(super) struct Environments<RLC: RLComponentsTypes, B: Backup<RLC::Env>> {
-    /// Those that the agent learns in.
+    /// The environments that the agent learns in.
     pub training: Vec<RLC::Env>,
-    /// The one that evaluates it.
+    /// The environment for evaluations.
     pub evaluation: RLC::Env,
-    /// What that was at the start of the episode in progress, to which an interruption goes back.
+    /// The evaluation environment's state at the start of the episode in progress. A restart after an interruption
+    /// begins there.
     pub episode_start: Option<B::Saved>,
 }
 
-/// The same as [`SavedEnvironments`](super::environments::SavedEnvironments), borrowed.
+/// A borrowed [`SavedEnvironments`](super::environments::SavedEnvironments).
 #[derive(Serialize)]
 struct CurrentEnvironments<'e, S> {
     training: Vec<S>,
@@ -61,7 +61,7 @@ struct CurrentEnvironments<'e, S> {
 }
 
 impl<RLC: RLComponentsTypes> Policies<RLC> {
-    /// The agent was trained, and the policy that acts is the one from before.
+    /// Updates the acting policy before a training, to the agent's previous policy.
     pub(super) fn advance(&mut self) {
         if let Some(next) = &self.next {
             self.acting.update(next.clone());
@@ -88,7 +88,7 @@ impl<RLC: RLComponentsTypes, B: Backup<RLC::Env>> Environments<RLC, B> {
 }
 
 impl<RLC: RLComponentsTypes, B: Backup<RLC::Env>> Training<RLC, B> {
-    /// The parts of the training as it is now.
+    /// The parts of the training in its current state.
     pub(super) fn parts(&self) -> TrainingParts<'_, RLC, B> {
         let model = Check::Model {
             skip_nan: self.skip_nan,
@@ -98,7 +98,7 @@ impl<RLC: RLComponentsTypes, B: Backup<RLC::Env>> Training<RLC, B> {
                 name: AGENT,
                 of: &self.agent,
                 take: |agent| {
-                    // It is encoded in the background, or on a GPU here.
+                    // The record is encoded in the background, or here if it is on a GPU.
                     let record = agent.record();
                     encoding(|| record)
                 },
@@ -135,7 +135,7 @@ impl<RLC: RLComponentsTypes, B: Backup<RLC::Env>> Training<RLC, B> {
     }
 }
 
-/// The parts of a training, none of which is read before it is asked for.
+/// The parts of a training. Each is read only on request.
 pub(super) struct TrainingParts<'t, RLC: RLComponentsTypes, B: Backup<RLC::Env>> {
     agent: RecordOf<'t, RLC::LearningAgent>,
     policy: RecordOf<'t, RLC::LearningAgent>,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::LOG;
 use crate::handle::whole_seconds;
 use crate::say::{has_dashboard, may_draw, say};
+use crate::terminal;
 
 /// Shorter ones are over before anybody wonders.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
@@ -53,10 +54,8 @@ enum Place {
 
 impl Place {
     fn find() -> Self {
-        let has_dashboard = has_dashboard();
-        match (has_dashboard, io::stderr().is_terminal()) {
-            (true, _) if dashboard::is_full_screen() == Some(false) => Self::Terminal,
-            (true, _) if dashboard::is_full_screen() == Some(true) && may_draw() => Self::Dashboard,
+        match (has_dashboard(), io::stderr().is_terminal()) {
+            (true, _) if terminal::is_raw() == Some(true) && may_draw() => Self::Dashboard,
             (true, _) => Self::Log,
             (false, true) => Self::Terminal,
             (false, false) => Self::Stream,

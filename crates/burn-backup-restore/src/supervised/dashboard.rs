@@ -1,4 +1,4 @@
-//! What the training's dashboard shows of its backups.
+//! The backup metric on the training's dashboard.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::handle::BackupHandle;
 
 /// The text metric "Backup": the last committed position, when it was saved, and any failure since.
 ///
-/// It is shown, and not logged: its lines would say nothing of the training.
+/// The metric is shown but not logged, because it says nothing about the training's progress.
 #[derive(Clone)]
 pub(crate) struct BackupMetric {
     handle: BackupHandle,
@@ -34,7 +34,7 @@ impl Metric for BackupMetric {
     }
 
     fn description(&self) -> Option<String> {
-        Some("Where the training would be resumed if it ended now".to_owned())
+        Some("Where the training would resume if it ended now".to_owned())
     }
 
     fn update(

@@ -60,8 +60,8 @@ impl<M: LearnerModel> Engine<M> {
         Ok(Self { core, reader })
     }
 
-    /// The learning rate to report for a batch. The learner knows none before its first optimizer
-    /// step in this process; the backup does.
+    /// The learning rate to report for a batch. Before its first optimizer step in this process the
+    /// learner has none, so the rate comes from the backup.
     pub(super) fn learning_rate(
         &self,
         learner: &Learner<M>,
@@ -146,7 +146,7 @@ impl<M: LearnerModel> Engine<M> {
         core.finished(&training, &mut BurnMetrics::<M>(processor));
     }
 
-    /// The session is over.
+    /// Ends the engine and returns the session.
     pub(super) fn into_core(self) -> Core {
         self.core
     }
@@ -166,7 +166,7 @@ impl<M: LearnerModel> Parted for LearnerRef<'_, M> {
     }
 }
 
-/// Metrics that Burn works out on a thread of its own.
+/// Metrics that Burn computes on its own thread.
 struct BurnMetrics<'p, M: LearnerModel>(&'p mut Processor<M>);
 
 impl<M: LearnerModel> MetricSource for BurnMetrics<'_, M> {

@@ -15,11 +15,12 @@ use crate::metrics::{MetricLogs, WatchLogger, Writer};
 use crate::session::watch_of;
 use crate::settings::{BackupAndRestore, taken};
 
-/// Adds the one line to Burn's [`SupervisedTraining`]. It can't be implemented elsewhere.
+/// Adds `backup_and_restore` to Burn's [`SupervisedTraining`]. This trait is sealed.
 pub trait BackupExt: sealed::Sealed {
-    /// Backs the training up while it runs; when the program is run again, continues it at the
-    /// exact next batch. Replaces the builder's training strategy, and with
-    /// [`checkpointing_strategy`](BackupAndRestore::checkpointing_strategy) its checkpointing strategy.
+    /// Backs up the training while it runs. When the program runs again, the training resumes at
+    /// the exact next batch. Replaces the builder's training strategy, and with
+    /// [`checkpointing_strategy`](BackupAndRestore::checkpointing_strategy) its checkpointing
+    /// strategy.
     fn backup_and_restore(self, backup: BackupAndRestore) -> Self;
 }
 
@@ -37,7 +38,8 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
         if let Some(logs) = &metric_logs {
             self = self.with_metric_logger(Writer::new(logs.clone()));
         }
-        // Where there is a logger already: Burn adds its own only where there is none.
+        // Only if a logger is registered already: otherwise this one would keep Burn from adding
+        // its own logger.
         let watches = backup.divergence.watches() && metric_logs.is_some();
         let watch = watches.then(|| watch_of(&backup));
         if let Some(watch) = &watch {
@@ -54,7 +56,7 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
             self = self.with_checkpointing_strategy(continued);
         }
         if backup.dashboard {
-            // Beside it, what it said during the last validation would stay for a whole epoch.
+            // Not for the validation: its last value would stay visible for a whole epoch.
             self = self.metric_train(BackupMetric::new(backup.handle()));
         }
         let registered = Registered {
@@ -68,7 +70,7 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
     }
 }
 
-/// The strategy of a training that was given none, as in Burn's `SupervisedTraining::new`.
+/// The default strategy, as in Burn's `SupervisedTraining::new`.
 fn default_checkpointing() -> Box<dyn CheckpointingStrategy> {
     let best = MetricCheckpointingStrategy::new(
         &LossMetric::new(),

@@ -1,9 +1,8 @@
-//! The training loops: what Burn's own strategies do, in the same order, with the engine told of each
-//! step.
+//! The training loops. They do what Burn's own strategies do, in the same order, and report each step to the engine.
 //!
-//! On one device and on several, a round is a batch for each device: [`rounds`] trains epoch after
-//! epoch of them, and [`single`] and [`multi`] say how the devices compute one. Under DDP, in
-//! [`ddp`], each device has a loop of its own. What stands around the batches is in [`training`].
+//! A round is one batch for each device. [`rounds`] trains epochs of rounds, and [`single`] and [`multi`] define how
+//! the devices compute a round. Under DDP, in [`ddp`], each device has its own loop. [`training`] has the steps
+//! before and after the batches.
 
 mod ddp;
 mod gradients;
@@ -94,8 +93,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
             return (learner.model(), components.event_processor);
         };
         let train_items = train.num_items();
-        // In the order in which Burn does it: either draws from the generator of its loader, and
-        // that may be the same one.
+        // In Burn's order: both calls draw from the generator of their loader, and the two loaders may share one.
         let mut loaders = self.loaders(&train);
         let valid_again = valid.clone();
         let valid = valid.to_device(&main.clone().inner());
@@ -103,7 +101,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
         let decides = components.early_stopping.is_some()
             || components.checkpointer.is_some()
             || !keeps_by.is_empty();
-        // As the program gave it: a training that goes back has it decide anew.
+        // The strategy as the program set it: after a rollback it must decide again from the start.
         let early_stopping = components.early_stopping.clone();
         let history = engine.metric_history().clone();
         let loggers = components.event_store.clone();
@@ -132,7 +130,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
             if !training.goes_back() {
                 break;
             }
-            // They begin with the first epoch, as those of a new process do.
+            // New loaders begin with the first epoch, as in a new process.
             loaders = self.loaders(&train);
             training.valid = valid_again.to_device(&main.clone().inner());
             training.components.early_stopping = early_stopping.clone();

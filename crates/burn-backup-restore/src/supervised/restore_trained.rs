@@ -10,14 +10,16 @@ use crate::session::mirror;
 use crate::settings::BackupAndRestore;
 
 impl BackupAndRestore {
-    /// Has `model` train the parameters that were trained when the newest backup was made, and freezes the
-    /// others; gives it as it is if there is no backup. For programs that freeze or unfreeze layers while
-    /// they train: Burn's records don't hold `set_require_grad`. Call it before the learner is made.
+    /// Makes `model` train exactly the parameters that were trained when the newest backup was made, and freezes the
+    /// others. Without a backup, returns `model` unchanged.
+    ///
+    /// For programs that freeze or unfreeze layers while they train, because Burn's records don't contain
+    /// `set_require_grad`. Call it before the learner is made.
     ///
     /// # Errors
     ///
     /// [`BackupError::Store`] if the backup can't be read, or another training uses it, and
-    /// [`BackupError::ForeignBackup`].
+    /// [`BackupError::ForeignBackup`] if this crate did not make it.
     ///
     /// # Example
     ///
@@ -39,11 +41,11 @@ impl BackupAndRestore {
     }
 }
 
-/// The paths of the parameters that were not trained when the newest backup in `backup_dir` was made; `None`
-/// if there is no backup, or it does not say.
+/// The paths of the parameters that were not trained when the newest backup in `backup_dir` was made. `None` if there
+/// is no backup, or it has no such list.
 fn untrained(handle: &BackupHandle, backup_dir: &Path) -> Result<Option<Vec<String>>, BackupError> {
     let filesystem = handle.filesystem();
-    // Opening it would begin a training.
+    // Opening a missing directory would begin a training there.
     if !Store::is_present(backup_dir, filesystem.as_ref())?
         && !mirror::has_backup(handle, backup_dir)?
     {

@@ -1,4 +1,4 @@
-//! What Burn calls: restores before Burn announces the training, and hands over to the loop.
+//! The strategy that Burn calls. It restores before Burn announces the training, and then runs the loop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,12 +28,12 @@ use crate::supervised::loops::Loop;
 
 const LOG: &str = "burn_backup::restore";
 
-/// What is registered with Burn besides the strategy, and has a part of its own in the training.
+/// Parts that are registered with Burn in addition to the strategy.
 pub(crate) struct Registered {
     pub metric_history: MetricHistory,
-    /// Written to by a metric logger.
+    /// Written by a metric logger.
     pub metric_logs: Option<MetricLogs>,
-    /// Sees the metrics, if divergences are to be looked for.
+    /// Watches the metrics, if divergences are detected.
     pub watch: Option<MetricWatch>,
     /// Whether a checkpointing strategy was given.
     pub has_checkpointing_strategy: bool,
@@ -54,11 +54,11 @@ impl Drop for BackupStrategy {
         let message = format!(
             "backup_and_restore({:?}) was never used: the training was not launched, or a training \
              strategy set after it runs WITHOUT BACKUPS; make it the last line before launch, and \
-             give devices with BackupAndRestore::execution",
+             set the devices with BackupAndRestore::execution",
             self.settings.backup_dir,
         );
         log::error!(target: LOG, "{message}");
-        // Before the launch nobody may be listening to logs yet: Burn starts its log file there.
+        // Also printed, because there may be no logger yet: Burn starts its log file at the launch.
         say(&format!("error: {message}"));
     }
 }
@@ -72,7 +72,7 @@ impl BackupStrategy {
         }
     }
 
-    /// What the training runs on; on the learner's own device by default, as in Burn.
+    /// The devices of the training. By default the learner's own device, as in Burn.
     fn execution<M: LearnerModel>(&self, learner: &Learner<M>) -> Result<Execution, BackupError> {
         let devices = |strategy, devices: &[Device]| match devices {
             [] => Err(BackupError::NoDevices { strategy }),
@@ -91,7 +91,7 @@ impl BackupStrategy {
             Some(ExecutionStrategy::SingleDevice(device)) => {
                 Execution::Single(self.autodiff_device(device))
             }
-            // As Burn does.
+            // A single device is trained as such, as in Burn.
             Some(ExecutionStrategy::MultiDevice(only, _)) if let [device] = only.as_slice() => {
                 Execution::Single(self.autodiff_device(device))
             }
@@ -107,7 +107,7 @@ impl BackupStrategy {
         })
     }
 
-    /// Checks that divergences can be seen, and that the training can go back after one.
+    /// Checks that divergences can be detected, and that the training can go back after one.
     fn check_divergence<O>(&self, train: &dyn DataLoader<O>) -> Result<(), BackupError> {
         if !self.settings.divergence.watches() {
             return Ok(());
@@ -126,8 +126,8 @@ impl BackupStrategy {
         }
     }
 
-    /// A run seed from the generator of the device, which the program may have seeded. It is drawn at each
-    /// start, so that the generator is left the same.
+    /// Draws a run seed from the generator of the device, which the program may have seeded. It is drawn at each
+    /// start, so that the generator is always in the same state afterwards.
     fn draw_seed(&self, execution: &Execution) -> Option<u64> {
         let is_needed = self.settings.reseed_steps && self.settings.run_seed.is_none();
         is_needed
@@ -135,7 +135,7 @@ impl BackupStrategy {
             .flatten()
     }
 
-    /// Begins to look out for notices, and says what follows them.
+    /// Starts to listen for preemption notices, and returns what happens after one.
     fn look_out(&self) -> Result<(Option<Lookout>, AfterPreemption), BackupError> {
         let Some(preemption) = taken(&self.settings.preemption) else {
             return Ok((None, AfterPreemption::default()));
@@ -145,14 +145,14 @@ impl BackupStrategy {
         Ok((Some(Lookout::start(preemption)?), after))
     }
 
-    /// Says what a training that was restored inside an epoch does not go on with.
+    /// Warns about metric logs that do not continue after a restore inside an epoch.
     fn say_what_does_not_continue<M: LearnerModel>(&self, engine: &Engine<M>) {
         let is_in_epoch = engine.progress.state().position.step_in_epoch > 0;
         if is_in_epoch && self.registered.metric_logs.is_none() {
             log::warn!(
                 target: LOG,
-                "what Burn's own metric log has of the epoch that was interrupted is written over, and \
-                 its training metrics will be of the rest of it only; BackupAndRestore::artifacts \
+                "Burn's own metric log of the interrupted epoch is overwritten, and its training \
+                 metrics will cover only the rest of the epoch; BackupAndRestore::artifacts \
                  continues them",
             );
         }
@@ -185,7 +185,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
     ) -> LearningResult<M> {
         self.is_used.store(true, Ordering::Relaxed);
         say::leave_terminal_to_renderer(self.settings.dashboard);
-        // Before the restore: a notice that comes during it counts.
+        // Before the restore: a notice during the restore counts.
         let (lookout, after) = match self.look_out() {
             Ok(lookout) => lookout,
             Err(error) => return refuse(&learner, components, error, &self.settings.handle),
@@ -205,8 +205,8 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         if self.registered.has_checkpointing_strategy && components.checkpointer.is_none() {
             say::warn(
                 &self.settings.handle,
-                "the strategy given to BackupAndRestore::checkpointing_strategy is never asked, because the \
-                 training writes no checkpoints of Burn's: call with_default_checkpointers() or \
+                "the strategy given to BackupAndRestore::checkpointing_strategy is never used, \
+                 because the training writes no Burn checkpoints: call with_default_checkpointers() or \
                  with_custom_checkpointers(..) on the training as well",
             );
         }
@@ -241,7 +241,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         if engine.progress.is_restored() {
             self.say_what_does_not_continue(&engine);
         }
-        // Burn announces the epoch after this one as the first.
+        // Burn announces the next epoch after this one as the first.
         components.checkpoint = engine.progress.state().position.epoch.checked_sub(1);
         let handle = &self.settings.handle;
         let on_panic = closing::OnPanic(handle.clone());
@@ -269,7 +269,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         result
     }
 
-    /// Burn calls [`train`](Self::train), which has the loop's own strategy fit.
+    /// Not called by Burn: it calls [`train`](Self::train), which runs the loop's own strategy.
     fn fit(
         &self,
         components: TrainingComponents<M>,
@@ -282,8 +282,8 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
     }
 }
 
-/// Which devices train. Burn's builder hides a strategy that was set before, so where none was given to this
-/// crate, this says how.
+/// A description of the devices that train. Burn's builder hides a strategy that was set earlier. If this crate was
+/// given no devices, the text says how to set them.
 fn devices(settings: &BackupAndRestore, execution: &Execution) -> String {
     let used = announcement::devices(execution.devices());
     if settings.execution.is_some() || execution.split().is_some() {
@@ -298,14 +298,14 @@ fn devices(settings: &BackupAndRestore, execution: &Execution) -> String {
     )
 }
 
-/// Ends the process with `code`, whatever its user has just told the dashboard.
+/// Ends the process with `code`, regardless of the user's last input in the dashboard.
 fn exit<M>(mut result: LearningResult<M>, line: String, code: i32) -> ! {
     let _ = report::give_terminal_back(&mut result.renderer);
     closing::exit(&line, code)
 }
 
-/// Checks that the model can be computed with where it is to be trained: moved to the device that it
-/// is on, its parameters keep the gradient checkpointing that they were made with.
+/// Checks that the model's gradient checkpointing matches the training's. A move to the device that the model is
+/// already on does not change its parameters' checkpointing.
 fn computable<M: LearnerModel>(
     execution: Execution,
     learner: &Learner<M>,
@@ -331,8 +331,8 @@ fn computable<M: LearnerModel>(
     Ok(execution)
 }
 
-/// The result with what the loop ended on. Burn reads it from the interrupter after the renderer
-/// has been told, and the one for terminals resets the interrupter then.
+/// Adds the loop's ending to the result. Burn reads the ending from the interrupter only after it has notified the
+/// renderer, and the terminal renderer resets the interrupter.
 fn with_ending<M>(mut result: LearningResult<M>, ending: &Ending) -> LearningResult<M> {
     result.error = result.error.or_else(|| ending.error.clone());
     result.interrupted = match result.error {
@@ -342,8 +342,7 @@ fn with_ending<M>(mut result: LearningResult<M>, ending: &Ending) -> LearningRes
     result
 }
 
-/// The line on a training that ended like this; `None` if it is finished. `saved` says what became of one
-/// that was stopped.
+/// The closing line of the training; `None` if it is finished. `saved` describes what was saved if it was stopped.
 fn closing_line<M>(
     outcome: Outcome,
     result: &LearningResult<M>,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{Entry, EntryKind, Filesystem, HeldLock, LockAttempt, ReadFile, WriteFile};
 
-/// An owner's line is short; whatever else is in the file is not read.
+/// An owner's line is short; longer contents are not read to the end.
 const MAX_OWNER_BYTES: u64 = 4096;
 
 /// The operating system's filesystem.
@@ -70,7 +70,7 @@ impl Filesystem for RealFilesystem {
     fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         check_is_file(self.kind(from)?)?;
         std::fs::hard_link(from, to)?;
-        // Something else may have come to `from` since the look. What is at `to`, nobody replaces.
+        // Another process may have replaced `from` since the check. No process replaces `to`, so its kind is certain.
         let linked = check_is_file(self.kind(to)?);
         if linked.is_err() {
             std::fs::remove_file(to)?;
@@ -87,7 +87,7 @@ impl Filesystem for RealFilesystem {
     }
 
     fn sync_file(&self, path: &Path) -> io::Result<()> {
-        // Windows syncs only what is open for writing.
+        // Windows syncs only files that are open for writing.
         let mut options = OpenOptions::new();
         options.read(true).write(!cfg!(unix));
         open_regular(self, path, &mut options)?.sync_all()
@@ -111,15 +111,15 @@ impl Filesystem for RealFilesystem {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     let mut owner = Vec::new();
-                    // Some systems refuse to read a locked file; the lock is busy all the same.
+                    // Some systems refuse to read a locked file. The lock is busy in any case.
                     let _ = file.take(MAX_OWNER_BYTES).read_to_end(&mut owner);
                     let owner = String::from_utf8_lossy(&owner).into_owned();
                     return Ok(LockAttempt::Busy { owner });
                 }
                 Err(TryLockError::Error(error)) => return Err(error),
             }
-            // The last holder may have removed the file between our open and our lock: then we
-            // locked a file that no later process can find.
+            // The last holder may have removed the file between the open and the lock. Then the locked file is one that
+            // no later process can find.
             if is_still_at(&file, path)? {
                 name_owner(&mut file, owner);
                 return Ok(LockAttempt::Held(Box::new(Locked(file))));
@@ -139,21 +139,21 @@ impl Filesystem for RealFilesystem {
             libc::minor(device),
             file.ino()
         );
-        // Without /proc, or with some of it hidden, nobody knows.
+        // Without /proc, or with some of it hidden, the answer is unknown.
         let locks = std::fs::read_to_string("/proc/locks").ok();
         Ok(locks.map(|locks| locks.lines().any(|lock| is_lock_on(lock, &name))))
     }
 }
 
-/// Whether a line of `/proc/locks` is on a lock that is held on the file with this name there. One that is waited for has
-/// an arrow in it.
+/// Whether a line of `/proc/locks` says that a lock is held on the file with this name. The line of a waiting process
+/// has an arrow in it.
 #[cfg(target_os = "linux")]
 fn is_lock_on(line: &str, name: &str) -> bool {
     let mut fields = line.split_ascii_whitespace();
     fields.nth(1) == Some("FLOCK") && fields.nth(3) == Some(name)
 }
 
-/// On a full disk there is no room for the owner. The lock is held all the same.
+/// A full disk has no room for the owner. The lock is held in any case.
 fn name_owner(file: &mut File, owner: &str) {
     if has_one_name(file) {
         let _ = file
@@ -162,7 +162,7 @@ fn name_owner(file: &mut File, owner: &str) {
     }
 }
 
-/// Opens a regular file, whatever comes to its place between the look and the open.
+/// Opens a regular file. Fails if something other than a file replaces it between the check and the open.
 fn open_regular(fs: &RealFilesystem, path: &Path, options: &mut OpenOptions) -> io::Result<File> {
     check_is_file(fs.kind(path)?)?;
     let file = unlinked(options).open(path).map_err(not_followed)?;
@@ -182,8 +182,8 @@ fn not_a_file() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")
 }
 
-/// A locked file. Closing it would not do to unlock it: a child process that was forked meanwhile
-/// has it open too, until it executes another program.
+/// A locked file. Closing it does not always unlock it: a forked child process has the file open too, until it executes
+/// another program.
 struct Locked(File);
 
 impl HeldLock for Locked {
@@ -194,7 +194,7 @@ impl HeldLock for Locked {
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // If this fails, the lock goes when the file is closed everywhere.
+        // If this fails, the lock is released when every process has closed the file.
         let _ = self.0.unlock();
     }
 }
@@ -214,7 +214,7 @@ impl WriteFile for File {
         }
     }
 
-    /// With all that is needed to find the bytes again, the length among it.
+    /// Syncs the data and the metadata needed to find it again, including the length.
     fn sync(&self) -> io::Result<()> {
         self.sync_data()
     }
@@ -247,8 +247,8 @@ fn private_dir() -> DirBuilder {
     DirBuilder::new()
 }
 
-/// Follows no link, waits for nobody who is to open the other end of a pipe, and creates what others
-/// can't read.
+/// Follows no link, does not wait for another process to open the other end of a pipe, and creates files that other
+/// users can't read.
 #[cfg(unix)]
 fn unlinked(options: &mut OpenOptions) -> &mut OpenOptions {
     use std::os::unix::fs::OpenOptionsExt as _;
@@ -279,7 +279,7 @@ fn directory() -> OpenOptions {
     options
 }
 
-/// The error of an open that met a link, or a socket.
+/// Translates the error of an open that met a link or a socket.
 #[cfg(unix)]
 fn not_followed(error: io::Error) -> io::Error {
     match error.raw_os_error() {
@@ -293,7 +293,7 @@ fn not_followed(error: io::Error) -> io::Error {
     error
 }
 
-/// With a second name, it may be a file that somebody is to lose.
+/// A file with a second name may be a file of the user's, whose contents must not be lost.
 #[cfg(unix)]
 fn has_one_name(file: &File) -> bool {
     use std::os::unix::fs::MetadataExt as _;
@@ -328,7 +328,7 @@ fn is_nothing_there(error: &io::Error) -> bool {
 
 #[cfg(not(unix))]
 fn is_still_at(_file: &File, _path: &Path) -> io::Result<bool> {
-    // Elsewhere an open file can't be removed from under us.
+    // On these systems an open file can't be removed.
     Ok(true)
 }
 
@@ -359,11 +359,11 @@ mod tests {
         let path = temporary.path().join("lock");
         let file = File::create(&path).unwrap();
         file.lock().unwrap();
-        // What a child has after the fork: the same open file.
-        let childs = file.try_clone().unwrap();
+        // A forked child has the same open file.
+        let inherited = file.try_clone().unwrap();
         drop(Locked(file));
         let again = RealFilesystem.lock(&path, "the next").unwrap();
         assert!(matches!(again, LockAttempt::Held(_)));
-        drop(childs);
+        drop(inherited);
     }
 }

@@ -1,5 +1,4 @@
-//! Taking a part over from the newest generation: its file gets a second name instead of being
-//! written again.
+//! Linking a part from the newest generation: its file gets a second name instead of being written again.
 
 use std::io;
 use std::path::Path;
@@ -13,22 +12,20 @@ use crate::persist::{StagedPart, Staging};
 const LOG: &str = "burn_backup::persist";
 
 impl Staging<'_> {
-    /// Adds the part `name` without writing it, if the generation that was last read or committed
-    /// has a part of this name with the bytes of `digest`: its file is linked. Says whether it was;
-    /// if not, the part is still to be written. A file system may have no links.
+    /// Adds the part `name` without writing it, by linking its file. The generation that was last read or committed
+    /// must have a part of this name with the bytes of `digest`. Returns whether the part was linked. If it was not,
+    /// the caller must write it. Some file systems have no links.
     ///
-    /// Generations that share a file share what happens to it: if the disk damages it, all of them
-    /// are damaged.
+    /// Generations that share a file also share its damage.
     ///
     /// # Errors
     ///
-    /// [`StoreError::PartName`] if the name can't be a file's or was used before, and
-    /// [`StoreError::TooManyParts`].
+    /// [`StoreError::PartName`] if the name can't be a file name or was used before, and [`StoreError::TooManyParts`].
     pub fn link(&mut self, name: &str, digest: &PartDigest) -> Result<bool, StoreError> {
         self.check_name(name)?;
         let (bytes, blocks) = digest.blocks();
         let entry = PartEntry::new(name, bytes, blocks);
-        let latest = self.store.knowledge.latest();
+        let latest = self.store.index.latest();
         let Some(latest) = latest.filter(|latest| latest.parts.contains(&entry)) else {
             return Ok(false);
         };
@@ -48,7 +45,7 @@ impl Staging<'_> {
                 Ok(true)
             }
             Err(error) => {
-                log::debug!(target: LOG, "'{}' is written again: {error}", entry.file);
+                log::debug!(target: LOG, "'{}' can't be linked and is written again: {error}", entry.file);
                 Ok(false)
             }
         }
@@ -58,17 +55,17 @@ impl Staging<'_> {
 fn link(fs: &dyn Filesystem, from: &Path, to: &Path, bytes: u64) -> io::Result<()> {
     let linked = fs.link(from, to).and_then(|()| check(fs, to, bytes));
     if linked.is_err() {
-        // The name must be free for the part to be written. It may be there though the call failed:
-        // over a network, its answer can get lost.
+        // The name must be free so that the part can be written. It may exist although the call failed, because a
+        // network can lose the answer.
         let _ = fs.remove_file(to);
     }
     linked
 }
 
-/// Somebody may have put something else there since it was read. What is staged, nobody replaces.
+/// Another process may have replaced the file since it was read. No process replaces a staged file.
 fn check(fs: &dyn Filesystem, staged: &Path, bytes: u64) -> io::Result<()> {
     if fs.kind(staged)? != Some(EntryKind::File) || fs.open_file(staged)?.len()? != bytes {
-        return Err(io::Error::other("it is not what it was"));
+        return Err(io::Error::other("the linked file was replaced"));
     }
     Ok(())
 }

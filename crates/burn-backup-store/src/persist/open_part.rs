@@ -1,4 +1,4 @@
-//! A part on its way to the disk, as seen by all who work on it.
+//! A part that is being written, shared by the threads that work on it.
 
 use std::error::Error;
 use std::io;
@@ -10,10 +10,10 @@ use crate::error::{NOT_COMMITTED, StoreError};
 use crate::fs::WriteFile;
 use crate::manifest::PartEntry;
 
-/// A file is synced each time that so many more bytes are written: so the disk is at work from the beginning.
+/// A file is synced each time this many more bytes are written, so that the disk works from the beginning.
 const SYNC_BYTES: u64 = 32 * 1024 * 1024;
 
-/// A part that is staged, and may still be being written.
+/// A staged part, which threads may still be writing.
 pub(crate) struct OpenPart {
     pub name: String,
     pub path: PathBuf,
@@ -24,8 +24,7 @@ pub(crate) struct OpenPart {
 }
 
 impl OpenPart {
-    /// Waits until all of it is written, and synced if that is not left to the commit. Says how it stands in
-    /// the manifest.
+    /// Waits until all of the part is written, and synced unless the commit must sync it. Returns its manifest entry.
     pub(crate) fn join(&self) -> Result<PartEntry, StoreError> {
         let blocks = self
             .progress
@@ -52,18 +51,18 @@ impl OpenPart {
 pub(crate) enum Failure {
     Write(io::Error),
     Sync(io::Error),
-    /// Whoever looked at the bytes does not want them written.
+    /// The caller's inspection refused the bytes.
     Refused(Box<dyn Error + Send + Sync>),
 }
 
 impl Failure {
-    /// The same once more, after it was told.
+    /// The failure to report after the first one was returned.
     pub(super) fn earlier() -> Self {
         Self::Write(io::Error::other("an earlier write failed"))
     }
 }
 
-/// How far a part is.
+/// The progress of writing a part.
 #[derive(Default)]
 pub(crate) struct Progress {
     state: Mutex<State>,
@@ -74,17 +73,17 @@ pub(crate) struct Progress {
 struct State {
     /// The hashes of the blocks, by their numbers.
     hashes: Vec<Option<Hash>>,
-    /// How many blocks are on their way.
+    /// How many blocks are being written.
     writing: usize,
-    /// Whether a sync is asked for or under way.
+    /// Whether a sync is requested or running.
     is_syncing: bool,
     /// How many bytes were written since the last sync began.
     unsynced: u64,
-    /// Whether no more blocks come.
+    /// Whether all blocks were handed over.
     is_complete: bool,
-    /// Whether the last sync is left to the commit.
+    /// Whether the commit must do the last sync.
     is_small: bool,
-    /// The first failure, until it is told.
+    /// The first failure, until it is returned.
     failure: Option<Failure>,
     has_failed: bool,
 }
@@ -97,7 +96,7 @@ impl State {
         }
     }
 
-    /// Whether a sync is to begin now. Whoever hears so has it done.
+    /// Whether a sync must begin now. If so, the caller starts it.
     fn begins_sync(&mut self) -> bool {
         let is_last = self.is_complete && self.writing == 0 && !self.is_small;
         let is_enough = self.unsynced >= SYNC_BYTES || is_last && self.unsynced > 0;
@@ -113,7 +112,7 @@ impl State {
 }
 
 impl Progress {
-    /// One more block is on its way; gives its number.
+    /// Registers one more block, and returns its number.
     pub(super) fn block_begins(&self) -> usize {
         let mut state = self.state();
         state.writing += 1;
@@ -121,12 +120,12 @@ impl Progress {
         state.hashes.len() - 1
     }
 
-    /// Whether the part is lost, and nothing more need be written.
+    /// Whether a write or sync has failed, so that nothing more need be written.
     pub(super) fn has_failed(&self) -> bool {
         self.state().has_failed
     }
 
-    /// The block `number` is written, so many `bytes`, or can't be. Says whether a sync is to begin.
+    /// Records that the block `number` with these `bytes` was written, or why not. Returns whether a sync must begin.
     pub(super) fn block_ends(
         &self,
         number: usize,
@@ -148,12 +147,12 @@ impl Progress {
         })
     }
 
-    /// The sync begins: what is written from now on, is for another one.
+    /// Records the start of a sync. Bytes written from now on need another one.
     pub(super) fn sync_begins(&self) {
         self.state().unsynced = 0;
     }
 
-    /// The sync is done, or has failed. Says whether another one is to begin.
+    /// Records the end of a sync. Returns whether another one must begin.
     pub(super) fn sync_ends(&self, outcome: io::Result<()>) -> bool {
         self.change(|state| {
             state.is_syncing = false;
@@ -164,8 +163,8 @@ impl Progress {
         })
     }
 
-    /// No more blocks come. The last sync of a part that `is_small` is left to the commit. Says whether a
-    /// sync is to begin.
+    /// Records that no more blocks come. The commit does the last sync of a part that `is_small`. Returns whether a
+    /// sync must begin.
     pub(super) fn complete(&self, is_small: bool) -> bool {
         self.change(|state| {
             state.is_complete = true;
@@ -174,12 +173,12 @@ impl Progress {
         })
     }
 
-    /// The part can't be completed.
+    /// Records that the part can't be completed.
     pub(super) fn fail(&self, failure: Failure) {
         self.change(|state| state.fail(failure));
     }
 
-    /// The failure, if there was one.
+    /// Returns the failure, if there was one.
     pub(super) fn check(&self) -> Result<(), Failure> {
         match self.state() {
             state if !state.has_failed => Ok(()),
@@ -187,12 +186,12 @@ impl Progress {
         }
     }
 
-    /// Whether the last sync is left to the commit.
+    /// Whether the commit must do the last sync.
     pub(crate) fn is_small(&self) -> bool {
         self.state().is_small
     }
 
-    /// Waits until nothing is on its way.
+    /// Waits until no write or sync is pending.
     pub(super) fn wait(&self) -> Result<Vec<Hash>, Failure> {
         let waits = |state: &mut State| !state.is_done();
         let waited = self.changed.wait_while(self.state(), waits);
@@ -214,7 +213,7 @@ impl Progress {
     }
 }
 
-/// The failure: the first time, the one that was.
+/// Returns the original failure the first time, and a general one afterwards.
 fn told(state: &mut State) -> Failure {
     state.failure.take().unwrap_or_else(Failure::earlier)
 }

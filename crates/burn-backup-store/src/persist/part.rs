@@ -13,10 +13,10 @@ use crate::blocks::BLOCK_BYTES;
 use crate::error::StoreError;
 use crate::fs::WriteFile;
 
-/// Smaller chunks are gathered: each is copied.
+/// Smaller chunks are copied into one buffer before they are written.
 const GATHERED_BYTES: usize = 256 * 1024;
 
-/// A part of so many bytes is written by the caller, and synced by the commit with all others like it.
+/// A part of at most this length is written on the caller's thread. The commit syncs all such parts together.
 const SMALL_BYTES: u64 = 1024 * 1024;
 
 /// Writes one part. The part belongs to the generation once [`finish`](Self::finish) has returned.
@@ -31,11 +31,11 @@ pub struct PartWriter<'a, 's> {
     bytes: u64,
 }
 
-/// The block that is next to be written.
+/// The next block to write.
 #[derive(Default)]
 struct NextBlock {
     segments: Vec<Segment>,
-    /// Small chunks, after these segments.
+    /// Small chunks that follow these segments.
     gathered: Vec<u8>,
     len: usize,
 }
@@ -79,13 +79,12 @@ impl<'a, 's> PartWriter<'a, 's> {
         }
     }
 
-    /// Adds the bytes of `chunk` to the part. They are hashed and written on threads of the store's, while
-    /// the caller makes the next chunk.
+    /// Adds the bytes of `chunk` to the part. The store's threads hash and write them while the caller makes the next
+    /// chunk.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Io`] if a write fails, this one or one before; the staged generation can only
-    /// be dropped then.
+    /// [`StoreError::Io`] if this write or an earlier one fails. The staged generation can only be dropped then.
     pub fn append(
         &mut self,
         chunk: impl AsRef<[u8]> + Send + Sync + 'static,
@@ -93,14 +92,14 @@ impl<'a, 's> PartWriter<'a, 's> {
         self.add(chunk, None)
     }
 
-    /// The same, and has `inspect` look at the bytes before they are written. It is called on the threads that
-    /// write, with pieces of up to a mebibyte. A piece ends where the chunk does, where a block of 8 MiB of the
-    /// part does, or a mebibyte after it began.
+    /// Like [`append`](Self::append), and calls `inspect` with the bytes before they are written. It is called on the
+    /// writing threads, with pieces of at most 1 MiB. A piece ends at the end of the chunk, at the end of an 8 MiB
+    /// block of the part, or after 1 MiB.
     ///
     /// # Errors
     ///
-    /// Those of [`append`](Self::append), and [`StoreError::Refused`] with the error that `inspect` gives: of
-    /// these bytes, or of some before. The generation can only be dropped then.
+    /// The errors of [`append`](Self::append), and [`StoreError::Refused`] with the error of `inspect` for these bytes
+    /// or earlier ones. The generation can only be dropped then.
     pub fn append_inspected<E>(
         &mut self,
         chunk: impl AsRef<[u8]> + Send + Sync + 'static,
@@ -115,12 +114,12 @@ impl<'a, 's> PartWriter<'a, 's> {
         )
     }
 
-    /// Ends the part: it belongs to the generation. What is large is still being written and synced when
-    /// this returns; [`commit`](Staging::commit) waits for it.
+    /// Ends the part, and adds it to the generation. A large part may still be written and synced when this returns;
+    /// [`commit`](Staging::commit) waits for it.
     ///
     /// # Errors
     ///
-    /// Those of [`append`](Self::append).
+    /// The errors of [`append`](Self::append).
     pub fn finish(mut self) -> Result<(), StoreError> {
         let is_small = self.bytes <= SMALL_BYTES;
         let block = self.block.take();
@@ -173,7 +172,7 @@ impl<'a, 's> PartWriter<'a, 's> {
         Ok(())
     }
 
-    /// The ranges of the next `len` bytes that are in one block each.
+    /// Divides the next `len` bytes into ranges that are in one block each.
     fn divided(&self, len: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let first = (BLOCK_BYTES - self.block.len).min(len);
         let rest = (first..len).step_by(BLOCK_BYTES);
@@ -181,7 +180,7 @@ impl<'a, 's> PartWriter<'a, 's> {
         std::iter::once(0..first).chain(rest)
     }
 
-    /// So many bytes were added to the block.
+    /// Counts bytes that were added to the block.
     fn count(&mut self, bytes: usize) {
         self.block.len += bytes;
         if self.block.len == BLOCK_BYTES {
@@ -206,7 +205,7 @@ impl<'a, 's> PartWriter<'a, 's> {
         }
     }
 
-    /// Cuts off what is left of an earlier part.
+    /// Cuts off the rest of the reused file's earlier contents.
     fn truncate(&self) {
         if self.is_reused
             && let Err(error) = self.file.truncate(self.bytes)
@@ -215,7 +214,7 @@ impl<'a, 's> PartWriter<'a, 's> {
         }
     }
 
-    /// The error, if there was one so far.
+    /// Returns the first error, if there was one.
     fn check(&self) -> Result<(), StoreError> {
         let checked = self.progress.check();
         checked.map_err(|failure| {

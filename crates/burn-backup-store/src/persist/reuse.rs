@@ -1,5 +1,5 @@
-//! Writing over the files of a generation that was pruned: the disk needn't find other blocks for them, nor
-//! the system other memory.
+//! Writing over the files of a pruned generation. The disk need not allocate other blocks for them, and the system
+//! needs no other memory.
 
 use std::collections::HashSet;
 use std::io;
@@ -11,24 +11,24 @@ use crate::fs::{Filesystem, WriteFile};
 
 const LOG: &str = "burn_backup::persist";
 
-/// The names of those files in a staging directory that are of an earlier generation.
+/// The names of the files in a staging directory that belong to an earlier generation.
 #[derive(Default)]
 pub(crate) struct Reusable(HashSet<String>);
 
-/// A file that is to be written from its beginning.
+/// A file to write from the beginning.
 pub(crate) struct FreshFile {
     pub file: Box<dyn WriteFile>,
-    /// Whether it may be longer than what is written.
+    /// Whether the file may be longer than what is written.
     pub is_reused: bool,
 }
 
 impl Reusable {
-    /// Makes the spare directory the staging directory `staging`, if there is one.
+    /// Renames the spare directory to the staging directory `staging`, if there is a spare one.
     pub(super) fn take(dir: &Directory, staging: &Path) -> Option<Self> {
         let spare = dir.take_spare()?;
         let failed = StoreError::io("rename", &spare, NOT_COMMITTED);
         if let Err(error) = dir.rename(&spare, staging, failed) {
-            log::debug!(target: LOG, "nothing to write over: {}", error.with_cause());
+            log::debug!(target: LOG, "the files of the pruned generation can't be reused: {}", error.with_cause());
             dir.leave(&spare);
             return None;
         }
@@ -36,8 +36,8 @@ impl Reusable {
         Some(Self(entries.into_iter().map(|entry| entry.name).collect()))
     }
 
-    /// The file at `path` in the staging directory, to be written: one that is there, if nobody else can see
-    /// it, or a new one.
+    /// Opens the file at `path` in the staging directory for writing. This is an existing file if no other process can
+    /// see it, or else a new one.
     pub(crate) fn create_file(
         &mut self,
         fs: &dyn Filesystem,
@@ -50,7 +50,7 @@ impl Reusable {
                     return Ok(FreshFile { file, is_reused });
                 }
                 Ok(None) => {}
-                Err(error) => log::debug!(target: LOG, "not written over: {error}"),
+                Err(error) => log::debug!(target: LOG, "not reused, created again: {error}"),
             }
             fs.remove_file(path)?;
         }
@@ -68,7 +68,7 @@ impl Reusable {
         }
     }
 
-    /// Removes from the staging directory what was not written over.
+    /// Removes the files from the staging directory that were not written over.
     pub(crate) fn clear(&mut self, fs: &dyn Filesystem, staging: &Path) -> Result<(), StoreError> {
         for name in std::mem::take(&mut self.0) {
             let path = staging.join(name);

@@ -1,4 +1,4 @@
-//! The threads that hash and write the blocks of parts, and sync them meanwhile.
+//! The threads that hash, write and sync the blocks of parts.
 
 use std::error::Error;
 use std::io;
@@ -14,7 +14,7 @@ use crate::blocks::{BLOCK_BYTES, Hash, PIECE_BYTES};
 use crate::fs::WriteFile;
 use crate::threads::{self, Thread};
 
-/// More do not make a disk faster.
+/// More threads do not make a disk faster.
 const MAX_WRITERS: usize = 4;
 
 /// Bytes of a part.
@@ -24,7 +24,7 @@ pub(super) struct Segment {
     pub inspect: Option<Inspect>,
 }
 
-/// Looks at bytes before they are written, and may refuse that.
+/// Inspects bytes before they are written, and may refuse them.
 pub(super) type Inspect =
     Arc<dyn Fn(&[u8]) -> Result<(), Box<dyn Error + Send + Sync>> + Send + Sync>;
 
@@ -35,7 +35,7 @@ impl Segment {
     }
 }
 
-/// A block that is to be written.
+/// A block to write.
 pub(super) struct Block {
     pub number: usize,
     pub segments: Vec<Segment>,
@@ -43,17 +43,17 @@ pub(super) struct Block {
     pub progress: Arc<Progress>,
 }
 
-/// A file that is to be synced.
+/// A file to sync.
 struct SyncRequest {
     file: Arc<dyn WriteFile>,
     progress: Arc<Progress>,
 }
 
-/// Who syncs.
+/// Where a file is synced.
 #[derive(Clone)]
 enum Syncer {
     There(Sender<SyncRequest>),
-    /// There is no thread for it.
+    /// On the caller's thread, because no other could be started.
     Here,
 }
 
@@ -62,7 +62,7 @@ impl Syncer {
         let request = SyncRequest { file, progress };
         match self {
             Self::There(requests) => {
-                // The thread waits for requests as long as there is a sender.
+                // The thread receives requests until every sender is dropped.
                 if let Err(unsent) = requests.send(request) {
                     sync(&unsent.0);
                 }
@@ -72,7 +72,7 @@ impl Syncer {
     }
 }
 
-/// The threads of one staging. Dropped, they end what they have begun.
+/// The threads of one staging. When dropped, they finish the work that they have begun.
 #[derive(Default)]
 pub(super) struct Workers {
     running: Option<Running>,
@@ -82,16 +82,16 @@ struct Running {
     blocks: SyncSender<Block>,
     writers: Vec<Thread<()>>,
     syncer: Syncer,
-    /// Ends when nobody can ask it for a sync any more.
+    /// Ends when every sender of sync requests is dropped.
     syncing: Option<Thread<()>>,
 }
 
 impl Workers {
-    /// Has the block written on a thread, when one is free. Where there are no threads, it is written here.
+    /// Writes the block on a thread as soon as one is free, or on the caller's thread if there are none.
     pub(super) fn write(&mut self, block: Block) {
         match self.running() {
             Some(running) => {
-                // The threads wait for blocks as long as there is a sender.
+                // The threads receive blocks until the sender is dropped.
                 if let Err(unsent) = running.blocks.send(block) {
                     write(unsent.0, &running.syncer);
                 }
@@ -100,7 +100,7 @@ impl Workers {
         }
     }
 
-    /// Has the file synced.
+    /// Has a thread sync the file.
     pub(super) fn sync(&self, file: Arc<dyn WriteFile>, progress: Arc<Progress>) {
         let syncer = self.running.as_ref().map(|running| &running.syncer);
         syncer.unwrap_or(&Syncer::Here).sync(file, progress);
@@ -125,7 +125,7 @@ impl Running {
             Some(_) => Syncer::There(requests),
             None => Syncer::Here,
         };
-        // Whoever makes the blocks may be one ahead.
+        // The caller may prepare one block in advance.
         let (blocks, inbox) = sync_channel(1);
         let inbox = Arc::new(Mutex::new(inbox));
         let writers = (0..threads::cores().clamp(2, MAX_WRITERS)).filter_map(|_| {
@@ -158,13 +158,13 @@ impl Drop for Workers {
         };
         drop((blocks, syncer));
         for thread in writers.into_iter().chain(syncing) {
-            // What it was working on has failed, and says so.
+            // The failure of its work is already recorded.
             let _ = thread.join();
         }
     }
 }
 
-/// Writes a block here, and leaves its sync to whoever commits it.
+/// Writes a block on the caller's thread. The commit syncs it.
 pub(super) fn write_here(block: Block) {
     write(block, &Syncer::Here);
 }
@@ -179,7 +179,7 @@ fn write_all(inbox: &Mutex<Receiver<Block>>, syncer: &Syncer) {
     }
 }
 
-/// Writes a block, and has its file synced when it is time.
+/// Writes a block, and starts a sync of its file when one is due.
 fn write(block: Block, syncer: &Syncer) {
     let Block {
         number,
@@ -216,7 +216,7 @@ fn sync(SyncRequest { file, progress }: &SyncRequest) {
     }
 }
 
-/// Looks at the bytes, hashes and writes them, piece by piece, as long as the processor's cache holds them.
+/// Inspects, hashes and writes the bytes piece by piece, while a piece is in the processor's cache.
 fn write_segments(
     number: usize,
     segments: &[Segment],

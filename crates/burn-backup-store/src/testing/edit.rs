@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use crate::testing::{Image, Node};
 
-/// Names that mean something in a backup directory, and some that don't.
+/// Names with a meaning in a backup directory, and names without one.
 const NAMES: [&str; 14] = [
     "burn-backup.json",
     "lock",
@@ -17,16 +17,15 @@ const NAMES: [&str; 14] = [
     "00000009",
     ".staging-00000004-0123456789abcdef",
     ".staging-removed-generations+00000001-0123456789abcdef",
-    THEIRS.0,
+    FOREIGN_FILE.0,
 ];
 
-/// The name and the contents of a file of somebody else's.
-pub const THEIRS: (&str, &[u8]) = ("notes.txt", b"somebody else's");
+/// The name and the contents of a file that this crate did not write.
+pub const FOREIGN_FILE: (&str, &[u8]) = ("notes.txt", b"somebody else's");
 
-/// Edits an image at random: a byte is changed, or bits of it; a file is cut, lengthened, emptied,
-/// or replaced by something else; something is removed, exchanged with something else, copied over
-/// it, moved; or something new appears, [`THEIRS`] among it. What is done is drawn from `numbers`,
-/// and from zeros once they are used up. Says what was done.
+/// Makes one random edit to an image. It changes a byte or bits of it; cuts, lengthens, empties or replaces a file;
+/// removes, swaps, copies or moves a file or directory; or adds one, possibly [`FOREIGN_FILE`]. The edit is chosen by
+/// `numbers`, and by zeros when they are used up. Returns a description of the edit.
 pub fn edit(image: &mut Image, numbers: &mut dyn Iterator<Item = u16>) -> String {
     let mut draw = |below: usize| usize::from(numbers.next().unwrap_or_default()) % below;
     let paths: Vec<PathBuf> = image.keys().cloned().collect();
@@ -109,13 +108,13 @@ pub fn edit(image: &mut Image, numbers: &mut dyn Iterator<Item = u16>) -> String
             let new = dir.join(name);
             image
                 .entry(new.clone())
-                .or_insert_with(|| Node::File(THEIRS.1.to_vec()));
+                .or_insert_with(|| Node::File(FOREIGN_FILE.1.to_vec()));
             format!("a new '{}'", new.display())
         }
     }
 }
 
-/// Edits an image once for each list of numbers. Says what was done.
+/// Edits an image once for each list of numbers. Returns the descriptions of the edits.
 pub fn edit_each(image: &mut Image, drawn: &[Vec<u16>]) -> Vec<String> {
     drawn
         .iter()
@@ -142,7 +141,7 @@ fn remove(image: &mut Image, path: &Path) {
     image.retain(|other, _| !other.starts_with(path));
 }
 
-/// Moves something to a place where nothing is, and not into itself.
+/// Moves a file or directory to a free place that is not inside itself.
 fn rename(image: &mut Image, from: &Path, to: &Path) {
     if image.contains_key(to) || to.starts_with(from) {
         return;

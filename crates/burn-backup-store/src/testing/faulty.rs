@@ -9,7 +9,7 @@ use crate::fs::{
 
 /// The calls of [`Filesystem`] and of its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "each is the call of its name")]
+#[expect(missing_docs, reason = "each is named after its call")]
 pub enum Operation {
     Kind,
     List,
@@ -27,18 +27,18 @@ pub enum Operation {
     RemoveDir,
     SyncDir,
     Lock,
-    /// The question whether a lock is still the one at its path.
+    /// The check whether a lock is still the one at its path.
     CheckLock,
 }
 
 /// How a call fails.
 #[derive(Debug)]
 pub enum Fault {
-    /// With an error; it does nothing.
+    /// The call fails with an error and does nothing.
     Error(io::Error),
-    /// A write takes only the first half of its bytes, and says so. Other calls go through.
+    /// A write takes only the first half of its bytes, and returns that number. Other calls succeed.
     ShortWrite,
-    /// A sync does nothing and says that it succeeded, as a disk that lies. Other calls go through.
+    /// A sync does nothing and reports success, as a lying disk does. Other calls succeed.
     Lie,
 }
 
@@ -54,23 +54,23 @@ impl From<io::ErrorKind> for Fault {
     }
 }
 
-/// How a disk fails at one call.
+/// How a disk fails at a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// The call fails with an error of the device (`EIO`).
     Device,
-    /// The call fails for want of space (`ENOSPC`).
+    /// The call fails because there is no space (`ENOSPC`).
     Full,
-    /// The write is cut short; the rest of it goes through.
+    /// The write is cut short; the following writes succeed.
     ShortWrite,
-    /// The write is cut short, and the next one fails for want of space.
+    /// The write is cut short, and the next one fails because there is no space.
     ShortWriteThenFull,
-    /// The call and all that follow fail with an error of the device.
+    /// The call and all later calls fail with an error of the device.
     Dead,
 }
 
 impl Failure {
-    /// All of them.
+    /// All failures.
     pub const ALL: [Self; 5] = [
         Self::Device,
         Self::Full,
@@ -79,8 +79,8 @@ impl Failure {
         Self::Dead,
     ];
 
-    /// What becomes of the call number `call` if this failure comes at the call number `at`. A
-    /// short write waits for the first write from there on.
+    /// A rule for [`FaultyFilesystem`]: this failure happens at the call number `at`. A short write happens at the
+    /// first write from that call on.
     pub fn at(self, at: usize) -> impl Fn(usize, Operation) -> Result<(), Fault> + Send + Sync {
         let device = || Err(Fault::Error(io::Error::other("the device fails")));
         let cut_short = AtomicUsize::new(0);
@@ -104,15 +104,15 @@ impl Failure {
 
 type Rule = dyn Fn(Operation, &Path) -> Result<(), Fault> + Send + Sync;
 
-/// A filesystem behind a rule that is asked before each call, and says whether the call fails. For
-/// a rename or a link, the rule is asked about the new name.
+/// A filesystem that asks a rule before each call whether the call must fail. For a rename or a link, the rule is given
+/// the new name.
 #[derive(Clone)]
 pub struct FaultyFilesystem {
     inner: Arc<dyn Filesystem>,
     rule: Arc<Rule>,
 }
 
-/// What is left to do of a call that the rule has not failed.
+/// The rest of a call that the rule has not failed.
 enum Portion {
     Whole,
     Half,

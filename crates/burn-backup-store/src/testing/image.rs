@@ -1,9 +1,9 @@
-//! What is on a disk, and the changes to it.
+//! The contents of a disk, and the changes to them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// What is on a disk: everything below its root, by path.
+/// The contents of a disk: everything below its root, by path.
 pub type Image = BTreeMap<PathBuf, Node>;
 
 /// A file, a directory, or something else.
@@ -17,12 +17,12 @@ pub enum Node {
     Other,
 }
 
-/// Names a file or directory through all renames.
+/// Identifies a file or directory, also after a rename.
 pub(super) type Inode = usize;
 
 pub(super) const ROOT: Inode = 0;
 
-/// One change to the disk, in the order in which they were asked for.
+/// One change to the disk, in the order of the calls.
 #[derive(Debug, Clone)]
 pub(super) enum Change {
     /// A new file or directory appears in a directory.
@@ -38,23 +38,23 @@ pub(super) enum Change {
         name: String,
         inode: Inode,
     },
-    /// A name goes from a directory.
+    /// A name is removed from a directory.
     Remove { dir: Inode, name: String },
-    /// A name goes from one directory and appears in another, in one step.
+    /// A name is moved from one directory to another, in one step.
     Rename {
         from: (Inode, String),
         to: (Inode, String),
         inode: Inode,
     },
-    /// A file has these contents now.
+    /// A file gets these contents.
     Write { file: Inode, contents: Vec<u8> },
-    /// A file's contents are durable now.
+    /// A file's contents become durable.
     SyncFile { file: Inode },
-    /// A directory's names are durable now.
+    /// A directory's names become durable.
     SyncDir { dir: Inode },
 }
 
-/// What an inode is.
+/// The contents of an inode.
 #[derive(Debug, Clone)]
 pub(super) enum Body {
     File(Vec<u8>),
@@ -92,7 +92,7 @@ pub(super) fn image_of(bodies: &[Body]) -> Image {
     image
 }
 
-/// Makes a change, as far as its directories and files are there.
+/// Applies a change, if its directories and files exist.
 pub(super) fn apply(bodies: &mut [Body], change: &Change) {
     let mut link = |dir: Inode, name: &String, inode: Option<Inode>| {
         if let Some(Body::Dir(names)) = bodies.get_mut(dir) {

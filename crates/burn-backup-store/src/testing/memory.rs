@@ -10,15 +10,15 @@ use crate::testing::power_cut;
 #[derive(Default)]
 struct Disk {
     bodies: Vec<Body>,
-    /// The bodies at the beginning, all durable.
+    /// The initial bodies, all durable.
     origin: Vec<Body>,
     changes: Vec<Change>,
     locked: HashSet<Inode>,
 }
 
-/// A filesystem in memory that records each change. It can show what a power cut would have left
-/// at any point: of what was not synced, anything. Its clones share the disk. Paths are taken as
-/// relative to its root, and there are no `..`.
+/// A filesystem in memory that records each change. It can show what a power cut at any point could have left. Changes
+/// that were not synced can be there or not. Its clones share the disk. Paths are relative to its root, and `..` is not
+/// supported.
 #[derive(Clone)]
 pub struct MemoryFilesystem {
     disk: Arc<Mutex<Disk>>,
@@ -32,8 +32,7 @@ impl Default for MemoryFilesystem {
 }
 
 impl MemoryFilesystem {
-    /// A disk on which `image` is, durably. Directories that `image` doesn't name are there if
-    /// something is in them.
+    /// A disk that durably holds `image`. A directory that `image` does not name exists if something is in it.
     pub fn holding(image: &Image) -> Self {
         let mut disk = Disk {
             bodies: vec![Body::Dir(BTreeMap::new())],
@@ -48,26 +47,26 @@ impl MemoryFilesystem {
         }
     }
 
-    /// What is on the disk, as a process sees it.
+    /// The contents of the disk, as a process sees them.
     pub fn image(&self) -> Image {
         image_of(&self.disk().bodies)
     }
 
-    /// How many changes have been made so far, syncs among them.
+    /// How many changes were made so far, including syncs.
     pub fn changes(&self) -> usize {
         self.disk().changes.len()
     }
 
-    /// The images that a power cut after the first `after` changes could have left, each once.
+    /// The images that a power cut after the first `after` changes could have left, without duplicates.
     ///
-    /// A name that was created, renamed or removed is in its old or its new state, each on its
-    /// own, unless its directory was synced since (both, for a rename across directories); renames
-    /// are atomic. A file that was not synced since it was written has its old contents, the first
-    /// half of the new ones, all of them, or as many zeros.
+    /// A name that was created, renamed or removed is in its old or its new state, independently of the others, unless
+    /// its directory was synced since. For a rename across directories, both must be synced. Renames are atomic. A file
+    /// that was not synced since it was written has its old contents, the first half of the new ones, all of them, or
+    /// as many zeros.
     ///
-    /// If there are more than `limit` combinations, it is `limit` of them: those of a disk that keeps
-    /// the order of changes, then those that differ from one of these in one thing, then some drawn
-    /// from a fixed sequence.
+    /// If there are more than `limit` combinations, `limit` of them are returned. The first are those of a disk that
+    /// keeps the order of changes. Next are those that differ from one of these in one thing. The rest are drawn from a
+    /// fixed sequence.
     pub fn power_cuts(&self, after: usize, limit: usize) -> Vec<Image> {
         let disk = self.disk();
         let changes = disk.changes.get(..after).unwrap_or(&disk.changes);
@@ -126,7 +125,7 @@ impl Disk {
         })
     }
 
-    /// The directory that a path's last name is in, and that name.
+    /// The directory that holds a path's last name, and that name.
     fn place(&self, path: &Path) -> io::Result<(Inode, String)> {
         let name = names(path).last().ok_or(ErrorKind::InvalidInput)?;
         let dir = self.find(path.parent().unwrap_or(Path::new("")))?;
@@ -167,7 +166,7 @@ impl Disk {
         Ok(inode)
     }
 
-    /// Makes a change that is known to be possible, and records it.
+    /// Makes a change that is known to be valid, and records it.
     fn make(&mut self, change: Change) {
         apply(&mut self.bodies, &change);
         self.changes.push(change);
@@ -256,7 +255,7 @@ impl Filesystem for MemoryFilesystem {
         let (from, to) = (disk.place(from)?, disk.place(to)?);
         let inode = disk.child(from.0, &from.1).ok_or(ErrorKind::NotFound)?;
         if disk.child(to.0, &to.1).is_some() {
-            // Allowed by POSIX, and by the contract never asked for.
+            // POSIX allows this, but the contract says that it is never asked for.
             return Err(ErrorKind::AlreadyExists.into());
         }
         disk.make(Change::Rename { from, to, inode });
@@ -403,7 +402,7 @@ impl WriteFile for MemoryFile {
     }
 }
 
-/// What was in a file when it was opened.
+/// The contents of a file at the time it was opened.
 struct Contents(Vec<u8>);
 
 impl ReadFile for Contents {

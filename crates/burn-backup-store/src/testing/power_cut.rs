@@ -1,4 +1,4 @@
-//! What a power cut leaves of a sequence of changes.
+//! Computes what a power cut can leave of a sequence of changes.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -6,7 +6,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::testing::image::{Body, Change, Image, Inode, ROOT, apply, image_of};
 
-/// The images that `changes` to a disk with `origin` on it can leave; see
+/// The images that a power cut can leave of `changes` to a disk that held `origin`; see
 /// [`MemoryFilesystem::power_cuts`](crate::testing::MemoryFilesystem::power_cuts).
 pub(super) fn images(origin: &[Body], changes: &[Change], limit: usize) -> Vec<Image> {
     let possible = PossibleDisks::of(origin, changes);
@@ -21,19 +21,19 @@ pub(super) fn images(origin: &[Body], changes: &[Change], limit: usize) -> Vec<I
     images
 }
 
-/// What is certain after a power cut, and what is open.
+/// The certain and the uncertain state after a power cut.
 struct PossibleDisks {
-    /// All files and directories that were ever made, with the contents that are durable.
+    /// All files and directories that were ever made, with their durable contents.
     bodies: Vec<Body>,
-    /// Changes to names, in order. Those that are not certain have a number, from 0 on.
+    /// Changes to names, in order. Uncertain changes are numbered from 0.
     names: Vec<(Change, Option<usize>)>,
-    /// How many of them are open.
+    /// How many changes to names are uncertain.
     open_names: usize,
-    /// What each file that was not synced may hold.
+    /// The possible contents of each file that was not synced.
     open_files: Vec<(Inode, Vec<Vec<u8>>)>,
 }
 
-/// For each open name whether it changed, then for each open file which of its contents it has.
+/// For each uncertain name whether it changed, then for each uncertain file which of its contents it has.
 type Outcome = Vec<usize>;
 
 impl PossibleDisks {
@@ -76,7 +76,7 @@ impl PossibleDisks {
         let names = names
             .into_iter()
             .filter(|(_, waits_for)| {
-                // What can't be found can't matter.
+                // Contents that can't be reached do not matter.
                 waits_for.is_empty() || waits_for.iter().any(|dir| reachable.contains(dir))
             })
             .map(|(change, waits_for)| {
@@ -117,7 +117,7 @@ impl PossibleDisks {
         image_of(&bodies)
     }
 
-    /// How many choices each open thing has.
+    /// The number of choices for each uncertain item.
     fn choices(&self) -> Vec<usize> {
         let files = self.open_files.iter().map(|(_, contents)| contents.len());
         std::iter::repeat_n(2, self.open_names)
@@ -139,7 +139,7 @@ impl PossibleDisks {
     }
 
     fn some_outcomes(&self, choices: &[usize], limit: usize) -> Vec<Outcome> {
-        // A disk that keeps the order of changes: the first so many of them are there.
+        // A disk that keeps the order of changes has a prefix of them.
         let in_order = |contents: usize| {
             (0..=self.open_names).map(move |changed| {
                 let pick = |(at, choices): (usize, &usize)| match at < self.open_names {
@@ -149,7 +149,7 @@ impl PossibleDisks {
                 choices.iter().enumerate().map(pick).collect::<Outcome>()
             })
         };
-        // One thing is otherwise. Those in which all later changes are there come first.
+        // One item differs. Outcomes with all later changes come first.
         let one_off = |contents| {
             in_order(contents).rev().flat_map(|outcome| {
                 choices.iter().enumerate().map(move |(at, choices)| {
@@ -181,11 +181,11 @@ impl PossibleDisks {
     }
 }
 
-/// The number of what was written among the contents that a file may have.
+/// The index of the written contents among the possible contents of a file.
 const WHOLE: usize = 0;
 
-/// What was written, the old contents, the first half of what is new, and as many zeros. Where old contents
-/// were written over, the half is followed by what was there before.
+/// The written contents, the old ones, the first half of the new ones, and as many zeros. If old contents were written
+/// over, the first half is followed by the old bytes.
 fn possible_contents(durable: &[u8], written: &[u8]) -> Vec<Vec<u8>> {
     let kept = match written.starts_with(durable) {
         true => durable.len(),
@@ -205,7 +205,7 @@ fn possible_contents(durable: &[u8], written: &[u8]) -> Vec<Vec<u8>> {
     contents
 }
 
-/// All that some outcome can reach from the root.
+/// All inodes that can be reached from the root in some outcome.
 fn reachable(bodies: &[Body], names: &[(Change, Vec<Inode>)]) -> BTreeSet<Inode> {
     let mut certain = bodies.to_vec();
     for (change, waits_for) in names {
@@ -259,7 +259,7 @@ mod tests {
     use crate::fs::Filesystem as _;
     use crate::testing::{MemoryFilesystem, Node};
 
-    /// How a file of four bytes may be found, named `path`.
+    /// The possible contents of the file of four bytes at `path`.
     fn found(disk: &MemoryFilesystem, path: &str) -> Vec<Option<Vec<u8>>> {
         let mut found: Vec<_> = disk
             .power_cuts(disk.changes(), 1000)

@@ -1,4 +1,4 @@
-//! Reading one part into its buffers, and checking it on the way: block by block, many at the same time.
+//! Reads one part into its buffers, and checks its blocks in parallel.
 
 use std::io;
 use std::panic::resume_unwind;
@@ -16,12 +16,12 @@ use crate::fs::{EntryKind, Filesystem, ReadFile};
 use crate::manifest::PartEntry;
 use crate::threads::{self, Place};
 
-/// More do not make reading faster.
+/// More threads do not make reading faster.
 const MAX_READERS: usize = 8;
 
-/// Reads a part whose length the manifest knows, hashing on the way. No memory is taken before
-/// the file's own length agrees; more than there is, is an error. `on_read` is called with the number of bytes that
-/// were read since its last call, on any thread.
+/// Reads a part whose length is in the manifest, and hashes it at the same time. No memory is allocated before the
+/// file's own length agrees. A longer file is an error. `on_read` is called on any thread, with the number of bytes
+/// read since its last call.
 pub(super) fn read(
     fs: &dyn Filesystem,
     path: &Path,
@@ -62,10 +62,10 @@ fn wrong_length(entry: &PartEntry, found: u64) -> Damage {
     }
 }
 
-/// Buffers of these lengths, as far as there are bytes left, or one for all of them if none is asked for.
+/// Buffers of these lengths until no bytes are left, or one for all of them if no lengths are given.
 fn allocate(asked: Vec<usize>, left: &mut usize) -> io::Result<Vec<Buffer>> {
     let mut buffers = Vec::with_capacity(asked.len());
-    // No length makes no progress.
+    // A length of 0 would make no progress.
     for len in asked.into_iter().filter(|len| *len > 0) {
         let len = len.min(*left);
         if len > 0 {
@@ -79,28 +79,28 @@ fn allocate(asked: Vec<usize>, left: &mut usize) -> io::Result<Vec<Buffer>> {
     Ok(buffers)
 }
 
-/// A part of which some is read.
+/// A part that is partly read.
 struct Reading<'r> {
     file: &'r dyn ReadFile,
     entry: &'r PartEntry,
     on_read: &'r (dyn Fn(u64) + Sync),
-    /// The length of its blocks. Without hashes of blocks, the part is one.
+    /// The length of its blocks. Without block hashes, the whole part is one block.
     block_bytes: u64,
-    /// Where what comes next begins.
+    /// The offset of the next byte to read.
     offset: u64,
-    /// The block that this is in.
+    /// The hasher of the block at this offset.
     hasher: Xxh3,
 }
 
-/// Bytes of one block that are to be read.
+/// Bytes of one block to read.
 struct Run<'b> {
     offset: u64,
-    /// Of what was read of the block before.
+    /// The hasher of the block's earlier bytes.
     hasher: Xxh3,
     slices: Vec<&'b mut [u8]>,
 }
 
-/// Where bytes of a block begin, and what hashed them.
+/// The offset of bytes of a block, and their hasher.
 type Hashed = (u64, Xxh3);
 
 impl<'r> Reading<'r> {
@@ -122,7 +122,7 @@ impl<'r> Reading<'r> {
         }
     }
 
-    /// Reads what comes next into these buffers.
+    /// Fills these buffers with the next bytes.
     fn fill(&mut self, buffers: &mut [Buffer]) -> io::Result<Result<(), Damage>> {
         let runs = self.divide(buffers);
         let hashers = match read_all(self.file, runs, self.on_read)? {
@@ -144,7 +144,7 @@ impl<'r> Reading<'r> {
         Ok(Ok(()))
     }
 
-    /// Divides what comes next at the ends of blocks.
+    /// Divides the next bytes at the ends of blocks.
     fn divide<'b>(&mut self, buffers: &'b mut [Buffer]) -> Vec<Run<'b>> {
         let mut runs: Vec<Run<'b>> = Vec::new();
         let mut hasher = Some(std::mem::replace(&mut self.hasher, Xxh3::new()));
@@ -170,7 +170,7 @@ impl<'r> Reading<'r> {
         runs
     }
 
-    /// All bytes are read. What has none is still to be checked.
+    /// Checks the end of the part after all bytes are read. An empty part has no bytes, but a hash to check.
     fn finish(&self) -> Result<(), Damage> {
         match self.entry.bytes {
             0 => self.check(0, Hash::of(&[])),
@@ -199,8 +199,8 @@ impl<'r> Reading<'r> {
     }
 }
 
-/// Reads all of these, at once as far as there are threads for it. Gives where each begins and its hasher,
-/// in the same order; or how many bytes there are, if that is too few.
+/// Reads all runs in parallel, as far as threads can be started. Returns the offset and hasher of each in the same
+/// order. If there are too few bytes, returns how many there are.
 fn read_all(
     file: &dyn ReadFile,
     runs: Vec<Run<'_>>,
@@ -248,8 +248,8 @@ fn read_all(
 }
 
 impl Run<'_> {
-    /// Reads and hashes, piece by piece, as long as the processor's cache holds them. Says how many bytes there
-    /// are, if that is too few.
+    /// Reads and hashes piece by piece, while a piece is in the processor's cache. If there are too few bytes, returns
+    /// how many there are.
     fn read(
         self,
         file: &dyn ReadFile,

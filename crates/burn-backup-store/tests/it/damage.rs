@@ -474,7 +474,7 @@ fn memory_stays_bounded_whatever_length_a_file_has_or_claims() {
 }
 
 #[test]
-fn another_seed_than_the_directorys_is_refused_and_nothing_is_changed() {
+fn another_seed_than_that_of_the_directory_is_refused_and_nothing_is_changed() {
     let scratch = Scratch::new().with_generations(2);
     let identity = scratch.root().join("burn-backup.json");
     let seed = scratch.open().identity().run_seed;

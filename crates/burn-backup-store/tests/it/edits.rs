@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn_backup_store::testing::{
-    Image, MemoryFilesystem, Node, THEIRS, Threads, below, edit_each, report,
+    FOREIGN_FILE, Image, MemoryFilesystem, Node, Threads, below, edit_each, report,
 };
 use burn_backup_store::{Generation, StoreError};
 use proptest::prelude::{ProptestConfig, any};
@@ -44,7 +44,7 @@ fn number(generation: &Generation) -> Option<u64> {
 }
 
 fn their_files(image: &Image) -> usize {
-    let (name, contents) = THEIRS;
+    let (name, contents) = FOREIGN_FILE;
     let theirs = Node::File(contents.to_vec());
     let is_theirs = |path: &Path, node: &Node| path.ends_with(name) && *node == theirs;
     image

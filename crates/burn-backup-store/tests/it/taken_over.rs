@@ -52,7 +52,7 @@ fn assert_taken_over<T>(outcome: Result<T, StoreError>, by: &str) {
     assert!(matches!(error, StoreError::TakenOver { .. }), "{error}");
     assert!(error.to_string().contains(by), "{error}");
     assert!(
-        !error.to_string().contains("are as they were"),
+        !error.to_string().contains("are unchanged"),
         "nobody knows: {error}"
     );
 }
@@ -78,7 +78,7 @@ fn a_directory_that_went_away_is_made_again_and_that_is_said_once() {
         }
         let said = warnings(&scratch.root());
         assert_eq!(said.len(), 1, "{said:?}");
-        assert!(said[0].contains("made again"), "{said:?}");
+        assert!(said[0].contains("created again"), "{said:?}");
         drop(store);
         let store = scratch.open();
         assert_eq!(store.identity(), &identity);
@@ -221,8 +221,8 @@ fn with_the_directory_gone_the_errors_say_so_and_nothing_else() {
         for error in errors {
             assert!(matches!(error, StoreError::Gone { .. }), "{error}");
             let said = error.to_string();
-            assert!(said.contains("the next backup makes the directory again"));
-            assert!(!said.contains("are as they were"), "{said}");
+            assert!(said.contains("the next backup creates the directory again"));
+            assert!(!said.contains("are unchanged"), "{said}");
         }
     }
 }

@@ -13,7 +13,7 @@ const FONT: &str = "sans-serif";
 
 /// The colours of Okabe and Ito, which people with any kind of colour blindness tell apart.
 const BLUE: RGBColor = RGBColor(0, 114, 178);
-const VERMILLION: RGBColor = RGBColor(213, 94, 0);
+const VERMILION: RGBColor = RGBColor(213, 94, 0);
 const GREY: RGBColor = RGBColor(110, 110, 110);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 
@@ -75,7 +75,7 @@ fn draw_one(
     }
     for curve in chart.curves {
         let color = match curve.split.as_str() {
-            "valid" => VERMILLION,
+            "valid" => VERMILION,
             _ => BLUE,
         };
         context.draw_series(LineSeries::new(curve.points(), color.stroke_width(2)))?;

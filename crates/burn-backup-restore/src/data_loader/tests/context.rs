@@ -1,4 +1,4 @@
-//! What is drawn while a batch is made, and the epoch it is in.
+//! The seeds that are drawn while a batch is made, and the epoch of the batch.
 
 use burn::data::dataset::transform::{Mapper, MapperDataset};
 use rand::rngs::StdRng;
@@ -6,7 +6,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use super::*;
 
-/// Adds noise to each item, as an augmentation does.
+/// Adds noise to each item, like an augmentation.
 struct Noisy;
 
 impl Mapper<usize, (usize, u64)> for Noisy {
@@ -50,7 +50,7 @@ fn draws_are_the_same_whatever_the_number_of_workers_and_also_after_a_skip() {
             for draws in [false, true] {
                 let loader = build(workers, draws);
                 assert_eq!([(); 3].map(|()| epoch(&loader)), epochs);
-                // Resumed inside the second epoch.
+                // A loader that resumes inside the second epoch.
                 let resumed = build(workers, draws);
                 drop(resumed.iter());
                 let rest = resumed.iter().skip(7).map(Result::unwrap);
@@ -83,7 +83,7 @@ fn no_draw_is_like_another() {
     }
     let different: BTreeSet<_> = all.iter().collect();
     assert_eq!(different.len(), all.len());
-    // The seeds of a batch's items and those of its batcher are different ones, too.
+    // The seeds for a batch's items also differ from the seeds of its batcher.
     struct Both;
     impl Batcher<u64, [u64; 2]> for Both {
         fn batch(&self, items: Vec<u64>, _device: &Device) -> [u64; 2] {
@@ -96,7 +96,7 @@ fn no_draw_is_like_another() {
     assert_ne!(item, batch);
 }
 
-/// An item that is the seed drawn for it.
+/// A dataset whose items are the seeds drawn for them.
 struct Seeds;
 
 impl Dataset<u64> for Seeds {
@@ -111,7 +111,7 @@ impl Dataset<u64> for Seeds {
 
 #[test]
 fn draws_do_not_change_between_versions() {
-    // A backup of an older version must be continued with the same augmentation.
+    // A training from a backup of an older version must get the same augmentation.
     struct Raw;
     impl Batcher<u64, [u64; 3]> for Raw {
         fn batch(&self, items: Vec<u64>, _device: &Device) -> [u64; 3] {
@@ -151,13 +151,13 @@ fn outside_a_loader_there_is_no_epoch_and_draws_are_random() {
     assert_eq!(super::super::epoch(), None);
     let drawn: BTreeSet<_> = (0..100).map(|_| draw_seed()).collect();
     assert_eq!(drawn.len(), 100);
-    // Those of another thread, too.
+    // The seeds of another thread differ too.
     let other = thread::spawn(|| (0..100).map(|_| draw_seed()).collect::<Vec<_>>());
     let other = other.join().unwrap();
     assert!(other.iter().all(|seed| !drawn.contains(seed)));
 }
 
-/// Says the epoch in which an item is loaded, and a batch put together.
+/// Records the epoch while an item is loaded and while a batch is assembled.
 struct Epochs;
 
 impl Mapper<usize, Option<u64>> for Epochs {
@@ -182,7 +182,7 @@ fn datasets_and_batchers_are_told_the_epoch() {
             let dataset = MapperDataset::new(numbers(100), Epochs);
             let loader = builder.batcher_draws(draws).build(dataset);
             drop(loader.iter());
-            // Two epochs in turns, on the same threads.
+            // Two epochs, alternating on the same threads.
             let both = loader.iter().zip(loader.iter());
             for (one, other) in both.take(20) {
                 assert_eq!(one.unwrap(), [Some(1); 3]);

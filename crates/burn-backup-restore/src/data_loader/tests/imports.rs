@@ -1,4 +1,4 @@
-//! Loader code as Burn's examples have it works with either import, and with ours it resumes.
+//! The loader code of Burn's examples works with either import, and resumes with ours.
 
 use burn::data::dataset::InMemDataset;
 use burn::data::dataset::transform::{ComposedDataset, Mapper, MapperDataset, PartialDataset};
@@ -29,7 +29,7 @@ impl Batcher<Image, Images> for ImageBatcher {
     }
 }
 
-/// What an augmentation does to a pixel.
+/// The effect of an augmentation on a pixel.
 #[derive(Debug, Clone, Copy)]
 enum Transform {
     Translate,
@@ -60,7 +60,7 @@ fn images(from: usize, to: usize) -> InMemDataset<Image> {
     InMemDataset::new((from..to).map(image).collect())
 }
 
-/// A split of texts, as the text examples have it.
+/// A split of texts, as in Burn's text examples.
 trait Texts: Dataset<String> {
     fn split(of: &str) -> Self;
 }
@@ -98,10 +98,10 @@ impl Batcher<String, Vec<(String, usize)>> for TextBatcher {
 /// A training and a validation loader.
 type Loaders<O> = [Arc<dyn DataLoader<O>>; 2];
 
-/// The loaders of Burn's examples, with the names that are imported where this stands.
+/// The loaders of Burn's examples, with the names imported at the macro's call.
 macro_rules! examples {
     () => {
-        /// Examples guide and simple-regression.
+        /// From the examples guide and simple-regression.
         pub fn shuffled(workers: usize) -> Loaders<Images> {
             let batcher = ImageBatcher::default();
             let dataloader_train = DataLoaderBuilder::new(batcher.clone())
@@ -144,7 +144,7 @@ macro_rules! examples {
             ComposedDataset::new(datasets)
         }
 
-        /// Example mnist: augmented samples of parts of a dataset, composed.
+        /// From the example mnist: augmented samples of parts of a dataset, composed.
         pub fn composed(workers: usize) -> Loaders<Images> {
             let original = Arc::new(images(0, 170));
             let train_plain = PartialDataset::new(original.clone(), 0, 150);
@@ -174,7 +174,7 @@ macro_rules! examples {
             [dataloader_train, dataloader_valid]
         }
 
-        /// Examples text-classification and text-generation.
+        /// From the examples text-classification and text-generation.
         pub fn sampled<D: Texts + 'static>(workers: usize) -> Loaders<Vec<(String, usize)>> {
             let batcher = TextBatcher::new(7);
             let dataloader_train = DataLoaderBuilder::new(batcher.clone())
@@ -207,8 +207,8 @@ mod ours {
     examples!();
 }
 
-/// With our imports the loaders are as large as with Burn's, and a run with workers that begins
-/// anywhere has the batches of an undisturbed one.
+/// With our imports the loaders are as large as with Burn's. A run with workers that resumes
+/// anywhere gets the batches of an uninterrupted run.
 fn check<O: PartialEq + Clone + std::fmt::Debug>(
     burns: impl Fn(usize) -> Loaders<O>,
     ours: impl Fn(usize) -> Loaders<O>,

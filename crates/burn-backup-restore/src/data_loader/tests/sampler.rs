@@ -1,4 +1,4 @@
-//! Samples: the same in each run, whoever loads them, and wherever a run resumes.
+//! Samples are the same in each run, on any thread, and after a resume at any place.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ fn sampler(len: usize, size: usize, replace: bool) -> Sampler<impl Dataset<usize
     SamplerDataset::new(numbers(len), options(replace).with_fixed_size(size))
 }
 
-/// The items of each of the first epochs, in one batch each.
+/// The items of the first epochs, one batch per epoch.
 fn epochs<const EPOCHS: usize>(dataset: impl Dataset<usize> + 'static) -> [Vec<usize>; EPOCHS] {
     let loader = builder().batch_size(usize::MAX).build(dataset);
     [(); EPOCHS].map(|()| epoch(&loader).concat())
@@ -101,7 +101,7 @@ fn without_replacement_each_item_comes_equally_often_or_once_more() {
 
 #[test]
 fn without_replacement_any_item_may_come_anywhere_and_once_more() {
-    // How often each of 4 items comes at each of 6 places.
+    // How often each of 4 items appears at each of 6 places.
     const EPOCHS: usize = 12_000;
     let loader = builder().batch_size(6).build(sampler(4, 6, false));
     let mut counts = [[0_usize; 4]; 6];
@@ -123,7 +123,7 @@ fn with_replacement_each_item_is_as_likely() {
     const SAMPLES: usize = 70_000;
     let mut counts = [0_usize; 7];
     let [items] = epochs(sampler(7, SAMPLES, true));
-    // As likely as any other, whatever the one before.
+    // Every item is equally likely after any other item.
     let mut pairs = [[0_usize; 7]; 7];
     for two in items.windows(2) {
         pairs[two[0]][two[1]] += 1;
@@ -145,7 +145,7 @@ fn with_replacement_each_item_is_as_likely() {
 
 #[test]
 fn samples_do_not_change_between_versions() {
-    // A backup of an older version must be continued with the same samples.
+    // A training from a backup of an older version must get the same samples.
     let [first, second] = epochs(sampler(10, 8, true));
     assert_eq!(first, [3, 4, 6, 9, 4, 5, 9, 8]);
     assert_eq!(second, [5, 4, 7, 8, 2, 4, 7, 5]);
@@ -162,7 +162,7 @@ fn samples_do_not_change_between_versions() {
 fn every_constructor_means_what_burns_does() {
     use burn::data::dataset::transform;
     let default = SamplerDatasetOptions::default;
-    // Each with the same options for both.
+    // Each pair uses the same options for Burn's sampler and ours.
     let constructed: [[(usize, bool); 2]; 9] = [
         both(|| 15.into()),
         both(|| None::<usize>.into()),
@@ -215,13 +215,14 @@ fn the_seed_is_that_of_the_options() {
             of(options().with_rng(rng())),
             of(options().with_seed(first))
         );
-        // Without one, the samples are the same in each process.
+        // Without a seed, the samples are the same in each process.
         let unseeded = || options().with_system_rng();
         assert_eq!(of(unseeded()), of(unseeded()));
         let [mut longer, _] = of(unseeded().with_fixed_size(21));
         longer.truncate(20);
         assert_eq!(longer == of(unseeded())[0], replace);
-        // With one, samplers of different sizes have those with replacement in common.
+        // With a seed, samplers of different sizes share their samples if they draw with
+        // replacement.
         let [mut longer, _] = of(options().with_fixed_size(21));
         longer.truncate(20);
         assert_eq!(longer == of(options())[0], replace);
@@ -295,7 +296,7 @@ fn orders_of_two_epochs_are_kept() {
         assert!(sampler.cycles() <= 2);
     }
     assert_eq!(sampler.cycles(), 2);
-    // Epochs in turns, more of them than are kept.
+    // Alternates between more epochs than are kept.
     let again = loader.to_device(&Device::flex());
     let [one, two, three] = [again.iter(), again.iter(), again.iter()];
     for (index, ((one, two), three)) in one.zip(two).zip(three).enumerate() {
@@ -313,7 +314,7 @@ fn an_empty_dataset_and_an_index_beyond_the_end_are_errors_that_say_so() {
             InMemDataset::new(Vec::new()),
             options(replace).with_fixed_size(3),
         );
-        let says = "the SamplerDataset has an empty dataset";
+        let says = "the dataset of the SamplerDataset is empty";
         let error = empty.get(0).unwrap_err();
         assert!(error.to_string().starts_with(says), "{error}");
         let error = empty.get_many(vec![2]).unwrap_err();
@@ -330,7 +331,7 @@ fn an_empty_dataset_and_an_index_beyond_the_end_are_errors_that_say_so() {
         let error = sampler.get_many(vec![0, 3]).unwrap_err();
         assert!(error.to_string().starts_with(says), "{error}");
 
-        // Without samples there is no error.
+        // A sampler without samples is not an error.
         let none = SamplerDataset::new(numbers(0), options(replace));
         assert!(none.is_empty());
         assert_eq!(epoch(&builder().build(none)).len(), 0);

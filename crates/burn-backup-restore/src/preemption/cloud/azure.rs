@@ -17,22 +17,24 @@ const BASE_URL: &str = "http://169.254.169.254";
 const EVENTS: &str = "/metadata/scheduledevents?api-version=2020-07-01";
 const NAME: &str = "/metadata/instance/compute/name?api-version=2021-02-01&format=text";
 
-/// Required, so that no request is redirected here unawares.
+/// Azure requires this header, so that no request is redirected here by accident.
 const HEADER: (&str, &str) = ("Metadata", "true");
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The first request turns Scheduled Events on, which takes up to two minutes.
+/// The first request turns on Scheduled Events, which takes up to two minutes.
 const FIRST_TIMEOUT: Duration = Duration::from_secs(150);
 
-/// Watches for the events of Azure that take the machine away: the eviction of a Spot VM
-/// (`Preempt`), deletion (`Terminate`), `Reboot` and `Redeploy`.
+/// Watches for the Azure events that take the machine away: the eviction of a Spot VM (`Preempt`), deletion
+/// (`Terminate`), `Reboot` and `Redeploy`.
 ///
-/// Azure tells them 30 seconds to 15 minutes before, and the notice has that time as its deadline. A
-/// `Redeploy` from hardware that is expected to fail is told days before: that becomes a notice when
-/// no more than 15 minutes are left. A `Freeze`, which pauses the machine for seconds, is not a
-/// notice, and neither is what happens to other machines of the same scale set. The service is asked
-/// every second. Its being asked turns it on, and it can take five minutes from then to events.
+/// Azure announces these events 30 seconds to 15 minutes ahead, and the notice has that time as its deadline. A
+/// `Redeploy` away from hardware that is expected to fail is announced days ahead. It becomes a notice when at most
+/// 15 minutes are left. A `Freeze`, which pauses the machine for seconds, is not a notice. Events of other machines
+/// of the same scale set are not notices either.
+///
+/// The service is polled every second. The first request turns Scheduled Events on. It can then take five minutes
+/// until events arrive.
 ///
 /// # Example
 ///
@@ -56,7 +58,7 @@ impl Default for AzureWatcher {
 }
 
 impl AzureWatcher {
-    /// Asks the metadata service of the machine that the program runs on.
+    /// Polls the metadata service of the machine that the program runs on.
     pub fn new() -> Self {
         Self {
             metadata: Metadata::new(BASE_URL, TIMEOUT),
@@ -66,23 +68,23 @@ impl AzureWatcher {
         }
     }
 
-    /// Asks the service at this URL instead.
+    /// Polls the service at this URL instead.
     #[must_use]
     pub fn base_url(mut self, base_url: impl Into<String>) -> Self {
         self.metadata.set_base_url(base_url);
         self
     }
 
-    /// The machine whose events count, by the name that Azure knows it by. By default it is the one
-    /// that the program runs on, and Azure is asked for its name once.
+    /// The Azure name of the machine whose events count. By default it is the machine that the program runs on; Azure
+    /// is asked for its name once.
     #[must_use]
     pub fn resource(mut self, name: impl Into<String>) -> Self {
         self.resource = Some(name.into());
         self
     }
 
-    /// How long one answer may take; by default 10 seconds, and 150 seconds until the service has
-    /// answered once, since its first answer takes up to two minutes.
+    /// How long one answer may take; 10 seconds by default. Until the service has answered once, the default is 150
+    /// seconds, because its first answer takes up to two minutes.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);

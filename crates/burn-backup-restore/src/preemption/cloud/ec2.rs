@@ -19,10 +19,10 @@ const INSTANCE_ACTION: &str = "/latest/meta-data/spot/instance-action";
 
 const TOKEN_HEADER: &str = "X-aws-ec2-metadata-token";
 
-/// Six hours, the longest that there are.
+/// Six hours, the maximum.
 const TOKEN_TTL: (&str, &str) = ("X-aws-ec2-metadata-token-ttl-seconds", "21600");
 
-/// The token has expired, or is none.
+/// The token has expired or is invalid.
 const UNAUTHORIZED: u16 = 401;
 
 /// No interruption is planned.
@@ -30,15 +30,15 @@ const NOT_FOUND: u16 = 404;
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What Amazon recommends.
+/// The interval that Amazon recommends.
 const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Watches for the interruption of a Spot Instance of Amazon EC2.
 ///
-/// Amazon tells it two minutes before it stops or terminates the instance, and the notice has that
-/// time as its deadline; hibernation begins at once. The metadata service is asked every 5 seconds,
-/// through its version 2. In a container it answers only if the instance's metadata options allow
-/// two hops (`HttpPutResponseHopLimit`) or the container has the host's network.
+/// Amazon announces a stop or a termination two minutes ahead, and the notice has that time as its
+/// deadline. Hibernation begins at once. The metadata service is polled every 5 seconds, with
+/// version 2 of its protocol. In a container, it answers only if the instance's metadata options
+/// allow two hops (`HttpPutResponseHopLimit`) or the container uses the host's network.
 ///
 /// # Example
 ///
@@ -68,7 +68,7 @@ impl Default for Ec2SpotWatcher {
 }
 
 impl Ec2SpotWatcher {
-    /// Asks the metadata service of the instance that the program runs on.
+    /// Polls the metadata service of the instance that the program runs on.
     pub fn new() -> Self {
         Self {
             metadata: Metadata::new(BASE_URL, TIMEOUT),
@@ -76,7 +76,7 @@ impl Ec2SpotWatcher {
         }
     }
 
-    /// Asks the service at this URL instead.
+    /// Polls the service at this URL instead.
     #[must_use]
     pub fn base_url(mut self, base_url: impl Into<String>) -> Self {
         self.metadata.set_base_url(base_url);
@@ -90,7 +90,7 @@ impl Ec2SpotWatcher {
         self
     }
 
-    /// Asks with the token there is, or with a new one, which is kept if it works.
+    /// Asks with the current token, or with a new one. A new token is kept if it works.
     fn ask(&mut self) -> Result<Answer, WatchError> {
         let token = match self.token.take() {
             Some(token) => token,
@@ -138,6 +138,6 @@ fn notice(interruption: InstanceAction) -> Notice {
     let deadline = time
         .and_then(|time| time.parse().ok())
         .and_then(system_time);
-    // Hibernation begins at once, and has no time of its own.
+    // Hibernation begins at once, without a time in the answer.
     notice.with_deadline(deadline.unwrap_or_else(SystemTime::now))
 }

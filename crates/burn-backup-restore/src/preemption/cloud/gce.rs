@@ -15,25 +15,28 @@ const BASE_URL: &str = "http://metadata.google.internal";
 const PREEMPTED: &str = "/computeMetadata/v1/instance/preempted";
 const MAINTENANCE: &str = "/computeMetadata/v1/instance/maintenance-event";
 
-/// What requests and answers carry, so that neither is of somebody else.
+/// The header of every request and answer, so that neither is meant for another service.
 const FLAVOR: (&str, &str) = ("Metadata-Flavor", "Google");
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Of the 30 seconds that a preempted machine has, those that are left when that is seen at the latest: it
-/// is asked each second, and two answers may each take as long as is allowed.
+/// The time that is left in the worst case when a preemption is seen. The machine has 30 seconds. It is polled every
+/// second, and two answers may each take the full timeout.
 const LEFT: Duration = Duration::from_secs(19);
 
 /// Watches for the preemption of a Spot VM of Google Compute Engine, and for host maintenance that
 /// stops the machine.
 ///
-/// A preempted machine has 30 seconds left; the notice's deadline allows for some of them to be gone
-/// before it is seen. A maintenance event that the machine is migrated away from is not a notice, for it
-/// goes on running; one that it can't be migrated away from, as with GPUs, is. Google announces that
-/// [an hour ahead for machines with GPUs](https://cloud.google.com/compute/docs/gpus/gpu-host-maintenance)
-/// and 60 seconds ahead for others, and says no more exactly when: the notice has no deadline, and
-/// [`grace_period`](crate::Preemption::grace_period) says how much of the time is used. The metadata server
-/// is asked every second.
+/// A preempted machine has 30 seconds left. The notice's deadline is earlier, because some of this time may have
+/// passed before the preemption is seen.
+///
+/// A maintenance event is a notice if the machine can't be migrated away from it, for example because of GPUs. It is
+/// not a notice if the machine is migrated, because the machine keeps running. Google announces maintenance [an hour
+/// ahead for machines with GPUs](https://cloud.google.com/compute/docs/gpus/gpu-host-maintenance) and 60 seconds
+/// ahead for others, but no exact time. So the notice has no deadline, and
+/// [`grace_period`](crate::Preemption::grace_period) says how much of the time is used.
+///
+/// The metadata server is polled every second.
 ///
 /// # Example
 ///
@@ -56,14 +59,14 @@ impl Default for GceWatcher {
 }
 
 impl GceWatcher {
-    /// Asks the metadata server of the machine that the program runs on.
+    /// Polls the metadata server of the machine that the program runs on.
     pub fn new() -> Self {
         Self {
             metadata: Metadata::new(BASE_URL, TIMEOUT),
         }
     }
 
-    /// Asks the server at this URL instead.
+    /// Polls the server at this URL instead.
     #[must_use]
     pub fn base_url(mut self, base_url: impl Into<String>) -> Self {
         self.metadata.set_base_url(base_url);

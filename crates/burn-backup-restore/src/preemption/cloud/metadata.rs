@@ -1,4 +1,4 @@
-//! The HTTP client for metadata services: plain, small, direct.
+//! The HTTP client for metadata services. It uses no proxy and keeps no connections.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use ureq::{Agent, Body};
 
 use super::WatchError;
 
-/// A service that is a hop away accepts a connection at once, or is not there.
+/// The service is one network hop away: it accepts a connection at once, or does not exist.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest body that is read, in bytes.
 const BODY_LIMIT: u64 = 64 * 1024;
 
-/// How much of an answer that isn't understood is told, in characters.
-const TOLD: usize = 100;
+/// How much of an unknown answer an error shows, in characters.
+const SHOWN_CHARS: usize = 100;
 
-/// The status of an answer that has what was asked for.
+/// The status of a successful answer.
 const OK: u16 = 200;
 
 /// A metadata service at a base URL.
@@ -27,7 +27,7 @@ pub(super) struct Metadata {
     timeout: Duration,
 }
 
-/// What the service answers, with whatever status.
+/// An answer of the service, with any status.
 pub(super) struct Answer {
     url: String,
     pub status: u16,
@@ -38,11 +38,11 @@ pub(super) struct Answer {
 impl Metadata {
     pub fn new(base_url: &str, timeout: Duration) -> Self {
         let config = Agent::config_builder()
-            // The address is the machine's own: a proxy would answer for another one.
+            // The address is local to this machine: a proxy would answer for another machine.
             .proxy(None)
             .max_redirects(0)
             .http_status_as_error(false)
-            // A look per second needs no open connection, which might be a dead one.
+            // One request per second needs no open connection, which might be dead.
             .max_idle_connections(0)
             .timeout_connect(Some(CONNECT_TIMEOUT))
             .build();
@@ -112,7 +112,7 @@ fn answer(
 }
 
 impl Answer {
-    /// The answer, if it has what was asked for.
+    /// The answer, if its status is 200.
     pub fn ok(self) -> Result<Self, WatchError> {
         if self.status == OK {
             return Ok(self);
@@ -135,14 +135,14 @@ impl Answer {
         })
     }
 
-    /// That the body is none of the values it may have.
+    /// The error that the body is not a documented value.
     pub fn unknown(&self) -> WatchError {
         WatchError::Value {
             url: self.url.clone(),
             answer: self
                 .text()
                 .chars()
-                .take(TOLD)
+                .take(SHOWN_CHARS)
                 .flat_map(char::escape_debug)
                 .collect(),
         }

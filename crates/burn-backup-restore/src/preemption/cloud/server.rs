@@ -59,7 +59,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// What `answer` gives is sent as it is.
+    /// Sends the bytes that `answer` returns, unchanged.
     pub fn start(answer: impl FnMut(&Request) -> Vec<u8> + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
         let server = Self {
@@ -76,7 +76,7 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// The lines of the requests since this was last asked.
+    /// The lines of the requests since the last call.
     pub fn requests(&self) -> Vec<String> {
         std::mem::take(&mut *self.lines.lock().expect("no thread has panicked"))
     }
@@ -106,15 +106,15 @@ fn serve(
         };
         let line = request.line.clone();
         lines.lock().expect("no thread has panicked").push(line);
-        // A client that no longer waits is part of some tests.
+        // In some tests the client no longer waits.
         let _ = stream.write_all(&answer(&request));
     }
 }
 
-/// A port that refuses connections: it is taken, but nobody listens at it.
-pub(super) struct Nobody(TcpStream);
+/// A port that refuses connections: it is taken, but nothing listens on it.
+pub(super) struct RefusingPort(TcpStream);
 
-impl Nobody {
+impl RefusingPort {
     pub fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
         let address = listener.local_addr().expect("it is bound");

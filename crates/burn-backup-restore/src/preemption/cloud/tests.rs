@@ -1,15 +1,15 @@
-//! What goes wrong with every cloud. That each works is tested next to it.
+//! Failures that all clouds have in common. The success of each cloud is tested next to it.
 
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use super::server::{Nobody, Request, Server, response};
+use super::server::{RefusingPort, Request, Server, response};
 use super::*;
 use crate::preemption::PreemptionWatcher;
 
 const GOOGLE: &str = "Metadata-Flavor: Google\r\n";
 
-/// Long enough for an answer that comes.
+/// Long enough for any answer that arrives.
 const PATIENT: Duration = Duration::from_secs(60);
 
 fn watchers(url: &str, timeout: Duration) -> [Box<dyn PreemptionWatcher>; 3] {
@@ -20,7 +20,7 @@ fn watchers(url: &str, timeout: Duration) -> [Box<dyn PreemptionWatcher>; 3] {
     ]
 }
 
-/// What each watcher says at its first look and its second, with causes.
+/// The errors of each watcher's first and second poll, with causes.
 fn errors(url: &str, timeout: Duration) -> Vec<String> {
     let mut errors = Vec::new();
     for mut watcher in watchers(url, timeout) {
@@ -58,7 +58,7 @@ fn a_failing_service_is_an_error() {
 fn garbage_is_an_error() {
     let errors = errors_with(|_| response(200, GOOGLE, "<html>"));
     let (gce, others) = errors.split_at(2);
-    assert!(gce[0].contains("'<html>', which is none"), "{gce:?}");
+    assert!(gce[0].contains("'<html>', which is not"), "{gce:?}");
     for error in others {
         assert!(error.contains("documented JSON; expected value"), "{error}");
     }
@@ -92,7 +92,7 @@ fn a_body_that_is_too_large_is_an_error() {
 
 #[test]
 fn a_service_that_is_not_there_is_an_error() {
-    let nobody = Nobody::new();
+    let nobody = RefusingPort::new();
     assert_all_contain(&errors(&nobody.url(), PATIENT), "refused");
 }
 
@@ -119,7 +119,7 @@ fn redirects_are_not_followed() {
 
 #[test]
 fn a_proxy_of_the_environment_is_not_used() {
-    let nobody = Nobody::new();
+    let nobody = RefusingPort::new();
     let (_, module) = module_path!().split_once("::").unwrap();
     let others = module.strip_suffix("tests").unwrap();
     for cloud in ["gce", "ec2", "azure"] {

@@ -1,18 +1,18 @@
-//! What a signal does when this crate has nothing to do with it.
+//! What a signal does without this crate.
 
 /// What a signal does in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Disposition {
-    /// What the system has it do.
+    /// The system's default action.
     Default,
-    /// Nothing.
+    /// It has no effect.
     Ignored,
-    /// What a handler does.
+    /// It calls a handler.
     Caught,
 }
 
 impl Disposition {
-    /// That of `signal` now. Only Linux tells; elsewhere it is taken for the system's.
+    /// The current disposition of `signal`. Only Linux shows it; elsewhere the default is assumed.
     pub(super) fn of(signal: i32) -> Self {
         match std::fs::read_to_string("/proc/self/status") {
             Ok(status) => Self::in_status(&status, signal),
@@ -20,7 +20,8 @@ impl Disposition {
         }
     }
 
-    /// That of `signal` in a process with this `status`, as Linux shows it under `/proc`.
+    /// The disposition of `signal` in a process with this `status`, as Linux shows it under
+    /// `/proc`.
     fn in_status(status: &str, signal: i32) -> Self {
         let is_in = |mask: &str| {
             let mask = status.lines().find_map(|line| line.strip_prefix(mask));

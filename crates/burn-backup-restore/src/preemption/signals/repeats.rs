@@ -1,6 +1,5 @@
-//! A second signal that asks for the process's end has its way at once, unless it belongs to the first:
-//! supervisors that forward a signal to a process that has got it already send the two within
-//! milliseconds.
+//! A second SIGINT or SIGTERM ends the process at once, unless it is a copy of the first. Some supervisors forward a
+//! signal to a process that has already received it; the two arrive within milliseconds.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,27 +9,27 @@ use std::time::{Duration, Instant};
 
 use super::LOG;
 
-/// After so long a second signal counts, whatever the training does.
+/// After this time a second signal always counts.
 const LONGEST: Duration = Duration::from_secs(2);
 
-/// So long it belongs to the first, although a batch has ended meanwhile: batches may be short.
+/// Within this time a second signal is a copy of the first, even if a batch has ended: batches may be short.
 const SHORTEST: Duration = Duration::from_millis(500);
 
-/// How often the thread looks at the time.
+/// The interval at which the thread checks the time.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Whether a second signal counts. Handlers read and set flags only; the time is looked at elsewhere.
+/// Decides whether a second signal counts. Handlers only read and set flags; a thread checks the time.
 pub(super) struct Repeats {
     shared: Arc<Shared>,
-    /// Ends the thread when it is dropped.
+    /// Dropping it ends the thread.
     _stop: Sender<Infallible>,
 }
 
 #[derive(Default)]
 struct Shared {
-    /// The first signal has come.
+    /// Whether the first signal has arrived.
     come: Arc<AtomicBool>,
-    /// Another one counts.
+    /// Whether another signal counts.
     count: Arc<AtomicBool>,
     first: Mutex<Option<FirstSignal>>,
 }
@@ -44,7 +43,7 @@ struct FirstSignal {
 }
 
 impl Repeats {
-    /// Begins to watch the time on a thread of its own. Where none can be had, batch boundaries do.
+    /// Starts a thread that checks the time. If it can't be started, only batch boundaries check it.
     pub(super) fn watch() -> Self {
         let shared = Arc::new(Shared::default());
         let (stop, stopped) = channel::<Infallible>();
@@ -59,8 +58,8 @@ impl Repeats {
         if let Err(error) = thread {
             log::warn!(
                 target: LOG,
-                "cannot start a thread that watches for repeated signals: a second one ends the process \
-                 at once only after a batch has ended: {error}",
+                "cannot start a thread that watches for repeated signals; a second signal ends \
+                 the process at once only after a batch has ended: {error}",
             );
         }
         Self {
@@ -69,17 +68,17 @@ impl Repeats {
         }
     }
 
-    /// To be set when a signal comes.
+    /// The flag that the handler sets when a signal arrives.
     pub(super) fn come(&self) -> Arc<AtomicBool> {
         self.shared.come.clone()
     }
 
-    /// Whether a signal that comes now ends the process at once.
+    /// Whether a signal that arrives now ends the process at once.
     pub(super) fn count(&self) -> Arc<AtomicBool> {
         self.shared.count.clone()
     }
 
-    /// The training is at a batch boundary.
+    /// Call this at a batch boundary.
     pub(super) fn at_boundary(&self) {
         self.shared.look(Instant::now(), true);
     }
@@ -103,8 +102,8 @@ impl Shared {
     }
 }
 
-/// Whether a second signal counts so long after the first one, which was seen at a batch boundary or was
-/// not.
+/// Whether a second signal counts this long after the first. `at_boundary` says whether a batch boundary has seen the
+/// first.
 fn counts(since_first: Duration, at_boundary: bool) -> bool {
     since_first >= LONGEST || (at_boundary && since_first >= SHORTEST)
 }

@@ -1,4 +1,4 @@
-//! What the tests of watchers share.
+//! Helpers for tests of watchers.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{PreemptionWatcher, Watching};
 use crate::notice::Notice;
 
-/// A watcher made of an interval and of what a look does.
+/// A watcher with an interval and a function that it calls for a poll.
 pub(crate) struct FromFn<F>(pub Duration, pub F);
 
 impl<F> PreemptionWatcher for FromFn<F>
@@ -28,7 +28,7 @@ where
     }
 }
 
-/// Puts the watcher to work. The notices end when its thread does.
+/// Starts the watcher. The channel of notices closes when its thread ends.
 pub(crate) fn notices(watcher: impl PreemptionWatcher) -> (Watching, Receiver<Notice>) {
     let (posted, notices) = channel();
     let post = Arc::new(move |notice| {
@@ -38,10 +38,10 @@ pub(crate) fn notices(watcher: impl PreemptionWatcher) -> (Watching, Receiver<No
     (watching, notices)
 }
 
-/// The first notice of a watcher that is put to work, looking more often than it would by itself.
+/// Starts the watcher with a shorter interval, and returns its first notice.
 pub(crate) fn first_notice(mut watcher: impl PreemptionWatcher) -> Notice {
     let (_watching, notices) = notices(FromFn(Duration::ZERO, move || watcher.poll()));
-    // Only a watcher that is broken lets this run out.
+    // Only a broken watcher lets this time out.
     let patience = Duration::from_secs(60);
     notices.recv_timeout(patience).expect("there is a notice")
 }

@@ -18,7 +18,7 @@ fn notice() -> Notice {
     Notice::new("a test")
 }
 
-/// Looks as often as it can, or once a day.
+/// Polls as often as possible, or once a day.
 fn watcher(
     is_quick: bool,
     poll: impl FnMut() -> Seen + Send + 'static,
@@ -38,7 +38,7 @@ fn a_notice_is_posted_once_and_so_is_one_that_comes_after_it() {
     let mut looks = 0_u64;
     let (_watching, notices) = notices(watcher(true, move || {
         looks += 1;
-        // The same one, which may say something else of the time.
+        // The same notice, possibly with another deadline.
         let notice = Notice::new(if looks < 5 { "a hint" } else { "an order" });
         let deadline = std::time::UNIX_EPOCH + Duration::from_secs(looks);
         Ok(Some(notice.with_deadline(deadline)))
@@ -47,7 +47,7 @@ fn a_notice_is_posted_once_and_so_is_one_that_comes_after_it() {
     assert_eq!(notices.recv().unwrap().reason(), "an order");
 }
 
-/// It panics wherever it is asked.
+/// Panics in every method except `poll`.
 struct Nervous;
 
 impl PreemptionWatcher for Nervous {
@@ -160,6 +160,6 @@ fn a_failure_is_told_with_its_causes() {
     let mut panicking = watcher(true, || panic!("number {}", 7));
     assert_eq!(
         look(&mut panicking),
-        Err("it panicked: number 7".to_owned())
+        Err("the watcher panicked: number 7".to_owned())
     );
 }

@@ -14,22 +14,6 @@ use std::io::{self, Write as _};
 /// Beside the corner, and a space.
 const LEFT: u16 = 3;
 
-/// Whether the terminal is in raw mode, which is what the dashboard does and a renderer of lines does not; `None` where
-/// that can't be known.
-#[cfg(unix)]
-pub(super) fn is_full_screen() -> Option<bool> {
-    use rustix::termios::{LocalModes, tcgetattr};
-
-    let modes = tcgetattr(io::stdout()).ok()?.local_modes;
-    Some(!modes.contains(LocalModes::ICANON))
-}
-
-/// Whether the terminal is in raw mode; not known here.
-#[cfg(not(unix))]
-pub(super) fn is_full_screen() -> Option<bool> {
-    None
-}
-
 /// Rows and columns of the terminal.
 #[cfg(unix)]
 fn size() -> Option<(u16, u16)> {

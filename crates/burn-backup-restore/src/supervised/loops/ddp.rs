@@ -1,10 +1,8 @@
-//! Distributed data parallel: each device has a worker with a loop, a model and an optimizer of its
-//! own, and the gradients are brought together in each step, so that the models stay equal. The
-//! first worker's is the one that is validated and backed up.
+//! Distributed data parallel. Each device has a worker with its own loop, model and optimizer. The gradients are
+//! reduced in each step, so the models stay equal. The model of the first worker is validated and backed up.
 //!
-//! Burn's own workers look for a stop each by itself, and stop looking for batches each when its own
-//! are used up: where they come to different answers, the others wait forever for gradients that
-//! never come. Here they agree first, at each batch.
+//! Each of Burn's own workers checks for a stop by itself, and ends when its own batches are used up. If their
+//! decisions differ, the remaining workers wait forever for gradients. Here all workers agree first, at each batch.
 
 mod agreement;
 mod reduction;
@@ -38,11 +36,11 @@ use reduction::Reducer;
 
 const LOG: &str = "burn_backup::restore";
 
-/// How long the other workers are waited for when one is gone. Those in the middle of bringing
-/// gradients together never come back: they wait for it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for the other workers when one is gone. Workers inside a gradient reduction never return, because
+/// they wait for the missing one.
+const ABANDON_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Trains until the end, or a stop, or until a worker fails.
+/// Trains until the end, a stop, or the failure of a worker.
 pub(super) fn train<M: LearnerModel>(
     mut training: Training<M>,
     devices: &[Device],
@@ -50,7 +48,7 @@ pub(super) fn train<M: LearnerModel>(
     loaders: Vec<TrainLoader<M>>,
     threads: &Threads,
 ) -> Training<M> {
-    // This initialises the parameters that are still lazy, too: once, for all workers.
+    // This also initialises lazy parameters, once for all workers.
     training.learner.fork(&training.main);
     if !training.has_work() {
         return training;
@@ -79,13 +77,13 @@ pub(super) fn train<M: LearnerModel>(
                     return;
                 };
                 worker.work();
-                // The training is left to itself only after a failure.
+                // The receiver is gone only after a failure.
                 let _ = outbox.send(());
             })?;
             Ok(start)
         })
         .collect();
-    // Before any of them begins: it would wait for the one that is missing.
+    // Before any worker begins: it would wait for the missing one.
     let starts = match starts {
         Ok(starts) => starts,
         Err(error) => {
@@ -117,20 +115,20 @@ pub(super) fn train<M: LearnerModel>(
             index,
             device: device.clone(),
             loader,
-            // The first one's is in the training, where it is backed up.
+            // The first worker's learner is in the training, where it is backed up.
             own: (index > 0).then(|| template.clone()),
             shared: shared.clone(),
             seeds: plan.seeds,
             plan: plan.clone(),
             turns_taken: 0,
         };
-        // Each waits for it.
+        // Each thread waits for its worker, so this does not fail.
         let _ = start.send(worker);
     }
     drop((template, outbox));
     wait(&ends, devices.len(), &shared.agreement);
 
-    #[expect(clippy::expect_used, reason = "it is taken nowhere else")]
+    #[expect(clippy::expect_used, reason = "only this line takes it")]
     let mut training = shared.training().take().expect("the training is there");
     if !training.is_over {
         training.ends(false);
@@ -138,18 +136,18 @@ pub(super) fn train<M: LearnerModel>(
     training
 }
 
-/// Waits until all workers have ended; a while only, once one of them has failed.
+/// Waits until all workers have ended. After a failure of one, waits only for a limited time.
 fn wait(ends: &Receiver<()>, workers: usize, agreement: &Agreement) {
     for ended in 0..workers {
         let end = match agreement.is_broken() {
             false => ends.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            true => ends.recv_timeout(PATIENCE),
+            true => ends.recv_timeout(ABANDON_TIMEOUT),
         };
         if end.is_err() {
             log::error!(
                 target: LOG,
-                "{} of {workers} workers are left behind in a step that can't end: one of them \
-                 failed in the middle of it",
+                "{} of {workers} workers are stuck in a step that can't end, because one of them \
+                 failed during it",
                 workers - ended,
             );
             return;
@@ -157,7 +155,7 @@ fn wait(ends: &Receiver<()>, workers: usize, agreement: &Agreement) {
     }
 }
 
-/// What all workers are to do.
+/// The settings that all workers share.
 #[derive(Clone)]
 struct Plan {
     epochs: RangeInclusive<usize>,
@@ -166,23 +164,23 @@ struct Plan {
     seeds: Option<StepSeeds>,
     run_seed: RunSeed,
     interrupter: Interrupter,
-    /// Where the training is taken up, if it is.
+    /// Where the training resumes, if it was restored.
     resumption: Option<Resumption>,
 }
 
-/// What the workers have in common.
+/// The state that all workers share.
 struct Shared<M: LearnerModel> {
-    /// Taken away once all workers have ended, or are waited for no longer.
+    /// Taken once all workers have ended, or after the wait has timed out.
     training: Mutex<Option<Training<M>>>,
     agreement: Agreement,
     turns: Turns,
     reducer: Reducer,
-    /// The change on purpose because of which the epoch in progress begins anew.
+    /// The deliberate change because of which the epoch in progress begins again.
     anew: Mutex<Option<Change>>,
 }
 
 impl<M: LearnerModel> Shared<M> {
-    /// After a panic in the middle of something the training ends, and no backup is taken of it.
+    /// A poisoned lock is still used: after a panic the training ends without another backup.
     fn training(&self) -> MutexGuard<'_, Option<Training<M>>> {
         self.training.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -192,7 +190,7 @@ impl<M: LearnerModel> Shared<M> {
     }
 }
 
-/// The training has been left to itself, or a worker is gone.
+/// The main thread has stopped waiting, or a worker is gone.
 #[derive(Debug)]
 struct Abandoned;
 
@@ -200,7 +198,7 @@ struct Worker<M: LearnerModel> {
     index: usize,
     device: Device,
     loader: TrainLoader<M>,
-    /// The learner of any but the first worker.
+    /// The learner of this worker; `None` for the first worker.
     own: Option<Learner<M>>,
     shared: Arc<Shared<M>>,
     plan: Plan,
@@ -224,7 +222,7 @@ impl<M: LearnerModel> Worker<M> {
         }
     }
 
-    /// Trains until the end, or a stop, or until another worker is gone.
+    /// Trains until the end, a stop, or the loss of another worker.
     fn train(&mut self) -> Result<(), Abandoned> {
         let (device, shared) = (self.device.clone(), self.shared.clone());
         self.with_learner(|learner| {
@@ -232,14 +230,14 @@ impl<M: LearnerModel> Worker<M> {
             shared.reducer.prepare(learner);
         })?;
         let loader = self.loader.clone();
-        let Some(mut rest) = self.take_up(&loader) else {
+        let Some(mut rest) = self.resume_loaders(&loader) else {
             return self.lead(|training| training.ends(false));
         };
         for epoch in self.plan.epochs.clone() {
             let rest = std::mem::replace(&mut rest, Rest::WholeEpoch);
             self.train_epoch(epoch, &loader, rest)?;
             let mut vote = Vote::Train;
-            // The others wait meanwhile.
+            // The other workers wait in the vote below.
             self.lead(|training| {
                 vote = match training.close_epoch(epoch) {
                     Next::Epoch => Vote::Train,
@@ -256,8 +254,8 @@ impl<M: LearnerModel> Worker<M> {
         self.lead(|training| training.ends(true))
     }
 
-    /// Brings the loader to where a restored training was; nothing if one of the workers can't.
-    fn take_up<'l>(
+    /// Brings the loader to the position of the restored training. `None` if this fails for one of the workers.
+    fn resume_loaders<'l>(
         &mut self,
         loader: &'l TrainLoader<M>,
     ) -> Option<Rest<'l, <M as TrainStep>::Input>> {
@@ -276,7 +274,7 @@ impl<M: LearnerModel> Worker<M> {
             Ok(Rest::Batches { rest, skipped }) if rest.has_more() => {
                 (Vote::Train, Rest::Batches { rest, skipped })
             }
-            // Where the last batches are missing, it looks as if they were trained.
+            // If a loader lacks its last batches, they would otherwise pass for trained.
             Ok(Rest::Batches { rest, .. }) => {
                 let whole = WholeEpoch {
                     items: rest.items(),
@@ -289,7 +287,7 @@ impl<M: LearnerModel> Worker<M> {
                 }
             }
             Ok(Rest::Validation) => (Vote::EndEpoch, Rest::Validation),
-            // Of several loaders none goes on in between.
+            // With several loaders, an epoch can't resume with another batch size.
             Ok(Rest::Entered { .. }) => {
                 *self.shared.anew() = Some(Change::BatchSize);
                 (Vote::Train, Rest::WholeEpoch)
@@ -316,7 +314,7 @@ impl<M: LearnerModel> Worker<M> {
         }
     }
 
-    /// Trains the `rest` of an epoch. After a stop, what follows it knows.
+    /// Trains the `rest` of an epoch. After a stop, the caller detects it.
     fn train_epoch<'l>(
         &mut self,
         epoch: usize,
@@ -340,7 +338,7 @@ impl<M: LearnerModel> Worker<M> {
         })
     }
 
-    /// Trains until one of the workers has no batch left, and says whether it came to that.
+    /// Trains until one of the workers has no batch left, and returns whether that happened.
     fn train_batches(
         &mut self,
         epoch: usize,
@@ -388,7 +386,7 @@ impl<M: LearnerModel> Worker<M> {
                 _ => vote,
             };
             if vote != Vote::Leave {
-                // Before anybody trains: the snapshot taken here shares running states with all.
+                // Before any worker trains: the snapshot taken here shares running states with all workers.
                 self.lead(|training| training.split_begins(epoch))?;
             }
             let agreed = self.shared.agreement.agree(vote);
@@ -401,7 +399,7 @@ impl<M: LearnerModel> Worker<M> {
             let output = match self.skips_next()? {
                 true => None,
                 false => {
-                    // A copy, so that the training is not held while gradients are brought together.
+                    // A copy, so that the training is not locked while gradients are reduced.
                     let learner = self.with_learner(|learner| learner.clone())?;
                     let output = learner.train_step(batch);
                     let reducer = &self.shared.reducer;
@@ -432,15 +430,15 @@ impl<M: LearnerModel> Worker<M> {
         }
     }
 
-    /// Whether the next batch is one that a rollback skips. No worker is further than this one, because none tells of
-    /// its batch before all have brought their gradients together.
+    /// Whether a rollback skips the next batch. No worker is ahead of this one, because a worker reports its batch
+    /// only after all gradients are reduced.
     fn skips_next(&self) -> Result<bool, Abandoned> {
         let training = self.shared.training();
         let training = training.as_ref().ok_or(Abandoned)?;
         Ok(training.skips_next())
     }
 
-    /// Whether this worker's loader has given what it promised.
+    /// Whether this worker's loader has given as many items as it promised.
     fn check_whole(&self, epoch: WholeEpoch) -> Result<bool, Abandoned> {
         let mut training = self.shared.training();
         let training = training.as_mut().ok_or(Abandoned)?;
@@ -457,7 +455,7 @@ impl<M: LearnerModel> Worker<M> {
         })
     }
 
-    /// Tells Burn, and the engine if this is the first worker, of a batch.
+    /// Reports a batch to Burn. The last worker also reports the step to the engine.
     fn tell(
         &mut self,
         item: Item<<M as TrainStep>::Output>,
@@ -479,8 +477,8 @@ impl<M: LearnerModel> Worker<M> {
         if self.own.is_none() {
             training.leader_items = Some(batches.items());
         }
-        // Once all have told: a backup is to have all that was logged of the step. The first worker
-        // trains no further before that.
+        // After all workers have reported: a backup must contain everything that was logged for the step. The first
+        // worker does not continue before that.
         if self.index + 1 == workers
             && let Some(items) = training.leader_items.take()
         {
@@ -492,7 +490,7 @@ impl<M: LearnerModel> Worker<M> {
         Ok(())
     }
 
-    /// Does `work` on the training if this is the first worker.
+    /// Runs `work` on the training if this is the first worker.
     fn lead(&self, work: impl FnOnce(&mut Training<M>)) -> Result<(), Abandoned> {
         if self.own.is_none() {
             let mut training = self.shared.training();
@@ -511,7 +509,7 @@ impl<M: LearnerModel> Worker<M> {
         }
     }
 
-    /// Does `work` after the workers before this one have, and before those after it do.
+    /// Runs `work` after the lower-numbered workers, and before the higher-numbered ones.
     fn in_turn<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
         let ticket = self.turns_taken * self.plan.workers as u64 + self.index as u64;
         self.turns_taken += 1;
@@ -521,11 +519,11 @@ impl<M: LearnerModel> Worker<M> {
     }
 }
 
-/// A batch that is done.
+/// A finished batch.
 struct Item<O> {
     /// `None` if it was skipped.
     output: Option<O>,
-    /// Which one of its epoch it is on its device.
+    /// The number of the batch in its epoch, on its device.
     trained: usize,
     has_stepped: bool,
 }

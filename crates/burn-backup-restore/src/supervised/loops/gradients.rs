@@ -1,4 +1,4 @@
-//! Gradients on their way to the optimizer.
+//! Accumulates gradients for the optimizer.
 
 use burn::optim::{GradientsAccumulator, GradientsParams, MultiGradientsParams};
 use burn::tensor::Device;
@@ -6,19 +6,19 @@ use burn::train::{Learner, LearnerModel};
 
 /// The gradients since the last optimizer step.
 pub(super) enum Gradients<M: LearnerModel> {
-    /// Of one batch, used as they are.
+    /// The gradients of one batch, used directly.
     OfOneBatch(Option<GradientsParams>),
-    /// Added up, where they are or on the device that optimizes.
+    /// Summed, either in place or on the device that optimizes.
     Summed {
         sum: GradientsAccumulator<M>,
         on: Option<Device>,
     },
-    /// Added up on each device, which optimizes its share of the parameters.
+    /// Summed on each device, which optimizes its share of the parameters.
     Sharded(Vec<(GradientsAccumulator<M>, Device)>),
 }
 
 impl<M: LearnerModel> Gradients<M> {
-    /// For one device, whose optimizer steps after `accumulation` batches.
+    /// For a single device, whose optimizer steps after `accumulation` batches.
     pub(super) fn of_one_device(accumulation: Option<usize>) -> Self {
         match accumulation {
             None => Self::OfOneBatch(None),
@@ -29,7 +29,7 @@ impl<M: LearnerModel> Gradients<M> {
         }
     }
 
-    /// Adds those that the device with this index has computed.
+    /// Adds the gradients of the device with this index.
     pub(super) fn add(&mut self, model: &M, device: usize, gradients: GradientsParams) {
         match self {
             Self::OfOneBatch(slot) => *slot = Some(gradients),
@@ -48,7 +48,7 @@ impl<M: LearnerModel> Gradients<M> {
         }
     }
 
-    /// Lets the scheduler and the optimizer step, and begins anew.
+    /// Steps the scheduler and the optimizer, and starts a new sum.
     pub(super) fn step(&mut self, learner: &mut Learner<M>) {
         learner.lr_step();
         match self {

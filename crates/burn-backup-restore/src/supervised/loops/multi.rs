@@ -1,4 +1,4 @@
-//! Several devices, on each of which a worker computes on a batch of its own.
+//! Several devices. On each, a worker computes its own batch.
 
 mod workers;
 
@@ -17,12 +17,12 @@ use crate::seed::StepSeeds;
 use crate::threads::Threads;
 use workers::Workers;
 
-/// The devices of a training on several.
+/// The devices of a multi-device training.
 pub(super) struct MultiDevice<M: LearnerModel> {
     devices: Vec<Device>,
     optim: MultiDeviceOptim,
     workers: Workers<M>,
-    /// Known once the parameters are initialised.
+    /// Set once the parameters are initialised.
     running_states: Option<RunningStates>,
 }
 
@@ -41,9 +41,9 @@ impl<M: LearnerModel> MultiDevice<M> {
         })
     }
 
-    /// Applies what the workers' last steps hold back for the running states: the mean of all
-    /// workers. Left to the first worker of the next round, as Burn has it, the states could end up
-    /// on a device that is not that worker's.
+    /// Applies the pending updates of the running states from the workers' last steps: the mean of
+    /// all workers. Burn leaves this to the first worker of the next round. The states could then
+    /// end up on another worker's device.
     fn settle_running_states(&mut self, model: &M) {
         let states = self.running_states;
         let states = states.unwrap_or_else(|| running_states(model));
@@ -59,7 +59,7 @@ impl<M: LearnerModel> Devices<M> for MultiDevice<M> {
         &self.devices
     }
 
-    /// Added up in any case, as Burn does.
+    /// Always summed, as in Burn.
     fn gradients(&self, _accumulation: Option<usize>) -> Gradients<M> {
         match self.optim {
             MultiDeviceOptim::OptimMainDevice => Gradients::Summed {
@@ -87,7 +87,8 @@ impl<M: LearnerModel> Devices<M> for MultiDevice<M> {
                 force_draws(device, index, seeds)?;
             }
         }
-        // Only now, with all batches there: the batchers' draws are not to mix with the workers'.
+        // Only after all batches are fetched: the batchers' draws must not mix with the workers'
+        // draws.
         let model = learner.model();
         if seeds.is_some() {
             self.settle_running_states(&model);

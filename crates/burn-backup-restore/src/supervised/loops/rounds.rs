@@ -1,5 +1,5 @@
-//! Epochs of rounds: in each, every device computes the gradients of one batch, and then the
-//! optimizer steps.
+//! Trains epochs of rounds. In each round every device computes the gradients of one batch, and then the optimizer
+//! steps.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -18,19 +18,19 @@ use crate::resume::{self, Batches, Rest};
 use crate::seed::StepSeeds;
 use crate::state::Phase;
 
-/// What else there is to do about Burn's sampler.
+/// Another remedy in the warning about Burn's sampler.
 const OR_REPLAY: &str = ", or FastForward::Replay and no workers";
 
 /// How the devices of a training compute one round.
 pub(super) trait Devices<M: LearnerModel> {
-    /// All of them, in the order of their loaders.
+    /// All devices, in the order of their loaders.
     fn devices(&self) -> &[Device];
 
-    /// Where the gradients of the rounds go.
+    /// The accumulator for the gradients of the rounds.
     fn gradients(&self, accumulation: Option<usize>) -> Gradients<M>;
 
-    /// Fetches a batch for each device that has one left, and computes its gradients. In the order
-    /// of the devices; empty if no batch is left.
+    /// Fetches a batch for each device that has one left, and computes its gradients. The result is in the order of
+    /// the devices, and empty if no batch is left.
     fn round(
         &mut self,
         learner: &Learner<M>,
@@ -38,7 +38,7 @@ pub(super) trait Devices<M: LearnerModel> {
         seeds: Option<StepSeeds>,
     ) -> Result<Vec<Computed<M>>, TrainingError>;
 
-    /// Fetches a batch for each device that has one left, and drops it. Gives the devices.
+    /// Fetches a batch for each device that has one left, and drops it. Returns the indices of these devices.
     fn skip_round(
         &mut self,
         batches: &mut [Batches<'_, <M as TrainStep>::Input>],
@@ -55,18 +55,18 @@ pub(super) trait Devices<M: LearnerModel> {
         Ok(skipped)
     }
 
-    /// Brings the model together for the validation on the first device.
+    /// Moves the whole model to the first device, for the validation.
     fn gather(&self, learner: &mut Learner<M>);
 }
 
-/// What a device has computed.
+/// The result of one device.
 pub(super) struct Computed<M: LearnerModel> {
-    /// Its index.
+    /// The index of the device.
     pub device: usize,
     pub output: TrainOutput<Output<M>>,
 }
 
-/// Trains until the end, or a stop.
+/// Trains until the end or a stop.
 pub(super) fn train<M: LearnerModel>(
     training: &mut Training<M>,
     devices: &mut impl Devices<M>,
@@ -75,7 +75,7 @@ pub(super) fn train<M: LearnerModel>(
     if !devices.devices().iter().any(burn_api::is_remote) {
         return train_epochs(training, devices, loaders);
     }
-    // A server that is gone shows as a panic, in whichever call comes next.
+    // If a remote server is gone, the next call panics.
     let trained = catch_unwind(AssertUnwindSafe(|| {
         train_epochs(training, devices, loaders);
     }));
@@ -91,12 +91,12 @@ fn train_epochs<M: LearnerModel>(
     devices: &mut impl Devices<M>,
     loaders: &[TrainLoader<M>],
 ) {
-    // This initialises the parameters that are still lazy, too.
+    // This also initialises lazy parameters.
     training.learner.fork(&training.main);
     if !training.has_work() {
         return;
     }
-    let mut rest = match take_up(&mut *training, devices.devices(), loaders) {
+    let mut rest = match resume_loaders(&mut *training, devices.devices(), loaders) {
         Ok(rest) => rest,
         Err(error) => return training.engine.refused(error),
     };
@@ -120,21 +120,21 @@ fn train_epochs<M: LearnerModel>(
     training.ends(true);
 }
 
-/// What is left of the epoch that a training is taken up in.
+/// The rest of the epoch in which a training resumes.
 enum EpochRest<'l, O> {
-    /// It has not begun.
+    /// The whole epoch.
     All,
-    /// These batches of each device, after the `trained` ones of all.
+    /// The remaining batches of each device. `trained` batches of all devices together are done.
     Batches {
         batches: Vec<Batches<'l, O>>,
         trained: usize,
     },
-    /// Its validation.
+    /// Only the validation.
     Validation,
 }
 
-/// Brings the loaders to where a restored training was.
-fn take_up<'l, M: LearnerModel>(
+/// Brings the loaders to the position of the restored training.
+fn resume_loaders<'l, M: LearnerModel>(
     training: &mut Training<M>,
     devices: &[Device],
     loaders: &'l [TrainLoader<M>],
@@ -182,7 +182,7 @@ fn take_up<'l, M: LearnerModel>(
     let mut trained = 0;
     let mut is_whole = false;
     let mut anew = None;
-    // Each loader, whatever comes of the first: all of them are to be where they were.
+    // For all loaders, regardless of the first result: each must be at its recorded position.
     for (index, (loader, device)) in loaders.iter().zip(devices).enumerate() {
         let seed = || seed(device, index, seeds);
         let mut rest = resume::train_loader(loader, &resumption.loader(index))?;
@@ -213,7 +213,7 @@ fn take_up<'l, M: LearnerModel>(
     if is_whole {
         return Ok(EpochRest::All);
     }
-    // Where the last batches are missing, it looks as if they were trained.
+    // If a loader lacks its last batches, they would otherwise pass for trained.
     training.have_ended(&batches, &kinds::<M>(loaders), |_| true)?;
     Ok(EpochRest::Validation)
 }
@@ -223,17 +223,16 @@ fn kinds<M: LearnerModel>(loaders: &[TrainLoader<M>]) -> Vec<LoaderKind> {
     loaders.iter().map(kind).collect()
 }
 
-/// Seeds `device`, the one with this index, for its next batch, before that is fetched: the batcher
-/// may draw too.
+/// Seeds `device`, which has this index, before its next batch is fetched: the batcher may draw too.
 pub(super) fn seed(device: &Device, index: usize, seeds: Option<StepSeeds>) {
     if let Some(seeds) = seeds {
         device.seed(seeds.batch(index));
     }
 }
 
-/// Sees to it that what was to be drawn on `device`, the one with this index, since it was seeded is
-/// drawn, in this order and before anything else is: a device with fusion executes later, and not in
-/// the order in which it was told to, and the generator may be one for several devices.
+/// Forces all pending draws on `device`, which has this index, since it was seeded. A device with fusion executes
+/// later and in another order, and several devices may share one generator. So the draws must happen in this order,
+/// before any others.
 pub(super) fn force_draws(
     device: &Device,
     index: usize,
@@ -242,7 +241,7 @@ pub(super) fn force_draws(
     let Some(seeds) = seeds else {
         return Ok(());
     };
-    // A device of this process draws when its work is handed over, a remote one when it is done.
+    // A device of this process draws when its work is submitted, a remote device when the work is done.
     let drawn = match seeds.are_split && burn_api::is_remote(device) {
         true => device.sync(),
         false => device.flush(),
@@ -250,7 +249,7 @@ pub(super) fn force_draws(
     drawn.map_err(|error| burn_api::device_failed(index, error.to_string()))
 }
 
-/// Notices that a remote device is gone: what is sent to it is lost without an error.
+/// Detects that a remote device is gone: work that is sent to it is lost without an error.
 fn check<M: LearnerModel>(training: &Training<M>, devices: &[Device]) {
     for (index, device) in devices.iter().enumerate() {
         if burn_api::is_remote(device)
@@ -269,8 +268,8 @@ struct Epoch<'t, M: LearnerModel, D> {
 }
 
 impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
-    /// Trains the `rest` of the epoch. Where only its validation is left, Burn hears nothing of its
-    /// training again: what that logged stays as it is.
+    /// Trains the `rest` of the epoch. If only the validation is left, Burn gets no training events, so the logged
+    /// metrics of the training stay unchanged.
     fn train(&mut self, loaders: &[TrainLoader<M>], rest: EpochRest<'_, <M as TrainStep>::Input>) {
         let begun = match rest {
             EpochRest::All => None,
@@ -298,8 +297,8 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
         self.training.split_ends(self.number);
     }
 
-    /// Trains until the batches are all used, and says whether they are. `iteration` batches of the
-    /// epoch are trained already.
+    /// Trains until all batches are used, and returns whether they are. `iteration` batches of the epoch are already
+    /// trained.
     fn train_rounds(
         &mut self,
         batches: &mut [Batches<'_, <M as TrainStep>::Input>],
@@ -330,7 +329,7 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
                     return false;
                 }
             };
-            // Before the others are trained: no backup is to have an epoch that one of them lacks a part of.
+            // Before the others train: no backup may contain an epoch in which one loader gave too few items.
             let has_ended = |index| !devices.contains(&index);
             if let Err(error) = training.have_ended(batches, kinds, has_ended) {
                 training.components.interrupter.fail(error);
@@ -381,7 +380,8 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
                 check(training, self.devices.devices());
             }
             if training.is_stopped() {
-                // A stop in the last batch does not interrupt the epoch. Only the loaders know.
+                // A stop in the last batch does not interrupt the epoch. Only the loaders know whether it is the
+                // last.
                 let is_wish = training.components.interrupter.error().is_none();
                 let mut loaders = batches.iter_mut();
                 return is_wish && is_last && loaders.all(|loader| loader.next(|| {}).is_none());
@@ -390,7 +390,7 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
     }
 }
 
-/// How far an epoch is, as Burn tells it: that of the loaders that gave a batch to this round, to these devices.
+/// The progress of the epoch as Burn reports it: the sum over the loaders that gave a batch to this round.
 fn progress<O>(devices: &[usize], batches: &[Batches<'_, O>]) -> Progress {
     if let [batches] = batches {
         return batches.progress();

@@ -1,4 +1,4 @@
-//! One device, which computes on the thread of the training.
+//! A single device, which computes on the thread of the training.
 
 use burn::tensor::Device;
 use burn::train::{Learner, LearnerModel, TrainStep, TrainingError};
@@ -8,7 +8,7 @@ use super::rounds::{Computed, Devices, force_draws, seed};
 use crate::resume::Batches;
 use crate::seed::StepSeeds;
 
-/// The device of a training on one.
+/// The device of a single-device training.
 pub(super) struct SingleDevice {
     device: Device,
 }

@@ -1,5 +1,4 @@
-//! A training and all that takes part in it: what each loop does before and after the batches of an
-//! epoch.
+//! A training with its components: the steps of each loop before and after the batches of an epoch.
 
 use std::io;
 use std::sync::Arc;
@@ -21,35 +20,35 @@ use crate::supervised::engine::Engine;
 
 const LOG: &str = "burn_backup::restore";
 
-/// What the model gives for a training batch.
+/// The model's output for a training batch.
 pub(super) type Output<M> = <M as TrainStep>::Output;
 
-/// A training and all that takes part in it.
+/// A training with its components.
 pub(super) struct Training<M: LearnerModel> {
     pub learner: Learner<M>,
     pub engine: Engine<M>,
     pub components: TrainingComponents<M>,
-    /// The device that validates.
+    /// The device that runs the validation.
     pub main: Device,
-    /// The training items in an epoch.
+    /// The number of training items in an epoch.
     pub train_items: usize,
     pub valid: ValidLoader<M>,
-    /// What early stopping and checkpointing ask, if there is either: what it answers is in the backup.
+    /// The event store for early stopping and checkpointing, if either is used. Its answers are part of the backup.
     pub deciding_store: Option<Arc<EventStoreClient>>,
-    /// The metrics by which backups are kept.
+    /// The metrics that decide which backups are kept.
     pub keeps_by: Vec<String>,
     pub starting_epoch: usize,
-    /// Whether Burn has been told of training batches, and not of their end.
+    /// Whether Burn has been told of the start of the training split, but not of its end.
     pub is_in_split: bool,
-    /// Whether it was told of a batch since they began.
+    /// Whether Burn has been told of a batch of this split.
     pub has_told_item: bool,
-    /// How far the first worker's loader is after the step in progress, under DDP.
+    /// Under DDP: the progress of the first worker's loader after the step in progress.
     pub leader_items: Option<Items>,
     /// Whether the engine knows how the training ends.
     pub is_over: bool,
 }
 
-/// What follows the end of an epoch.
+/// What happens after the end of an epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     Epoch,
@@ -60,12 +59,12 @@ pub(super) enum Next {
 }
 
 impl<M: LearnerModel> Training<M> {
-    /// The epochs that are to be trained.
+    /// The epochs to train.
     pub(super) fn epochs(&self) -> std::ops::RangeInclusive<usize> {
         self.starting_epoch..=self.components.num_epochs
     }
 
-    /// Whether something is left to do. If not, the engine knows how the training ends.
+    /// Whether any work is left. If not, the engine knows how the training ends.
     pub(super) fn has_work(&mut self) -> bool {
         let num_epochs = self.components.num_epochs;
         match self.engine.progress.remaining(num_epochs) {
@@ -82,25 +81,25 @@ impl<M: LearnerModel> Training<M> {
         false
     }
 
-    /// A device has no thread to compute on: nothing is trained.
+    /// Ends the training without a step, because a device's thread can't be started.
     pub(super) fn cannot_start(&mut self, error: io::Error) {
         let error = BackupError::DeviceThread(error);
         let error = BackupError::into_training_error(Arc::new(error));
         self.engine.refused(error);
     }
 
-    /// Whether the training ends here, at a batch boundary.
+    /// Whether the training ends at this batch boundary.
     pub(super) fn is_stopped(&mut self) -> bool {
         self.look_out();
         self.is_left()
     }
 
-    /// Whether the training is being stopped, or goes back.
+    /// Whether the training is being stopped, or goes back after a divergence.
     fn is_left(&self) -> bool {
         self.components.interrupter.should_stop() || self.engine.has_diverged()
     }
 
-    /// If the training has diverged and goes back, brings it there: its loop is to be begun again.
+    /// If the training has diverged and goes back, restores it. Returns whether its loop must start again.
     pub(super) fn goes_back(&mut self) -> bool {
         if self.is_over || !self.engine.has_diverged() {
             return false;
@@ -118,18 +117,18 @@ impl<M: LearnerModel> Training<M> {
         true
     }
 
-    /// Whether the next batch is one that a rollback skips.
+    /// Whether a rollback skips the next batch.
     pub(super) fn skips_next(&self) -> bool {
         self.engine.progress.skips_next()
     }
 
-    /// Looks whether there is a notice that the training is about to be ended from outside.
+    /// Checks for a preemption notice.
     pub(super) fn look_out(&mut self) {
         let processor = &mut self.components.event_processor;
         self.engine.look_out(&self.learner, processor);
     }
 
-    /// Tells Burn that the training batches of an epoch begin, unless it knows.
+    /// Tells Burn that the training split of an epoch begins, unless it has been told.
     pub(super) fn split_begins(&mut self, epoch: usize) {
         if std::mem::replace(&mut self.is_in_split, true) {
             return;
@@ -141,13 +140,13 @@ impl<M: LearnerModel> Training<M> {
         self.engine.split_begins(&self.learner);
     }
 
-    /// Tells Burn that they have ended, if they had begun. Not if the training ends before the first one:
-    /// some of Burn's metrics panic when they are asked what they came to without one.
+    /// Tells Burn that the training split has ended, if it had begun. Not if the training ends before the first
+    /// batch: some of Burn's metrics panic when they are read without a batch.
     pub(super) fn split_ends(&mut self, epoch: usize) {
         if !std::mem::take(&mut self.is_in_split) || self.ends_without(self.has_told_item) {
             return;
         }
-        // A stop that comes when all is trained interrupts nothing: what Burn logs now is of the epoch.
+        // A stop after the last batch does not interrupt the epoch: Burn's log entries now still belong to it.
         if !self.engine.progress.is_split_done() {
             self.mark_stop();
         }
@@ -155,8 +154,8 @@ impl<M: LearnerModel> Training<M> {
         self.tell_train(burn_api::split_ends(epoch));
     }
 
-    /// Nothing is left to train of the epoch that the training is taken up in. Burn hears nothing of it
-    /// again: what it logged stays.
+    /// Marks the epoch in which the training resumes as fully trained. Burn gets no more training events for it, so
+    /// its log stays unchanged.
     pub(super) fn has_trained_all(&mut self) {
         if let Some(logs) = self.engine.metric_logs() {
             logs.end_training();
@@ -164,7 +163,7 @@ impl<M: LearnerModel> Training<M> {
         self.engine.split_done();
     }
 
-    /// Tells Burn what came of the training batch after those that are done.
+    /// Passes the result of the next training batch to Burn.
     pub(super) fn tell_item(&mut self, item: TrainingItem<Output<M>>) {
         self.has_told_item = true;
         let batch = self
@@ -178,15 +177,15 @@ impl<M: LearnerModel> Training<M> {
         self.tell_train(LearnerEvent::ProcessedItem(item));
     }
 
-    /// What follows a stop in the metric logs is not of the training.
+    /// Marks a stop in the metric logs: later entries don't belong to the training.
     fn mark_stop(&mut self) {
         if self.components.interrupter.should_stop() {
             self.engine.split_stops();
         }
     }
 
-    /// Whether the training ends before the split at hand has had a batch. (A split that has none by
-    /// itself is Burn's to deal with.)
+    /// Whether the training ends before the current split has had a batch. (Burn handles a split that is empty by
+    /// itself.)
     fn ends_without(&self, has_batch: bool) -> bool {
         !has_batch && self.is_left()
     }
@@ -203,7 +202,7 @@ impl<M: LearnerModel> Training<M> {
         self.components.interrupter.fail_on_error(told);
     }
 
-    /// Has `tell` tell Burn something.
+    /// Runs `tell`, which sends an event to Burn.
     fn telling<T>(
         &mut self,
         tell: impl FnOnce(&mut SupervisedTrainingEventProcessor<M>) -> T,
@@ -221,8 +220,7 @@ impl<M: LearnerModel> Training<M> {
         }
     }
 
-    /// Checks that an epoch may end here for the loaders of which `has_ended` says so: they have given what
-    /// they promised.
+    /// Checks the loaders for which `has_ended` is true: each must have given as many items as it promised.
     pub(super) fn have_ended<O>(
         &mut self,
         batches: &[Batches<'_, O>],
@@ -242,8 +240,8 @@ impl<M: LearnerModel> Training<M> {
         Ok(())
     }
 
-    /// Has early stopping know what it knew: it makes its decisions of the past once more. If it had ended
-    /// the training, that decision is made anew as well.
+    /// Restores the state of early stopping by repeating its past decisions. If it had ended the training, that
+    /// decision is repeated as well.
     pub(super) fn catch_up(&mut self) {
         let had_stopped = self.engine.progress.state().early_stopped;
         let metric_history = self.engine.metric_history().clone();
@@ -265,20 +263,20 @@ impl<M: LearnerModel> Training<M> {
         let last = metric_history.past().end().to_string();
         match stops {
             true => announce(&format!(
-                "early stopping had ended the training after epoch {last}, and does so again: nothing is \
-                 trained; give it more patience, or leave it out, to go on",
+                "early stopping ended the training after epoch {last}, and ends it again: nothing \
+                 is trained; to continue, give it more patience or remove it",
             )),
             false => {
                 announce(&format!(
-                    "early stopping had ended the training after epoch {last}, and does not as it is set now: \
-                     the training goes on",
+                    "early stopping ended the training after epoch {last}, but does not with its \
+                     current settings: the training continues",
                 ));
                 self.engine.progress.goes_on_after_early_stop();
             }
         }
     }
 
-    /// Validates, and does what Burn does then: checkpoints of the user's, and early stopping.
+    /// Validates, and then does what Burn does: the user's checkpoints and early stopping.
     pub(super) fn close_epoch(&mut self, epoch: usize) -> Next {
         let processor = &mut self.components.event_processor;
         self.engine.settle_divergence(processor);
@@ -316,22 +314,21 @@ impl<M: LearnerModel> Training<M> {
         }
     }
 
-    /// What Burn's strategies say of this epoch: which checkpoints are kept, and whether the training
-    /// stops early.
+    /// Runs Burn's strategies for this epoch: which checkpoints are kept, and whether the training stops early.
     fn decide(&mut self, epoch: usize) -> bool {
         let components = &mut self.components;
         let Some(store) = &self.deciding_store else {
             return false;
         };
         if self.engine.metric_logs().is_some() {
-            // It answers once it has logged all that it was told before.
+            // A query that only waits: it is answered after all earlier events are logged.
             let nothing = Split::Test(None);
             let store = &components.event_store;
             store.find_metric("Backup", epoch, Aggregate::Mean, &nothing);
         }
         self.engine.metric_history().stand_at(epoch);
         for metric in &self.keeps_by {
-            // What it answers is in the history from then on.
+            // The query adds the value to the history.
             store.find_metric(metric, epoch, Aggregate::Mean, &Split::Valid);
         }
         if let Some(checkpointer) = &mut components.checkpointer {
@@ -341,8 +338,8 @@ impl<M: LearnerModel> Training<M> {
             if is_first && !metric_history.checkpoints_continue() {
                 log::warn!(
                     target: LOG,
-                    "what Burn's checkpointing strategy knew of the epochs before is lost, and it may keep \
-                     checkpoints that it would have deleted; continue Burn's default with \
+                    "Burn's checkpointing strategy does not know the earlier epochs any more, and \
+                     may keep checkpoints that it would have deleted; continue Burn's default with \
                      BackupAndRestore::artifacts, or give the strategy to \
                      BackupAndRestore::checkpointing_strategy instead",
                 );
@@ -352,9 +349,9 @@ impl<M: LearnerModel> Training<M> {
         strategy.is_some_and(|strategy| strategy.should_stop(epoch, store))
     }
 
-    /// The loop is over. `has_finished` says that it came to the training's end.
+    /// Ends the loop. `has_finished` says whether the whole training is done.
     ///
-    /// A training that goes back has not ended.
+    /// Does nothing for a training that goes back, because it continues.
     pub(super) fn ends(&mut self, has_finished: bool) {
         if !has_finished && self.engine.has_diverged() {
             return;
@@ -380,7 +377,7 @@ impl<M: LearnerModel> Training<M> {
         self.tell_valid(burn_api::split_ends(epoch));
     }
 
-    /// Validates until the batches are used up, or a stop, and says how many there were.
+    /// Validates until the batches are used up or a stop. Returns the number of batches.
     fn validate_batches(&mut self) -> usize {
         let kind = burn_api::loader_kind(self.valid.as_ref());
         let mut first_batch = None;
@@ -398,7 +395,7 @@ impl<M: LearnerModel> Training<M> {
             };
             let progress = iterator.progress();
             first_batch.get_or_insert(progress.items_processed);
-            // A batch's draws before those of the next one.
+            // Force the draws of this batch before those of the next.
             if self.engine.progress.step_seeds().is_some()
                 && let Err(error) = self.main.flush()
             {

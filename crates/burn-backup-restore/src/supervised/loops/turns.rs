@@ -1,9 +1,9 @@
-//! Taking turns: what draws random numbers must happen in one order, for Burn's generators belong to
-//! the process, not to a device.
+//! Makes threads take turns. Work that draws random numbers must happen in a fixed order, because Burn's generators
+//! belong to the process, not to a device.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Threads take their turns in the order of their tickets, which count up from 0.
+/// Lets threads take turns in the order of their tickets, which count up from 0.
 #[derive(Default)]
 pub(super) struct Turns {
     state: Mutex<State>,
@@ -12,17 +12,17 @@ pub(super) struct Turns {
 
 #[derive(Default)]
 struct State {
-    /// Whose turn it is.
+    /// The ticket whose turn it is.
     ticket: u64,
-    /// A thread is gone that may have had a turn to come.
+    /// Whether a thread is gone that may still have had a turn.
     is_abandoned: bool,
 }
 
-/// A turn, until it is dropped.
+/// A turn. It ends when this is dropped.
 pub(super) struct Turn<'a>(&'a Turns);
 
 impl Turns {
-    /// Waits for the turn of `ticket`. Each ticket must be taken once, and its turn come to an end.
+    /// Waits for the turn of `ticket`. Each ticket must be taken exactly once, and its turn must end.
     pub(super) fn wait(&self, ticket: u64) -> Turn<'_> {
         let mut state = self.state();
         while state.ticket < ticket && !state.is_abandoned {
@@ -34,13 +34,13 @@ impl Turns {
         Turn(self)
     }
 
-    /// No turn is waited for any longer.
+    /// Ends all waits for turns.
     pub(super) fn abandon(&self) {
         self.state().is_abandoned = true;
         self.changed.notify_all();
     }
 
-    /// A number is never half written.
+    /// The state is always valid, so a poisoned lock is still used.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,4 +1,4 @@
-//! Which scheduled event is a notice: the document, the machine and the clock in, a notice out.
+//! Decides which scheduled event is a notice, from the document, the machine's name and the time.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,14 +8,14 @@ use serde::Deserialize;
 use crate::notice::Notice;
 use crate::preemption::cloud::system_time;
 
-/// Events further ahead wait: hardware that may fail is told days before. The longest warning of
-/// all others is as long as this.
+/// Later events are not notices yet: failing hardware is announced days ahead. This is the longest
+/// warning of all other events.
 const AHEAD: Duration = Duration::from_secs(15 * 60);
 
-/// Microsoft's own examples have weekdays that don't fit their dates.
+/// Microsoft's own examples have weekdays that don't match their dates.
 static DATES: DateTimeParser = DateTimeParser::new().relaxed_weekday(true);
 
-/// All that is planned for this machine and for those it belongs with.
+/// All events for this machine and for the machines that are grouped with it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Document {
@@ -34,7 +34,7 @@ struct Event {
 }
 
 impl Document {
-    /// The first event that takes the machine away, if that is about to happen.
+    /// The first event that is about to take the machine away, if any.
     pub fn notice(&self, machine: &str, now: SystemTime) -> Option<Notice> {
         self.events
             .iter()
@@ -42,7 +42,7 @@ impl Document {
             .map(|event| (event.not_before(), event))
             .filter(|(deadline, _)| deadline.is_none_or(|deadline| is_near(deadline, now)))
             .min_by_key(|(deadline, _)| *deadline)
-            // One without a time has begun, for all that is known.
+            // An event without a time is assumed to have begun.
             .map(|(deadline, event)| event.notice(machine, deadline.unwrap_or(now)))
     }
 }
@@ -54,7 +54,7 @@ impl Event {
             "Preempt" | "Terminate" | "Reboot" | "Redeploy"
         );
         let mut resources = self.resources.iter();
-        // Azure keeps the case of names, but does not tell them apart by it.
+        // Azure preserves the case of names, but compares them without case.
         is_lethal && resources.any(|resource| resource.eq_ignore_ascii_case(machine))
     }
 

@@ -61,7 +61,7 @@ fn watcher(server: &Server) -> AzureWatcher {
     AzureWatcher::new().base_url(server.url())
 }
 
-/// What becomes of `preempt`.
+/// The notice for the event of `preempt`.
 fn notice(machine: &str) -> Notice {
     let reason =
         format!("Azure announces the event Preempt for this machine, '{machine}': Spot eviction");
@@ -103,7 +103,7 @@ fn a_machine_without_a_name_is_an_error() {
     let server = Server::start(|_| response(200, "", "\n"));
     let error = watcher(&server).poll().unwrap_err();
     assert!(
-        error.to_string().contains("none of the documented"),
+        error.to_string().contains("not a documented value"),
         "{error}"
     );
 }

@@ -11,10 +11,10 @@ const GET: &str = "GET /latest/meta-data/spot/instance-action";
 
 const TERMINATE: &str = r#"{"action": "terminate", "time": "2017-09-18T08:22:00Z"}"#;
 
-/// A metadata service as Amazon documents it, of which version 1 is turned off.
+/// A metadata service as Amazon documents it, with version 1 turned off.
 #[derive(Default)]
 struct Service {
-    /// How many tokens it has given out; only the last one is valid.
+    /// The number of tokens given out; only the last one is valid.
     tokens: usize,
     action: Option<&'static str>,
 }

@@ -43,7 +43,7 @@ fn reason(watcher: &mut GceWatcher) -> Option<String> {
     let notice = watcher.poll().unwrap()?;
     let left = |deadline: SystemTime| deadline.duration_since(SystemTime::now());
     match notice.reason().contains("maintenance") {
-        // An hour or a minute: Google does not say which.
+        // Google does not say whether an hour or a minute is left.
         true => assert_eq!(notice.deadline(), None),
         false => assert!(left(notice.deadline().unwrap()).unwrap() <= Duration::from_secs(19)),
     }

@@ -1,24 +1,23 @@
-//! All workers of a training do the same at the same batch: a step of which some computed the
-//! gradients and some did not would never end, or would end differently on each device.
+//! Makes all workers of a training do the same at the same batch. If only some workers computed the
+//! gradients of a step, the step would never end, or would end differently on each device.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// What a worker can do next, and what all of them do then: the last in this order that any of them
-/// voted for.
+/// A worker's vote for the next action. The greatest vote, in this order, decides for all workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) enum Vote {
-    /// Train on a batch, after which there may be more.
+    /// Train on a batch. More batches may follow.
     #[default]
     Train,
     /// Train on the last batch of the epoch.
     TrainLast,
-    /// Nothing is left of the epoch to train.
+    /// No batch of the epoch is left.
     EndEpoch,
     /// The training ends here.
     Leave,
 }
 
-/// Where workers vote on what to do next. Each votes once in each round, and waits for the others.
+/// The vote on the next action. Each worker votes once per round, and waits for the others.
 pub(super) struct Agreement {
     workers: usize,
     state: Mutex<State>,
@@ -29,11 +28,11 @@ pub(super) struct Agreement {
 struct State {
     round: u64,
     votes: usize,
-    /// The last in their order so far.
+    /// The greatest vote of this round so far.
     tally: Vote,
-    /// What the round before came to.
+    /// The result of the previous round.
     decided: Vote,
-    /// A worker is gone, and will vote no more.
+    /// Whether a worker is gone and will not vote again.
     is_broken: bool,
 }
 
@@ -46,7 +45,8 @@ impl Agreement {
         }
     }
 
-    /// Votes, waits until all have, and says what all do. Once a worker is gone, all leave.
+    /// Votes, waits for all votes, and returns the decision. Once a worker is gone, the decision is
+    /// `Leave`.
     pub(super) fn agree(&self, vote: Vote) -> Vote {
         let mut state = self.state();
         if state.is_broken {
@@ -73,7 +73,7 @@ impl Agreement {
         }
     }
 
-    /// The worker that calls this is gone.
+    /// The calling worker will not vote again.
     pub(super) fn break_off(&self) {
         self.state().is_broken = true;
         self.changed.notify_all();
@@ -84,7 +84,7 @@ impl Agreement {
         self.state().is_broken
     }
 
-    /// Each change is whole when the lock is released, and nothing in between can panic.
+    /// Nothing can panic while the lock is held, so a poisoned lock is still valid.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -97,7 +97,7 @@ mod tests {
 
     use super::*;
 
-    /// A small generator: each thread dawdles by its own numbers.
+    /// Delays a thread by a pseudo-random time. Each thread has its own numbers.
     fn dawdle(numbers: &mut u64) {
         *numbers = numbers
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -109,7 +109,7 @@ mod tests {
         }
     }
 
-    /// Has `workers` threads vote for `rounds` rounds, and gives what each was told.
+    /// Lets `workers` threads vote for `rounds` rounds, and returns the decisions that each got.
     fn told(
         workers: usize,
         rounds: usize,
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn many_workers_that_dawdle_agree_in_each_of_many_rounds() {
         for workers in [1, 2, 7, 32] {
-            // Now and then a single worker, another one each time, has a reason of its own.
+            // In some rounds a single worker, a different one each time, votes differently.
             let vote = |worker: usize, round: usize| match round % 11 {
                 3 if worker == round % workers => Vote::EndEpoch,
                 7 if worker == (round / 3) % workers => Vote::Leave,
@@ -182,7 +182,7 @@ mod tests {
         for run in 0..200_u64 {
             let workers = 2 + (run % 6) as usize;
             let agreement = Agreement::of(workers);
-            // The stop comes while somebody trains, wherever the others are.
+            // The stop arrives while one worker trains, wherever the others are.
             let steps = AtomicUsize::new(0);
             let stop_at = 1 + (run * 7 % 50) as usize;
             let batches: Vec<usize> = thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! How the workers' gradients are brought together.
+//! Reduces the workers' gradients.
 
 use crate::execution::Reduction;
 use burn::optim::GradientsParams;
@@ -7,7 +7,7 @@ use burn::train::{Learner, LearnerModel};
 
 use super::Abandoned;
 
-/// Brings the gradients of all workers together.
+/// Reduces the gradients of all workers.
 pub(super) enum Reducer {
     InBackward,
     #[cfg(feature = "testing")]
@@ -25,7 +25,7 @@ impl Reducer {
         }
     }
 
-    /// Makes the learner ready, once it is on its device.
+    /// Prepares the learner, once it is on its device.
     pub(super) fn prepare<M: LearnerModel>(&self, learner: &mut Learner<M>) {
         match self {
             Self::InBackward => learner.grad_sharded(),
@@ -34,7 +34,7 @@ impl Reducer {
         }
     }
 
-    /// A worker is gone. Burn's own reduction waits for it forever.
+    /// Reports that a worker is gone. Burn's own reduction waits for it forever.
     pub(super) fn break_off(&self) {
         match self {
             Self::InBackward => {}
@@ -43,7 +43,7 @@ impl Reducer {
         }
     }
 
-    /// The gradients of all devices, given those that the device with this index has computed.
+    /// The reduced gradients of all devices. `index` is the device that has computed these.
     pub(super) fn reduce<M: LearnerModel>(
         &self,
         index: usize,
@@ -73,7 +73,7 @@ mod on_host {
     use super::Abandoned;
     use crate::supervised::loops::ddp::agreement::{Agreement, Vote};
 
-    /// The mean over the workers, added up in their order.
+    /// The mean over the workers, summed in their order.
     pub(in crate::supervised::loops::ddp) struct Mean {
         deposits: Mutex<Vec<Option<GradientsParams>>>,
         barrier: Agreement,

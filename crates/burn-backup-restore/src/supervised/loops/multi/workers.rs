@@ -1,8 +1,7 @@
-//! A thread per device, which computes gradients.
+//! A thread for each device, which computes gradients.
 //!
-//! Burn's `MultiDevicesTrainStep` hands results over in the order in which the workers come to their
-//! end, and keeps to itself which device each is of. Here they stand in the order of the devices, so
-//! that sums of gradients and metrics don't depend on who was faster.
+//! Burn's `MultiDevicesTrainStep` returns results in the order in which the workers finish, without the device of
+//! each result. Here results are in the order of the devices, so sums of gradients and metrics don't depend on speed.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -23,14 +22,14 @@ use crate::threads::Threads;
 
 type Input<M> = <M as TrainStep>::Input;
 
-/// What is said of a device whose thread has ended.
-const GONE: &str = "the thread that computes on it is gone";
+/// The error of a device whose thread has ended.
+const THREAD_ENDED: &str = "the thread of this device has ended";
 
-/// A thread per device. Each ends when this is dropped.
+/// A thread for each device. The threads end when this is dropped.
 pub(super) struct Workers<M: LearnerModel> {
     jobs: Vec<Sender<Job<M>>>,
     answers: Receiver<Answer<M>>,
-    /// Turns that were given out.
+    /// The number of turns given out.
     tickets: u64,
 }
 
@@ -41,7 +40,7 @@ struct Job<M: LearnerModel> {
     draws: Option<Draws>,
 }
 
-/// How the random numbers of a step come to be the same each time.
+/// What makes the random numbers of a step reproducible.
 #[derive(Clone, Copy)]
 struct Draws {
     seeds: StepSeeds,
@@ -54,11 +53,11 @@ struct Answer<M: LearnerModel> {
 }
 
 impl<M: LearnerModel> Workers<M> {
-    /// Starts them, which see to it by `force_draws` that what a step draws is drawn.
+    /// Starts the threads. They call `force_draws` to force the pending draws of a step.
     ///
     /// # Errors
     ///
-    /// When no thread can be had for one of the devices. Those that were started end.
+    /// If the thread of one of the devices can't be started. The threads that were started end.
     pub(super) fn start(
         devices: &[Device],
         threads: &Threads,
@@ -87,7 +86,7 @@ impl<M: LearnerModel> Workers<M> {
         })
     }
 
-    /// Has the device with each index compute on its batch, and waits for all of them.
+    /// Computes each batch on the device with its index, and waits for all results.
     pub(super) fn compute(
         &mut self,
         model: &M,
@@ -106,19 +105,23 @@ impl<M: LearnerModel> Workers<M> {
             };
             match self.jobs.get(index).map(|jobs| jobs.send(job)) {
                 Some(Ok(())) => {
-                    // Only now: a turn that nobody takes would never end.
+                    // Only after a successful send: a turn that no thread takes would never end.
                     self.tickets += u64::from(draws.is_some());
                     awaited.insert(index);
                 }
-                _ => failures.push((index, GONE.to_owned())),
+                _ => failures.push((index, THREAD_ENDED.to_owned())),
             }
         }
 
         let mut computed = Vec::with_capacity(awaited.len());
-        // All of them, also after a failure: one left would be taken for the next round's.
+        // Receive all answers, also after a failure: a leftover answer would be taken for the next round's.
         while !awaited.is_empty() {
             let Ok(Answer { device, output }) = self.answers.recv() else {
-                failures.extend(awaited.iter().map(|index| (*index, GONE.to_owned())));
+                failures.extend(
+                    awaited
+                        .iter()
+                        .map(|index| (*index, THREAD_ENDED.to_owned())),
+                );
                 break;
             };
             awaited.remove(&device);
@@ -135,7 +138,7 @@ impl<M: LearnerModel> Workers<M> {
     }
 }
 
-/// Sees to it that what was to be drawn on a device is drawn, as [`rounds`](crate::supervised::loops::rounds) has it.
+/// Forces the pending draws of a device: `force_draws` of [`rounds`](crate::supervised::loops::rounds).
 type ForceDraws = fn(&Device, usize, Option<StepSeeds>) -> Result<(), TrainingError>;
 
 struct Worker {
@@ -148,7 +151,7 @@ struct Worker {
 impl Worker {
     fn work<M: LearnerModel>(&self, inbox: &Receiver<Job<M>>, outbox: &Sender<Answer<M>>) {
         while let Ok(job) = inbox.recv() {
-            // All of it: an answer that does not come would be waited for without end.
+            // Catch every panic: without an answer, `compute` would wait forever.
             let output = attempt(|| self.answer(job)).flatten();
             let answer = Answer {
                 device: self.index,
@@ -169,7 +172,7 @@ impl Worker {
         let Some(Draws { seeds, ticket }) = draws else {
             return Ok(TrainStep::step(&model.fork(&self.device), batch));
         };
-        // The fork as well: it brings running states to this device, which all workers share.
+        // The fork also needs the turn: it moves running states, which all workers share, to this device.
         let _turn = self.turns.wait(ticket);
         let model = model.fork(&self.device);
         self.device.seed(seeds.step(self.index));
@@ -180,7 +183,7 @@ impl Worker {
     }
 }
 
-/// Does what may panic. A model's own panics end a training as its errors do, as in Burn.
+/// Runs `work` and turns a panic into an error. As in Burn, a panic in the model ends the training.
 fn attempt<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| panic_message(panic.as_ref()))
 }
@@ -194,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    /// It computes nothing.
+    /// A model that computes nothing.
     #[derive(Module, Debug)]
     struct Idle {
         nothing: Param<Tensor<1>>,
@@ -240,7 +243,7 @@ mod tests {
         Workers::start(&devices, &Threads::default(), force_draws).unwrap()
     }
 
-    /// Which devices have computed, or which have failed and why.
+    /// The devices that have computed, or the failed devices with their errors.
     fn computed(
         workers: &mut Workers<Idle>,
         devices: &[usize],
@@ -277,7 +280,7 @@ mod tests {
         workers.jobs[0] = channel().0;
         for _ in 0..2 {
             let failures = computed(&mut workers, &[0, 1, 2]).unwrap_err();
-            assert_eq!(failures, [(0, GONE.to_owned())]);
+            assert_eq!(failures, [(0, THREAD_ENDED.to_owned())]);
         }
         assert_eq!(computed(&mut workers, &[1, 2]), Ok(vec![1, 2]));
     }

@@ -1,5 +1,5 @@
-//! A directory that was removed or moved away while its training runs: made again if nobody else has
-//! begun there, and left alone if somebody has.
+//! Handles a directory that was removed or moved away while its training runs. It is created again if no other process
+//! uses its path, and left alone otherwise.
 
 use crate::error::StoreError;
 use crate::fs::HeldLock;
@@ -9,26 +9,26 @@ use crate::{claim, discover};
 
 const LOG: &str = "burn_backup::discover";
 
-/// What to do if the directory is gone and nobody else has begun at its path.
+/// What to do if the directory is missing and no other process uses its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IfGone {
     Make,
     Fail,
 }
 
-/// What is at the path of the directory.
+/// What is at the directory's path.
 enum Present {
-    /// Nothing that is a backup.
+    /// No backup.
     Nothing,
-    /// This training's own: its directory is back, or only the lock file was removed.
+    /// This training's own backup: its directory is back, or only the lock file was removed.
     Own,
-    /// Somebody else's, in words.
+    /// Another training or program, with its description.
     Theirs(String),
 }
 
 impl Store {
     /// Makes sure that the directory at the path is this store's and locked.
-    pub(crate) fn possess(&self, if_gone: IfGone) -> Result<(), StoreError> {
+    pub(crate) fn ensure_owned(&self, if_gone: IfGone) -> Result<(), StoreError> {
         let Err(error) = self.dir.check() else {
             return Ok(());
         };
@@ -40,17 +40,17 @@ impl Store {
             Present::Nothing if if_gone == IfGone::Fail => return Err(error),
             Present::Nothing | Present::Own => {}
         }
-        let lock = self.regain()?;
+        let lock = self.relock()?;
         *self.dir.lock() = lock;
         Ok(())
     }
 
-    /// Says what an error really means if the directory is not there any more.
+    /// Replaces an error by its actual cause if the directory is not there any more.
     pub(crate) fn explain(&self, error: StoreError) -> StoreError {
         let source = match error {
             StoreError::Gone { source, .. } => source,
             StoreError::Io { source, .. } if self.dir.is_lost() => Some(source),
-            // It was said of what somebody else has put there.
+            // The error is about a directory that another process created at the path.
             StoreError::AnotherRun { .. }
             | StoreError::AnotherSeed { .. }
             | StoreError::NewerFormat { .. }
@@ -69,15 +69,15 @@ impl Store {
         }
     }
 
-    /// Takes the path, and what is this training's own there.
-    fn regain(&self) -> Result<Box<dyn HeldLock>, StoreError> {
+    /// Locks the path again, and uses this training's backup there if there is one.
+    fn relock(&self) -> Result<Box<dyn HeldLock>, StoreError> {
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let lock = claim::claim(fs, layout).map_err(|error| match error {
             StoreError::InUse { owner, .. } => self.taken_over(owner),
             StoreError::Io { source, .. } => self.dir.gone(Some(source)),
             other => other,
         })?;
-        // Somebody may have begun and ended between the look and the lock.
+        // Another training may have begun and ended between the check and the lock.
         let present = self.present();
         if let Present::Theirs(by) = present {
             return Err(self.taken_over(by));
@@ -90,7 +90,7 @@ impl Store {
             StoreError::Io { source, .. } => self.dir.gone(Some(source)),
             other => other,
         })?;
-        self.knowledge.forget();
+        self.index.forget();
         self.dir.take_leftovers();
         self.dir.take_spare();
         let path = layout.root().display();
@@ -102,14 +102,14 @@ impl Store {
             ),
             _ => log::warn!(
                 target: LOG,
-                "the backup directory '{path}' was removed or renamed while the training ran, and \
-                 the backups went with it; it is made again, and the training goes on with new backups",
+                "the backup directory '{path}' was removed or renamed while the training ran, together \
+                 with its backups; it is created again, and the training continues with new backups",
             ),
         }
         Ok(lock)
     }
 
-    /// What is at the path now. It is only looked at.
+    /// What is at the path now. Nothing is changed.
     fn present(&self) -> Present {
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let generations = discover::generations(fs, layout);
@@ -118,7 +118,7 @@ impl Store {
                 Present::Theirs(format!("the training with the run id {}", found.run_id))
             }
             Ok(Found::Whole(_)) => {
-                let last = self.knowledge.last(Default::default());
+                let last = self.index.last(Default::default());
                 match generations.is_ok_and(|found| found.iter().all(|id| *id <= last)) {
                     true => Present::Own,
                     false => Present::Theirs("another process of the same training".to_owned()),

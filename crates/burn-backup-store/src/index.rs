@@ -1,4 +1,4 @@
-//! What a store has learnt of the generations in its directory.
+//! What a store knows about the generations in its directory.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,14 +6,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crate::layout::GenerationId;
 use crate::manifest::PartEntry;
 
-/// What is known of a generation.
+/// The state of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Known {
-    /// It is this training's, and its manifest is whole.
+    /// It belongs to this training, and its manifest is whole.
     Whole,
-    /// It is this training's, as far as can be told, and damaged.
+    /// It is damaged. As far as is known, it belongs to this training.
     Damaged,
-    /// It is another training's, or of a newer format.
+    /// It belongs to another training, or has a newer format.
     Theirs,
 }
 
@@ -25,21 +25,21 @@ pub(crate) struct Latest {
 }
 
 #[derive(Default)]
-pub(crate) struct Knowledge {
+pub(crate) struct GenerationIndex {
     facts: Mutex<Facts>,
-    /// How often each generation is pinned. Whoever removes one holds this.
+    /// How often each generation is pinned. The lock is held while a generation is removed.
     pins: Mutex<BTreeMap<GenerationId, usize>>,
 }
 
 #[derive(Default)]
 struct Facts {
     latest: Option<Latest>,
-    /// The greatest number that was seen or given.
+    /// The greatest number that was found or assigned.
     last: GenerationId,
     known: BTreeMap<GenerationId, Known>,
 }
 
-impl Knowledge {
+impl GenerationIndex {
     /// The generation that was verified or committed last.
     pub(crate) fn latest(&self) -> Option<Latest> {
         self.facts().latest.clone()
@@ -52,7 +52,7 @@ impl Knowledge {
         facts.known.insert(id, Known::Whole);
     }
 
-    /// The greatest number that was ever seen or given, `number` among them.
+    /// Takes `number` into account, and returns the greatest number that was ever found or assigned.
     pub(crate) fn last(&self, number: GenerationId) -> GenerationId {
         let mut facts = self.facts();
         facts.last = facts.last.max(number);
@@ -67,14 +67,14 @@ impl Knowledge {
         self.facts().known.insert(id, known);
     }
 
-    /// Forgets all but the numbers: the directory is another one now.
+    /// Forgets everything except the numbers, because the directory was replaced.
     pub(crate) fn forget(&self) {
         let mut facts = self.facts();
         facts.latest = None;
         facts.known.clear();
     }
 
-    /// Forgets the generations that are newer than this one, except for their numbers.
+    /// Forgets the generations that are newer than `than`, except their numbers.
     pub(crate) fn forget_newer(&self, than: GenerationId) {
         let mut facts = self.facts();
         facts.latest.take_if(|latest| latest.id > than);
@@ -86,7 +86,7 @@ impl Knowledge {
         *self.pins().entry(id).or_default() += 1;
     }
 
-    /// Takes one pin back.
+    /// Removes one pin.
     pub(crate) fn unpin(&self, id: GenerationId) {
         let mut pins = self.pins();
         if let Some(count) = pins.get_mut(&id) {
@@ -97,12 +97,12 @@ impl Knowledge {
         }
     }
 
-    /// Whether somebody keeps it from being removed at the moment.
+    /// Whether a pin currently keeps the generation from being removed.
     pub(crate) fn is_pinned(&self, id: GenerationId) -> bool {
         self.pins().contains_key(&id)
     }
 
-    /// Has a generation removed, unless it is pinned; nobody pins it meanwhile.
+    /// Removes a generation with `remove`, unless it is pinned. It can't be pinned meanwhile.
     pub(crate) fn unless_pinned<T>(
         &self,
         id: GenerationId,
