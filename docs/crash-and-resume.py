@@ -7,10 +7,10 @@ usage: docs/crash-and-resume.py PATH_OF_DIGITS > docs/crash-and-resume.svg
 import html
 import os
 import pty
-import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 
 COLUMNS = 100
@@ -62,7 +62,7 @@ def run(program, arguments, directory):
 
 
 def wrap(line):
-    return re.findall(f".{{1,{COLUMNS}}}", line) or [""]
+    return textwrap.wrap(line, COLUMNS, subsequent_indent="  ") or [""]
 
 
 def kind(line):

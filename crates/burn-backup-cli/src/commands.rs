@@ -1,4 +1,4 @@
-//! The commands, one file each: their arguments, what they do, and their reports.
+//! The commands, one file each, with their arguments and reports.
 
 pub mod completions;
 pub mod diff;

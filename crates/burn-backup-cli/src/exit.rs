@@ -1,4 +1,4 @@
-//! How the program ends. The codes are part of its interface.
+//! The exit codes. They are part of the program's interface.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use burn_backup_store::StoreError;
 /// For `--help`.
 pub const HELP: &str = "\
 Exit codes:
-  0  it is done
-  1  it failed
+  0  success
+  1  failure
   2  wrong usage
   3  damage was found
-  4  there is no backup there
-  5  the place is in use by a training, and the command needs it alone
-  6  the backup has a newer format than this program knows";
+  4  there is no backup
+  5  a training uses the place, and the command needs exclusive access
+  6  the backup has a newer format than this program supports";
 
-/// What the exit code says.
+/// The exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
     Good = 0,
@@ -36,7 +36,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An error of this program's own. The message says what, where, and what to do.
+/// An error of this program. The message says what failed, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 struct Refusal {
@@ -44,13 +44,13 @@ struct Refusal {
     message: String,
 }
 
-/// The error that ends the program so.
+/// An error with this exit code.
 pub fn refuse(exit: Exit, message: impl Into<String>) -> Error {
     let message = message.into();
     Refusal { exit, message }.into()
 }
 
-/// How the program ends after this error.
+/// The exit code for this error.
 pub fn of(error: &Error) -> Exit {
     error.chain().find_map(of_one).unwrap_or(Exit::Failed)
 }
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_keeps_its_code_under_whatever_context() {
+    fn an_error_keeps_its_code_under_any_context() {
         let refused = refuse(Exit::InUse, "it is in use");
         assert_eq!(of(&refused), Exit::InUse);
         let nested: anyhow::Result<()> = Err(StoreError::EmptyPath).context("in a place");

@@ -1,4 +1,4 @@
-//! The formats that records are exported in.
+//! The export formats for records.
 
 pub mod burnpack;
 pub mod safetensors;

@@ -1,8 +1,8 @@
-//! `burn-backup`: looks at, verifies, exports and maintains backups of trainings with Burn.
+//! `burn-backup`: inspects, verifies, exports and maintains backups of trainings with Burn.
 //!
 //! ```text
-//! look:      list  show  verify  history
-//! take:      export
+//! inspect:   list  show  verify  history
+//! export:    export
 //! maintain:  prune  discard  unquarantine  migrate
 //! mirror:    pull  push
 //! machine:   doctor
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     let options = match Options::try_parse() {
         Ok(options) => options,
         Err(error) => {
-            // There is nobody to tell that nobody reads it.
+            // If the output is closed, there is no other place to report it.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What the store and the mirror have to say besides errors. `RUST_LOG` asks for more.
+/// Logs messages of the store and the mirror. The default level is `error`, and `RUST_LOG` changes it.
 fn log_to_stderr() {
     let level = env_logger::Env::default().default_filter_or("error");
     let mut logger = env_logger::Builder::from_env(level);
@@ -63,6 +63,6 @@ fn log_to_stderr() {
         let level = record.level().as_str().to_lowercase();
         writeln!(line, "{level}: {}", plain(&record.args().to_string()))
     });
-    // Nobody else has one.
+    // It can't fail, because no other logger is installed.
     let _ = logger.try_init();
 }

@@ -6,19 +6,19 @@ use burn_backup_store::OpenGeneration;
 use crate::record::Record;
 
 const MODEL: &str = "model";
-/// What training leaves alone may have a part of its own.
+/// Parameters that training leaves unchanged may have their own part.
 const FROZEN: &str = "frozen";
 
-/// Which parts a model consists of.
+/// The parts of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelParts {
-    /// The state's name; empty if it is the training's only one.
+    /// The state's name; empty if it is the training's only state.
     pub state: String,
     pub parts: Vec<String>,
 }
 
 impl ModelParts {
-    /// Those of the model of each state, in the order of the names of the parts.
+    /// The models of all states, in the order of the part names.
     pub fn of<'n>(parts: impl IntoIterator<Item = &'n str> + Clone) -> Vec<Self> {
         let states = parts
             .clone()
@@ -42,12 +42,12 @@ impl ModelParts {
         models
     }
 
-    /// The name of a file for it, without its extension.
+    /// The model's file name, without extension.
     pub fn file_stem(&self) -> String {
         name(&self.state, MODEL)
     }
 
-    /// All of it as one record.
+    /// The whole model as one record.
     pub fn record(&self, generation: &OpenGeneration) -> Result<Record> {
         let parts = self.parts.iter().filter_map(|part| generation.part(part));
         parts
@@ -64,7 +64,7 @@ fn name(state: &str, record: &str) -> String {
     }
 }
 
-/// The state whose record of this kind the part is.
+/// The state that the part belongs to, if the part is a record of this kind.
 pub fn state_of<'p>(part: &'p str, record: &str) -> Option<&'p str> {
     match part.strip_suffix(record)? {
         "" => Some(""),
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_has_its_frozen_part_and_no_others() {
+    fn a_model_has_its_frozen_part_and_no_other_parts() {
         let parts = [
             "a-model",
             "a-frozen",

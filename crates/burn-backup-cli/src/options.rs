@@ -9,14 +9,14 @@ use crate::commands::{
 use crate::exit;
 use crate::output::Output;
 
-/// Looks at, verifies, exports and maintains backups of trainings with Burn.
+/// Inspects, verifies, exports and maintains backups of trainings with Burn.
 ///
 /// PLACE is a backup directory, or the URL of a mirror: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or
-/// file:///DIRECTORY. Commands that only look don't disturb a training that is running.
+/// file:///DIRECTORY. Commands that only read don't disturb a running training.
 #[derive(Debug, Parser)]
 #[command(name = "burn-backup", version, after_help = exit::HELP, disable_help_subcommand = true)]
 pub struct Options {
-    /// Prints one JSON document for programs.
+    /// Prints one JSON document.
     #[arg(long, global = true)]
     pub json: bool,
 
@@ -47,7 +47,7 @@ pub enum Command {
 impl Command {
     pub fn run(&self, output: &Output) -> anyhow::Result<ExitCode> {
         let exit = match self {
-            // It ends as what it has started.
+            // It ends with the exit code of the command that it runs.
             #[cfg(unix)]
             Self::Run(arguments) => return crate::run::run(arguments, output.is_json()),
             Self::List(args) => list::run(args, output)?,
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_options_are_possible() {
+    fn the_options_are_valid() {
         Options::command().debug_assert();
     }
 }

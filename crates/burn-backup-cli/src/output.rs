@@ -1,5 +1,5 @@
-//! What the program prints: reports on the standard output, as text or as JSON; bars, warnings and errors on the standard
-//! error.
+//! The program's output. Reports go to the standard output, as text or as JSON. Progress bars, warnings and errors go to
+//! the standard error.
 
 mod page;
 mod progress;
@@ -17,13 +17,13 @@ pub use units::{ago, bytes, count, moment, number, plain, seconds};
 
 use crate::exit::{Exit, refuse};
 
-/// What a command has to say.
+/// The report of a command.
 pub trait Report: Serialize {
-    /// As text, for people.
+    /// Adds the report to the page as text.
     fn show(&self, page: &mut Page);
 }
 
-/// Nobody reads the standard output any more.
+/// The reader of the standard output has closed it.
 #[derive(Debug, thiserror::Error)]
 #[error("the standard output is closed")]
 pub struct StdoutClosed;
@@ -37,7 +37,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Colours and bars are for terminals, unless `NO_COLOR` or `CI` say otherwise.
+    /// Uses colours and progress bars on terminals, unless `NO_COLOR` or `CI` turns them off.
     pub fn detect(json: bool) -> Self {
         let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
         let (is_ci, is_plain) = (is_set("CI"), is_set("NO_COLOR"));
@@ -61,7 +61,10 @@ impl Output {
     /// Prints a report.
     pub fn print(&self, report: &impl Report) -> Result<()> {
         let text = match self.json {
-            true => serde_json::to_string_pretty(report).context("the report is no JSON")? + "\n",
+            true => {
+                let json = serde_json::to_string_pretty(report);
+                json.context("the report can't be written as JSON")? + "\n"
+            }
             false => {
                 let mut page = Page::default();
                 report.show(&mut page);
@@ -80,12 +83,12 @@ impl Output {
         }
     }
 
-    /// Says something besides the report.
+    /// Prints a warning.
     pub fn warn(&self, message: impl AsRef<str>) {
         self.tell(Tone::Warning, "warning", message.as_ref());
     }
 
-    /// Says why it failed.
+    /// Prints an error with its causes.
     pub fn error(&self, error: &Error) {
         self.tell(Tone::Bad, "error", &with_causes(error));
     }
@@ -96,12 +99,12 @@ impl Output {
         write_to_stderr(&page.finish(self.has_coloured_errors));
     }
 
-    /// A bar for so many bytes, if bars are wanted.
+    /// A progress bar for this many bytes. It is hidden if bars are turned off.
     pub fn bar(&self, what: &str, total: u64) -> Bar {
         Bar::new(self.has_bars, what, total)
     }
 
-    /// Asks whether to go on. Without a terminal, and without `--yes`, that is refused.
+    /// Asks for confirmation. Without a terminal and without `--yes`, this is an error.
     pub fn confirm(&self, question: &str, is_agreed: bool) -> Result<()> {
         if is_agreed {
             return Ok(());
@@ -110,7 +113,7 @@ impl Output {
             return Err(refuse(
                 Exit::Failed,
                 format!(
-                    "{question} There is no terminal to ask at, and nothing was changed: add --yes, or look with --dry-run"
+                    "{question} There is no terminal to ask on, and nothing was changed: add --yes, or try --dry-run"
                 ),
             ));
         }
@@ -125,7 +128,7 @@ impl Output {
     }
 }
 
-/// The error and its causes, each said once.
+/// The error and its causes, without repetitions.
 fn with_causes(error: &Error) -> String {
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
@@ -137,7 +140,7 @@ fn with_causes(error: &Error) -> String {
 }
 
 fn write_to_stderr(text: &str) {
-    // There is nobody to tell that nobody reads it.
+    // If the standard error is closed, there is no other place to report it.
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
@@ -146,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_is_said_once() {
+    fn a_cause_is_not_repeated() {
         let error: Error = anyhow::anyhow!("the disk is full").context("cannot write");
         assert_eq!(
             with_causes(&error),

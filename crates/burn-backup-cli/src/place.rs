@@ -27,7 +27,7 @@ impl From<OsString> for Place {
     }
 }
 
-/// `memory:` is one without slashes.
+/// `memory:` and `file:` URLs need no slashes.
 fn is_url(argument: &str) -> bool {
     let Some((scheme, rest)) = argument.split_once(':') else {
         return false;
@@ -41,21 +41,21 @@ fn is_url(argument: &str) -> bool {
 }
 
 impl Place {
-    /// The directory; refused if it is a mirror, with which `command` can do nothing.
+    /// The directory. A mirror is refused, because `command` can't use one.
     pub fn directory(&self, command: &str) -> Result<&Path> {
         match self {
             Self::Directory(path) => Ok(path),
             Self::Mirror(_) => Err(refuse(
                 Exit::Usage,
                 format!(
-                    "`{command}` is for backup directories, and {self} is a mirror: give a directory"
+                    "`{command}` needs a backup directory, but {self} is a mirror: give a directory"
                 ),
             )),
         }
     }
 }
 
-/// A mirror without its credentials.
+/// Shows a mirror without its credentials.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -79,7 +79,7 @@ impl ValueParserFactory for Place {
     }
 }
 
-/// Reads a [`Place`], of which an empty one is none.
+/// Parses a [`Place`], and refuses an empty one.
 #[derive(Clone)]
 pub struct PlaceParser;
 
@@ -94,8 +94,7 @@ impl TypedValueParser for PlaceParser {
     ) -> Result<Place, clap::Error> {
         let value = OsStringValueParser::new().parse_ref(command, argument, value)?;
         if value.is_empty() {
-            let message =
-                "an empty path is no place: give a backup directory or the URL of a mirror\n";
+            let message = "the path is empty: give a backup directory or the URL of a mirror\n";
             return Err(clap::Error::raw(
                 clap::error::ErrorKind::InvalidValue,
                 message,
@@ -110,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_mirrors_and_all_else_is_a_directory() {
+    fn urls_are_mirrors_and_other_paths_are_directories() {
         for url in [
             "s3://bucket/run",
             "gs://b",

@@ -1,5 +1,6 @@
-//! Burn's records in the burnpack format, read lazily from the parts of a generation. `burn-pack` itself reads from a path,
-//! which a training may prune meanwhile, or from memory.
+//! Reads Burn's records in the burnpack format lazily from the parts of a generation.
+//!
+//! `burn-pack` itself reads from a path, which a training may prune meanwhile, or from memory.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use burn_pack::{
 };
 use serde::Deserialize;
 
-/// What a record holds. The tensors' bytes stay where they are.
+/// The contents of a record, without the tensors' bytes.
 #[derive(Debug, Default)]
 pub struct Record {
     /// By name.
@@ -25,12 +26,12 @@ pub struct Record {
 /// A tensor of a record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// The part that it is in.
+    /// The part that contains it.
     pub part: String,
     pub dtype: DType,
     pub shape: Vec<u64>,
     pub param_id: Option<u64>,
-    /// Where it begins in the part, in bytes.
+    /// Its offset in the part, in bytes.
     pub offset: u64,
     pub bytes: u64,
 }
@@ -50,20 +51,20 @@ struct Metadata {
 struct Descriptor {
     dtype: DType,
     shape: Vec<u64>,
-    /// From the start of the data.
+    /// Relative to the start of the data section.
     data_offsets: (u64, u64),
     #[serde(default)]
     param_id: Option<u64>,
 }
 
 impl Record {
-    /// The record that a part is.
+    /// Reads a part as a record.
     pub fn read(part: &PartReader) -> Result<Self> {
         let file = &part.entry().file;
         read(part).with_context(|| format!("'{file}' can't be read as a record of Burn's"))
     }
 
-    /// Both records in one.
+    /// Merges two records.
     pub fn merge(mut self, other: Self) -> Result<Self> {
         for (name, entry) in other.tensors {
             let (part, name) = (entry.part.clone(), name);
@@ -88,7 +89,7 @@ fn read(part: &PartReader) -> Result<Record> {
     let header = Header::from_bytes(&header)?;
     ensure!(
         header.version <= burn_pack::FORMAT_VERSION,
-        "its format is newer than this program knows"
+        "its format is newer than this program supports"
     );
     ensure!(
         header.metadata_size <= MAX_METADATA_SIZE,
@@ -109,8 +110,9 @@ fn read(part: &PartReader) -> Result<Record> {
     let data = aligned_data_section_start(length) as u64;
     let entry = |(name, descriptor): (String, Descriptor)| {
         let entry = located(part, data, descriptor);
-        let entry =
-            entry.with_context(|| format!("the place of the tensor '{name}' is impossible"))?;
+        let entry = entry.with_context(|| {
+            format!("the tensor '{name}' has an invalid offset, length or shape")
+        })?;
         Ok((name, entry))
     };
     Ok(Record {
@@ -134,7 +136,7 @@ fn located(part: &PartReader, data: u64, descriptor: Descriptor) -> Option<Entry
     let bytes = end.checked_sub(start)?;
     let offset = data.checked_add(start)?;
     let is_inside = offset.checked_add(bytes)? <= part.entry().bytes;
-    // Of a quantized one, only burn-pack knows the length.
+    // Only burn-pack knows the length of a quantized tensor.
     let is_known = !matches!(dtype, DType::QFloat(_));
     let elements = shape
         .iter()
@@ -152,20 +154,20 @@ fn located(part: &PartReader, data: u64, descriptor: Descriptor) -> Option<Entry
 }
 
 impl Entry {
-    /// Reads all of it.
+    /// Reads the whole tensor.
     pub fn read(&self, generation: &OpenGeneration) -> Result<Vec<u8>> {
         let mut bytes = vec![0; usize::try_from(self.bytes)?];
         self.part_of(generation)?.read(self.offset, &mut bytes)?;
         Ok(bytes)
     }
 
-    /// The part that it is in.
+    /// The part that contains it.
     pub fn part_of<'g>(&self, generation: &'g OpenGeneration) -> Result<&'g PartReader> {
         let part = generation.part(&self.part);
-        part.with_context(|| format!("the part '{}' is not there", self.part))
+        part.with_context(|| format!("the part '{}' is missing", self.part))
     }
 
-    /// The same for burn-pack, which reads it when its turn comes.
+    /// The tensor for burn-pack, which reads it lazily.
     pub fn deferred<G>(&self, name: &str, generation: &Arc<G>) -> Result<Tensor>
     where
         G: std::ops::Deref<Target = OpenGeneration> + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! `burn-backup run`: starts a training, and starts it again until it is finished.
+//! `burn-backup run`: starts a training, and restarts it until it is finished.
 
 mod beat;
 mod child;
@@ -27,31 +27,31 @@ use policy::{Decision, Limits, Policy};
 use progress::Progress;
 use signals::Signals;
 
-/// How often the child is looked at.
+/// How often the child is checked.
 const TICK: Duration = Duration::from_millis(100);
 
-/// After a second signal the child has this long to end.
+/// How long the child may take to end after a second signal.
 const URGENT: Duration = Duration::from_secs(2);
 
-/// How long a hanging child has to print its stacks.
+/// How long a hung child may take to print its stacks.
 const STACKS: Duration = Duration::from_secs(5);
 
-/// Starts a training, and starts it again after a crash, a kill, a hang, or when it says so, until it is finished.
+/// Starts a training, and restarts it after a crash, a kill or a hang, or on request, until it is finished.
 ///
-/// It ends with the code of the command. By convention, 75 of the command says "start again", and 78 "fix this first":
-/// the backups of burn-backup-restore give both. It ends with 78 if the command does not get any further.
+/// The exit code is the code of the command. By convention, the command requests a restart with code 75, and code 78
+/// means "fix this first": burn-backup-restore uses both. The exit code is also 78 if restarts make no progress.
 #[derive(Debug, Args)]
 pub struct Arguments {
-    /// Gives up after so many restarts in a row without a new backup.
+    /// Gives up after this many restarts in a row without a new backup.
     #[arg(long, value_name = "N", default_value_t = 5)]
     max_restarts: u32,
 
-    /// Counts only restarts of this last period. By default all count if the command tells of its backups, and those of
-    /// the last hour if it does not.
+    /// Counts only the restarts within this period. By default all restarts count if the command reports its backups.
+    /// Otherwise the restarts of the last hour count.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     restart_window: Option<Duration>,
 
-    /// How long the first restart after a failure waits. Each further one waits twice as long.
+    /// The wait before the first restart after a failure. Each further wait is twice as long.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "1s")]
     backoff: Duration,
 
@@ -63,19 +63,20 @@ pub struct Arguments {
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
     grace: Duration,
 
-    /// After how long without a batch the command is taken to hang; longer where its batches take long, and 0 never.
+    /// The time without a batch after which the command counts as hung. It is longer for a command with slow batches. 0
+    /// turns this off.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30min")]
     hang_timeout: Duration,
 
-    /// Further exit codes that say "start again", besides 75.
+    /// Further exit codes that request a restart, besides 75.
     #[arg(long, value_name = "CODE")]
     again: Vec<i32>,
 
-    /// Further exit codes that say "fix this first", besides 78 and 2.
+    /// Further exit codes that mean "fix this first", besides 78 and 2.
     #[arg(long, value_name = "CODE")]
     fix_first: Vec<i32>,
 
-    /// Writes what happens to this file, too.
+    /// Also writes the events to this file.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 
@@ -84,7 +85,7 @@ pub struct Arguments {
     command: Vec<OsString>,
 }
 
-/// `90s`, `5min`, `1h 30m`; a number alone is in seconds.
+/// Parses `90s`, `5min` or `1h 30m`. A number without a unit is in seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string());
@@ -95,14 +96,14 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(parsed).map_err(|_| "a time can't be negative".to_owned())
 }
 
-/// Runs the command until it is finished, or can't be.
+/// Runs the command until it is finished, or a restart can't help.
 ///
 /// # Errors
 ///
 /// If the command can't be started, or signals can't be handled.
 pub fn run(arguments: &Arguments, is_json: bool) -> Result<ExitCode> {
     let signals = Signals::handle().context("cannot handle signals")?;
-    let beats = BeatFile::create().context("cannot make the file for the heartbeat")?;
+    let beats = BeatFile::create().context("cannot create the heartbeat file")?;
     let mut supervisor = Supervisor {
         arguments,
         signals,
@@ -130,16 +131,16 @@ struct Supervisor<'a> {
     journal: Journal,
     policy: Policy,
     progress: Progress,
-    /// How the run before ended, in words.
+    /// How the previous run ended, in words.
     last_end: Option<String>,
 }
 
 /// How one run of the command ended.
 struct Ran {
     end: End,
-    /// Whether it ended because of a signal that was passed on to it.
+    /// Whether it ended after a signal that was passed on to it.
     is_asked: bool,
-    /// The last lines of its error output, if they were seen.
+    /// The last lines of its error output, if it was captured.
     tail: Vec<String>,
 }
 
@@ -170,7 +171,7 @@ impl Supervisor<'_> {
                 Decision::Restart { after } => {
                     if self.is_stopped_within(after) {
                         self.journal
-                            .say("a signal ends the wait, and nothing is started again");
+                            .say("a signal ends the wait: the command is not started again");
                         return Ok(ran.end.code());
                     }
                 }
@@ -261,7 +262,7 @@ impl Supervisor<'_> {
         })
     }
 
-    /// Waits before a restart. Gives whether a signal ends that.
+    /// Waits before a restart. Returns whether a signal ended the wait.
     fn is_stopped_within(&mut self, after: Duration) -> bool {
         if !after.is_zero() {
             self.journal
@@ -292,7 +293,7 @@ impl Supervisor<'_> {
         }
         if let Some(log) = &self.arguments.log {
             self.journal
-                .say(&format!("what happened before is in '{}'", log.display()));
+                .say(&format!("earlier events are in '{}'", log.display()));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where generations are read from: a directory or a mirror, which are only looked at.
+//! Reads generations from a directory or a mirror, without changing it.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -14,10 +14,10 @@ use crate::exit::{Exit, refuse};
 use crate::output::{Output, bytes};
 use crate::place::Place;
 
-/// How often generations are listed again because a training has pruned all of them before one was read.
+/// How often generations are listed again if a training prunes all of them before one is read.
 pub const LOOKS: usize = 100;
 
-/// A place that is looked into.
+/// A place to read generations from.
 pub enum Source {
     Directory(Directory),
     Mirror(Box<Mirrored>),
@@ -26,7 +26,7 @@ pub enum Source {
 /// A backup directory.
 pub struct Directory {
     pub observer: Observer,
-    /// `None` if `burn-backup.json` is lost.
+    /// `None` if `burn-backup.json` is missing or damaged.
     pub identity: Option<Identity>,
 }
 
@@ -37,15 +37,15 @@ pub struct Mirrored {
     pub training: MirroredTraining,
 }
 
-/// What is found where a generation is to be.
+/// The result of looking up a generation.
 pub enum Found {
     Manifest(Box<Manifest>),
-    /// In words.
+    /// With the damage in words.
     Damaged(String),
     Gone,
 }
 
-/// A generation on this machine: in its directory, or a copy of one in a mirror, which goes with it.
+/// A generation on this machine: in its directory, or in a temporary copy from a mirror. The copy is deleted with it.
 pub struct Local {
     generation: Box<OpenGeneration>,
     _copy: Option<TempDir>,
@@ -60,7 +60,7 @@ impl Deref for Local {
 }
 
 impl Directory {
-    /// Looks at a directory in which a backup is, or was begun.
+    /// Opens a directory that has a backup, or in which one was begun.
     pub fn open(path: &Path) -> Result<Self> {
         allow_many_files();
         let observer = Observer::new(path)?;
@@ -87,11 +87,11 @@ impl Directory {
             .context("the directory can't be listed")?;
         Err(match entries.next() {
             None => none("the directory is empty. Check the path"),
-            Some(_) => none("what is in the directory is something else. Check the path"),
+            Some(_) => none("the directory contains something else. Check the path"),
         })
     }
 
-    /// Whether the generation is another training's.
+    /// Whether the generation belongs to another training.
     pub fn is_of_another(&self, manifest: &Manifest) -> bool {
         self.identity.as_ref().is_some_and(|identity| {
             identity.run_id != manifest.run_id || identity.run_seed != manifest.run_seed
@@ -100,7 +100,7 @@ impl Directory {
 }
 
 impl Mirrored {
-    /// Looks at the mirror of one training.
+    /// Opens the mirror of one training.
     pub fn open(url: &str) -> Result<Self> {
         let mirror = Mirror::new(url);
         let connection = mirror.connect()?;
@@ -113,7 +113,7 @@ impl Mirrored {
     }
 }
 
-/// The training that a mirror is of.
+/// The only unfinished training in a mirror. None, or several, are an error.
 pub fn only(mirror: &str, mut trainings: Vec<MirroredTraining>) -> Result<MirroredTraining> {
     let finished = trainings
         .iter()
@@ -130,15 +130,13 @@ pub fn only(mirror: &str, mut trainings: Vec<MirroredTraining>) -> Result<Mirror
         0 if finished > 0 => Err(none(
             "its training has run to its end. The program has the trained model".to_owned(),
         )),
-        0 => Err(none(
-            "nothing of a training is there. Check the URL".to_owned(),
-        )),
+        0 => Err(none("the mirror has no training. Check the URL".to_owned())),
         1 => Ok(trainings.remove(0)),
         several => Err(refuse(
             Exit::Failed,
             format!(
-                "{mirror} has backups of {several} trainings, and it can't be told which one is meant: \
-                 `burn-backup list` shows them; give each training a mirror of its own"
+                "{mirror} has backups of {several} trainings, so it is unclear which one is meant: \
+                 `burn-backup list` shows them; give each training its own mirror"
             ),
         )),
     }
@@ -160,7 +158,7 @@ impl Source {
         })
     }
 
-    /// Looks once more: a training may have gone on.
+    /// Lists the mirror again, because the training may have made new generations.
     pub fn refresh(&mut self) -> Result<()> {
         if let Self::Mirror(mirror) = self {
             mirror.training = only(&mirror.name, mirror.connection.observe()?)?;
@@ -219,15 +217,15 @@ impl Source {
         let numbers: Vec<_> = ids.iter().map(|id| id.number().to_string()).collect();
         let message = match (number, numbers.is_empty()) {
             (Some(number), false) => format!(
-                "generation {number} is not there. These are: {}",
+                "generation {number} does not exist. Existing generations: {}",
                 numbers.join(", ")
             ),
-            _ => "no generation is there. `burn-backup list` shows what is".to_owned(),
+            _ => "there is no generation. `burn-backup list` shows what the place has".to_owned(),
         };
         refuse(Exit::NoBackup, message)
     }
 
-    /// The generation, with its parts. `None` if it is not there any more. One in a mirror is copied first.
+    /// The generation, with its parts. `None` if it was pruned. A generation in a mirror is copied first.
     pub fn local(&self, id: GenerationId, output: &Output) -> Result<Option<Local>> {
         match self {
             Self::Directory(directory) => open(&directory.observer, id, None),
@@ -235,8 +233,8 @@ impl Source {
         }
     }
 
-    /// The generation `number`, or the newest one, with its parts. One that is pruned before it is open is looked for
-    /// once more.
+    /// The generation `number`, or the newest one, with its parts. If it is pruned before it is open, the search is
+    /// repeated.
     pub fn pick_local(&mut self, number: Option<u64>, output: &Output) -> Result<Local> {
         for _ in 0..LOOKS {
             let id = self.pick(number)?.generation;
@@ -249,7 +247,7 @@ impl Source {
     }
 }
 
-/// All generations were gone each time before one was read.
+/// The error if all generations were pruned each time before one was read.
 pub fn pruned_too_soon() -> anyhow::Error {
     refuse(
         Exit::Failed,
@@ -257,10 +255,10 @@ pub fn pruned_too_soon() -> anyhow::Error {
     )
 }
 
-/// What to do if the generation `id` is damaged.
+/// Names the generation to use if the generation `id` is damaged.
 fn instead(id: GenerationId, ids: &[GenerationId]) -> String {
     match ids.iter().find(|other| **other < id) {
-        Some(other) => format!(" The one before is generation {}", other.number()),
+        Some(other) => format!(" The previous one is generation {}", other.number()),
         None => " There is no other one".to_owned(),
     }
 }
@@ -269,7 +267,7 @@ impl Mirrored {
     fn copy(&self, id: GenerationId, output: &Output) -> Result<Option<Local>> {
         let copy = tempfile::Builder::new().prefix("burn-backup-").tempdir();
         let copy = copy
-            .context("no temporary directory can be made: check the free space, or set TMPDIR")?;
+            .context("cannot create a temporary directory: check the free space, or set TMPDIR")?;
         let dir = copy.path().join("copy");
         let mut store = Store::open(&dir, OpenOptions::default())?;
         let mut bar = output.bar(&format!("generation {}", id.number()), 0);
@@ -315,7 +313,7 @@ pub fn verify(generation: &OpenGeneration, output: &Output) -> Result<()> {
             return Err(refuse(
                 Exit::Damage,
                 format!(
-                    "generation {number} is damaged: {}. Nothing was changed: `burn-backup verify` looks for others",
+                    "generation {number} is damaged: {}. Nothing was changed: `burn-backup verify` lists all damage",
                     crate::commands::verify::in_words(&damage, part.entry())
                 ),
             ));
@@ -324,7 +322,8 @@ pub fn verify(generation: &OpenGeneration, output: &Output) -> Result<()> {
     Ok(())
 }
 
-/// All parts of a generation are open at once, so that they stay what they are. There may be thousands.
+/// Raises the limit on open files. All parts of a generation are open at once, so that a training can't remove them, and
+/// there may be thousands.
 fn allow_many_files() {
     #[cfg(unix)]
     {
@@ -335,7 +334,7 @@ fn allow_many_files() {
             current: maximum,
             maximum,
         };
-        // With fewer, only the largest backups can't be read.
+        // If this fails, only the largest backups can't be read.
         let _ = setrlimit(Resource::Nofile, limit);
     }
 }

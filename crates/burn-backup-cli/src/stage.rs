@@ -1,4 +1,4 @@
-//! Files that appear whole, under their names, or not at all.
+//! Writes files atomically: a file appears complete, or not at all.
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -9,7 +9,7 @@ use tempfile::NamedTempFile;
 
 use crate::exit::{Exit, refuse};
 
-/// Writes a file: first beside its place, then synced, then renamed. Unless `is_forced`, one that is there is an error.
+/// Writes a temporary file beside `path`, syncs it and renames it. Unless `is_forced`, an existing file is an error.
 pub fn write(
     path: &Path,
     is_forced: bool,
@@ -44,7 +44,7 @@ pub fn write(
         ErrorKind::AlreadyExists => there(path),
         _ => anyhow::Error::new(error).context(format!("cannot write '{shown}'")),
     })?;
-    // Where a directory can't be synced, nothing can be done about it.
+    // A failure is ignored, because not every system can sync directories.
     if let Ok(dir) = File::open(dir) {
         let _ = dir.sync_all();
     }
@@ -55,7 +55,7 @@ fn there(path: &Path) -> anyhow::Error {
     refuse(
         Exit::Failed,
         format!(
-            "'{}' is there, and was left as it is: choose another place, or overwrite it with --force",
+            "'{}' already exists, and was not changed: choose another place, or overwrite it with --force",
             path.display()
         ),
     )
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_there_stays_unless_forced() {
+    fn an_existing_file_stays_unless_forced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new/file");
         let write_text = |text: &str, is_forced| {

@@ -1,5 +1,5 @@
-//! What a backup says of the training: the `state` of its manifest. Everything in it is optional, and what is unknown is
-//! passed over, so that older and newer backups can be shown.
+//! The training's state document in a backup's manifest. All fields are optional and unknown fields are ignored, so that
+//! older and newer backups can be shown.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,7 +43,7 @@ pub struct Training {
     pub runs: Option<Vec<Run>>,
 }
 
-/// Where the training is.
+/// The position of the training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     pub epoch: u64,
@@ -101,7 +101,7 @@ impl<'d> Deserialize<'d> for Number {
     }
 }
 
-/// What the training has learned of backups.
+/// The training's measurements about its backups.
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Cadence {
@@ -117,7 +117,7 @@ pub struct Cadence {
     pub is_stopped: Option<bool>,
 }
 
-/// A parameter: a list of the three, or an object.
+/// A parameter. It is read from a list of its fields, or from an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Param {
     pub path: String,
@@ -126,7 +126,7 @@ pub struct Param {
 }
 
 impl Param {
-    /// How many bytes it has; `None` if its type is not known.
+    /// The parameter's size; `None` if its type is unknown.
     pub fn bytes(&self) -> Option<u64> {
         let size = match self.dtype.as_str() {
             "f64" | "i64" | "u64" => 8,
@@ -148,21 +148,21 @@ pub struct NamedState {
     pub model: Option<Vec<Param>>,
 }
 
-/// A process that has trained.
+/// A process that ran the training.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Run {
     /// RFC 3339.
     #[serde(deserialize_with = "lenient")]
     pub began: Option<String>,
-    /// `None` for a fresh start.
+    /// `None` if the process started a new training.
     #[serde(deserialize_with = "lenient")]
     pub from: Option<Position>,
     #[serde(deserialize_with = "lenient")]
     pub host: Option<String>,
     #[serde(deserialize_with = "lenient")]
     pub process: Option<u64>,
-    /// How often it took backups, in words.
+    /// Its backup frequency, in words.
     #[serde(deserialize_with = "lenient")]
     pub frequency: Option<String>,
     /// Why it ended, if that is known.
@@ -171,12 +171,12 @@ pub struct Run {
 }
 
 impl Training {
-    /// What the manifest says; nothing if another program has written it.
+    /// Reads the manifest's state; empty if another program has written it.
     pub fn of(manifest: &Manifest) -> Self {
         manifest.state().unwrap_or_default()
     }
 
-    /// The parameters of each state that has some. The name of a training's only state is empty.
+    /// The parameters of each state that has a model. If the training has only one state, its name is empty.
     pub fn models(&self) -> Vec<(&str, &[Param])> {
         let only = self.model.iter().map(|model| ("", model.as_slice()));
         let parts = self.parts.iter().flatten();
@@ -195,7 +195,7 @@ impl Training {
     }
 }
 
-/// What is there, if it is what it is to be.
+/// Reads the value, or `None` if it has another type.
 fn lenient<'d, D: Deserializer<'d>, T: DeserializeOwned>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_another_shape_is_passed_over() {
+    fn fields_of_another_type_are_ignored() {
         let training = read(json!({
             "position": { "epoch": 3, "step_in_epoch": 2, "global_step": 42, "new": true },
             "phase": { "name": "rest" },
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_of_somebody_elses_says_nothing() {
+    fn a_document_of_another_program_is_empty() {
         for state in [json!(null), json!(7), json!([1]), json!({ "step": 1 })] {
             let training = read(state);
             assert!(training.position.is_none() && training.models().is_empty());

@@ -1,35 +1,32 @@
-//! What a restart may find changed on purpose.
+//! Changes that a program allows at a restart.
 
 use std::fmt;
 
-/// Something that a restart finds changed, and that is meant to be.
+/// An intended change between a backup and the program that resumes it.
 ///
-/// A restart refuses what is not as it was when the backup was made, because the training would not be
-/// continued but become another one. [`BackupAndRestore::allow`](crate::BackupAndRestore::allow) lets a
-/// named change pass, and the log says what follows from it. From the restart on, the backup holds what
-/// is new: the next restart needs no opt-in for it.
+/// By default a restart refuses a changed setting, because the training would become another one.
+/// [`BackupAndRestore::allow`](crate::BackupAndRestore::allow) permits a named change, and the log states its
+/// consequences. The next backup holds the new setting, so later restarts don't need `allow` for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Change {
     /// The batch size. Inside an epoch, a loader of
-    /// [`data::DataLoaderBuilder`](crate::data::DataLoaderBuilder) goes on at the item that is next.
-    /// With any other loader, and with several devices, the epoch begins anew.
+    /// [`data::DataLoaderBuilder`](crate::data::DataLoaderBuilder) continues at the next item.
+    /// With any other loader, and with several devices, the epoch starts again.
     BatchSize,
-    /// The number of items in an epoch. Inside an epoch, it goes on as with another batch size.
+    /// The number of items in an epoch. Inside an epoch, the training continues as for [`BatchSize`](Self::BatchSize).
     Data,
-    /// The learning-rate schedule. The program's own is used, from the current optimizer step on.
+    /// The learning-rate schedule. The program's schedule is used from the current optimizer step on.
     Schedule,
-    /// The optimizer. The weights are kept, and the state of the old optimizer is dropped if the new one
-    /// has no place for it.
+    /// The optimizer. The weights are kept. The state of the old optimizer is dropped if the new one can't load it.
     Optimizer,
     /// Burn's `grads_accumulation`.
     Accumulation,
-    /// The run seed given with [`seed`](crate::BackupAndRestore::seed): random numbers are drawn from the
-    /// new one.
+    /// The run seed given with [`seed`](crate::BackupAndRestore::seed). Random numbers are derived from the new one.
     Seed,
     /// The program's [`label`](crate::BackupAndRestore::label).
     Label,
-    /// Which parameters are trained: those of the program are, whatever was trained before.
+    /// The set of trained parameters. The program's set is used.
     TrainedParameters,
     /// The version of Burn.
     BurnVersion,

@@ -1,4 +1,4 @@
-//! What a training was configured with besides its model: compared at a restart.
+//! The configuration of a training besides its model. A restart compares it with the backup's.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,14 +16,14 @@ use crate::text::Text;
 /// The last optimizer step whose learning rate is compared.
 const LAST_RATE: u64 = 1 << 14;
 
-/// By how much two learning rates may differ, as a share of the larger one, and be the same: the last
-/// digits of a power or a cosine depend on the machine.
+/// Two learning rates are equal up to this share of the larger one, because the last digits of a power or
+/// a cosine depend on the machine.
 const TOLERANCE: f64 = 1e-9;
 
-/// What a training was configured with.
+/// The configuration of a training.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Configuration {
-    /// After how many batches the optimizer steps.
+    /// The number of batches for each optimizer step.
     pub accumulation: usize,
     pub schedule: Schedule,
     /// The program's own fingerprint.
@@ -34,14 +34,12 @@ pub(crate) struct Configuration {
 /// The learning rates of a scheduler that has not stepped yet.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Schedule {
-    /// By the number of the optimizer step, counted from 1: the base group's rate, then those that
-    /// parameters have besides.
+    /// For each optimizer step, counted from 1: the base group's rate, then the other rates of parameters.
     rates: BTreeMap<u64, Vec<Text>>,
 }
 
 impl Schedule {
-    /// The schedule for the parameters of `model` by a scheduler that is as the program made it, a clone of
-    /// which gives the `next_rate`.
+    /// The schedule for the parameters of `model`. `next_rate` steps a clone of the program's fresh scheduler.
     pub(crate) fn of<M: Module>(
         model: &M,
         mut next_rate: impl FnMut() -> ModuleLearningRate,
@@ -57,12 +55,12 @@ impl Schedule {
                 }
             }
         };
-        // A scheduler of the program's own may not go beyond the training's end.
+        // A scheduler of the program may panic after the training's last step.
         let _ = catch_unwind(AssertUnwindSafe(step_on));
         Self { rates }
     }
 
-    /// The first step at which both schedules name rates, and other ones.
+    /// The first step at which both schedules have rates and the rates differ.
     pub(crate) fn first_difference(&self, other: &Self) -> Option<(u64, String, String)> {
         self.rates.iter().find_map(|(step, rates)| {
             let others = other.rates.get(step)?;
@@ -77,8 +75,8 @@ impl Schedule {
 }
 
 impl Configuration {
-    /// Checks that a training configured like this may continue one that was configured as `recorded`.
-    /// Gives the changes that are there and allowed.
+    /// Checks that this configuration may continue a training with the `recorded` one.
+    /// Returns the changes that were found and are allowed.
     pub(crate) fn check(
         &self,
         recorded: &Self,
@@ -137,7 +135,7 @@ fn list(rates: &[Text]) -> String {
     rates.join(", ")
 }
 
-/// The parameters of a model, each of which may have a rate of its own.
+/// The parameters of a model. Each may have its own rate.
 #[derive(Default)]
 struct Parameters {
     path: Vec<String>,
@@ -145,7 +143,7 @@ struct Parameters {
 }
 
 impl Parameters {
-    /// The base group's rate, then those that parameters have besides, each once.
+    /// The base group's rate, then each other rate of a parameter once.
     fn rates(&self, rate: &ModuleLearningRate) -> Vec<Text> {
         let mut rates = vec![Text(rate.base())];
         for (id, path) in &self.found {

@@ -21,22 +21,23 @@ const NAMED_DIFFERENCES: usize = 3;
 
 /// Why a training could not be backed up or restored.
 ///
-/// Each message says what was being done and to what, what became of the backup, and what to do, and ends
-/// with the cause: Burn and most programs show nothing but the message. The cause is in
-/// [`source`](std::error::Error::source) as well. When it ends a training, it is in
-/// [`LearningResult::error`](burn::train::LearningResult), from where [`BackupError::find`] takes it.
+/// Each message says which operation failed and on what, what state the backup is in, and what to do.
+///
+/// The message ends with the cause, because Burn and most programs print only the message. The cause is also in
+/// [`source`](std::error::Error::source). If the error ends a training, it is in
+/// [`LearningResult::error`](burn::train::LearningResult). [`BackupError::find`] gets it from there.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BackupError {
-    /// No batches, no time, or no share of the training's time lie between two backups.
+    /// The frequency is 0 batches or no time, or a share of the training's time that is not finite and above 0.
     #[error(
-        "save_freq(SaveFreq::{frequency:?}) can't say when a backup is due; nothing was changed: \
+        "save_freq(SaveFreq::{frequency:?}) does not define when a backup is due; nothing was changed: \
          give Steps 1 or more, Every a time above 0, Auto a finite share above 0, or use \
          SaveFreq::Never"
     )]
     #[non_exhaustive]
     InvalidFrequency {
-        /// What was given.
+        /// The frequency that was given.
         frequency: SaveFreq,
     },
 
@@ -44,101 +45,99 @@ pub enum BackupError {
     #[error("keep_last(0) would keep no backup; nothing was changed: give 1 or more")]
     InvalidKeepLast,
 
-    /// A setting of [`Divergence`](crate::Divergence) or of its rule that can't be.
-    #[error("{setting} is wrong; nothing was changed: give {needed}")]
+    /// A setting of [`Divergence`](crate::Divergence) or of its rule is invalid.
+    #[error("{setting} is invalid; nothing was changed: give {needed}")]
     #[non_exhaustive]
     InvalidDivergence {
         /// The setting.
         setting: &'static str,
-        /// What it needs.
+        /// What a valid setting is.
         needed: &'static str,
     },
 
-    /// Divergences are to be looked for in a training of Burn's builder whose metrics can't be seen.
+    /// `on_divergence` is set for a training with Burn's builder, but this crate can't see its metrics.
     #[error(
-        "on_divergence looks at the training's metrics where they are logged, and Burn shows them to loggers only; \
-         nothing was changed: give the training's directory with BackupAndRestore::{setting} as well"
+        "on_divergence reads the metrics where they are logged, because Burn gives metrics to loggers only; nothing \
+         was changed: also give the training's directory with BackupAndRestore::{setting}"
     )]
     #[non_exhaustive]
     DivergenceUnseen {
-        /// The setting that has the metrics logged by this crate.
+        /// The setting that makes this crate log the metrics.
         setting: &'static str,
     },
 
-    /// The training has no metric with the name that divergences are looked for in.
+    /// The training has none of the metrics that `on_divergence` watches.
     #[error(
-        "on_divergence looks at the metrics {}, and the training has {}; the backup stays as it is: register the \
+        "on_divergence watches the metrics {}, but the training has {}; the backup is unchanged: register the \
          metric with the training (metric_train_numeric), or name another one with DivergenceRule::of",
         quoted(.wanted), quoted(.there)
     )]
     #[non_exhaustive]
     NoSuchMetric {
-        /// The metrics that were asked for.
+        /// The metrics that `on_divergence` watches.
         wanted: Vec<String>,
-        /// Those that there are.
+        /// The metrics that the training has.
         there: Vec<String>,
     },
 
-    /// A rollback needs batches in the same order once more.
+    /// A rollback needs the batches in the same order again, but the loader can't repeat its order.
     #[error(
-        "Divergence::RollBack trains batches again, and {loader} does not give them in the same order again; the \
-         backup stays as it is: build the training loader with burn_backup_restore::data::DataLoaderBuilder, which \
-         has the methods of Burn's"
+        "Divergence::RollBack trains batches again, but {loader} does not give them in the same order again; the \
+         backup is unchanged: build the training loader with burn_backup_restore::data::DataLoaderBuilder, which \
+         has the same methods as Burn's builder"
     )]
     #[non_exhaustive]
     NoWayBack {
-        /// Whose loader it is.
+        /// The loader, in words.
         loader: &'static str,
     },
 
-    /// The training has diverged, and does not go back, or not any more.
+    /// The training has diverged, and no rollback is allowed or none is left.
     #[error(
         "the training has diverged: the metric '{metric}' {}, first at batch {first} of the training; {}{}: look at \
          the data of this batch and of those before it, lower the learning rate, or {}",
         beyond(*.value, *.bound), tried(.skipped), kept(.backup),
         match .skipped.is_empty() {
-            true => "have the batch skipped with Divergence::RollBack",
+            true => "skip the batch with Divergence::RollBack",
             false => "allow more rollbacks",
         }
     )]
     #[non_exhaustive]
     Diverged {
-        /// The metric that shows it.
+        /// The metric that diverged.
         metric: String,
-        /// Its last value.
+        /// The metric's last value.
         value: f64,
-        /// What the value is above; `None` if it is not finite.
+        /// The bound that the value exceeds; `None` if the value is not finite.
         bound: Option<f64>,
         /// The first batch with such a value, counted from 1 over all epochs.
         first: u64,
-        /// The batches that rollbacks have skipped before, the first and the last one of each.
+        /// The batches that earlier rollbacks skipped, as the first and the last batch of each rollback.
         skipped: Vec<(u64, u64)>,
-        /// Of which moment the last backup is.
+        /// The position of the last backup.
         backup: Option<Position>,
     },
 
-    /// The training has diverged before the moment of a backup.
-    #[error(
-        "the backup is refused: the training has diverged before it; the last good backup stays"
-    )]
+    /// The training diverged before the position of a backup.
+    #[error("the backup is refused: the training diverged before it; the last good backup stays")]
     DivergedBefore,
 
     /// There is no backup from before a divergence.
     #[error(
-        "cannot go back: '{}' holds no whole backup from before batch {batch} of the training, which is to be \
-         skipped; what is there was not touched: look at the data of the batches before it, continue from an older \
-         backup with restore_from, or have more of them kept with keep_last",
+        "cannot roll back: '{}' holds no complete backup from before batch {batch} of the training, which must be \
+         skipped; existing backups were not touched: look at the data of the batches before it, continue from an \
+         older backup with restore_from, or keep more backups with keep_last",
         .path.display()
     )]
     #[non_exhaustive]
     NothingBefore {
         /// The backup directory.
         path: PathBuf,
-        /// The batch.
+        /// The first batch to skip.
         batch: u64,
     },
 
-    /// A rule of `keep` that keeps nothing.
+    /// A rule of `keep` keeps nothing.
     #[error(
         "keep(..) has a rule that keeps nothing: {rule}; nothing was changed: give it 1 or more, or a time above 0"
     )]
@@ -148,29 +147,30 @@ pub enum BackupError {
         rule: String,
     },
 
-    /// The backup that the program asks for is not there.
+    /// The backup that the program asks for is missing.
     #[error(
-        "{asked} is not in '{}'; nothing was changed: ask for one that is there: {}",
+        "{asked} is not in '{}'; nothing was changed: ask for one of the existing backups: {}",
         path.display(), name_backups(found)
     )]
     #[non_exhaustive]
     NoSuchBackup {
         /// The backup directory.
         path: PathBuf,
-        /// What was asked for, in words.
+        /// The requested backup, in words.
         asked: String,
-        /// Those that are there, in words, newest first.
+        /// The existing backups, in words, newest first.
         found: Vec<String>,
     },
 
     /// A backup's model can't be written to a file.
     #[error(
-        "cannot {operation} '{}'; the backups are as they were, and so is the file, if it was there: check the path,          its permissions, and the free space{}",
+        "cannot {operation} '{}'; the backups are unchanged, and so is the file if it existed: check the path, its \
+         permissions, and the free space{}",
         path.display(), caused_by(Some(source))
     )]
     #[non_exhaustive]
     Export {
-        /// What was being done.
+        /// The operation that failed.
         operation: &'static str,
         /// The file.
         path: PathBuf,
@@ -178,43 +178,44 @@ pub enum BackupError {
         source: std::io::Error,
     },
 
-    /// A backup has several models, or none, or not the one that was asked for.
+    /// A backup has several models, or none, or not the requested one.
     #[error(
-        "backup {generation} in '{}' has {}, so it is not known which one to export; nothing was written: name its state          with BackupHandle::export_state",
+        "backup {generation} in '{}' has {}, so it is unclear which one to export; nothing was written: name the \
+         state of the model with BackupHandle::export_state",
         path.display(), name_models(models)
     )]
     #[non_exhaustive]
     WhichModel {
         /// The backup directory.
         path: PathBuf,
-        /// The backup's number.
+        /// The backup's generation number.
         generation: u64,
-        /// The names of the states that have a model; that of a training's only state is empty.
+        /// The names of the states that have a model. If the training has only one state, its name is empty.
         models: Vec<String>,
     },
 
-    /// A preemption without signals and watchers.
+    /// A `Preemption` without signals and watchers.
     #[error(
-        "save_before_preemption(Preemption::new()) has nothing to look out for; nothing was changed: \
+        "save_before_preemption(Preemption::new()) has nothing to watch for; nothing was changed: \
          use Preemption::signals(), or give it a signal or a watcher"
     )]
     NoNotice,
 
-    /// A signal that can't be handled.
+    /// A signal that can't be a notice of preemption.
     #[error(
-        "the signal {signal} can't be a notice of preemption: no program can handle it, or it says that \
-         the program itself is at fault, or it has no name here; nothing was changed: give another one, \
-         such as SIGTERM"
+        "the signal {signal} can't be a notice of preemption: no program can handle it, or it reports \
+         a fault in the program itself, or it has no name on this system; nothing was changed: give another \
+         one, such as SIGTERM"
     )]
     #[non_exhaustive]
     ForbiddenSignal {
-        /// Its number.
+        /// The signal's number.
         signal: i32,
     },
 
-    /// The handlers of signals can't be installed.
+    /// The signal handlers can't be installed.
     #[error(
-        "cannot listen to the signals of save_before_preemption; nothing was changed: check that this \
+        "cannot listen for the signals of save_before_preemption; nothing was changed: check that this \
          system has them{}",
         caused_by(Some(.0))
     )]
@@ -231,25 +232,25 @@ pub enum BackupError {
         strategy: &'static str,
     },
 
-    /// Loaders can't be replayed under DDP, where each worker has its own.
+    /// Loaders can't be replayed under DDP, because each worker has its own loader.
     #[error(
-        "fast_forward(FastForward::Replay) can't be used with DistributedDataParallel, whose workers load side \
-         by side; nothing was changed: use datasets and batchers without a state of their own, or another \
+        "fast_forward(FastForward::Replay) can't be used with DistributedDataParallel, because its workers load in \
+         parallel; nothing was changed: use datasets and batchers without internal state, or another \
          execution strategy"
     )]
     ReplayUnderDdp,
 
-    /// The model was made with another gradient-checkpointing strategy than the training is to have.
+    /// The model and the training use different gradient-checkpointing strategies.
     #[error(
-        "the model is on a device whose gradient checkpointing is {model}, and the training is to run \
-         with {training}, which Burn can't compute together; nothing was changed: make the model on \
-         device.autodiff().gradient_checkpointing(), or leave gradient checkpointing out in both"
+        "the model is on a device with the gradient checkpointing {model}, but the training runs with {training}, \
+         and Burn can't compute with both; nothing was changed: make the model on \
+         device.autodiff().gradient_checkpointing(), or use no gradient checkpointing in either"
     )]
     #[non_exhaustive]
     GradientCheckpointing {
         /// The strategy of the model's device.
         model: String,
-        /// That of the device to train on.
+        /// The strategy of the training's device.
         training: String,
     },
 
@@ -262,24 +263,25 @@ pub enum BackupError {
     #[error("{}", with_causes(.0))]
     Mirror(#[source] Arc<MirrorError>),
 
-    /// The mirror can't be reached, and there may be a backup in it.
+    /// The mirror can't be reached, so it is unknown whether it has a backup.
     #[cfg(feature = "mirror")]
     #[error(
-        "there is no backup in '{}', and the mirror, where there may be one, can't be reached; nothing was begun: try \
-         again once it can be, or begin anew on purpose with Mirror::begin_anew_if_unreachable(true){}",
+        "there is no backup in '{}', and the mirror, which may have one, can't be reached; no training was started: \
+         try again when the mirror is reachable, or start anew on purpose with \
+         Mirror::begin_anew_if_unreachable(true){}",
         path.display(), caused_by(Some(source.as_ref()))
     )]
     #[non_exhaustive]
     MirrorUnreachable {
         /// The backup directory.
         path: PathBuf,
-        /// How the mirror has failed.
+        /// The mirror's error.
         source: Arc<MirrorError>,
     },
 
-    /// The manifest's state document is whole, but not one of this crate.
+    /// The manifest's state document is complete, but this crate did not write it, or its contents are invalid.
     #[error(
-        "the backup in '{}' was not made by burn-backup-restore, lacks a part, or says what can't be; \
+        "the backup in '{}' was not made by burn-backup-restore, lacks a part, or contains invalid values; \
          it was not touched: give this training a directory of its own, or delete the \
          directory, when no training uses it, to start anew{}",
         path.display(), caused_by(source.as_ref())
@@ -292,9 +294,9 @@ pub enum BackupError {
         source: Option<std::io::Error>,
     },
 
-    /// The backup is of another model.
+    /// The backup belongs to another model.
     #[error(
-        "the backup in '{}' is of another model: {}; the backup was not touched: run the program \
+        "the backup in '{}' belongs to another model: {}; the backup was not touched: run the program \
          that made it, or delete the directory, when no \
          training uses it, to start anew",
         path.display(), name_differences(differences)
@@ -307,10 +309,10 @@ pub enum BackupError {
         differences: Vec<ParamDifference>,
     },
 
-    /// The program's optimizer can't take the state in the backup.
+    /// The program's optimizer can't load the state in the backup.
     #[error(
-        "the backup in '{}' was made with another optimizer: {lost} of its {total} state entries \
-         have no place in this one, the first is '{first}'; the backup was not touched: use the \
+        "the backup in '{}' was made with another optimizer: this one can't load {lost} of the backup's {total} \
+         state entries, the first is '{first}'; the backup was not touched: use the \
          optimizer that made it, or delete the directory, when no \
          training uses it, to start anew",
         path.display()
@@ -327,12 +329,12 @@ pub enum BackupError {
         first: String,
     },
 
-    /// Burn would load the optimizer's state as another type than it was saved as.
+    /// Burn would load the optimizer's state with a dtype other than the saved one.
     #[error(
-        "Burn loads the optimizer's state on its default device, where '{entry}' becomes {loaded} \
-         and is {saved} in the backup in '{}'; the backup was not touched: give the default device \
-         the type of the one that is trained on, or make that one the default with the environment \
-         variable BURN_DEVICE, or delete the directory, when no \
+        "Burn loads the optimizer's state on its default device, where '{entry}' becomes {loaded}, \
+         but it is {saved} in the backup in '{}'; the backup was not touched: give the default device \
+         the type of the device that the training uses, or make that device the default with the \
+         environment variable BURN_DEVICE, or delete the directory, when no \
          training uses it, to start anew",
         path.display()
     )]
@@ -340,15 +342,15 @@ pub enum BackupError {
     OptimizerConverted {
         /// The backup directory.
         path: PathBuf,
-        /// The parameter and field of the first one that differs.
+        /// The parameter and field of the first entry that differs.
         entry: String,
-        /// Its type in the backup.
+        /// The entry's dtype in the backup.
         saved: &'static str,
-        /// Its type once loaded.
+        /// The entry's dtype after loading.
         loaded: &'static str,
     },
 
-    /// No restart could use the backups: Burn would load the optimizer's state as another type than it is.
+    /// No restart could use the backups, because Burn would load the optimizer's state with another dtype.
     #[error(
         "no backup of this training could be restored: Burn loads the optimizer's state with the type of its \
          default device, so '{entry}', which is {saved}, would become {loaded}; nothing was changed: give \
@@ -359,39 +361,39 @@ pub enum BackupError {
     PrecisionLost {
         /// The parameter and field of the first entry that would change.
         entry: String,
-        /// Its type in the training.
+        /// The entry's dtype in the training.
         saved: &'static str,
-        /// Its type once loaded.
+        /// The entry's dtype after loading.
         loaded: &'static str,
     },
 
-    /// No restart could use the backups: the optimizer or the scheduler doesn't load what it saves.
+    /// No restart could use the backups, because the optimizer or the scheduler doesn't load what it saves.
     #[error(
         "no backup of this training could be restored: its optimizer or learning-rate scheduler doesn't \
-         load what it saves, and the first entry that is lost is '{entry}'; the backups that are there were \
-         not touched: have its `RecordState` load what it flattens"
+         load what it saves, and the first lost entry is '{entry}'; existing backups were \
+         not touched: make its `RecordState` load everything that it flattens"
     )]
     #[non_exhaustive]
     NotLoadable {
-        /// The parameter and field of the first entry that is lost, or the scheduler's entry.
+        /// The parameter and field of the first lost entry, or the scheduler's entry.
         entry: String,
     },
 
-    /// No restart could use the backups: Burn's record format has limits, which its reader enforces.
+    /// No restart could use the backups, because a record exceeds a limit that Burn's record reader enforces.
     #[error(
-        "the {part} can't be backed up: {what} is {found}, and a Burn record that can be read has {limit} \
-         at most; the backups that are there were not touched: divide the model's large parameters, or \
+        "the {part} can't be backed up: {what} is {found}, but Burn can only read records with {limit} \
+         at most; existing backups were not touched: divide the model's large parameters, or \
          merge its small ones"
     )]
     #[non_exhaustive]
     TooLarge {
-        /// Which record.
+        /// The record.
         part: String,
-        /// What is too large.
+        /// The quantity that is too large.
         what: String,
-        /// How large it is.
+        /// Its value.
         found: u64,
-        /// How large it may be.
+        /// The largest allowed value.
         limit: u64,
     },
 
@@ -399,7 +401,7 @@ pub enum BackupError {
     #[error(
         "Burn panicked while the backup in '{}' was restored: {message}; the backup was not touched. \
          Burn loads the optimizer's state on its default device first: if the program is built with \
-         several backends and the default one has no device here, name the one to use in the \
+         several backends and the default one has no device on this machine, name the one to use in the \
          environment variable BURN_DEVICE; or delete the directory, when no \
          training uses it, to start anew",
         path.display()
@@ -412,10 +414,10 @@ pub enum BackupError {
         message: String,
     },
 
-    /// The program's learning-rate scheduler can't take the state in the backup.
+    /// The program's learning-rate scheduler can't load the state in the backup.
     #[error(
-        "the backup in '{}' was made with another learning-rate scheduler: its entry '{first}' has \
-         no place in this one; the backup was not touched: use the scheduler that made it, or \
+        "the backup in '{}' was made with another learning-rate scheduler: this one can't load the \
+         backup's entry '{first}'; the backup was not touched: use the scheduler that made it, or \
          delete the directory, when no \
          training uses it, to start anew",
         path.display()
@@ -430,7 +432,7 @@ pub enum BackupError {
 
     /// The training loader yields other items than it did before the interruption.
     #[error(
-        "the training data is not what it was when the backup in '{}' was made: {what} was \
+        "the training data has changed since the backup in '{}' was made: {what} was \
          {recorded}, and is {found} now; the backup was not touched: use the same data, batch size \
          and loader, or allow the change with BackupAndRestore::allow({change}), or delete the directory, \
          when no training uses it, to start anew",
@@ -440,19 +442,19 @@ pub enum BackupError {
     DataMismatch {
         /// The backup directory.
         path: PathBuf,
-        /// What differs.
+        /// The quantity that differs.
         what: &'static str,
-        /// What the backup says.
+        /// Its value in the backup.
         recorded: usize,
-        /// What the loader says now.
+        /// Its value in the loader now.
         found: usize,
-        /// What would allow it.
+        /// The change to allow.
         change: Change,
     },
 
-    /// The training is configured otherwise than it was when the backup was made.
+    /// The training's configuration has changed since the backup was made.
     #[error(
-        "the training is not configured as it was when the backup in '{}' was made: {what} was {recorded}, \
+        "the training's configuration has changed since the backup in '{}' was made: {what} was {recorded}, \
          and is {found} now; the backup was not touched: configure it as before, or allow the change with \
          BackupAndRestore::allow({change}), or delete the directory, when no training uses it, to start anew",
         path.display()
@@ -461,20 +463,20 @@ pub enum BackupError {
     ConfigurationMismatch {
         /// The backup directory.
         path: PathBuf,
-        /// What differs.
+        /// The setting that differs.
         what: String,
-        /// What the backup says.
+        /// Its value in the backup.
         recorded: String,
-        /// What the program says.
+        /// Its value in the program.
         found: String,
-        /// What would allow it.
+        /// The change to allow.
         change: Change,
     },
 
-    /// The program trains other parameters than were trained when the backup was made. Burn's records don't
-    /// say which ones are trained (`set_require_grad`), and this crate has no way to tell the learner.
+    /// The program trains other parameters than it did when the backup was made. Burn's records don't
+    /// say which parameters are trained (`set_require_grad`), and this crate has no way to tell the learner.
     #[error(
-        "the backup in '{}' is of a model of which other parameters were trained: {}; the backup was not \
+        "the backup in '{}' was made while other parameters were trained: {}; the backup was not \
          touched: give the model to BackupAndRestore::restore_trained before the learner is made, or allow \
          the change with BackupAndRestore::allow(Change::TrainedParameters)",
         path.display(), name_trained(trained_before, frozen_before)
@@ -489,24 +491,24 @@ pub enum BackupError {
         frozen_before: Vec<String>,
     },
 
-    /// An epoch ended before its loader gave all that it promised.
+    /// An epoch ended before its loader gave all the items that it promised.
     #[error(
-        "the {split} loader has ended its epoch after {given} of {promised} items: a worker of Burn's loader \
-         that panics (in the dataset, or the batcher) looks like this; the last backup stays: look for the \
-         panic above, or, if the loader leaves items out on purpose, say so with \
+        "the {split} loader has ended its epoch after {given} of {promised} items: this happens when a worker of \
+         Burn's loader panics (in the dataset, or the batcher); the last backup stays: look for the \
+         panic above, or, if the loader leaves items out on purpose, call \
          BackupAndRestore::allow_short_epochs"
     )]
     #[non_exhaustive]
     ShortEpoch {
         /// `training` or `validation`.
         split: &'static str,
-        /// How many items the loader gave.
+        /// The number of items that the loader gave.
         given: usize,
-        /// How many it promised, or gave in the first epoch.
+        /// The number of items that it promised, or gave in the first epoch.
         promised: usize,
     },
 
-    /// The backup whose weights were to begin with can't be used.
+    /// The directory given to `warm_start` has no usable backup.
     #[error(
         "warm_start('{}') has no backup to take weights from; nothing was changed: give the directory of a \
          backup, which a training keeps with delete_checkpoint(false)",
@@ -518,12 +520,12 @@ pub enum BackupError {
         path: PathBuf,
     },
 
-    /// The data is split among another number of devices, in the middle of an epoch.
+    /// The number of devices has changed in the middle of an epoch, whose data is split among them.
     #[error(
-        "the backup in '{}' is of {position}, with the epoch's data split among {recorded} device(s), \
-         and the training is to go on with {found}, each of which would see other items; the backup was \
-         not touched: go on with {recorded} until the epoch's end, where another number of devices can \
-         take over, or delete the directory, when no \
+        "the backup in '{}' is at {position}, with the epoch's data split among {recorded} device(s), \
+         but this run has {found}, and each of them would see other items; the backup was \
+         not touched: continue with {recorded} until the epoch's end, where the number of devices may \
+         change, or delete the directory, when no \
          training uses it, to start anew",
         path.display()
     )]
@@ -531,28 +533,28 @@ pub enum BackupError {
     DevicesMismatch {
         /// The backup directory.
         path: PathBuf,
-        /// Where the training was.
+        /// The backup's position.
         position: Position,
-        /// How many devices the backup says.
+        /// The number of devices in the backup.
         recorded: usize,
-        /// How many devices there are now.
+        /// The number of devices now.
         found: usize,
     },
 
-    /// A state has a name that can't stand in a backup, or the name of another one.
+    /// A state's name is not valid in a backup, or two states have the same name.
     #[error(
         "'{name}' can't be the name of a state: a name consists of lower-case letters, digits and underscores, \
          and each state has its own; nothing was changed: give it another name"
     )]
     #[non_exhaustive]
     StateName {
-        /// The name, with those of the states that it is in.
+        /// The name, prefixed with the names of the states that contain it.
         name: String,
     },
 
-    /// The program has other states than were saved.
+    /// The program's states are not the states in the backup.
     #[error(
-        "the backup in '{}' is of other states: {}; the backup was not touched: give the training the states \
+        "the backup in '{}' has other states: {}; the backup was not touched: give the training the states \
          that it had, or delete the directory, when no training uses it, to start anew",
         path.display(), name_states(missing, surplus)
     )]
@@ -566,16 +568,16 @@ pub enum BackupError {
         surplus: Vec<String>,
     },
 
-    /// A value of the program's can't be written as CBOR, or is not what was written.
+    /// A value of the program can't be written as CBOR, or can't be read as the program's type.
     #[error(
-        "cannot {operation} a value of the program's{}; the backups that are there were not touched: have its \
-         type serialize to what it deserializes from, and be the one that was saved{}",
+        "cannot {operation} a value of the program{}; existing backups were not touched: make its type \
+         deserialize from what it serializes to, and use the type that was saved{}",
         of_state(state),
         caused_by(Some(source))
     )]
     #[non_exhaustive]
     Value {
-        /// What was being done.
+        /// The operation that failed.
         operation: &'static str,
         /// The name of the state; empty if it is not known.
         state: String,
@@ -585,40 +587,40 @@ pub enum BackupError {
 
     /// A setting that only Burn's builder can use.
     #[error(
-        "BackupAndRestore::{setting} is for Burn's builder, and a loop that is written by hand can't use it; \
+        "BackupAndRestore::{setting} is for Burn's builder, and a custom loop can't use it; \
          nothing was changed: leave it out"
     )]
     #[non_exhaustive]
     NotForLoops {
-        /// Its name.
+        /// The setting's name.
         setting: &'static str,
     },
 
-    /// The program asks for fewer steps than the training has made.
+    /// The program asks for fewer steps than the training has already made.
     #[error(
         "Session::steps({num_steps}) asks for fewer steps than the {steps} that the training has made; the \
          backup was not touched: ask for at least as many"
     )]
     #[non_exhaustive]
     BeyondSteps {
-        /// How many it has made.
+        /// The number of steps that the training has made.
         steps: u64,
-        /// How many it is to make.
+        /// The number of steps that the program asks for.
         num_steps: u64,
     },
 
-    /// Batches are fetched that are not of the epoch in progress, or are to be trained although
+    /// The batches to fetch belong to an earlier epoch, or are training batches although
     /// [`Session::trained`](crate::Session::trained) was called.
     #[error(
-        "Session::next was given batches of an earlier epoch, or batches to train during the validation; \
-         nothing was fetched, and the backups are as they were: call Session::batches in each epoch, before \
+        "Session::next was given batches of an earlier epoch, or training batches during the validation; \
+         nothing was fetched, and the backups are unchanged: call Session::batches in each epoch, before \
          Session::trained for training, and after it for validation"
     )]
     NotThisEpoch,
 
-    /// An epoch with several loaders can't begin anew.
+    /// A change would restart the epoch, but an epoch with several loaders can't be restarted.
     #[error(
-        "{change} is allowed and there, but the epoch in progress has several loaders and can't begin anew; \
+        "{change} is allowed and was found, but the epoch in progress has several loaders and can't be restarted; \
          the backup was not touched: make the change between two epochs"
     )]
     #[non_exhaustive]
@@ -635,13 +637,13 @@ pub enum BackupError {
     )]
     #[non_exhaustive]
     NotForRl {
-        /// Its name.
+        /// The setting's name.
         setting: &'static str,
-        /// What to use instead, if there is something.
+        /// What to use instead, if there is an alternative.
         hint: &'static str,
     },
 
-    /// A number of Burn's `OffPolicyConfig` with which nothing could be learned.
+    /// A field of Burn's `OffPolicyConfig` is 0, so nothing could be learned.
     #[cfg(feature = "rl")]
     #[error(
         "OffPolicyConfig::{field} is 0, so nothing could be learned; nothing was changed: give 1 or more"
@@ -652,10 +654,10 @@ pub enum BackupError {
         field: &'static str,
     },
 
-    /// The reinforcement learning is set up in another way than the one that was saved.
+    /// The setup of the reinforcement learning has changed since the backup was made.
     #[cfg(feature = "rl")]
     #[error(
-        "the training is not set up as it was when the backup in '{}' was made: {what} was {recorded}, and is \
+        "the training's setup has changed since the backup in '{}' was made: {what} was {recorded}, and is \
          {found} now; the backup was not touched: use the same number as before, or delete the directory, when \
          no training uses it, to start anew",
         path.display()
@@ -664,25 +666,25 @@ pub enum BackupError {
     RlMismatch {
         /// The backup directory.
         path: PathBuf,
-        /// What differs.
+        /// The quantity that differs.
         what: &'static str,
-        /// What the backup says.
+        /// Its value in the backup.
         recorded: usize,
-        /// What the program says.
+        /// Its value in the program.
         found: usize,
     },
 
-    /// A policy or an environment gave something that the replay buffer can't hold.
+    /// A policy or an environment gave a value that the replay buffer can't hold.
     #[cfg(feature = "rl")]
     #[error(
         "the replay buffer holds {expected}, and was given {given}; the training ends, and the last backup \
-         stays: have the environment and the policy give one row at a time, always of one shape and type"
+         stays: make the environment and the policy give one row at a time, always with the same shape and type"
     )]
     #[non_exhaustive]
     Transition {
-        /// What it holds.
+        /// What the buffer holds.
         expected: String,
-        /// What it was given.
+        /// What the buffer was given.
         given: String,
     },
 
@@ -695,43 +697,42 @@ pub enum BackupError {
     )]
     TransitionUnread(#[source] burn::tensor::ExecutionError),
 
-    /// The data of a loop that is written by hand can't be loaded.
+    /// The data of a custom loop can't be loaded.
     #[error(
-        "the training data can't be loaded; the last backup stays, and the program goes on from it when it is \
-         run again{}",
+        "the training data can't be loaded; the last backup stays: run the program again to resume from it{}",
         caused_by(Some(.0))
     )]
     Dataset(#[source] DatasetError),
 
-    /// The training ended with an error of Burn's.
+    /// The training ended with one of Burn's errors.
     #[error("the training ended with an error; the last backup stays{}", caused_by(Some(.0.as_ref())))]
     Training(#[source] Arc<TrainingError>),
 
-    /// An error that is known elsewhere as well.
+    /// An error that is also held elsewhere, for example by the handle.
     #[error(transparent)]
     Shared(Arc<BackupError>),
 
-    /// A record can't be encoded, or can't be decoded although its bytes are those that were saved.
+    /// A record can't be encoded, or can't be decoded although its bytes are the saved ones.
     #[error(
-        "cannot {operation} the {part} record; the backups that are there were not touched: check \
-         that the program uses the Burn that this crate was built with{}",
+        "cannot {operation} the {part} record; existing backups were not touched: check \
+         that the program uses the version of Burn that this crate was built with{}",
         caused_by(Some(source))
     )]
     #[non_exhaustive]
     Record {
-        /// What was being done.
+        /// The operation that failed.
         operation: &'static str,
-        /// Which record.
+        /// The record.
         part: String,
         /// The cause.
         source: RecordError,
     },
 
-    /// The model holds NaN: it would replace a good backup by one of a training that has gone wrong.
+    /// The model holds NaN, so this backup would replace a good one with one that is useless.
     #[error(
         "the backup is refused: the parameter '{parameter}' holds NaN; the last good backup stays, \
-         and the next due one is tried: stop the training and find where the NaN comes from, or \
-         have such backups taken with skip_nan(false)"
+         and the next due backup is attempted: stop the training and find where the NaN comes from, or \
+         allow such backups with skip_nan(false)"
     )]
     #[non_exhaustive]
     Poisoned {
@@ -739,26 +740,26 @@ pub enum BackupError {
         parameter: String,
     },
 
-    /// The metrics up to the backup's moment were not logged: a metric has failed, or hangs.
+    /// The metrics up to the backup's position were not logged: a metric has failed, or hangs.
     #[error(
-        "the metrics of the batches before the backup were not logged in time, so it would not be of one \
-         moment; the backups that are there were not touched, and the next due one is tried: look for \
+        "the metrics of the batches before the backup were not logged in time, so the backup would be \
+         inconsistent; existing backups were not touched, and the next due backup is attempted: look for \
          errors of the metrics, or of the disk that metric_logs writes to"
     )]
     MetricsMissing,
 
     /// The state of the training can't be written as JSON.
     #[error(
-        "cannot write down the training's state; the backups that are there were not touched, and \
-         the next due one is tried{}",
+        "cannot write the training's state as JSON; existing backups were not touched, and \
+         the next due backup is attempted{}",
         caused_by(Some(.0))
     )]
     State(#[source] std::io::Error),
 
     /// The thread that writes backups panicked.
     #[error(
-        "the backup failed with a panic: {message}; the backups that are there were not touched, \
-         and the next due one is tried"
+        "the backup failed with a panic: {message}; existing backups were not touched, \
+         and the next due backup is attempted"
     )]
     #[non_exhaustive]
     Panicked {
@@ -776,7 +777,7 @@ pub enum BackupError {
 
     /// A thread for one of several devices can't be started.
     #[error(
-        "cannot start a thread for each device of the training; nothing was trained, and the backup was \
+        "cannot start a thread for each device of the training; no batch was trained, and the backup was \
          not touched: check the limits on threads and memory, or train on fewer devices{}",
         caused_by(Some(.0))
     )]
@@ -786,7 +787,7 @@ pub enum BackupError {
 impl From<StoreError> for BackupError {
     fn from(error: StoreError) -> Self {
         match error {
-            // It is this crate that looks at bytes before they are written.
+            // This crate checks bytes before the store writes them, so the refusal is one of its own errors.
             StoreError::Refused { source, .. } if source.is::<Self>() => {
                 match source.downcast::<Self>() {
                     Ok(refusal) => *refusal,
@@ -821,7 +822,7 @@ impl From<Arc<MirrorError>> for BackupError {
 }
 
 impl BackupError {
-    /// There is no backup, and it is not known whether there is one in the mirror.
+    /// There is no local backup, and it is unknown whether the mirror has one.
     #[cfg(feature = "mirror")]
     pub(crate) fn mirror_unreachable(path: &Path, source: MirrorError) -> Self {
         Self::MirrorUnreachable {
@@ -835,7 +836,7 @@ impl BackupError {
         source.never()
     }
 
-    /// The training in the backup directory has run to its end elsewhere.
+    /// The training in the backup directory was finished by another process.
     #[cfg(feature = "mirror")]
     pub(crate) fn finished_elsewhere(mirror: &Mirror) -> Self {
         Self::from(MirrorError::finished(mirror))
@@ -846,8 +847,8 @@ impl BackupError {
         mirror.never()
     }
 
-    /// Whether a restart can't help: it ends the same way until the program, its settings, or what is in the backup
-    /// directory is changed. A full disk, or a mirror that can't be reached, may be well again by then.
+    /// Whether a restart would fail in the same way until the program, its settings, or the backup directory is
+    /// changed. It is false for failures that may pass on their own, such as a full disk or an unreachable mirror.
     pub fn needs_a_change(&self) -> bool {
         match self {
             Self::Store(error) => !matches!(
@@ -916,7 +917,7 @@ impl BackupError {
         }
     }
 
-    /// The code with which a program should exit that this error has ended: one of [`exit_code`](crate::exit_code).
+    /// The exit code of a program that ends with this error: one of [`exit_code`](crate::exit_code).
     pub fn exit_code(&self) -> u8 {
         match self.needs_a_change() {
             true => exit_code::FIX_FIRST,
@@ -924,7 +925,7 @@ impl BackupError {
         }
     }
 
-    /// The error of this crate in the one that ended a training, if it is one of ours.
+    /// Finds this crate's error in the error that ended a training. `None` if it ended for another reason.
     pub fn find(error: &TrainingError) -> Option<&Self> {
         match error {
             TrainingError::Checkpoint(CheckpointerError::IOError(error)) => error
@@ -935,7 +936,7 @@ impl BackupError {
         }
     }
 
-    /// The error of this crate, or of the data, in the one that ended a training.
+    /// Extracts this crate's error, or the dataset's, from the error that ended a training.
     pub(crate) fn from_training(error: Arc<TrainingError>) -> Self {
         if let TrainingError::Checkpoint(CheckpointerError::IOError(error)) = error.as_ref()
             && let Some(error) = error.get_ref()
@@ -950,7 +951,7 @@ impl BackupError {
         }
     }
 
-    /// The same, of the state with this name.
+    /// Adds the state's name to a `Value` error.
     pub(crate) fn of_state(self, name: &str) -> Self {
         match self {
             Self::Value {
@@ -964,7 +965,7 @@ impl BackupError {
         }
     }
 
-    /// What kind of failure it is: what fails once often fails again in the same way.
+    /// The kind of failure. Failures of one kind often repeat, and are reported once.
     pub(crate) fn kind(&self) -> FailureKind {
         let mut source = std::error::Error::source(self);
         let mut cause = None;
@@ -984,9 +985,11 @@ impl BackupError {
         }
     }
 
-    /// The error as one of Burn's, which has no variant for others. This one keeps it whole, so that
-    /// [`find`](Self::find) finds it, but writes "Checkpoint error: I/O Error:" in front of it. No other is
-    /// better: one takes nothing but a text, the others say that the dataset or a worker has failed.
+    /// Wraps the error in one of Burn's, which has no variant for other crates' errors.
+    ///
+    /// This variant keeps the error itself, so that [`find`](Self::find) can return it, but its message begins with
+    /// "Checkpoint error: I/O Error:". The other variants are worse: one holds only a text, and the others say that
+    /// the dataset or a worker has failed.
     pub(crate) fn into_training_error(error: Arc<Self>) -> TrainingError {
         TrainingError::Checkpoint(CheckpointerError::IOError(std::io::Error::other(Reported(
             error,
@@ -994,12 +997,12 @@ impl BackupError {
     }
 }
 
-/// What two failures have in common that are said once.
+/// Failures with the same kind are reported once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FailureKind {
     variant: Discriminant<BackupError>,
     of_store: Option<Discriminant<StoreError>>,
-    /// What the system says of it.
+    /// The kind and the OS code of the I/O error that caused the failure.
     io: Option<(std::io::ErrorKind, Option<i32>)>,
 }
 
@@ -1019,8 +1022,7 @@ impl std::error::Error for Reported {
     }
 }
 
-/// The error and everything that caused it, on one line. A cause that the message has already is not
-/// said again.
+/// The error and all its causes, on one line. A cause that the message already contains is not repeated.
 pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -1034,7 +1036,7 @@ pub(crate) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// The end of a message about what `cause` led to.
+/// The end of a message: its cause, if there is one.
 fn caused_by<E: std::error::Error + 'static>(cause: Option<&E>) -> String {
     match cause {
         Some(cause) => format!(" (cause: {})", with_causes(cause)),
@@ -1042,7 +1044,7 @@ fn caused_by<E: std::error::Error + 'static>(cause: Option<&E>) -> String {
     }
 }
 
-/// `"Loss", "Accuracy"`, or that there is none.
+/// `'Loss', 'Accuracy'`, or `none`.
 fn quoted(names: &[String]) -> String {
     if names.is_empty() {
         return "none".to_owned();
@@ -1051,7 +1053,7 @@ fn quoted(names: &[String]) -> String {
     names.join(", ")
 }
 
-/// What is wrong with a value.
+/// Says that a value exceeds its bound or is not finite.
 fn beyond(value: f64, bound: Option<f64>) -> String {
     match bound {
         Some(bound) => format!("is {value}, above its bound of {bound:.4}"),
@@ -1059,7 +1061,7 @@ fn beyond(value: f64, bound: Option<f64>) -> String {
     }
 }
 
-/// What rollbacks have skipped.
+/// The number of earlier rollbacks, and the batches that they skipped.
 fn tried(skipped: &[(u64, u64)]) -> String {
     if skipped.is_empty() {
         return String::new();
@@ -1074,7 +1076,7 @@ fn tried(skipped: &[(u64, u64)]) -> String {
         times => format!("{times} times"),
     };
     format!(
-        "it went back {times} before, and skipped the batches {}; ",
+        "it was rolled back {times} before, skipping the batches {}; ",
         ranges.join(", ")
     )
 }
@@ -1082,17 +1084,17 @@ fn tried(skipped: &[(u64, u64)]) -> String {
 /// Which backup stays.
 fn kept(backup: &Option<Position>) -> String {
     match backup {
-        Some(position) => format!("the backup of {position} stays"),
+        Some(position) => format!("the backup at {position} stays"),
         None => "there is no backup".to_owned(),
     }
 }
 
-/// How many of the backups that are there a message names.
+/// How many of the existing backups a message names.
 const NAMED_BACKUPS: usize = 10;
 
 fn name_backups(found: &[String]) -> String {
     match found.split_at_checked(NAMED_BACKUPS) {
-        _ if found.is_empty() => "there is none".to_owned(),
+        _ if found.is_empty() => "there are none".to_owned(),
         Some((named, more)) if !more.is_empty() => {
             format!("{} and {} more", named.join(", "), more.len())
         }
@@ -1195,7 +1197,7 @@ mod tests {
     fn failures_are_of_one_kind_if_variant_and_cause_are() {
         let os = |code| BackupError::Thread(io::Error::from_raw_os_error(code));
         assert_eq!(os(28).kind(), os(28).kind());
-        // Another message: the same disk is as full.
+        // The messages differ, but the cause is the same full disk.
         let full = |text: &'static str| {
             BackupError::Thread(io::Error::new(io::ErrorKind::StorageFull, text))
         };
@@ -1246,7 +1248,7 @@ mod tests {
             let cause = error.source().unwrap().to_string();
             let text = error.to_string();
             assert!(text.ends_with(&format!(" (cause: {cause})")), "{text}");
-            assert_eq!(with_causes(&error), text, "it is not said twice");
+            assert_eq!(with_causes(&error), text, "the cause is not repeated");
         }
     }
 

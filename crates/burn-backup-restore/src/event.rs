@@ -9,9 +9,9 @@ use crate::error::BackupError;
 use crate::outcome::Outcome;
 use crate::position::Position;
 
-/// What happens to a training's backups, for [`on_event`](crate::BackupAndRestore::on_event).
+/// An event in a training with backups, for [`on_event`](crate::BackupAndRestore::on_event).
 ///
-/// As JSON, the field `event` has the variant's name in snake case, durations are in seconds, and times are in
+/// In JSON, the field `event` has the variant's name in snake case, durations are in seconds, and times are in
 /// RFC 3339.
 ///
 /// # Example
@@ -29,43 +29,43 @@ use crate::position::Position;
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
-    /// The training was restored, and goes on there.
+    /// The training was restored from a backup.
     #[non_exhaustive]
     Restored {
-        /// Where it goes on.
+        /// The position at which the training continues.
         position: Position,
-        /// The backup's number.
+        /// The backup's generation number.
         generation: u64,
-        /// How large it is.
+        /// The backup's size.
         bytes: u64,
-        /// How old it is, by the clock of this machine.
+        /// The backup's age, by the clock of this machine.
         #[serde(serialize_with = "seconds")]
         age: Duration,
-        /// How long it took to find, fetch, verify and restore it.
+        /// The time to find, fetch, verify and restore the backup.
         #[serde(serialize_with = "seconds")]
         took: Duration,
     },
-    /// A backup is on the disk: this is what would be restored.
+    /// A backup is on the disk. A restart would restore it.
     #[non_exhaustive]
     Committed {
-        /// Of which moment it is.
+        /// The backup's position.
         position: Position,
-        /// The backup's number.
+        /// The backup's generation number.
         generation: u64,
-        /// How large it is.
+        /// The backup's size.
         bytes: u64,
-        /// How many of the bytes are linked to the backup before.
+        /// How many of the bytes are linked from the previous backup.
         linked: u64,
-        /// How long it took from the snapshot on.
+        /// The time from the snapshot to the commit.
         #[serde(serialize_with = "seconds")]
         took: Duration,
     },
-    /// A backup has failed. The last good one stays, and the training goes on.
+    /// A backup has failed. The last good backup stays, and the training continues.
     #[non_exhaustive]
     Failed {
-        /// Why, with all causes.
+        /// The error with all its causes.
         error: String,
-        /// How many have failed since the last one that was committed, with this one.
+        /// The number of failures since the last committed backup, including this one.
         failures: u64,
         /// The error itself.
         #[serde(skip)]
@@ -74,82 +74,82 @@ pub enum Event {
     /// A backup was refused because the model holds NaN.
     #[non_exhaustive]
     Refused {
-        /// Which parameters.
+        /// The error, which names the parameter.
         error: String,
-        /// How many have failed since the last one that was committed, with this one.
+        /// The number of failures since the last committed backup, including this one.
         failures: u64,
         /// The error itself.
         #[serde(skip)]
         cause: Arc<BackupError>,
     },
-    /// A notice of a preemption has come.
+    /// A notice of a preemption has arrived.
     #[non_exhaustive]
     Noticed {
-        /// What it is about: "SIGTERM".
+        /// The notice's reason, such as "SIGTERM".
         reason: String,
-        /// When the end comes, if the notice says so.
+        /// The time of the preemption, if the notice names it.
         #[serde(serialize_with = "time")]
         deadline: Option<SystemTime>,
     },
-    /// The training went back to its last good backup, without leaving the process.
+    /// The training was rolled back to its last good backup, within the same process.
     #[non_exhaustive]
     RolledBack {
-        /// Where it was.
+        /// The position before the rollback.
         from: Position,
-        /// Where it goes on.
+        /// The position at which the training continues.
         to: Position,
-        /// Which batches it leaves out now, as global steps.
+        /// The batches that the training now skips, as global steps.
         skipped: Vec<u64>,
-        /// Which rollback of the training this is, counted from 1.
+        /// The number of this rollback, counted from 1 over the whole training.
         attempt: u32,
     },
-    /// A backup is whole in the mirror.
+    /// A backup is complete in the mirror.
     #[non_exhaustive]
     Mirrored {
-        /// Of which moment it is, if this process knows.
+        /// The backup's position, if this process knows it.
         position: Option<Position>,
-        /// The backup's number.
+        /// The backup's generation number.
         generation: u64,
     },
-    /// A backup could not be mirrored. It is tried again, which is told only once it works.
+    /// A backup could not be mirrored. It is retried, and further failures send no event until a retry succeeds.
     #[non_exhaustive]
     MirrorFailed {
-        /// Why, with all causes.
+        /// The error with all its causes.
         error: String,
     },
-    /// Nothing is mirrored any more.
+    /// No further backups are mirrored.
     #[non_exhaustive]
     MirrorStopped {
-        /// Why, with all causes.
+        /// The error with all its causes.
         error: String,
     },
-    /// The training has given no sign of life for much longer than its steps and validations took so far. It is told
-    /// once, until the next sign of life.
+    /// The training has made no progress for much longer than its steps and validations took so far. This event comes
+    /// once, until there is progress again.
     #[non_exhaustive]
     Hung {
-        /// Where it is; `None` before the first batch.
+        /// The training's position; `None` before the first batch.
         position: Option<Position>,
-        /// How long there was none.
+        /// The time without progress.
         #[serde(serialize_with = "seconds")]
         silent: Duration,
-        /// What was too long.
+        /// The limit that this time exceeds.
         #[serde(serialize_with = "seconds")]
         limit: Duration,
     },
-    /// Events were dropped here, because the callback is slower than they come.
+    /// Events were dropped at this point, because the callback is slower than the events.
     #[non_exhaustive]
     Dropped {
-        /// How many.
+        /// The number of dropped events.
         events: u64,
     },
     /// The training has ended. This is the last event.
     #[non_exhaustive]
     Finished {
-        /// How.
+        /// How the training ended.
         outcome: Outcome,
         /// The code with which the program should exit.
         exit_code: u8,
-        /// The error of this crate that ended it.
+        /// This crate's error that ended the training, if there is one.
         error: Option<String>,
         /// The newest backup that this process knows of.
         last_backup: Option<Position>,
@@ -177,12 +177,12 @@ impl Event {
 
     /// The event as one line of JSON.
     pub fn to_json(&self) -> String {
-        // Plain data with names for keys: nothing in it can fail.
+        // Plain data with string keys always serializes.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
 
-/// One line, for people.
+/// One line of text.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -208,9 +208,9 @@ impl fmt::Display for Event {
                 ..
             } => write!(f, "the mirror has {position}"),
             Self::Mirrored { generation, .. } => write!(f, "the mirror has backup {generation}"),
-            Self::MirrorFailed { error } => write!(f, "not mirrored, tried again: {error}"),
-            Self::MirrorStopped { error } => write!(f, "nothing is mirrored any more: {error}"),
-            Self::Hung { silent, .. } => write!(f, "no sign of life for {silent:.0?}"),
+            Self::MirrorFailed { error } => write!(f, "not mirrored, will retry: {error}"),
+            Self::MirrorStopped { error } => write!(f, "mirroring has stopped: {error}"),
+            Self::Hung { silent, .. } => write!(f, "no progress for {silent:.0?}"),
             Self::Dropped { events } => write!(f, "{events} events were dropped"),
             Self::Finished { outcome, .. } => write!(f, "the training has ended: {outcome:?}"),
         }

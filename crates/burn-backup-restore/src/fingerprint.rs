@@ -1,4 +1,4 @@
-//! What a model looks like from outside: the names, shapes and types of its parameters.
+//! A model's fingerprint: the names, shapes and dtypes of its parameters.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,8 +8,8 @@ use burn::tensor::{Bool, DType, Device, Int, Shape, Tensor};
 use burn_pack::Tensor as RecordTensor;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// One parameter, as its record describes it. It is written as a list of the three, which is short; the
-/// object that earlier versions wrote is read too.
+/// One parameter, as its record describes it. It is serialized as a list of its fields, which is short. It is also
+/// deserialized from the object that earlier versions wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct ParamSpec {
     pub path: String,
@@ -35,9 +35,9 @@ impl fmt::Display for ParamSpec {
 pub struct ParamDifference {
     /// The parameter's path in the model, such as `conv1.weight`.
     pub path: String,
-    /// Shape and type in the backup; `None` if it has no such parameter.
+    /// Shape and dtype in the backup; `None` if the backup has no such parameter.
     pub backup: Option<String>,
-    /// Shape and type in the program; `None` if it has no such parameter.
+    /// Shape and dtype in the program; `None` if the program has no such parameter.
     pub program: Option<String>,
 }
 
@@ -53,7 +53,7 @@ impl fmt::Display for ParamDifference {
     }
 }
 
-/// The parameters whose records these tensors are.
+/// The parameters that these record tensors belong to.
 pub(crate) fn of_tensors(tensors: &[RecordTensor]) -> Vec<ParamSpec> {
     let specs = tensors.iter().map(|tensor| ParamSpec {
         path: tensor.name.clone(),
@@ -63,8 +63,8 @@ pub(crate) fn of_tensors(tensors: &[RecordTensor]) -> Vec<ParamSpec> {
     specs.collect()
 }
 
-/// Where the program's `model` differs from the one that was `recorded`, in the program's order.
-/// A parameter that is still lazy stays so, as long as it agrees.
+/// The parameters that differ between the `recorded` model and the program's `model`, in the program's order.
+/// A lazy parameter stays uninitialized if it agrees with the record.
 pub(crate) fn differences<M: Module>(recorded: &[ParamSpec], model: &M) -> Vec<ParamDifference> {
     let recorded_by_path: HashMap<_, _> = recorded
         .iter()
@@ -79,7 +79,7 @@ pub(crate) fn differences<M: Module>(recorded: &[ParamSpec], model: &M) -> Vec<P
     differences_between(recorded, &collector.params)
 }
 
-/// Where the program's parameters differ from those that were `recorded`, in the program's order.
+/// The parameters that differ between the `recorded` and the `expected` ones, in the program's order.
 pub(crate) fn differences_between(
     recorded: &[ParamSpec],
     expected: &[ParamSpec],
@@ -114,7 +114,7 @@ struct Collector<'a> {
     params: Vec<ParamSpec>,
 }
 
-/// What is known of a parameter without initialising it.
+/// The properties of a parameter that are known without initialising it.
 struct ParamInfo {
     shape: Shape,
     is_initialized: bool,

@@ -20,10 +20,10 @@ use crate::outcome::Outcome;
 use crate::position::Position;
 use crate::telling::{Callback, Telling, Watched, Watching};
 
-/// After how long an estimate says something. Burn's own waits as long.
+/// An estimate needs at least this much time to be useful. Burn's own estimate waits as long.
 const MIN_MEASURED: Duration = Duration::from_secs(10);
 
-/// Answers questions about a training's backups, while and after it runs. Cloning is cheap.
+/// Answers questions about a training's backups, during and after the training. Cloning is cheap.
 #[derive(Clone)]
 pub struct BackupHandle {
     backup_dir: PathBuf,
@@ -33,7 +33,7 @@ pub struct BackupHandle {
     telling: Telling,
 }
 
-/// What backups have cost so far in this process.
+/// The cost of backups so far in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct BackupStats {
@@ -41,38 +41,38 @@ pub struct BackupStats {
     pub committed: u64,
     /// Backups that failed.
     pub failed: u64,
-    /// Those of them that were refused because the model held NaN.
+    /// The failed backups that were refused because the model held NaN.
     pub refused: u64,
-    /// How often the training went back to a backup while it ran, after a divergence.
+    /// How often the running training was rolled back to a backup after a divergence.
     pub rolled_back: u64,
     /// Bytes in the committed backups.
     pub bytes: u64,
-    /// How many of them were not written, but linked to the backup before: parameters that training
-    /// leaves alone.
+    /// How many of these bytes were linked from the previous backup instead of being written, because
+    /// training leaves the parameters unchanged.
     pub linked: u64,
-    /// How long the training thread was held by backups: snapshots, and waits for the backup
-    /// before to be written.
+    /// How long backups blocked the training thread: for snapshots, and for waits until the previous
+    /// backup was written.
     pub held_total: Duration,
-    /// The longest that the training thread was held by one backup.
+    /// The longest time that one backup blocked the training thread.
     pub held_worst: Duration,
     /// How much longer the training's steps took because backups were being written meanwhile. It
     /// is measured with [`SaveFreq::Auto`](crate::SaveFreq::Auto) only.
     pub slowed_total: Duration,
-    /// How long it took until the committed backups were on disk, from their snapshots on.
+    /// The total time from the committed backups' snapshots until the backups were on disk.
     pub persist_total: Duration,
-    /// How long the last one took.
+    /// This time for the last committed backup.
     pub persist_last: Duration,
 }
 
 #[derive(Default)]
 struct Facts {
     restored_from: Option<Restored>,
-    /// And when it was committed.
+    /// The last backup of this process, and its commit time.
     last_backup: Option<(Position, SystemTime)>,
     last_error: Option<Arc<BackupError>>,
-    /// How many backups have failed since the last one that was committed.
+    /// The number of backups that have failed since the last committed one.
     failures: u64,
-    /// The kinds of those failures, each of which is logged once.
+    /// The kinds of these failures. Each kind is logged once.
     kinds: Vec<FailureKind>,
     notice: Option<Notice>,
     stopped_at: Option<Position>,
@@ -81,51 +81,51 @@ struct Facts {
     interval: Option<u64>,
     outcome: Option<Outcome>,
     exit_code: Option<u8>,
-    /// Where the training is.
+    /// The training's position.
     position: Option<Position>,
-    /// The share of all epochs that is trained: when this was first told, and now.
+    /// The trained share of all epochs: the first value in this process, and the current one.
     progress: Option<(Progress, Progress)>,
     /// How the training began, in words.
     beginning: Option<String>,
-    /// What its user must know, and was not shown yet.
+    /// Warnings that were not shown to the user yet.
     notes: Vec<String>,
     stats: BackupStats,
-    /// Where backups are mirrored to.
+    /// The mirror's configuration.
     mirror: Option<Mirror>,
     mirroring: Option<MirrorWatch>,
-    /// Of which moment each backup is that the mirror has, or may get.
+    /// The position of each backup that the mirror has or may get.
     positions: BTreeMap<GenerationId, Position>,
 }
 
-/// How a training's mirror is.
+/// The state of a training's mirror.
 #[cfg(feature = "mirror")]
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MirrorStats {
-    /// Of which moment the newest backup is that is whole in the mirror; `None` if there is none, or that is not
+    /// The position of the newest complete backup in the mirror; `None` if there is none, or if that is not
     /// known yet.
     pub last: Option<Position>,
     /// How many backups the mirror is behind.
     pub behind: u64,
-    /// Backups that this process has put there.
+    /// Backups that this process has mirrored.
     pub committed: u64,
-    /// Backups that were left out, because a newer one was there before their turn came.
+    /// Backups that were skipped, because a newer one existed before their turn came.
     pub skipped: u64,
-    /// Bytes that this process has sent. Parameters that training leaves alone are sent once.
+    /// Bytes that this process has sent. Parameters that training leaves unchanged are sent once.
     pub bytes: u64,
-    /// Tries that failed.
+    /// Failed attempts.
     pub failed: u64,
-    /// Who may write to the mirror.
+    /// Whether this process may write to the mirror.
     pub lease: LeaseStatus,
-    /// How long the last backup took to be sent.
+    /// The upload time of the last backup.
     pub upload_last: Option<Duration>,
     /// The last failure. Later successes don't clear it.
     pub last_error: Option<Arc<MirrorError>>,
-    /// Why nothing is mirrored any more, if that is so.
+    /// Why mirroring has stopped, if it has.
     pub stopped: Option<Arc<MirrorError>>,
 }
 
-/// How far a training is, as a share of all epochs.
+/// The progress of a training, as a share of all epochs.
 #[derive(Debug, Clone, Copy)]
 struct Progress {
     share: f64,
@@ -137,12 +137,12 @@ struct Progress {
 struct Restored {
     position: Position,
     created: SystemTime,
-    /// Then.
+    /// The backup's age when it was restored.
     age: Duration,
 }
 
 impl Facts {
-    /// How long the rest of the training takes, going by this process; nothing while that is not known.
+    /// The estimated remaining time of the training, from the progress of this process. `None` if it is unknown.
     fn time_left(&self) -> Option<Duration> {
         let (first, now) = self.progress?;
         let trained = now.share - first.share;
@@ -174,7 +174,7 @@ impl BackupHandle {
         }
     }
 
-    /// From now on `callback` is told of what happens.
+    /// Sends events to `callback` from now on.
     pub(crate) fn listen(&self, callback: Callback) {
         self.telling.listen(callback);
     }
@@ -184,12 +184,12 @@ impl BackupHandle {
         self.telling.hung_after(least);
     }
 
-    /// Tells whoever listens, on another thread.
+    /// Sends the event to the callback, if there is one, on another thread.
     pub(crate) fn tell(&self, event: Event) {
         self.telling.tell(event);
     }
 
-    /// Looks whether the training gives signs of life, for whoever listens, until what is returned is dropped.
+    /// Checks that the training makes progress, until the returned guard is dropped. A hang is sent to the callback.
     pub(crate) fn watch(&self) -> Watching {
         let facts = self.facts.clone();
         self.telling.watch(Watched {
@@ -201,7 +201,7 @@ impl BackupHandle {
         })
     }
 
-    /// Tells that the backup is in the mirror.
+    /// Sends the event that the backup is in the mirror.
     pub(crate) fn tells_mirrored(&self, id: GenerationId) {
         self.tell(Event::Mirrored {
             position: self.position_of(Some(id)),
@@ -222,12 +222,13 @@ impl BackupHandle {
         self.filesystem.clone()
     }
 
-    /// Where this process took the training up; `None` if it began it, or has not been launched.
+    /// The position at which this process resumed the training. `None` if it started a new training, or was not
+    /// launched.
     pub fn restored_from(&self) -> Option<Position> {
         self.facts().restored_from.map(|from| from.position)
     }
 
-    /// How old the backup was when it was restored, by the clock of the machine.
+    /// The backup's age when it was restored, by the clock of the machine.
     pub fn restored_age(&self) -> Option<Duration> {
         self.facts().restored_from.map(|from| from.age)
     }
@@ -237,15 +238,14 @@ impl BackupHandle {
         self.facts().last_backup.map(|(position, _)| position)
     }
 
-    /// The notice of a preemption, once one has come (see
+    /// The notice of a preemption, if one has arrived (see
     /// [`save_before_preemption`](crate::BackupAndRestore::save_before_preemption)).
     pub fn notice(&self) -> Option<Notice> {
         self.facts().notice.clone()
     }
 
-    /// Where a training was saved when it was stopped before its end, be it by a notice or through
-    /// Burn's [`Interrupter`](burn::train::Interrupter); `None` if it was not stopped, or could not be
-    /// saved there.
+    /// The position at which a training was saved when it was stopped before its end, by a notice or through
+    /// Burn's [`Interrupter`](burn::train::Interrupter). `None` if it was not stopped, or could not be saved.
     pub fn stopped_at(&self) -> Option<Position> {
         self.facts().stopped_at
     }
@@ -265,8 +265,10 @@ impl BackupHandle {
         self.facts().outcome
     }
 
-    /// The code with which the program should exit, for whoever starts it again or does not: 0 if the training is
-    /// finished, and otherwise one of [`exit_code`](crate::exit_code). 1 before it has ended.
+    /// The code with which the program should exit. It tells a supervisor whether to start the program again.
+    ///
+    /// It is 0 if the training is finished, and otherwise one of [`exit_code`](crate::exit_code). It is 1 before the
+    /// training has ended.
     ///
     /// # Example
     ///
@@ -286,24 +288,24 @@ impl BackupHandle {
         self.facts().exit_code.unwrap_or(exit_code::FAILED)
     }
 
-    /// The last failure of a backup. Later successes don't clear it.
+    /// The error of the last failed backup. Later successes don't clear it.
     pub fn last_error(&self) -> Option<Arc<BackupError>> {
         self.facts().last_error.clone()
     }
 
-    /// After how many batches [`SaveFreq::Auto`](crate::SaveFreq::Auto) takes the next backup, going
-    /// by what the last ones cost; before the first one, by what it is assumed to cost. `None` with
-    /// any other frequency, and before the first batch.
+    /// The number of batches after which [`SaveFreq::Auto`](crate::SaveFreq::Auto) takes the next backup. It is based
+    /// on the cost of the last backups, or on an assumed cost before the first one. `None` with any other frequency,
+    /// and before the first batch.
     pub fn interval(&self) -> Option<u64> {
         self.facts().interval
     }
 
-    /// What backups have cost so far.
+    /// The cost of backups so far.
     pub fn stats(&self) -> BackupStats {
         self.facts().stats
     }
 
-    /// How the mirror is; `None` if there is none, or the training has not begun.
+    /// The mirror's state. `None` if there is no mirror, or the training has not begun.
     #[cfg(feature = "mirror")]
     pub fn mirror_stats(&self) -> Option<MirrorStats> {
         let watch = self.facts().mirroring.clone()?;
@@ -322,15 +324,16 @@ impl BackupHandle {
         })
     }
 
-    /// Deletes the backup, for programs that save their model first and therefore turned
-    /// [`delete_checkpoint`](crate::BackupAndRestore::delete_checkpoint) off: on this disk, and in the mirror if
-    /// there is one. Only what this crate wrote is deleted, and the directory if nothing else is in it. Deleting a
-    /// backup that is not there does nothing.
+    /// Deletes the backup on this disk, and in the mirror if there is one.
+    ///
+    /// It is for programs that save their model first, and therefore turned
+    /// [`delete_checkpoint`](crate::BackupAndRestore::delete_checkpoint) off. It deletes only files that this crate
+    /// wrote, and the directory if nothing else is in it. If there is no backup, it does nothing.
     ///
     /// # Errors
     ///
     /// [`BackupError::Store`] if the training is still running, or a file can't be deleted. If the mirror can't be
-    /// told that the training is finished, nothing is deleted.
+    /// marked as finished, nothing is deleted.
     pub fn discard(&self) -> Result<(), BackupError> {
         let store = match Store::is_present(&self.backup_dir, self.filesystem.as_ref())? {
             true => {
@@ -339,7 +342,7 @@ impl BackupHandle {
             }
             false => None,
         };
-        // First there, where killed processes find out that the training is finished.
+        // The mirror first: from it, other processes learn that the training is finished.
         let leftovers = match self.mirror() {
             Some(mirror) => {
                 let run_id = store.as_ref().map(|store| store.identity().run_id.clone());
@@ -365,17 +368,17 @@ impl BackupHandle {
         self.facts().mirror = Some(mirror);
     }
 
-    /// Where backups are mirrored to.
+    /// The mirror's configuration, if there is one.
     pub(crate) fn mirror(&self) -> Option<Mirror> {
         self.facts().mirror.clone()
     }
 
-    /// From now on backups are mirrored.
+    /// Backups are mirrored from now on.
     pub(crate) fn mirrors(&self, watch: MirrorWatch) {
         self.facts().mirroring = Some(watch);
     }
 
-    /// The newest backup in the mirror, and of which moment it is if that is known.
+    /// The newest backup in the mirror, and its position if that is known.
     pub(crate) fn mirrored(&self) -> Option<(GenerationId, Option<Position>)> {
         let watch = self.facts().mirroring.clone()?;
         let id = watch.status().mirrored?;
@@ -403,13 +406,13 @@ impl BackupHandle {
         age
     }
 
-    /// The training has gone back to this position, which is this share of all epochs.
+    /// The training was rolled back to this position, which is this share of all epochs.
     pub(crate) fn rolled_back(&self, position: Position, share: f64) {
         self.facts().stats.rolled_back += 1;
         self.advanced(position, share);
     }
 
-    /// The training is there, which is this share of all epochs.
+    /// The training is at this position, which is this share of all epochs.
     pub(crate) fn advanced(&self, position: Position, share: f64) {
         let now = Progress {
             share,
@@ -431,17 +434,17 @@ impl BackupHandle {
         beginning.unwrap_or_else(|| "a new training".to_owned())
     }
 
-    /// Keeps what the training's user must know, for when the terminal is free.
+    /// Keeps a warning to the user until the terminal is free.
     pub(crate) fn note(&self, note: String) {
         self.facts().notes.push(note);
     }
 
-    /// What its user must know, and was not shown yet.
+    /// Takes the warnings that were not shown to the user yet.
     pub(crate) fn take_notes(&self) -> Vec<String> {
         std::mem::take(&mut self.facts().notes)
     }
 
-    /// The training ended like this, because of an error if there is one.
+    /// The training has ended with this outcome, and with this error if there is one.
     pub(crate) fn ended(&self, outcome: Outcome, error: Option<&BackupError>) {
         let code = match outcome {
             Outcome::Finished => 0,
@@ -464,12 +467,12 @@ impl BackupHandle {
         self.telling.finish();
     }
 
-    /// One more batch is done, be it of a validation, or a piece of a backup was fetched.
+    /// Counts progress: a batch of the training or the validation, or a fetched piece of a backup.
     pub(crate) fn lives(&self) {
         self.lives.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The sign of life for who has started the program.
+    /// The heartbeat for the supervisor.
     pub(crate) fn beat(&self) -> Beat {
         let facts = self.facts();
         Beat {
@@ -499,7 +502,7 @@ impl BackupHandle {
         facts.stats.slowed_total = slowed;
     }
 
-    /// Notes a backup that was committed. Gives how many have failed since the one before.
+    /// Records a committed backup. Returns the number of failures since the previous one.
     pub(crate) fn committed(
         &self,
         position: Position,
@@ -510,7 +513,7 @@ impl BackupHandle {
         facts.last_backup = Some((position, SystemTime::now()));
         if let Some(watch) = facts.mirroring.clone() {
             if let Some(mirrored) = watch.status().mirrored {
-                // The mirror does not go back.
+                // The mirror never goes back to an older backup.
                 facts.positions = facts.positions.split_off(&mirrored);
             }
             facts.positions.insert(committed.id(), position);
@@ -535,19 +538,19 @@ impl BackupHandle {
         failures
     }
 
-    /// Whether a backup has failed in this way since the last one that was committed.
+    /// Whether a backup has failed with this kind of error since the last committed one.
     pub(crate) fn is_failing_like(&self, error: &BackupError) -> bool {
         self.facts().kinds.contains(&error.kind())
     }
 
-    /// What the log does not have of the failures since the last backup that was committed, in words: all of a kind are
-    /// one line in it.
+    /// A summary of the failures since the last committed backup, if some of them were not logged. The log has one line
+    /// for each kind.
     pub(crate) fn unlogged_failures(&self) -> Option<String> {
         let facts = self.facts();
         let is_more = facts.failures > facts.kinds.len() as u64;
         is_more.then(|| {
             format!(
-                "{} backups have failed, and none was committed since: see the first one of each kind",
+                "{} backups have failed, and none was committed since: see the first failure of each kind",
                 facts.failures,
             )
         })
@@ -556,7 +559,7 @@ impl BackupHandle {
     pub(crate) fn failed(&self, error: Arc<BackupError>) {
         let mut facts = self.facts();
         let is_refused = matches!(*error, BackupError::Poisoned { .. });
-        // A failure of another kind says nothing of the model.
+        // A failure of another kind says nothing about NaN in the model, so it does not clear this.
         facts.is_poisoned |= is_refused;
         facts.stats.failed += 1;
         facts.stats.refused += u64::from(is_refused);
@@ -596,8 +599,8 @@ impl BackupHandle {
         self.facts().stopped_at = Some(position);
     }
 
-    /// One line on where the training would be resumed. It may be shown long after it is written, so it
-    /// names times and no ages.
+    /// One line about the position at which the training would resume. It may be shown long after it is written, so it
+    /// has times and no ages.
     pub(crate) fn summary(&self) -> String {
         let facts = self.facts();
         let now = SystemTime::now();
@@ -610,8 +613,8 @@ impl BackupHandle {
             (None, None) => "none yet".to_owned(),
         };
         if let (Some(_), Some(left)) = (facts.restored_from, facts.time_left()) {
-            // Burn's estimate takes the epochs before the restart for trained since.
-            summary.push_str(&format!("; about {} left in truth", whole_seconds(left)));
+            // Burn's own estimate is wrong, because it counts the epochs before the restart as trained since.
+            summary.push_str(&format!("; really about {} left", whole_seconds(left)));
         }
         if let (true, Some(error)) = (facts.failures > 0, &facts.last_error) {
             summary.push_str(&format!("; the last one FAILED: {error}"));
@@ -634,7 +637,7 @@ impl BackupHandle {
         self.facts().is_poisoned
     }
 
-    /// Facts are plain data: a panic elsewhere leaves nothing half done in them.
+    /// A poisoned lock is ignored, because no update leaves `Facts` inconsistent when a thread panics.
     fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -649,11 +652,11 @@ fn behind(status: &MirrorStatus) -> u64 {
 /// `; the mirror is 2 backups behind`.
 fn mirror_summary(status: &MirrorStatus) -> String {
     if let Some(error) = &status.stopped {
-        return format!("; NOT MIRRORED any more: {error}");
+        return format!("; NO LONGER MIRRORED: {error}");
     }
     let mut summary = match (behind(status), status.lease) {
         (0, LeaseStatus::Held) => "; mirrored".to_owned(),
-        (_, lease) if lease != LeaseStatus::Held => "; the mirror is waited for".to_owned(),
+        (_, lease) if lease != LeaseStatus::Held => "; waiting for the mirror".to_owned(),
         (1, _) => "; the mirror is 1 backup behind".to_owned(),
         (behind, _) => format!("; the mirror is {behind} backups behind"),
     };
@@ -663,7 +666,7 @@ fn mirror_summary(status: &MirrorStatus) -> String {
     summary
 }
 
-/// `epoch 3, batch 120, saved at 14:02:11Z`, with the date if that was not today.
+/// `epoch 3, batch 120, saved at 14:02:11Z`, with the date unless it is today.
 fn saved_at(position: Position, at: SystemTime, now: SystemTime) -> String {
     let Position {
         epoch,
@@ -710,7 +713,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_left_goes_by_what_this_process_has_trained() {
+    fn the_time_left_follows_from_the_progress_of_this_process() {
         let now = Instant::now();
         let facts = |first: f64, share: f64, took: u64| Facts {
             progress: Some((
@@ -725,11 +728,11 @@ mod tests {
             )),
             ..Facts::default()
         };
-        // A tenth took 100 seconds, and a tenth is left. Burn would take nine tenths for trained since.
+        // A tenth took 100 seconds, and a tenth is left. Burn would count all nine tenths as trained by this process.
         let left = facts(0.8, 0.9, 100).time_left().unwrap();
         assert_eq!(left.as_secs_f64().round(), 100.0);
         assert_eq!(facts(0.0, 1.0, 100).time_left(), Some(Duration::ZERO));
-        // Too early to say, and nothing trained.
+        // Too early for an estimate, and no progress.
         assert_eq!(facts(0.0, 0.1, 9).time_left(), None);
         assert_eq!(facts(0.5, 0.5, 100).time_left(), None);
         assert_eq!(Facts::default().time_left(), None);

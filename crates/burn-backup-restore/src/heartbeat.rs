@@ -1,4 +1,4 @@
-//! What a heartbeat says of a training.
+//! The heartbeat of a training.
 
 use std::fs::File;
 use std::io;
@@ -7,19 +7,19 @@ use serde::Serialize;
 
 use crate::position::Position;
 
-/// A beat always has this length, so that nobody reads a part of it.
+/// The fixed length of a beat, so that a reader never sees a partial one.
 const BYTES: usize = 1024;
 
 /// A line of JSON, padded with spaces.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Beat {
-    /// The process.
+    /// The process ID.
     pub process: u32,
-    /// How many batches, of training and validation, it has got to. A restore counts too.
+    /// The number of batches of training and validation that the process has reached. A restore counts too.
     pub count: u64,
-    /// Where the training is.
+    /// The training's position.
     pub position: Option<Position>,
-    /// Where this process resumed it.
+    /// The position at which this process resumed the training.
     pub restored: Option<Position>,
     /// The newest backup of this process.
     pub committed: Option<Position>,
@@ -28,7 +28,7 @@ pub(crate) struct Beat {
 }
 
 impl Beat {
-    /// Writes it in one call, at the beginning of the file.
+    /// Writes the beat at the beginning of the file, in one call.
     pub(crate) fn write(&self, file: &File) -> io::Result<()> {
         let mut line = serde_json::to_vec(self)?;
         line.resize(BYTES - 1, b' ');

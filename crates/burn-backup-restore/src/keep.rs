@@ -1,4 +1,4 @@
-//! Which backups stay: a policy over plain data.
+//! The retention policy, as a pure function over plain data.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,12 +8,12 @@ use burn_backup_store::GenerationId;
 
 use crate::error::BackupError;
 
-/// Which way a metric gets better. Burn's own `Direction` becomes one as well.
+/// Whether lower or higher values of a metric are better. Burn's own `Direction` converts into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// Lower is better, as of a loss.
+    /// Lower is better, for example for a loss.
     Lowest,
-    /// Higher is better, as of an accuracy.
+    /// Higher is better, for example for an accuracy.
     Highest,
 }
 
@@ -35,11 +35,11 @@ impl fmt::Display for Direction {
     }
 }
 
-/// Which backups stay, for [`BackupAndRestore::keep`](crate::BackupAndRestore::keep): one rule, or several with
-/// [`and`](Self::and). A backup stays as long as one of them keeps it, and the newest one always does.
+/// A retention policy, for [`BackupAndRestore::keep`](crate::BackupAndRestore::keep): one rule, or several joined with
+/// [`and`](Self::and). A backup stays as long as at least one rule keeps it. The newest backup always stays.
 ///
-/// The rules look at the backups that are there, so a policy may change from one start to the next: what the new one
-/// doesn't keep goes after the next backup, and what is gone does not come back.
+/// A policy applies to the existing backups, so it may change from one start to the next. Backups that the new policy
+/// doesn't keep are removed after the next backup. Removed backups do not come back.
 ///
 /// # Example
 ///
@@ -69,7 +69,7 @@ enum Rule {
     },
     EveryEpochs(usize),
     Every(Duration),
-    /// Some that are so many batches older than the newest one.
+    /// Backups for rollbacks, at least this many batches older than the newest one.
     Reach(u64),
 }
 
@@ -80,17 +80,19 @@ impl Default for Keep {
 }
 
 impl Keep {
-    /// The newest so many backups.
+    /// Keeps this many of the newest backups.
     pub fn last(backups: usize) -> Self {
         Self::rule(Rule::Last(backups))
     }
 
-    /// The best so many epochs, by the value of the `metric` in their validations. Of each, the backup that was taken at
-    /// its end stays. A backup is taken there whatever the [`SaveFreq`](crate::SaveFreq), unless that is `Never`.
+    /// Keeps the backups of this many best epochs, by the value of the `metric` in their validations.
     ///
-    /// The name is the one in Burn's logs (`Loss`, `Accuracy`), or the one given to
-    /// [`Session::log`](crate::Session::log) after [`Session::trained`](crate::Session::trained). Of equal values the
-    /// earlier epoch is better. NaN is never among the best, nor is an epoch without a value.
+    /// For each of these epochs, the backup at its end stays. A backup is taken at the end of each epoch, whatever the
+    /// [`SaveFreq`](crate::SaveFreq) is, except with `Never`.
+    ///
+    /// The metric's name is the one in Burn's logs (`Loss`, `Accuracy`), or the one given to
+    /// [`Session::log`](crate::Session::log) after [`Session::trained`](crate::Session::trained). Among equal values,
+    /// the earlier epoch is better. An epoch with NaN or without a value is never among the best.
     pub fn best(metric: impl Into<String>, direction: impl Into<Direction>, epochs: usize) -> Self {
         Self::rule(Rule::Best {
             metric: metric.into(),
@@ -99,26 +101,26 @@ impl Keep {
         })
     }
 
-    /// The backup at the end of each epoch whose number is a multiple of this one. It is taken whatever the
-    /// [`SaveFreq`](crate::SaveFreq), unless that is `Never`.
+    /// Keeps the backup at the end of each epoch whose number is a multiple of `epochs`. It is taken whatever the
+    /// [`SaveFreq`](crate::SaveFreq) is, except with `Never`.
     pub fn every_epochs(epochs: usize) -> Self {
         Self::rule(Rule::EveryEpochs(epochs))
     }
 
-    /// One backup in each such stretch of time, by when they were committed: the oldest one, and each that was committed
-    /// at least so long after the one that was kept before. A clock that is set back delays the next one.
+    /// Keeps one backup in each `interval`, by commit time: the oldest backup, and each one that was committed at least
+    /// one interval after the previously kept one. A clock that is set back delays the next one.
     pub fn every(interval: Duration) -> Self {
         Self::rule(Rule::Every(interval))
     }
 
-    /// So that there is always one to go back to that is at least so many batches older than the newest one, if the
-    /// training is that old: two at most, besides the newest one.
+    /// Keeps a backup for rollbacks that is at least this many batches older than the newest one, once the training is
+    /// that old. This keeps at most two backups besides the newest one.
     pub(crate) fn reaching_back(batches: u64) -> Self {
         Self::rule(Rule::Reach(batches))
     }
 
-    /// What this keeps, and what the `other` one keeps.
-    #[must_use = "it gives the policy with both"]
+    /// Keeps the backups that this policy keeps, and those that `other` keeps.
+    #[must_use = "it returns the combined policy"]
     pub fn and(mut self, other: Self) -> Self {
         self.rules.extend(other.rules);
         self
@@ -128,7 +130,7 @@ impl Keep {
         Self { rules: vec![rule] }
     }
 
-    /// A rule that keeps nothing is a mistake.
+    /// Refuses a rule that keeps nothing.
     pub(crate) fn check(&self) -> Result<(), BackupError> {
         for rule in &self.rules {
             match rule {
@@ -146,12 +148,12 @@ impl Keep {
         Ok(())
     }
 
-    /// Whether it looks at more than the order of backups.
+    /// Whether a rule needs more than the order of the backups.
     pub(crate) fn needs_candidates(&self) -> bool {
         !self.rules.iter().all(|rule| matches!(rule, Rule::Last(_)))
     }
 
-    /// The metrics that it goes by.
+    /// The metrics that the rules use.
     pub(crate) fn metrics(&self) -> BTreeSet<&str> {
         let metrics = self.rules.iter().filter_map(|rule| match rule {
             Rule::Best { metric, .. } => Some(metric.as_str()),
@@ -160,7 +162,7 @@ impl Keep {
         metrics.collect()
     }
 
-    /// Whether it may keep the backup at the end of this epoch for that.
+    /// Whether a rule may keep the backup at the end of this epoch.
     pub(crate) fn wants_end_of(&self, epoch: usize) -> bool {
         self.rules.iter().any(|rule| match rule {
             Rule::Best { .. } => true,
@@ -169,7 +171,7 @@ impl Keep {
         })
     }
 
-    /// The first epoch from this one on whose end it may keep.
+    /// The first epoch, from this one on, whose end a rule may keep.
     pub(crate) fn first_end(&self, from: usize) -> Option<usize> {
         let ends = self.rules.iter().filter_map(|rule| match rule {
             Rule::Best { .. } => Some(from),
@@ -179,7 +181,7 @@ impl Keep {
         ends.min()
     }
 
-    /// Which of these stay, which are given newest first, and of which this is known.
+    /// The backups that stay. `known` has the data of the backups whose data could be read.
     pub(crate) fn decide(
         &self,
         newest_first: &[GenerationId],
@@ -225,21 +227,21 @@ impl fmt::Display for Rule {
                 direction,
                 count,
             } => write!(f, "the best {count} by '{metric}' ({direction})"),
-            Self::EveryEpochs(1) => f.write_str("that of each epoch's end"),
-            Self::EveryEpochs(epochs) => write!(f, "that of every {epochs}th epoch's end"),
+            Self::EveryEpochs(1) => f.write_str("the one at the end of each epoch"),
+            Self::EveryEpochs(epochs) => write!(f, "the one at the end of every {epochs}th epoch"),
             Self::Every(interval) => write!(f, "one every {interval:?}"),
             Self::Reach(batches) => write!(f, "one that is {batches} batches older"),
         }
     }
 }
 
-/// The newest one that is at least so many `batches` older than the newest of all, and the oldest one after it, which
-/// takes its place in time. What a rollback has left behind is not one of them.
+/// The newest backup that is at least `batches` older than the newest of all, and the oldest backup after it, which
+/// replaces it later. Backups that a rollback has abandoned are excluded.
 fn reaching_back(candidates: &[(GenerationId, &Candidate)], batches: u64) -> Vec<GenerationId> {
     let mut oldest = u64::MAX;
     let rollbacks = candidates.first().map(|(_, newest)| &newest.rollbacks);
     let in_line = candidates.iter().filter(|(_, candidate)| {
-        // What was skipped later must not be in it.
+        // A backup that has trained a batch that a later rollback skips is abandoned.
         let mut later = rollbacks
             .into_iter()
             .flatten()
@@ -259,7 +261,7 @@ fn reaching_back(candidates: &[(GenerationId, &Candidate)], batches: u64) -> Vec
     kept.map(|(id, _)| *id).collect()
 }
 
-/// Which are kept, in words.
+/// The policy in words.
 impl fmt::Display for Keep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, rule) in self.rules.iter().enumerate() {
@@ -271,24 +273,24 @@ impl fmt::Display for Keep {
     }
 }
 
-/// What is known of a backup that may stay.
+/// The data of a backup that the policy uses.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Candidate {
-    /// How many batches were trained.
+    /// The number of trained batches.
     pub step: u64,
-    /// The first batch that each rollback before has skipped.
+    /// The first skipped batch of each earlier rollback.
     pub rollbacks: Vec<u64>,
-    /// By the clock of the machine.
+    /// The commit time, by the clock of the machine.
     pub created: SystemTime,
-    /// The epoch that it was taken at the end of, after the validation.
+    /// The epoch at whose end the backup was taken, after the validation.
     pub closes: Option<usize>,
-    /// The values of the metrics in the validation of that epoch.
+    /// The metric values of that epoch's validation.
     pub values: BTreeMap<String, f64>,
 }
 
 type Listed<'c> = (GenerationId, &'c Candidate);
 
-/// For each epoch the newest one that closes it. `candidates` are given newest first.
+/// For each epoch, the newest backup at its end. `candidates` are sorted newest first.
 pub(crate) fn closing<'c>(candidates: &[Listed<'c>]) -> BTreeMap<usize, Listed<'c>> {
     let mut closing = BTreeMap::new();
     for listed in candidates {
@@ -299,7 +301,7 @@ pub(crate) fn closing<'c>(candidates: &[Listed<'c>]) -> BTreeMap<usize, Listed<'
     closing
 }
 
-/// Those of which the metric has a value, best first.
+/// The backups with a value of the metric, best first.
 pub(crate) fn ranked(
     candidates: &[Listed<'_>],
     metric: &str,
@@ -309,10 +311,10 @@ pub(crate) fn ranked(
     let mut ranked: Vec<(f64, GenerationId)> = closing
         .filter_map(|(id, candidate)| Some((*candidate.values.get(metric)?, id)))
         .filter(|(value, _)| !value.is_nan())
-        // Which zero it is makes no difference.
+        // Makes -0.0 and 0.0 equal.
         .map(|(value, id)| (value + 0.0, id))
         .collect();
-    // In the order of epochs, which a stable sort keeps among equal ones.
+    // The backups are in the order of epochs, and the stable sort keeps that order among equal values.
     ranked.sort_by(|(one, _), (other, _)| match direction {
         Direction::Lowest => one.total_cmp(other),
         Direction::Highest => other.total_cmp(one),
@@ -320,7 +322,7 @@ pub(crate) fn ranked(
     ranked.into_iter().map(|(_, id)| id).collect()
 }
 
-/// The oldest one, and each that is at least so much younger than the last one of these.
+/// The oldest backup, and each one that is at least `interval` younger than the previously kept one.
 fn spaced(candidates: &[Listed<'_>], interval: Duration) -> Vec<GenerationId> {
     let mut kept: Vec<GenerationId> = Vec::new();
     let mut last: Option<SystemTime> = None;
@@ -359,7 +361,7 @@ mod tests {
         }
     }
 
-    /// One at the end of `epoch`.
+    /// A backup at the end of `epoch`.
     fn closes(epoch: usize, loss: Option<f64>) -> Candidate {
         let value = |loss| ("Loss".to_owned(), loss);
         Candidate {
@@ -369,7 +371,7 @@ mod tests {
         }
     }
 
-    /// The numbers of those that stay, oldest first, of candidates that are numbered from 1.
+    /// The numbers of the kept backups, oldest first. Candidates are numbered from 1.
     fn kept(keep: &Keep, candidates: &[Candidate]) -> Vec<u64> {
         let known: BTreeMap<_, _> = (1..)
             .map(GenerationId::new)
@@ -380,7 +382,7 @@ mod tests {
         kept.into_iter().map(GenerationId::number).collect()
     }
 
-    /// The same when each is pruned once the next one is there.
+    /// The same, if backups are pruned each time that a new one is committed.
     fn kept_in_turn(keep: &Keep, candidates: &[Candidate]) -> Vec<u64> {
         let mut known = BTreeMap::new();
         for (number, candidate) in (1..).zip(candidates) {
@@ -425,7 +427,7 @@ mod tests {
             // The best two, and the newest.
             (lowest(2), epochs(&[0.4, 0.2, 0.3, 0.9]), &[2, 3, 4]),
             (highest, epochs(&[0.4, 0.2, 0.9, 0.3]), &[1, 3, 4]),
-            // A value that is only as good takes nobody's place.
+            // An equal value does not replace an earlier one.
             (lowest(1), epochs(&[0.2, 0.2, 0.2, 0.2]), &[1, 4]),
             (lowest(1), epochs(&[0.0, -0.0, 0.0]), &[1, 3]),
             // NaN is no value; infinity is the worst one.
@@ -435,7 +437,7 @@ mod tests {
                 epochs(&[f64::INFINITY, 0.7, 0.8, 0.9]),
                 &[2, 3, 4],
             ),
-            // Nothing is known of the metric, or of one epoch.
+            // The metric is unknown, or has no value in some epochs.
             (
                 Keep::best("Accuracy", Direction::Highest, 2),
                 epochs(&[0.1, 0.2]),
@@ -446,12 +448,12 @@ mod tests {
                 vec![closes(1, None), closes(2, Some(0.5)), closes(3, None)],
                 &[2, 3],
             ),
-            // Inside an epoch there is no value.
+            // A backup inside an epoch has no value.
             (lowest(1), mixed.clone(), &[2, 5]),
             (Keep::every_epochs(1), mixed.clone(), &[2, 4, 5]),
             (Keep::every_epochs(2), mixed, &[4, 5]),
             (Keep::every_epochs(2), epochs(&[1.0; 5]), &[2, 4, 5]),
-            // An epoch that ended twice, because the training went back: the later one counts.
+            // An epoch ended twice because of a rollback: the later backup counts.
             (
                 lowest(2),
                 vec![
@@ -485,7 +487,7 @@ mod tests {
             .zip(1..)
             .map(|(loss, epoch)| closes(epoch, Some(loss)))
             .collect();
-        // Two were kept by another policy, and are looked at like all others.
+        // Backups that another policy kept are treated like all others.
         let known: BTreeMap<_, _> = [1, 3, 4]
             .into_iter()
             .filter_map(|number| {
@@ -535,7 +537,7 @@ mod tests {
     #[test]
     fn one_that_is_so_many_batches_older_is_always_there() {
         let keep = Keep::last(1).and(Keep::reaching_back(10));
-        // A backup after each of these numbers of batches; what stays of them all, and of those that stayed before.
+        // There is a backup after each of these numbers of batches, and backups are pruned each time.
         let steps = [0, 1, 2, 3, 9, 10, 11, 12, 19, 20, 21, 22, 23, 35, 36, 100];
         let mut there: Vec<(u64, Candidate)> = Vec::new();
         for (id, step) in (1..).zip(steps) {
@@ -553,7 +555,7 @@ mod tests {
             let oldest = there.first().unwrap().1.step;
             assert!(oldest == 0 || oldest + 10 <= step, "{oldest} at {step}");
         }
-        // The training went back from 30 to 10: what it has left behind is none to go back to.
+        // The training was rolled back from 30 to 10, so the abandoned backups at 20 and 30 don't count.
         let left = [
             inside(5),
             inside(10),
@@ -563,7 +565,7 @@ mod tests {
             inside(21),
         ];
         assert_eq!(kept(&keep, &left), [2, 5, 6]);
-        // One that has trained what a later rollback skips is none either.
+        // A backup that has trained a batch that a later rollback skips doesn't count either.
         let dead = |step, rollbacks: &[u64]| Candidate {
             rollbacks: rollbacks.to_vec(),
             ..inside(step)

@@ -1,15 +1,8 @@
-//! One line makes a [Burn](burn) training survive crashes, kills, power cuts and full disks. Run the
-//! same program again and it continues where it stopped, and ends with the same weights, byte for
-//! byte, that an undisturbed run would have ended with.
+//! Crash-safe, exact backup and restore for trainings with [Burn](burn). One line backs the training up in the
+//! background. After a crash, a kill, a power cut or a full disk, run the same program again: it resumes at the exact
+//! next batch. It ends with the weights that an undisturbed run would have ended with, byte for byte.
 //!
-//! ```text
-//! save:     trigger -> snapshot -> encode -> persist -> commit -> prune
-//!           `-- training thread --'  `-------- background thread ------'
-//!                                                         `-> mirror
-//! restore:  discover -> (fetch from the mirror) -> verify -> restore -> fast_forward
-//! ```
-//!
-//! # Example
+//! # With Burn's builder: one line
 //!
 //! ```no_run
 //! # use std::sync::Arc;
@@ -29,7 +22,68 @@
 //! # }
 //! ```
 //!
-//! A loop that is written by hand has a [`Session`] instead: see [`BackupAndRestore::resume`].
+//! # With your own loop: six lines
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use burn::data::dataloader::DataLoader;
+//! # use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
+//! # use burn::module::Module;
+//! # use burn::optim::{AdamConfig, GradientsParams};
+//! # use burn::tensor::{Device, Tensor};
+//! use burn_backup_restore::{BackupAndRestore, Trainee};
+//!
+//! # trait Loss { fn loss(&self, batch: Tensor<2>) -> Tensor<1>; }
+//! # type Loader = Arc<dyn DataLoader<Tensor<2>>>;
+//! # type Error = Box<dyn std::error::Error>;
+//! # fn run<M: Module + Loss + 'static>(model: M, loader: Loader, device: Device) -> Result<M, Error> {
+//! # let optim = AdamConfig::new().init();
+//! # let lr = CosineAnnealingLrSchedulerConfig::new(1e-3, 10_000).init()?;
+//! let mut t = Trainee { model, optim, lr };
+//! let mut session = BackupAndRestore::new("backup").resume(&mut t, &device)?; // 1
+//! for _epoch in session.epochs(10) {                                          // 2
+//!     let mut batches = session.batches(&loader)?;                            // 3
+//!     while let Some(batch) = session.next(&mut batches, &t)? {               // 3
+//!         let grads = GradientsParams::from_grads(t.model.loss(batch).backward(), &t.model);
+//!         t.model = t.optim.step(t.lr.step(), t.model, grads);
+//!         session.stepped(&t);                                                // 4
+//!     }
+//!     if session.epoch_done(&t).is_stop() {                                   // 5
+//!         break;
+//!     }
+//! }
+//! session.finish(&t)?;                                                        // 6
+//! # Ok(t.model)
+//! # }
+//! ```
+//!
+//! [`Session`] explains each call.
+//!
+//! # What you see
+//!
+//! Each start prints one line, for example:
+//!
+//! ```text
+//! backups in '/data/backup', after each epoch, the newest is kept; trains on Flex(Cpu); a new training
+//! ```
+//!
+//! If something in the program can't resume exactly, the first start warns: `warning: not exact after a restart: ..`.
+//! Burn's dashboard shows the last backup as a text metric. A [`BackupHandle`] answers questions about the backups.
+//!
+//! # The guide
+//!
+//! The module [`guide`] has one page for each topic, such as [exactness](guide::exactness),
+//! [how often to back up](guide::frequency), [preemption](guide::preemption), [mirrors](guide::mirror) and
+//! [errors](guide::errors).
+//!
+//! # How it works
+//!
+//! ```text
+//! save:     trigger -> snapshot -> encode -> persist -> commit -> prune
+//!           `-- training thread --'  `-------- background thread ------'
+//!                                                         `-> mirror
+//! restore:  discover -> (fetch from the mirror) -> verify -> restore -> fast_forward
+//! ```
 //!
 //! # Features
 //!
@@ -38,6 +92,8 @@
 //! - `rl`: reinforcement learning with Burn's `RLTraining`.
 //! - `tracing`: spans and events for [`tracing`](https://docs.rs/tracing), with the target `burn_backup`.
 //! - `testing`: what the tests of this crate need. It is exempt from semantic versioning.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod burn_api;
 mod change;

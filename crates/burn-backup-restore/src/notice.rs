@@ -3,7 +3,7 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 
-/// A notice that the machine or the process is about to go.
+/// A notice that the machine or the process is about to be stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
     reason: String,
@@ -11,7 +11,7 @@ pub struct Notice {
 }
 
 impl Notice {
-    /// A notice for this reason: "SIGTERM", "Amazon EC2 is about to terminate the instance".
+    /// A notice with this reason, such as "SIGTERM" or "Amazon EC2 is about to terminate the instance".
     pub fn new(reason: impl Into<String>) -> Self {
         Self {
             reason: reason.into(),
@@ -19,19 +19,19 @@ impl Notice {
         }
     }
 
-    /// The same, which says that the end comes at `deadline`.
+    /// Sets the time of the preemption.
     #[must_use]
     pub fn with_deadline(mut self, deadline: SystemTime) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// What it is about.
+    /// The notice's reason.
     pub fn reason(&self) -> &str {
         &self.reason
     }
 
-    /// When the end comes, if the notice says so.
+    /// The time of the preemption, if the notice names it.
     pub fn deadline(&self) -> Option<SystemTime> {
         self.deadline
     }

@@ -2,8 +2,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum OnBackupError {
-    /// The training goes on: the failure is logged, counted and shown by the [`BackupHandle`](crate::BackupHandle), the
-    /// last good backup stays, and the next due backup is tried.
+    /// The training continues. The failure is logged and counted, and the [`BackupHandle`](crate::BackupHandle) shows
+    /// it. The last good backup stays, and the next due backup is attempted.
     #[default]
     Continue,
     /// The training stops, with the failure as its error.

@@ -2,34 +2,34 @@ use serde::Serialize;
 
 use crate::position::Position;
 
-/// How a training ended that was launched with backups.
+/// How a training with backups ended.
 ///
-/// [`BackupHandle::outcome`](crate::BackupHandle::outcome) has it once `launch` has returned.
+/// [`BackupHandle::outcome`](crate::BackupHandle::outcome) returns it after `launch` has returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Outcome {
-    /// It ran to its end: all epochs are trained, or early stopping ended it. So did a training that
-    /// was complete when it was restored.
+    /// The training ran to its end: all epochs are trained, or early stopping ended it. A training that
+    /// was already complete when it was restored has this outcome too.
     Finished,
-    /// It was stopped before its end, by a notice or through Burn's
+    /// The training was stopped before its end, by a notice or through Burn's
     /// [`Interrupter`](burn::train::Interrupter).
     #[non_exhaustive]
     Stopped {
-        /// Where it was saved. `None` if that failed: an older backup, if any, is what stays.
+        /// The position at which the training was saved. `None` if that failed: an older backup, if any, stays.
         saved: Option<Position>,
     },
-    /// What was restored is of a later epoch than the training is to have: `num_epochs` was larger when
-    /// the backup was made. Nothing was trained. The model is the restored one, and the backup stays.
+    /// `num_epochs` is smaller than the restored epoch: it was larger when the backup was made. No batch was
+    /// trained. The model is the restored one, and the backup stays.
     #[non_exhaustive]
     Beyond {
-        /// Where the training is.
+        /// The restored position.
         at: Position,
-        /// How many epochs the training is to have.
+        /// The program's `num_epochs`.
         num_epochs: usize,
     },
-    /// It was refused before its first batch. The error is in Burn's result; the backup was not touched.
+    /// The training was refused before its first batch. The error is in Burn's result; the backup was not touched.
     Refused,
-    /// It ended with an error, which is in Burn's result. The last good backup stays.
+    /// The training ended with an error, which is in Burn's result. The last good backup stays.
     Failed,
 }

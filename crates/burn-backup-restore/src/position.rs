@@ -2,21 +2,21 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a training is.
+/// The position of a training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Position {
-    /// The epoch in progress; the first is 1, as in Burn. One more than the last when the training
-    /// has run to its end.
+    /// The epoch in progress; the first is 1, as in Burn. After the training has run to its end, it is one
+    /// more than the last epoch.
     pub epoch: usize,
-    /// How many batches of that epoch are trained.
+    /// The number of trained batches in that epoch.
     pub step_in_epoch: usize,
-    /// How many batches are trained since the very first start.
+    /// The number of trained batches since the very first start.
     pub global_step: u64,
 }
 
 impl Position {
-    /// Before the first batch of `epoch`, the first one that this training sees.
+    /// Before the first batch of `epoch`, with no batch trained yet.
     pub(crate) fn start_of(epoch: usize) -> Self {
         Self {
             epoch,

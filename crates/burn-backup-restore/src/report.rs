@@ -1,4 +1,4 @@
-//! The end of a training, told to everybody: the terminal is given back, and one line says what became of it.
+//! Reports the end of a training: releases the terminal, and prints one line with the outcome.
 
 mod no_renderer;
 
@@ -12,11 +12,13 @@ use burn::train::renderer::MetricsRenderer;
 use crate::say::{say, terminal_is_given_back};
 use no_renderer::NoRenderer;
 
-/// Says what became of a training that did not run to its end, on the screen that stays.
+/// Prints the outcome of a training that did not run to its end, on the terminal's main screen.
 ///
-/// Burn's dashboard leaves the terminal when it is dropped, and the result holds it, in most programs
-/// until `main` returns: what is printed before is lost. A finished training keeps its renderer, which an
-/// evaluation may go on with. `notes` were not said before, because the dashboard had the terminal.
+/// Burn's dashboard releases the terminal when it is dropped. Until then, printed lines are lost. The training's result
+/// holds the dashboard, in most programs until `main` returns, so this function drops it first.
+///
+/// A finished training keeps its renderer, because an evaluation may use it. `notes` are warnings that could not be
+/// printed while the dashboard had the terminal.
 pub(crate) fn report(
     renderer: &mut Box<dyn MetricsRenderer>,
     line: Option<&str>,
@@ -36,7 +38,7 @@ pub(crate) fn report(
     }
 }
 
-/// Drops the renderer. Burn's dashboard panics then if its user has just told it to kill the training.
+/// Drops the renderer. Burn's dashboard then panics if its user has just told it to kill the training.
 pub(crate) fn give_terminal_back(
     renderer: &mut Box<dyn MetricsRenderer>,
 ) -> Result<(), Box<dyn Any + Send>> {

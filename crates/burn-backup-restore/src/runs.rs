@@ -1,37 +1,37 @@
-//! Which processes have run a training.
+//! The history of the processes that ran a training.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::position::Position;
 
-/// A backup names so many processes, the last ones.
+/// A backup lists at most this many of the latest processes.
 const MAX_RUNS: usize = 1000;
 
-/// In which environment variable who restarts a program says how it ended before.
+/// In this environment variable a supervisor passes on how the program ended before.
 const LAST_END: &str = "BURN_BACKUP_LAST_END";
 
 /// A process that has run the training, or a part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Run {
-    /// When it began, by the clock of its machine.
+    /// The start time, by the clock of the process's machine.
     pub began: Timestamp,
-    /// Where it resumed the training; `None` if it began it.
+    /// The position at which it resumed the training; `None` if it started a new one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<Position>,
     /// The name of its machine.
     pub host: String,
-    /// Its number there.
+    /// The process ID.
     pub process: u32,
-    /// How often it takes backups, in words.
+    /// Its backup frequency, in words.
     #[serde(default)]
     pub frequency: String,
-    /// How it ended, if that is known.
+    /// How the process ended, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
 }
 
-/// Notes that this process runs the training from now on, and takes backups so often.
+/// Records that this process now runs the training, with this backup frequency.
 pub(crate) fn begin(runs: &mut Vec<Run>, from: Option<Position>, frequency: String) {
     if let Some(last) = runs.last_mut()
         && last.ended.is_none()
@@ -50,7 +50,7 @@ pub(crate) fn begin(runs: &mut Vec<Run>, from: Option<Position>, frequency: Stri
     runs.drain(..surplus);
 }
 
-/// Notes that this process leaves the training in order, and why.
+/// Records that this process ends the training in an orderly way, and why.
 pub(crate) fn end(runs: &mut [Run], how: &str) {
     if let Some(last) = runs.last_mut() {
         last.ended = Some(how.to_owned());

@@ -1,4 +1,4 @@
-//! What people are told directly, on the standard error.
+//! Messages to the user on the standard error.
 
 use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,24 +8,23 @@ use crate::terminal;
 
 const LOG: &str = "burn_backup::restore";
 
-/// Whether a training runs, or ran, whose renderer may be Burn's dashboard. A process has one terminal.
+/// Whether there is a renderer that may be Burn's dashboard. It is static because a process has one terminal.
 static HAS_RENDERER: AtomicBool = AtomicBool::new(false);
 
-/// Whether it may be drawn on, where it is Burn's dashboard.
+/// Whether lines may be drawn on that dashboard.
 static MAY_DRAW: AtomicBool = AtomicBool::new(false);
 
 /// Writes a line to the standard error, in one piece.
 ///
-/// A standard error that is closed or full loses the line and nothing else, where `eprintln!` would
-/// panic: in the middle of a restore, or in a `drop`.
+/// If the standard error is closed or full, the line is lost. `eprintln!` would panic, perhaps in the middle of a
+/// restore or in a `drop`.
 pub(crate) fn say(line: &str) {
     let line = format!("{line}\n");
-    // There is nobody left to tell.
+    // There is no other place to report the failure.
     let _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
-/// Says it to the training's user: in the log always, and on the standard error unless Burn's dashboard has
-/// the terminal.
+/// Logs the line, and prints it on the standard error unless Burn's dashboard has the terminal.
 pub(crate) fn announce(line: &str) {
     log::info!(target: LOG, "{line}");
     if !has_dashboard() {
@@ -33,8 +32,8 @@ pub(crate) fn announce(line: &str) {
     }
 }
 
-/// Says what the training's user must know: as a warning in the log, and on the standard error. Where
-/// Burn's dashboard has the terminal, the dashboard shows it, and it is said once the terminal is free.
+/// Logs a warning that the user must see, and prints it on the standard error. If Burn's dashboard has the terminal,
+/// the dashboard shows the warning, and it is printed when the terminal is free.
 pub(crate) fn warn(handle: &BackupHandle, message: &str) {
     log::warn!(target: LOG, "{message}");
     match has_dashboard() {
@@ -43,7 +42,8 @@ pub(crate) fn warn(handle: &BackupHandle, message: &str) {
     }
 }
 
-/// A training of Burn's builder begins: its renderer, which may be the dashboard, has the terminal until it is dropped.
+/// A training with Burn's builder begins. Its renderer, which may be the dashboard, has the terminal until it is
+/// dropped.
 pub(crate) fn leave_terminal_to_renderer(may_draw: bool) {
     MAY_DRAW.store(may_draw, Ordering::Relaxed);
     HAS_RENDERER.store(true, Ordering::Relaxed);
@@ -61,7 +61,7 @@ pub(crate) fn has_dashboard() -> bool {
     has_renderer && terminal::is_shown() && terminal::is_raw() != Some(false)
 }
 
-/// Whether a line of ours may be drawn on the dashboard.
+/// Whether this crate may draw lines on the dashboard.
 pub(crate) fn may_draw() -> bool {
     MAY_DRAW.load(Ordering::Relaxed)
 }

@@ -1,20 +1,20 @@
-//! Seeds for the random numbers of a step, derived from what the step is.
+//! Seeds for the random numbers of a step, derived from the step's identity.
 //!
-//! With the device seeded from (run seed, global step) before a batch is fetched, the draws of
-//! that batch and of its step (augmentation, dropout, noise) can be made again without a
-//! generator's state: by any later process, at any batch.
+//! Before a batch is fetched, the device is seeded from (run seed, global step). Any later process can
+//! therefore repeat the draws of any batch and of its step (augmentation, dropout, noise) without the
+//! state of a generator.
 
 use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-/// What a seed is for. The numbers stand in every backup's future: they never change.
+/// The purpose of a seed. The numbers never change, because old backups must resume with the same draws.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Purpose {
-    /// A training batch, and on a single device its step as well.
+    /// A training batch, and on a single device also its step.
     Train = 1,
     Validate = 2,
-    /// The step of a device among several.
+    /// The step of one device among several.
     Step = 3,
     /// The order of the items in an epoch.
     Shuffle = 4,
@@ -24,21 +24,21 @@ pub(crate) enum Purpose {
     Sample = 6,
     /// The order of an epoch that is sampled without replacement.
     SampleOrder = 7,
-    /// The items of such an epoch that come once more than the others.
+    /// The items that come once more than the others in such an epoch.
     SampleRest = 8,
-    /// The samples of a sampler that was given no seed.
+    /// The samples of a sampler without a seed.
     UnseededSampler = 9,
-    /// What is drawn while the items of a batch are loaded.
+    /// The draws while the items of a batch are loaded.
     DrawForItems = 10,
-    /// What a batcher draws.
+    /// The draws of a batcher.
     DrawForBatch = 11,
-    /// A step of reinforcement learning in an environment: the action, and what follows from it.
+    /// A step of reinforcement learning in an environment: the action and its consequences.
     #[cfg(feature = "rl")]
     EnvironmentStep = 12,
     /// A training step of reinforcement learning.
     #[cfg(feature = "rl")]
     AgentTraining = 13,
-    /// Which transitions such a step is trained on.
+    /// The choice of transitions for such a training step.
     #[cfg(feature = "rl")]
     ReplaySample = 14,
     /// The first episode of an environment.
@@ -47,27 +47,27 @@ pub(crate) enum Purpose {
     /// An episode that evaluates an agent.
     #[cfg(feature = "rl")]
     Evaluation = 16,
-    /// What a policy or an environment draws by itself.
+    /// The draws of a policy or an environment itself.
     #[cfg(feature = "rl")]
     DrawForStep = 17,
-    /// What a loop that is written by hand draws before it asks for the next batch.
+    /// The draws of a custom loop before it asks for the next batch.
     BeforeBatch = 18,
-    /// What it draws before it asks for the batches of an epoch.
+    /// The draws of a custom loop before it asks for the batches of an epoch.
     BeforeEpoch = 19,
     /// The run seed after a rollback.
     RollBack = 20,
 }
 
-/// What the random numbers of a training are derived from.
+/// The source of a training's random numbers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RunSeed {
     pub seed: u64,
-    /// From which batches on, counted from 1, rollbacks have other numbers drawn, each from one.
+    /// For each rollback, the first batch, counted from 1, from which on other numbers are drawn.
     pub rollbacks: Arc<[u64]>,
 }
 
 impl RunSeed {
-    /// The seed for what is drawn after so many batches.
+    /// The seed for draws after this many batches.
     pub(crate) fn after(&self, batches: u64) -> u64 {
         let rollbacks = self
             .rollbacks
@@ -80,19 +80,19 @@ impl RunSeed {
     }
 }
 
-/// Where the seeds of a batch, and of the step on it, come from.
+/// The source of the seeds for a batch and its step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StepSeeds {
-    /// The one for this step.
+    /// The run seed for this step.
     pub run_seed: u64,
-    /// How many batches are trained.
+    /// The number of trained batches.
     pub global_step: u64,
     /// Whether several devices draw, in turns.
     pub are_split: bool,
 }
 
 impl StepSeeds {
-    /// For fetching the batch of the device with this index, and with a single one for its step.
+    /// The seed for fetching the batch of this device. With a single device, it is also the seed for the step.
     pub(crate) fn batch(self, device: usize) -> u64 {
         match self.are_split {
             false => derive(self.run_seed, Purpose::Train, self.global_step),
@@ -100,12 +100,12 @@ impl StepSeeds {
         }
     }
 
-    /// For the step of the device with this index, where several have one at the same time.
+    /// The seed for the step of this device, if several devices compute a step at the same time.
     pub(crate) fn step(self, device: usize) -> u64 {
         self.derive(Purpose::Step, device)
     }
 
-    /// Those for the batch after so many trained ones.
+    /// The seeds for the batch after this many trained ones.
     pub(crate) fn after(self, global_step: u64) -> Self {
         Self {
             global_step,
@@ -113,7 +113,7 @@ impl StepSeeds {
         }
     }
 
-    /// Those for the batch after it, in a training with this run seed.
+    /// The seeds for the next batch, in a training with this run seed.
     pub(crate) fn next(self, run_seed: &RunSeed) -> Self {
         let global_step = self.global_step.saturating_add(1);
         Self {
@@ -143,7 +143,7 @@ pub(crate) fn of_shuffle(seed: u64, epoch: u64) -> u64 {
     hash([seed, Purpose::Shuffle as u64, epoch])
 }
 
-/// The shuffle seed of the items from `start` to `end` of a loader with this one.
+/// The shuffle seed of the items from `start` to `end`, for a loader with this seed.
 pub(crate) fn of_slice(seed: u64, start: usize, end: usize) -> u64 {
     hash([seed, Purpose::Slice as u64, start as u64, end as u64])
 }
@@ -153,37 +153,36 @@ pub(crate) fn of_sample(seed: u64, epoch: u64, index: usize) -> u64 {
     hash([seed, Purpose::Sample as u64, epoch, index as u64])
 }
 
-/// The seeds for an epoch that is sampled without replacement: of the order, and of the items that
-/// come once more than the others.
+/// The seeds for an epoch that is sampled without replacement: one for the order, and one for the items
+/// that come once more than the others.
 pub(crate) fn of_sampled_epoch(seed: u64, epoch: u64) -> (u64, u64) {
     let derive = |purpose| hash([seed, purpose as u64, epoch]);
     (derive(Purpose::SampleOrder), derive(Purpose::SampleRest))
 }
 
-/// The seed of a sampler that was given none and takes `size` samples of `len` items without
-/// replacement.
+/// The seed of a sampler without its own seed that takes `size` samples of `len` items without replacement.
 pub(crate) fn of_unseeded_sampler(len: usize, size: usize) -> u64 {
     hash([Purpose::UnseededSampler as u64, len as u64, size as u64])
 }
 
-/// The seed for one draw while a batch is made. Draws are counted from 0 for each purpose.
+/// The seed for one draw while a batch is created. Draws are counted from 0 for each purpose.
 pub(crate) fn of_draw(seed: u64, purpose: Purpose, epoch: u64, batch: usize, draw: u64) -> u64 {
     hash([seed, purpose as u64, epoch, batch as u64, draw])
 }
 
-/// The seed of an environment's first episode. The environment for evaluations comes after the others.
+/// The seed of an environment's first episode. The evaluation environment has the last index.
 #[cfg(feature = "rl")]
 pub(crate) fn of_environment(run_seed: u64, environment: usize) -> u64 {
     derive(run_seed, Purpose::EnvironmentStart, environment as u64)
 }
 
-/// The seed of an episode of the evaluation after so many steps.
+/// The seed of an episode of the evaluation after this many steps.
 #[cfg(feature = "rl")]
 pub(crate) fn of_evaluation(run_seed: u64, steps: u64, episode: usize) -> u64 {
     hash([run_seed, Purpose::Evaluation as u64, steps, episode as u64])
 }
 
-/// Which of `len` transitions is the one at `index` of the batch for a training step.
+/// The transition, out of `len`, at `index` of the batch for a training step.
 #[cfg(feature = "rl")]
 pub(crate) fn sampled_transition(run_seed: u64, train_step: u64, index: usize, len: u64) -> u64 {
     let hash = hash([
@@ -192,11 +191,11 @@ pub(crate) fn sampled_transition(run_seed: u64, train_step: u64, index: usize, l
         train_step,
         index as u64,
     ]);
-    // The high half of the product: each is as likely, up to one part in 2^64 / len.
+    // The high half of the product. All transitions are equally likely, up to one part in 2^64 / len.
     ((u128::from(hash) * u128::from(len)) >> 64) as u64
 }
 
-/// The seed of a draw that a policy or an environment makes by itself in a step.
+/// The seed of a draw that a policy or an environment itself makes in a step.
 #[cfg(feature = "rl")]
 pub(crate) fn of_step_draw(step_seed: u64, draw: u64) -> u64 {
     derive(step_seed, Purpose::DrawForStep, draw)

@@ -1,17 +1,17 @@
-//! What `tracing` is told, with the feature of that name. Without it, nothing.
+//! Spans and events for `tracing`, with the feature of that name. Without the feature, these functions do nothing.
 
 use crate::event::Event;
 
 #[cfg(feature = "tracing")]
 const TARGET: &str = "burn_backup";
 
-/// A stage of a backup is at work until this is dropped.
+/// The span of a backup's stage, until it is dropped.
 #[cfg(feature = "tracing")]
 pub(crate) struct Entered {
     _span: tracing::span::EnteredSpan,
 }
 
-/// A stage of a backup is at work until this is dropped.
+/// The span of a backup's stage, until it is dropped.
 #[cfg(not(feature = "tracing"))]
 pub(crate) struct Entered;
 

@@ -1,4 +1,4 @@
-//! Telling a program of events, on a thread of its own: whatever its callback does, it never holds the training.
+//! Sends events to the program's callback on a separate thread, so that the callback never blocks the training.
 
 mod hang;
 mod queue;
@@ -19,30 +19,30 @@ use queue::Queue;
 
 const LOG: &str = "burn_backup::events";
 
-/// How long the end of a training waits until all events are told.
+/// How long the end of a training waits for the callback to receive all events.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
-/// A training that has given no sign of life for less than this does not hang.
+/// A training without progress for less than this time does not count as hung.
 const HUNG_AFTER: Duration = Duration::from_secs(60);
 
-/// How often the thread looks for signs of life, at most.
+/// The longest interval at which the thread checks for progress.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// What a program gives to be told.
+/// The program's callback.
 pub(crate) type Callback = Box<dyn FnMut(Event) + Send>;
 
-/// Tells one training's events. Cloning is cheap.
+/// Sends one training's events. Cloning is cheap.
 #[derive(Clone, Default)]
 pub(crate) struct Telling(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    /// Whether somebody wants to be told. Otherwise there is no thread.
+    /// Whether there is a callback. Otherwise there is no thread.
     is_asked: AtomicBool,
     state: Mutex<State>,
-    /// There is something to do.
+    /// The thread has work to do.
     arrived: Condvar,
-    /// An event was told.
+    /// The callback has returned from an event.
     told: Condvar,
     callback: Mutex<Option<Callback>>,
 }
@@ -50,29 +50,29 @@ struct Shared {
 #[derive(Default)]
 struct State {
     queue: Queue,
-    /// Whether the callback is at work.
+    /// Whether the callback is running.
     is_telling: bool,
     has_thread: bool,
     watched: Option<Watched>,
     hung_after: Option<Duration>,
 }
 
-/// The training whose signs of life are looked at.
+/// The training whose progress is checked.
 #[derive(Clone)]
 pub(crate) struct Watched {
-    /// How many it has given.
+    /// Its progress counter.
     pub lives: Arc<AtomicU64>,
-    /// Where it is.
+    /// Its position.
     pub position: Arc<dyn Fn() -> Option<Position> + Send + Sync>,
 }
 
-/// A training is looked at, until this is dropped.
+/// The progress of a training is checked until this is dropped.
 pub(crate) struct Watching(Telling);
 
 /// What the thread does next.
 enum Next {
     Tell(Event),
-    /// For so long nothing came: it looks for signs of life.
+    /// No event has arrived for one interval: check for progress.
     Look(Watched),
     End,
 }
@@ -84,19 +84,19 @@ impl fmt::Debug for Telling {
 }
 
 impl Telling {
-    /// From now on `callback` is told.
+    /// Sends events to `callback` from now on.
     pub(crate) fn listen(&self, callback: Callback) {
         *self.0.callback() = Some(callback);
         self.0.is_asked.store(true, Ordering::Relaxed);
     }
 
-    /// No silence that is shorter is told of.
+    /// Sets the shortest time without progress that counts as a hang.
     #[cfg(feature = "testing")]
     pub(crate) fn hung_after(&self, least: Duration) {
         self.0.state().hung_after = Some(least);
     }
 
-    /// Tells it later, and returns at once.
+    /// Queues the event, and returns at once.
     pub(crate) fn tell(&self, event: Event) {
         spans::event(&event);
         if !self.is_asked() {
@@ -110,12 +110,12 @@ impl Telling {
         if is_first_drop && has_thread {
             log::warn!(
                 target: LOG,
-                "the callback given to on_event is slower than events come: the oldest ones are dropped",
+                "the callback given to on_event is slower than the events: the oldest events are dropped",
             );
         }
     }
 
-    /// Looks whether the training lives, until what is returned is dropped.
+    /// Checks that the training makes progress, until the returned guard is dropped.
     pub(crate) fn watch(&self, watched: Watched) -> Watching {
         if self.is_asked() {
             let mut state = self.0.state();
@@ -125,7 +125,7 @@ impl Telling {
         Watching(self.clone())
     }
 
-    /// Waits until all events are told, for some seconds at most, and lets go of the callback: no others come.
+    /// Waits until the callback has received all events, for some seconds at most, and drops the callback.
     pub(crate) fn finish(&self) {
         if !self.is_asked() {
             return;
@@ -139,8 +139,8 @@ impl Telling {
                 drop(state);
                 log::warn!(
                     target: LOG,
-                    "the training ends, and the callback given to on_event has not returned from {untold} event(s) \
-                     within {} s: it is not waited for any longer",
+                    "the training ends, but the callback given to on_event has not returned from {untold} event(s) \
+                     within {} s: the program continues without waiting for it",
                     END_LIMIT.as_secs(),
                 );
                 return;
@@ -150,7 +150,7 @@ impl Telling {
         }
         drop(state);
         self.0.is_asked.store(false, Ordering::Relaxed);
-        // Whoever waits for what it has, a channel say, need not wait for the process's end.
+        // The callback may hold a channel's sender: without this drop its receiver would wait for the process's end.
         let callback = match self.0.callback.try_lock() {
             Ok(mut callback) => callback.take(),
             Err(TryLockError::Poisoned(callback)) => callback.into_inner().take(),
@@ -163,7 +163,7 @@ impl Telling {
         self.0.is_asked.load(Ordering::Relaxed)
     }
 
-    /// Gives whether there is a thread.
+    /// Starts the thread if there is none. Returns whether there is one now.
     fn ensure_thread(&self, state: &mut State) -> bool {
         if state.has_thread {
             return true;
@@ -175,7 +175,7 @@ impl Telling {
             Ok(_detached) => state.has_thread = true,
             Err(error) => {
                 self.0.is_asked.store(false, Ordering::Relaxed);
-                log::error!(target: LOG, "no events are told: there is no thread for it: {error}");
+                log::error!(target: LOG, "no events are sent to on_event: cannot start a thread: {error}");
             }
         }
         state.has_thread
@@ -241,7 +241,7 @@ impl Shared {
         }
     }
 
-    /// Tells it; the state says so already.
+    /// Calls the callback. The caller has already set `is_telling`.
     fn call(&self, event: Event) {
         self.call_back(event);
         self.state().is_telling = false;
@@ -258,12 +258,12 @@ impl Shared {
             let message = panic_message(panic.as_ref());
             log::error!(
                 target: LOG,
-                "the callback given to on_event has panicked, told of '{name}': {message}; the training goes on",
+                "the callback given to on_event has panicked on the event '{name}': {message}; the training continues",
             );
         }
     }
 
-    /// Plain data: a panic elsewhere leaves nothing half done in it.
+    /// A poisoned lock is ignored, because no update leaves the state inconsistent when a thread panics.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_who_did_not_ask_costs_a_thread() {
+    fn without_a_callback_there_is_no_thread() {
         let telling = Telling::default();
         let watching = telling.watch(Watched {
             lives: Arc::default(),
@@ -312,12 +312,12 @@ mod tests {
         let told: Vec<_> = told.iter().collect();
         assert_eq!(told.len(), 101);
         assert_eq!(told.last(), Some(&"mirror_failed"));
-        // The callback is gone, and with it the sender.
+        // The callback was dropped, and with it the sender.
         telling.tell(dropped(2));
     }
 
     #[test]
-    fn a_callback_that_panics_is_told_of_the_next_event() {
+    fn a_callback_that_panics_receives_the_next_event() {
         let telling = Telling::default();
         let (out, told) = channel();
         telling.listen(Box::new(move |event| {
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_training_without_a_sign_of_life_is_told_of_once() {
+    fn a_training_without_progress_is_reported_once() {
         let telling = Telling::default();
         let (out, told) = channel();
         telling.listen(Box::new(move |event| out.send(event).unwrap()));
@@ -354,7 +354,7 @@ mod tests {
         };
         assert_eq!(found, position);
         assert!(silent > limit);
-        // After a sign of life it may hang once more.
+        // After progress it may hang again.
         lives.fetch_add(1, Ordering::Relaxed);
         assert_eq!(told.recv().unwrap().name(), "hung");
         drop(watching);

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A number that is written down as text, as Burn's metric logs do: JSON has no NaN.
+/// A number that is serialized as text, as in Burn's metric logs, because JSON has no NaN.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Text(pub f64);
 

@@ -1,4 +1,4 @@
-//! Threads that compute for a training.
+//! Starts the compute threads of a training.
 
 use std::io;
 #[cfg(any(test, feature = "testing"))]
@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{Builder, JoinHandle};
 
-/// Where they come from.
+/// Starts threads. Tests can limit how many.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Threads {
-    /// How many can still be had, if a test says so.
+    /// How many more threads may be started, if a test limits them.
     #[cfg(any(test, feature = "testing"))]
     left: Option<Arc<AtomicUsize>>,
 }
 
 impl Threads {
-    /// No more than so many can be had.
+    /// Starts at most this many threads.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn limited_to(threads: usize) -> Self {
         Self {
@@ -24,11 +24,11 @@ impl Threads {
         }
     }
 
-    /// Starts one.
+    /// Starts a thread.
     ///
     /// # Errors
     ///
-    /// When none can be had.
+    /// If the system can't start a thread, or the limit is reached.
     pub(crate) fn start(
         &self,
         name: String,

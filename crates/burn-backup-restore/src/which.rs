@@ -1,4 +1,4 @@
-//! Which backup is meant, where a program asks for a certain one.
+//! Selects a backup when a program asks for a certain one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use burn_backup_store::GenerationId;
 
 use crate::keep::{self, Candidate, Direction};
 
-/// Which backup is meant: of [`BackupAndRestore::restore_from`](crate::BackupAndRestore::restore_from) and
+/// Selects a backup, for [`BackupAndRestore::restore_from`](crate::BackupAndRestore::restore_from) and
 /// [`BackupHandle::export`](crate::BackupHandle::export).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -15,7 +15,8 @@ pub enum Which {
     /// The newest one.
     #[default]
     Newest,
-    /// The one at the end of the epoch whose validation gave the best value of a metric; the earliest one of equal ones.
+    /// The one at the end of the epoch whose validation has the best value of a metric. Among equal values, the
+    /// earliest epoch is chosen.
     #[non_exhaustive]
     Best {
         /// The metric's name, as in [`Keep::best`](crate::Keep::best).
@@ -47,7 +48,7 @@ impl Which {
         }
     }
 
-    /// The metric that it goes by.
+    /// The metric to rank by.
     pub(crate) fn metric(&self) -> Option<&str> {
         match self {
             Self::Best { metric, .. } => Some(metric),
@@ -55,7 +56,7 @@ impl Which {
         }
     }
 
-    /// The one that is meant, of those that are there, newest first.
+    /// The selected backup among these, which are sorted newest first.
     pub(crate) fn find(
         &self,
         newest_first: &[GenerationId],
@@ -82,7 +83,7 @@ impl Which {
         }
     }
 
-    /// Each of those that are there, in words.
+    /// A text for each existing backup.
     pub(crate) fn describe(
         &self,
         newest_first: &[GenerationId],
@@ -98,7 +99,7 @@ impl Which {
         newest_first.iter().map(describe).collect()
     }
 
-    /// The value of the metric that it goes by.
+    /// The value of the metric to rank by.
     fn value_of(&self, candidate: &Candidate) -> String {
         let Some(metric) = self.metric() else {
             return String::new();
@@ -113,7 +114,7 @@ impl Which {
         }
     }
 
-    /// How a backup notes what was asked for.
+    /// The text by which a backup records the selection.
     pub(crate) fn key(&self) -> String {
         match self {
             Self::Newest => "newest".to_owned(),
@@ -180,7 +181,7 @@ mod tests {
         for (which, expected) in table {
             let found = which.find(&newest_first, &known);
             assert_eq!(found.map(GenerationId::number), expected, "{which}");
-            // Moved out of the way one after the other, oldest first, it stays the same.
+            // The selection stays the same while the newer backups are removed one by one.
             for gone in (expected.unwrap_or(9) + 1)..=5 {
                 let left: Vec<_> = newest_first
                     .iter()

@@ -57,6 +57,8 @@
 //!
 //! The feature `testing` has filesystems that fail and lose power. It is exempt from semantic versioning.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod adopt;
 mod aside;
 mod blocks;

@@ -31,7 +31,7 @@ pub struct Arguments {
 
     #[cfg(feature = "mirror")]
     #[command(flatten)]
-    pub mirror: crate::mirror::Arguments,
+    pub mirror: crate::mirror::MirrorArguments,
 
     /// Where the metrics are logged.
     #[arg(long, default_value = "digits-artifacts")]

@@ -147,3 +147,21 @@ fn split() -> (Vec<Digit>, Vec<Digit>) {
         digits.collect(),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_images_are_those_of_the_data_set() {
+        let dataset = smartcore::dataset::digits::load_dataset();
+        let (images, _) = dataset.data.as_chunks::<PIXELS>();
+        let (train, valid) = split();
+        let digits: Vec<_> = train.iter().chain(&valid).collect();
+        assert_eq!(digits.len(), images.len());
+        for (digit, (image, class)) in digits.iter().zip(images.iter().zip(&dataset.target)) {
+            assert_eq!(digit.pixels, image.map(|pixel| pixel / 16.0));
+            assert_eq!(digit.class, *class as i64);
+        }
+    }
+}

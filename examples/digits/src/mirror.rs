@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use burn_backup_restore::{BackupAndRestore, Mirror};
 
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub struct MirrorArguments {
     /// Where backups are mirrored to: a URL such as s3://bucket/prefix, gs://bucket/prefix,
     /// az://container/prefix or file:///directory.
     #[arg(long = "mirror", value_name = "URL")]
@@ -19,7 +19,7 @@ pub struct Arguments {
     single_writer: bool,
 }
 
-impl Arguments {
+impl MirrorArguments {
     pub fn add_to(&self, backup: BackupAndRestore) -> anyhow::Result<BackupAndRestore> {
         let Some(url) = &self.url else {
             return Ok(backup);

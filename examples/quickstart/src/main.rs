@@ -1,20 +1,20 @@
 use burn::data::dataloader::{DataLoaderBuilder, batcher::Batcher};
 use burn::data::dataset::InMemDataset;
-use burn::lr_scheduler::constant::ConstantLr;
-use burn::nn::loss::{MseLoss, Reduction};
-use burn::nn::{Linear, LinearConfig};
+use burn::nn::{Linear, LinearConfig, loss::MseLoss, loss::Reduction};
 use burn::train::*;
-use burn::{optim::AdamConfig, prelude::*};
+use burn::{lr_scheduler::constant::ConstantLr, optim::AdamConfig, prelude::*};
 use burn_backup_restore::{BackupAndRestore, BackupExt as _};
 
 #[derive(Module, Debug)]
-struct Line(Linear);
+struct Line {
+    linear: Linear,
+}
 
 impl InferenceStep for Line {
     type Input = (Tensor<2>, Tensor<2>);
     type Output = RegressionOutput;
     fn step(&self, (x, y): Self::Input) -> RegressionOutput {
-        let output = self.0.forward(x);
+        let output = self.linear.forward(x);
         let loss = MseLoss::new().forward(output.clone(), y.clone(), Reduction::Mean);
         RegressionOutput::new(loss, output, y)
     }
@@ -30,7 +30,6 @@ impl TrainStep for Line {
 }
 
 struct Points;
-
 impl Batcher<f32, (Tensor<2>, Tensor<2>)> for Points {
     fn batch(&self, items: Vec<f32>, device: &Device) -> (Tensor<2>, Tensor<2>) {
         let x = Tensor::<1>::from_floats(items.as_slice(), device).reshape([-1, 1]);
@@ -46,8 +45,9 @@ fn main() {
     };
     let device = Device::flex().autodiff();
     device.seed(42);
-    let model = Line(LinearConfig::new(1, 1).init(&device));
-    let learner = Learner::new(model, AdamConfig::new().init(), ConstantLr::new(1e-4));
+    let linear = LinearConfig::new(1, 1).init(&device);
+    let optimizer = AdamConfig::new().init();
+    let learner = Learner::new(Line { linear }, optimizer, ConstantLr::new(1e-4));
     let result = SupervisedTraining::new("artifacts", loader(), loader())
         .num_epochs(500)
         .backup_and_restore(BackupAndRestore::new("backup")) // the one line
@@ -55,5 +55,5 @@ fn main() {
     if result.interrupted.is_some() || result.error.is_some() {
         std::process::exit(1); // the reason is on the standard error
     }
-    println!("slope: {}", result.model.0.weight.val().into_data());
+    println!("slope: {}", result.model.linear.weight.val().into_data());
 }

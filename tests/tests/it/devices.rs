@@ -461,22 +461,22 @@ fn in_the_middle_of_an_epoch_another_number_of_devices_is_refused() {
         (
             Spread::One,
             Spread::Main(2),
-            ["among 1 device", "go on with 2"],
+            ["among 1 device", "this run has 2"],
         ),
         (
             Spread::Main(2),
             Spread::One,
-            ["among 2 device", "go on with 1"],
+            ["among 2 device", "this run has 1"],
         ),
         (
             Spread::Sharded(2),
             Spread::Ddp(3),
-            ["among 2 device", "go on with 3"],
+            ["among 2 device", "this run has 3"],
         ),
         (
             Spread::Ddp(3),
             Spread::Main(2),
-            ["among 3 device", "go on with 2"],
+            ["among 3 device", "this run has 2"],
         ),
     ] {
         let scratch = tempfile::tempdir().unwrap();

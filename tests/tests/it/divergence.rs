@@ -406,7 +406,7 @@ fn a_sample_that_is_nan_in_each_epoch_is_skipped_as_often_as_is_allowed() {
         assert_eq!(skipped.len(), 2);
         assert!(backup.is_some());
         let text = stopped.backup_error().to_string();
-        assert!(text.contains("it went back 2 times before"), "{text}");
+        assert!(text.contains("it was rolled back 2 times before"), "{text}");
         assert_eq!(handle.stats().rolled_back, rolled_back);
         assert_eq!(handle.exit_code(), exit_code::FIX_FIRST);
     }
@@ -453,27 +453,27 @@ fn what_can_not_be_seen_or_gone_back_to_is_refused_at_the_launch() {
         (
             &ours,
             seen().save_freq(SaveFreq::Never),
-            "RollBack with SaveFreq::Never is wrong",
+            "RollBack with SaveFreq::Never is invalid",
         ),
         (
             &ours,
             seen().on_divergence(Divergence::RollBack { at_most: 0 }),
-            "at_most } is wrong",
+            "at_most } is invalid",
         ),
         (
             &ours,
             seen().divergence_rule(DivergenceRule::of("Loss").window(3)),
-            "window is wrong",
+            "window is invalid",
         ),
         (
             &ours,
             seen().divergence_rule(DivergenceRule::of("Loss").deviations(f64::NAN)),
-            "deviations is wrong",
+            "deviations is invalid",
         ),
         (
             &ours,
             seen().divergence_rule(DivergenceRule::of("Loss").patience(0)),
-            "patience is wrong",
+            "patience is invalid",
         ),
     ] {
         let refused = training.run(backup, Halt::Never);

@@ -374,7 +374,7 @@ fn what_is_dropped_for_a_slow_callback_is_counted() {
     let warnings = log_lines::logged(log::Level::Warn);
     let slow = warnings
         .iter()
-        .filter(|line| line.contains("slower than events"));
+        .filter(|line| line.contains("slower than the events"));
     assert_eq!(slow.count(), 1, "{warnings:?}");
 }
 

@@ -656,7 +656,7 @@ fn a_disk_that_stays_full_is_summed_up_at_the_end_and_kinds_that_take_turns_are_
     assert_eq!(errors.len(), 2, "{errors:?}");
     let warnings = log_lines::logged(log::Level::Warn);
     let summary =
-        "19 backups have failed, and none was committed since: see the first one of each kind";
+        "19 backups have failed, and none was committed since: see the first failure of each kind";
     assert!(
         warnings.iter().any(|line| line.contains(summary)),
         "{warnings:?}"

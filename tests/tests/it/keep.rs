@@ -399,7 +399,7 @@ fn what_is_not_there_is_refused_with_what_is_and_nothing_is_changed() {
     let empty = tempfile::tempdir().unwrap();
     let run = short_training().run(other_way(empty.path(), Which::Epoch(1)), Halt::Never);
     let error = run.backup_error().to_string();
-    assert!(error.contains("there is none"), "{error}");
+    assert!(error.contains("there are none"), "{error}");
 }
 
 #[test]

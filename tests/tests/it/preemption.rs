@@ -632,7 +632,7 @@ fn what_can_be_no_notice_is_refused_before_the_training() {
     let training = Training::new(BACKEND);
     let scratch = tempfile::tempdir().unwrap();
     for (preemption, named) in [
-        (Preemption::new(), "nothing to look out for"),
+        (Preemption::new(), "nothing to watch for"),
         (Preemption::signals().signal(9), "the signal 9"),
         (Preemption::new().signal(-1), "the signal -1"),
         (

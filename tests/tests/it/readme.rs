@@ -54,8 +54,9 @@ fn the_first_examples_of_the_readme_are_those_of_the_documentation() {
 
 /// The definitions of links in a text: what `[label]` leads to.
 fn definitions(text: &str) -> BTreeMap<&str, &str> {
-    let line = |line: &'_ str| line.strip_prefix('[')?.split_once("]: ");
-    text.lines().filter_map(line).collect()
+    text.lines()
+        .filter_map(|line| line.strip_prefix('[')?.split_once("]: "))
+        .collect()
 }
 
 /// What `crate::guide::page#section` is called between pages: `page.md#section`.

@@ -39,6 +39,7 @@ const LAYERS: &[&[&str]] = &[
         "exit_code",
         "fingerprint",
         "handle",
+        "guide",
         "heartbeat",
         "keep",
         "mirror",

@@ -1,4 +1,4 @@
-//! `completions`: what completes this program's arguments in a shell.
+//! `completions`: prints the completion script for a shell.
 
 use anyhow::Result;
 use clap::CommandFactory as _;

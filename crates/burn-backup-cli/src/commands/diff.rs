@@ -1,4 +1,4 @@
-//! `show --diff`: which tensors of the models changed between two generations, and by how much.
+//! `show --diff`: shows which tensors of the models changed between two generations, and by how much.
 
 mod elements;
 
@@ -16,10 +16,10 @@ use crate::record::{Entry, Record};
 use crate::source::Source;
 use elements::{Comparison, Values};
 
-/// How much is read at a time.
+/// The size of one read.
 const WINDOW: u64 = 4 * 1024 * 1024;
 
-/// How two generations differ.
+/// The differences between two generations.
 #[derive(Debug, Serialize)]
 struct Difference {
     from: u64,
@@ -33,7 +33,7 @@ struct Difference {
     shows_all: bool,
 }
 
-/// A tensor that is in one of them, or in both.
+/// A tensor of at least one of the generations.
 #[derive(Debug, Serialize)]
 struct Row {
     state: String,
@@ -42,13 +42,13 @@ struct Row {
     status: &'static str,
     from: Option<Side>,
     to: Option<Side>,
-    /// Of the difference; of the elements that are numbers in both.
+    /// The norm of the difference, over the elements that are finite in both generations.
     l2_norm: Option<f64>,
     largest_change: Option<f64>,
     changed_elements: Option<u64>,
 }
 
-/// The tensor in one of the two.
+/// The tensor in one of the two generations.
 #[derive(Debug, Serialize)]
 struct Side {
     shape: Vec<u64>,
@@ -119,7 +119,7 @@ fn record(generation: &OpenGeneration, state: &str) -> Result<Record> {
     model.map_or_else(|| Ok(Record::default()), |model| model.record(generation))
 }
 
-/// A model at two moments.
+/// A model in two generations.
 struct Pair<'g> {
     from: &'g OpenGeneration,
     to: &'g OpenGeneration,
@@ -165,7 +165,7 @@ impl Pair<'_> {
             return Ok(Row::new("reshaped", sides.0, sides.1));
         }
         let (old, new) = (before.part_of(self.from)?, after.part_of(self.to)?);
-        // Linked, or written again as it was.
+        // The part is linked, or was written again without a change.
         if old.entry().xxh3_128 == new.entry().xxh3_128 && before.offset == after.offset {
             return Ok(Row::new("unchanged", sides.0, sides.1));
         }
@@ -211,7 +211,7 @@ impl Row {
         }
     }
 
-    /// Adds by how much it changed, if its elements are numbers.
+    /// Adds the size of the change, if the elements are numbers.
     fn measure(&mut self, comparison: &Comparison) {
         let Some(values) = &comparison.values else {
             return;
@@ -292,7 +292,7 @@ impl Report for Difference {
         }
         if self.unchanged > 0 && !self.shows_all {
             page.gap();
-            page.line("--all lists the unchanged ones too.");
+            page.line("--all also lists the unchanged tensors.");
         }
     }
 }

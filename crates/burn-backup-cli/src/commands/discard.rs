@@ -14,22 +14,22 @@ use crate::source::Directory;
 
 /// Deletes a backup; its training can't be resumed after that
 ///
-/// Only what belongs to the backup is deleted, and the directory if nothing else is in it. A mirror is marked as finished
-/// first, so that no other machine goes on from it. Refused while a training uses the place.
+/// Only files of the backup are deleted, and the directory if nothing else is in it. A mirror is marked as finished
+/// first, so that no other machine resumes from it. Refused while a training uses the place.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A backup directory or the URL of a mirror
     pub place: Place,
 
-    /// Beside a directory: deletes what its mirror has too
+    /// With a directory: also deletes its backup in this mirror
     #[arg(long, value_name = "URL")]
     pub mirror: Option<Place>,
 
-    /// Says what would be deleted, and changes nothing
+    /// Shows what would be deleted, and changes nothing
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Doesn't ask
+    /// Doesn't ask for confirmation
     #[arg(long)]
     pub yes: bool,
 }
@@ -38,7 +38,7 @@ pub struct Args {
 #[derive(Debug, Serialize)]
 struct Discarded {
     dry_run: bool,
-    /// Of the directory.
+    /// The directory's generations.
     generations: Vec<u64>,
     paths: Vec<PathBuf>,
     mirror: Option<InMirror>,
@@ -63,7 +63,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
         (Place::Mirror(_), Some(_)) => {
             return Err(refuse(
                 Exit::Usage,
-                "--mirror goes with a directory, and the place is a mirror itself",
+                "--mirror goes with a directory, but the place is itself a mirror",
             ));
         }
     };
@@ -73,7 +73,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
         output.print(&planned)?;
         return Ok(Exit::Good);
     }
-    // Nobody is asked about what is refused.
+    // The lock comes first: if the directory is in use, there is no question.
     let store = path
         .map(|path| Store::open(path, OpenOptions::default()))
         .transpose()?;
@@ -83,7 +83,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
     Ok(Exit::Good)
 }
 
-/// First there, where killed processes find out that the training is finished.
+/// The mirror comes first: from it, other processes learn that the training is finished.
 fn discard(store: Option<Store>, url: Option<&String>, planned: &Discarded) -> Result<()> {
     let leftovers = match (url, &planned.mirror) {
         (Some(url), Some(mirror)) => {
@@ -102,7 +102,7 @@ fn discard(store: Option<Store>, url: Option<&String>, planned: &Discarded) -> R
     Ok(())
 }
 
-/// Another training in the mirror is an error.
+/// Finds the training in the mirror. Another training there is an error.
 fn find(connection: &Connection, run_id: &str) -> Result<Found> {
     Ok(connection.find(run_id, true)?)
 }
@@ -126,7 +126,7 @@ fn plan(directory: Option<&Directory>, url: Option<&String>, dry_run: bool) -> R
     Ok(planned)
 }
 
-/// What there is of the backup, in the order in which it is deleted.
+/// The existing paths of the backup, in the order in which they are deleted.
 fn paths(root: &Path, leftovers: Vec<PathBuf>) -> Vec<PathBuf> {
     let names = ["quarantine", "aside", "generations"].map(|name| root.join(name));
     let files = ["burn-backup.json", "lock"].map(|name| root.join(name));
@@ -134,7 +134,7 @@ fn paths(root: &Path, leftovers: Vec<PathBuf>) -> Vec<PathBuf> {
     all.filter(|path| path.symlink_metadata().is_ok()).collect()
 }
 
-/// What there is in the mirror; `None` if it has nothing of the training.
+/// The training in the mirror; `None` if the mirror does not have it.
 fn in_mirror(url: &str, directory: Option<&Directory>) -> Result<Option<InMirror>> {
     let mirror = Mirror::new(url);
     let trainings = mirror.connect()?.observe()?;
@@ -146,18 +146,18 @@ fn in_mirror(url: &str, directory: Option<&Directory>) -> Result<Option<InMirror
         (Some(_), None) => {
             return Err(refuse(
                 Exit::Failed,
-                "burn-backup.json is missing or damaged, so it can't be told which training in the mirror is this one; \
-                 nothing was changed: discard the mirror by its URL, and then the directory",
+                "burn-backup.json is missing or damaged, so it is unknown which training in the mirror belongs to this \
+                 directory; nothing was changed: discard the mirror by its URL, and then the directory",
             ));
         }
-        // One that is finished may have left something.
+        // A finished training may have left objects behind.
         (None, _) => match trainings.as_slice() {
             [only] => Some(only),
             [] => {
                 return Err(refuse(
                     Exit::NoBackup,
                     format!(
-                        "there is no backup in {mirror}: nothing of a training is there. Check the URL"
+                        "there is no backup in {mirror}: the mirror has no training. Check the URL"
                     ),
                 ));
             }

@@ -1,4 +1,4 @@
-//! `doctor`: whether a directory is fit for backups. What the store does is what is tried, through the same calls.
+//! `doctor`: checks whether a directory is suitable for backups. It makes the same calls as the store.
 
 mod calls;
 mod disk;
@@ -14,27 +14,27 @@ use crate::exit::{Exit, refuse};
 use crate::output::{Output, Page, Report, Tone};
 use crate::place::Place;
 
-/// Tries whether a directory is fit for backups, and how fast it is
+/// Checks whether a directory is suitable for backups, and how fast it is
 ///
-/// The directory need not be there. Everything is tried in a new directory in it, which is removed in the end.
+/// The directory need not exist. The checks run in a new directory in it, which is removed at the end.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A directory, with or without a backup
     pub place: Place,
 
-    /// How large a generation is, in bytes; that of the newest one there unless it is given
+    /// The size of a generation in bytes; by default that of the newest generation there
     #[arg(long, value_name = "N")]
     pub bytes: Option<u64>,
 }
 
-/// What was found out.
+/// The results of all checks.
 #[derive(Debug, Serialize)]
 struct Diagnosis {
     place: String,
     checks: Vec<Check>,
 }
 
-/// One thing that was tried.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 pub struct Check {
     name: &'static str,
@@ -110,7 +110,10 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
             checks.extend(speed::measure(scratch.path(), &existing, output));
             let closed = scratch.close();
             closed.with_context(|| {
-                format!("what was made in '{}' can't be removed", existing.display())
+                format!(
+                    "cannot remove the test directory in '{}'",
+                    existing.display()
+                )
             })?;
         }
         Err(error) => checks.push(Check::fail(
@@ -125,7 +128,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
     if let Ok(Use::InUse(by)) = observer.in_use() {
         checks.push(Check::ok(
             "in use",
-            format!("by {by}, which goes on undisturbed"),
+            format!("by {by}, which is not disturbed"),
         ));
     }
     let diagnosis = Diagnosis {
@@ -143,31 +146,31 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
     })
 }
 
-/// The directory, or the nearest one above it that is there.
+/// The directory, or its nearest existing parent.
 fn nearest(root: &Path) -> Result<PathBuf> {
     let existing = root.ancestors().find(|path| path.is_dir());
     existing.map(Path::to_path_buf).ok_or_else(|| {
         refuse(
             Exit::NoBackup,
-            format!("nothing of the path '{}' is there", root.display()),
+            format!("no directory of the path '{}' exists", root.display()),
         )
     })
 }
 
 fn directory(root: &Path, existing: &Path) -> Check {
     match root == existing {
-        true => Check::ok("directory", "it is there"),
+        true => Check::ok("directory", "it exists"),
         false => Check::ok(
             "directory",
             format!(
-                "it is not there yet; '{}' is tried in its place",
+                "it does not exist yet; '{}' is checked instead",
                 existing.display()
             ),
         ),
     }
 }
 
-/// How large the newest generation is, if there is one.
+/// The size of the newest generation, if there is one.
 fn newest_bytes(observer: &Observer) -> Option<u64> {
     let newest = observer.generations().ok()?.first().copied()?;
     match observer.open(newest).ok()? {

@@ -1,4 +1,4 @@
-//! `export`: models as files that plain Burn, or programs in other languages, read.
+//! `export`: writes models as files for plain Burn, or for programs in other languages.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use crate::place::Place;
 use crate::record::Record;
 use crate::source::{Local, Source, verify};
 
-/// Writes the models of a generation as files that plain Burn, or other programs, can read
+/// Writes the models of a generation to files that plain Burn, or other programs, can read
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A backup directory or the URL of a mirror
     pub place: Place,
 
-    /// The generation's number; the newest one unless it is given
+    /// The generation's number; by default the newest one
     #[arg(long, value_name = "N")]
     pub generation: Option<u64>,
 
-    /// The directory for the files, made when missing
+    /// The directory for the files, created if it is missing
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
 
@@ -34,21 +34,21 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
 
-    /// Exports the optimizers and the learning rate schedulers too
+    /// Also exports the optimizers and the learning rate schedulers
     #[arg(long)]
     pub all: bool,
 
-    /// Overwrites files that are there
+    /// Overwrites existing files
     #[arg(long)]
     pub force: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum Format {
-    /// Burn's own: `ModuleRecord::load` reads it
+    /// Burn's format: `ModuleRecord::load` reads it
     #[default]
     Burnpack,
-    /// Hugging Face's, for Python and others
+    /// Hugging Face's format, for Python and others
     Safetensors,
 }
 
@@ -78,11 +78,11 @@ struct Exported {
     bytes: u64,
 }
 
-/// A file that is to be written.
+/// A file to write.
 struct Planned {
     state: String,
     kind: &'static str,
-    /// The parts that it is made of.
+    /// The parts that it consists of.
     parts: Vec<String>,
     path: PathBuf,
     record: Record,
@@ -98,7 +98,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
             safetensors::check(&file.record)?;
         }
     }
-    // Nothing is written that is not what was committed.
+    // Only verified bytes are exported.
     verify(&generation, output)?;
     let mut files = Vec::new();
     for file in planned {
@@ -162,13 +162,13 @@ fn record(generation: &OpenGeneration, part: &str) -> Result<Record> {
         .map_or_else(|| Ok(Record::default()), Record::read)
 }
 
-/// Before anything is written.
+/// Refuses an existing file before anything is written.
 fn refuse_overwriting(path: &Path, is_forced: bool) -> Result<()> {
     match !is_forced && path.symlink_metadata().is_ok() {
         true => Err(refuse(
             Exit::Failed,
             format!(
-                "'{}' is there, and nothing was written: choose another --to, or overwrite it with --force",
+                "'{}' already exists, and nothing was written: choose another --to, or overwrite it with --force",
                 path.display()
             ),
         )),
@@ -180,7 +180,7 @@ impl Planned {
     fn write(self, generation: &Arc<Local>, args: &Args) -> Result<Exported> {
         let tensors = self.record.tensors.len();
         match (args.format, self.parts.as_slice()) {
-            // As it was written.
+            // A single part is already a burnpack file.
             (Format::Burnpack, [part]) => burnpack::copy(generation, part, &self.path, args.force)?,
             (Format::Burnpack, _) => {
                 burnpack::write(generation, &self.record, &self.path, args.force)?

@@ -1,4 +1,4 @@
-//! `history`: the values of metrics by epoch, and where the training was interrupted.
+//! `history`: shows the values of metrics by epoch, and where the training was resumed.
 
 mod chart;
 mod curves;
@@ -26,24 +26,24 @@ pub struct Args {
     /// A backup directory or the URL of a mirror
     pub place: Place,
 
-    /// The generation's number; the newest one unless it is given
+    /// The generation's number; by default the newest one
     #[arg(long, value_name = "N")]
     pub generation: Option<u64>,
 
-    /// Only this metric; can be given several times
+    /// Shows only this metric; can be given several times
     #[arg(long, value_name = "NAME")]
     pub metric: Vec<String>,
 
-    /// Draws the charts into this file, as SVG; overwrites it
+    /// Draws the charts as SVG to this file, and overwrites it
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
 
-    /// Burn's directory of metric logs, for metrics that the backup has no values of
+    /// Burn's directory of metric logs, for metrics without values in the backup
     #[arg(long, value_name = "DIR")]
     pub logs: Option<PathBuf>,
 }
 
-/// What is known of a training's past.
+/// The history of a training.
 #[derive(Debug, Serialize)]
 struct History {
     generation: u64,
@@ -86,7 +86,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
     Ok(Exit::Good)
 }
 
-/// The metrics that are asked for.
+/// The requested metrics.
 fn metrics(curves: Vec<Curve>, asked: &[String]) -> Result<Vec<Metric>> {
     let mut metrics: Vec<Metric> = Vec::new();
     for curve in curves {
@@ -104,12 +104,12 @@ fn metrics(curves: Vec<Curve>, asked: &[String]) -> Result<Vec<Metric>> {
     let known: Vec<_> = metrics.iter().map(|metric| metric.metric.clone()).collect();
     if let Some(unknown) = asked.iter().find(|name| !known.contains(name)) {
         let known = match known.is_empty() {
-            true => "none; metrics have values at the end of an epoch".to_owned(),
+            true => "none; metrics get their values at the end of an epoch".to_owned(),
             false => known.join(", "),
         };
         return Err(refuse(
             Exit::Failed,
-            format!("there is no metric '{unknown}'. These are known: {known}"),
+            format!("there is no metric '{unknown}'. Known metrics: {known}"),
         ));
     }
     metrics.retain(|metric| asked.is_empty() || asked.contains(&metric.metric));
@@ -140,8 +140,8 @@ impl History {
     }
 }
 
-/// A position on the axis of the epochs. The value of an epoch is at its number, where it ends. How many batches it has
-/// is known from the `last` position, if that is in a later epoch.
+/// A position on the epoch axis. The value of an epoch is at the epoch's end, which is at its number. The number of
+/// batches in an epoch is known from the `last` position, if that is in a later epoch.
 fn epochs(position: Position, last: Option<Position>) -> Option<f64> {
     let whole = position.epoch.checked_sub(1)? as f64;
     let per_epoch = last.and_then(|last| {
@@ -162,7 +162,7 @@ impl Report for History {
         page.field_if("position", self.position);
         if self.metrics.is_empty() {
             page.gap();
-            page.line("There is no metric with values. They have some at the end of an epoch.");
+            page.line("No metric has values. Metrics get their values at the end of an epoch.");
         }
         for chart in self.charts() {
             page.heading(chart.title);
@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_is_where_its_batches_are_in_the_epoch() {
+    fn a_position_inside_an_epoch_follows_from_its_batches() {
         let position = |epoch, step_in_epoch, global_step| Position {
             epoch,
             step_in_epoch,

@@ -1,4 +1,4 @@
-//! `list`: which generations are there.
+//! `list`: lists the generations of a place.
 
 mod directory;
 mod mirror;
@@ -15,7 +15,7 @@ pub struct Args {
     /// A backup directory or the URL of a mirror
     pub place: Place,
 
-    /// Beside a directory: says which generations this mirror has too
+    /// With a directory: also shows which generations this mirror has
     #[arg(long, value_name = "URL")]
     pub mirror: Option<Place>,
 }

@@ -1,4 +1,4 @@
-//! `man`: the manual.
+//! `man`: prints or writes the manual pages.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
             let name = command.get_name().to_owned();
             for subcommand in command.get_subcommands() {
                 let name = format!("{name}-{}", subcommand.get_name());
-                // clap keeps names that are there as long as the program runs.
+                // clap needs a name that lives as long as the program.
                 let named: &'static str = name.clone().leak();
                 let page = page(subcommand.clone().name(named))?;
                 put(&dir.join(format!("{name}.1")), &page)?;
@@ -42,7 +42,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
 fn page(command: clap::Command) -> Result<Vec<u8>> {
     let mut page = Vec::new();
     let rendered = Man::new(command).render(&mut page);
-    rendered.context("the page can't be made")?;
+    rendered.context("cannot create the manual page")?;
     Ok(page)
 }
 

@@ -1,4 +1,4 @@
-//! `migrate`: writes the newest generation once more, in the newest format.
+//! `migrate`: rewrites the newest generation in the newest format.
 
 use anyhow::Result;
 use burn_backup_store::{
@@ -12,18 +12,18 @@ use crate::output::{Output, Page, Report, bytes};
 use crate::place::Place;
 use crate::source::{Directory, verify};
 
-/// How much is read at a time.
+/// The size of one read.
 const WINDOW: u64 = 4 * 1024 * 1024;
 
-/// Writes the newest generation once more, in the newest format
+/// Rewrites the newest generation in the newest format, as a new generation
 ///
-/// The old one stays until it is pruned. Refused while a training uses the directory.
+/// The old generation stays until it is pruned. Refused while a training uses the directory.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A backup directory
     pub place: Place,
 
-    /// Says what would be written, and changes nothing
+    /// Shows what would be written, and changes nothing
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -35,7 +35,7 @@ struct Migrated {
     place: String,
     from: u64,
     from_format: u32,
-    /// `null` if there was nothing to do, or if nothing was to be changed.
+    /// `null` if there was nothing to do, or with --dry-run.
     to: Option<u64>,
     to_format: u32,
     bytes: u64,
@@ -51,7 +51,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
             verify(&old, output)?;
         } else {
             let store = Store::open(path, OpenOptions::default())?;
-            // A training may have gone on before the directory was locked.
+            // A training may have made a new generation before the directory was locked.
             let old = newest(&directory)?;
             migrated = Migrated::of(args, &old);
             if migrated.has_work() {
@@ -78,7 +78,8 @@ fn newest(directory: &Directory) -> Result<Box<OpenGeneration>> {
             Err(refuse(
                 Exit::Failed,
                 format!(
-                    "the newest generation, {number}, is another training's; nothing was changed: move it to where it belongs"
+                    "the newest generation, {number}, belongs to another training; nothing was changed: move it to that \
+                     training's directory"
                 ),
             ))
         }
@@ -149,18 +150,18 @@ impl Report for Migrated {
         } = self;
         match self.to {
             _ if !self.has_work() => {
-                page.line(format!("Generation {from} has format {from_format} already: there is nothing to do."));
+                page.line(format!("Generation {from} already has format {from_format}: there is nothing to do."));
             }
             None => page.line(format!(
-                "Would write generation {from}, {} of format {from_format}, once more in format {to_format}. Nothing was changed.",
+                "Would rewrite generation {from}, {} in format {from_format}, in format {to_format}. Nothing was changed.",
                 bytes(self.bytes)
             )),
             Some(to) => {
                 page.line(format!(
-                    "Generation {to} is generation {from}, {}, in format {to_format}.",
+                    "Generation {to} is a copy of generation {from}, {}, in format {to_format}.",
                     bytes(self.bytes)
                 ));
-                page.line(format!("`burn-backup prune {} --keep 1` removes the old ones.", self.place));
+                page.line(format!("`burn-backup prune {} --keep 1` removes the old generations.", self.place));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! `prune`: removes all generations but the newest ones.
+//! `prune`: removes all generations except the newest ones.
 
 use anyhow::Result;
 use burn_backup_store::{GenerationId, Observation, OpenOptions, Store};
@@ -9,23 +9,24 @@ use crate::output::{Output, Page, Report, bytes};
 use crate::place::Place;
 use crate::source::{Directory, verify};
 
-/// Removes all generations but the newest ones
+/// Removes all generations except the newest ones
 ///
-/// First the newest one is read whole: nothing is removed if it is damaged. Refused while a training uses the directory.
+/// The newest generation is verified first: if it is damaged, nothing is removed. Refused while a training uses the
+/// directory.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A backup directory
     pub place: Place,
 
-    /// How many generations stay
+    /// How many generations to keep
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..))]
     pub keep: u64,
 
-    /// Says what would be removed, and changes nothing
+    /// Shows what would be removed, and changes nothing
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Doesn't ask
+    /// Doesn't ask for confirmation
     #[arg(long)]
     pub yes: bool,
 }
@@ -96,7 +97,7 @@ fn question(planned: &Pruned) -> String {
     }
 }
 
-/// The newest generation. One whose manifest is damaged says nothing about the ones before, so nothing is pruned.
+/// The newest generation. If its manifest is damaged, nothing is pruned, because older generations are still needed.
 fn newest(directory: &Directory) -> Result<Box<burn_backup_store::OpenGeneration>> {
     let Some(id) = directory.observer.generations()?.first().copied() else {
         return Err(refuse(
@@ -113,7 +114,8 @@ fn newest(directory: &Directory) -> Result<Box<burn_backup_store::OpenGeneration
             Err(refuse(
                 Exit::Failed,
                 format!(
-                    "the newest generation, {number}, is another training's; nothing was changed: move it to where it belongs"
+                    "the newest generation, {number}, belongs to another training; nothing was changed: move it to that \
+                     training's directory"
                 ),
             ))
         }
@@ -122,7 +124,7 @@ fn newest(directory: &Directory) -> Result<Box<burn_backup_store::OpenGeneration
             Exit::Damage,
             format!(
                 "the newest generation, {number}, is damaged: {damage}; nothing was changed: the next start of the \
-                 training moves it to the quarantine, and prunes"
+                 training moves it to quarantine, and prunes"
             ),
         )),
         _ => Err(refuse(

@@ -1,4 +1,4 @@
-//! `pull`: the newest whole generation of a mirror, into a directory.
+//! `pull`: copies the newest whole generation of a mirror into a directory.
 
 use std::path::Path;
 
@@ -14,17 +14,17 @@ use crate::source::only;
 
 /// Copies the newest whole generation of a mirror into a directory
 ///
-/// Nothing is changed in the mirror. The directory is made when missing. Refused while a training uses the directory.
+/// The mirror is not changed. The directory is created if it is missing. Refused while a training uses the directory.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The directory: a backup of the same training, or an empty or missing one
+    /// The directory: it has a backup of the same training, or is empty or missing
     pub place: Place,
 
     /// The URL of the mirror
     #[arg(long, value_name = "URL")]
     pub from: Place,
 
-    /// Says what would be copied, and changes nothing
+    /// Shows what would be copied, and changes nothing
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -34,9 +34,9 @@ pub struct Args {
 struct Pulled {
     dry_run: bool,
     from: String,
-    /// The newest one that was in the directory before.
+    /// The directory's newest generation before the copy.
     here: Option<u64>,
-    /// `null` if there was nothing newer.
+    /// `null` if the mirror had no newer generation.
     pulled: Option<u64>,
     bytes: u64,
     damaged: Vec<u64>,
@@ -53,7 +53,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
     let training = training(&mirror, connection.observe()?, &here)?;
     if let Some((holder, _)) = training.holder() {
         output.warn(format!(
-            "{holder} mirrors to {mirror}, or was killed: of two processes that train the same, only one can mirror"
+            "{holder} mirrors to {mirror}, or was killed: only one process of a training can mirror at a time"
         ));
     }
     let mut pulled = Pulled {
@@ -112,7 +112,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
     )
 }
 
-/// What is in the directory already.
+/// The existing contents of the directory.
 struct Here {
     identity: Option<Identity>,
     newest: Option<GenerationId>,
@@ -129,12 +129,12 @@ impl Here {
             return Err(refuse(
                 Exit::NoBackup,
                 format!(
-                    "what is in '{}' is no backup; nothing was changed: give an empty or a new directory",
+                    "'{}' has files but no backup; nothing was changed: give an empty or a new directory",
                     observer.path().display()
                 ),
             ));
         }
-        // A damaged one is not newer than anything.
+        // A damaged generation does not count.
         let mut newest = None;
         for id in generations {
             if let Observation::Manifest(_) = observer.open(id)? {
@@ -150,7 +150,7 @@ impl Here {
     }
 }
 
-/// Whether nothing is there, or nothing in it.
+/// Whether the directory is missing or empty.
 fn is_free(path: &Path) -> Result<bool> {
     if !path.exists() {
         return Ok(true);
@@ -161,7 +161,7 @@ fn is_free(path: &Path) -> Result<bool> {
     Ok(entries.next().is_none())
 }
 
-/// The training in the mirror that the directory is of.
+/// The training in the mirror that the directory belongs to.
 fn training(
     mirror: &Mirror,
     mut trainings: Vec<MirroredTraining>,
@@ -180,7 +180,7 @@ fn training(
     Err(refuse(
         Exit::Failed,
         format!(
-            "{mirror} is of the training {}, and the directory of {}; nothing was changed: give each training a directory of its own",
+            "{mirror} has a backup of the training {}, but the directory has one of {}; nothing was changed: give each training its own directory",
             other.run_id(),
             identity.run_id
         ),
@@ -204,7 +204,7 @@ impl Report for Pulled {
             }
             (None, _) if !self.damaged.is_empty() => {
                 page.line(format!(
-                    "Nothing was copied: what is newer in {} is damaged.",
+                    "Nothing was copied: the newer generations in {} are damaged.",
                     self.from
                 ));
             }

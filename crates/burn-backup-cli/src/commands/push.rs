@@ -1,4 +1,4 @@
-//! `push`: the newest whole generation of a directory, into a mirror.
+//! `push`: copies the newest whole generation of a directory into a mirror.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::source::{Directory, verify};
 
 /// Copies the newest whole generation of a directory into a mirror
 ///
-/// What the mirror has stays. Refused while a training uses the directory or the mirror.
+/// The mirror's generations stay. Refused while a training uses the directory or the mirror.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A backup directory
@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     pub to: Place,
 
-    /// Says what would be copied, and changes nothing
+    /// Shows what would be copied, and changes nothing
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -37,7 +37,7 @@ struct Pushed {
     to: String,
     newest: u64,
     bytes: u64,
-    /// Whether it was there already.
+    /// Whether the mirror already had the generation.
     was_there: bool,
     damaged: Vec<u64>,
 }
@@ -48,7 +48,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
         return Err(refuse(Exit::Usage, "--to needs the URL of a mirror"));
     };
     let directory = Directory::open(path)?;
-    // Locked before it is looked at: what is the newest one stays that.
+    // The lock comes first, so that no newer generation appears meanwhile.
     let store = match args.dry_run {
         true => None,
         false => Some(Arc::new(Store::open(path, OpenOptions::default())?)),
@@ -65,7 +65,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
         return Err(refuse(
             Exit::Failed,
             format!(
-                "{mirror} says that this training has run to its end; nothing was changed: nothing of it would be read"
+                "in {mirror}, this training has run to its end; nothing was changed, because no program would read the copy"
             ),
         ));
     }
@@ -82,7 +82,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
     if let (Some(store), false) = (&store, was_there) {
         let found = connection.find(&manifest.run_id, true)?;
         let id = manifest.generation;
-        // Nothing is pruned there: a training does that, by its own policy.
+        // The mirror is not pruned here, because a training prunes it by its own policy.
         let mirroring = connection.mirror(
             Some(&found),
             store,
@@ -114,7 +114,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
     })
 }
 
-/// The newest generation of which each byte is what was committed.
+/// The newest generation whose bytes all match their hashes.
 fn newest_whole(
     directory: &Directory,
     damaged: &mut Vec<u64>,
@@ -152,7 +152,7 @@ impl Report for Pushed {
     fn show(&self, page: &mut Page) {
         let (number, size, to) = (self.newest, bytes(self.bytes), &self.to);
         page.line(match (self.was_there, self.dry_run) {
-            (true, _) => format!("{to} has generation {number} already."),
+            (true, _) => format!("{to} already has generation {number}."),
             (false, true) => {
                 format!("Would copy generation {number}, {size}, to {to}. Nothing was changed.")
             }

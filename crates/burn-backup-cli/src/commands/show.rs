@@ -1,4 +1,4 @@
-//! `show`: one generation, and what it says of the training.
+//! `show`: shows one generation, and the training's state in it.
 
 mod records;
 
@@ -16,13 +16,13 @@ use crate::source::Source;
 use crate::training::{Cadence, Param, Position, Run, Training};
 use records::OptimizerState;
 
-/// Shows a generation: where the training was, its model, its optimizer, its metrics
+/// Shows a generation: the training's position, model, optimizer and metrics
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A backup directory or the URL of a mirror
     pub place: Place,
 
-    /// The generation's number; the newest one unless it is given
+    /// The generation's number; by default the newest one
     #[arg(conflicts_with = "diff")]
     pub number: Option<u64>,
 
@@ -30,7 +30,7 @@ pub struct Args {
     #[arg(long, num_args = 2, value_names = ["N", "M"])]
     pub diff: Vec<u64>,
 
-    /// With --diff: lists unchanged tensors too
+    /// With --diff: also lists unchanged tensors
     #[arg(long, requires = "diff")]
     pub all: bool,
 }
@@ -54,13 +54,13 @@ struct Generation {
     accumulation: Option<u64>,
     label: Option<String>,
     reseed_steps: Option<bool>,
-    /// What the random numbers of the steps are derived from now.
+    /// The seed that the random numbers of the next steps are derived from.
     step_seed: u64,
     cadence: Option<Cadence>,
     runs: Vec<Run>,
     metrics: Vec<Metric>,
     states: Vec<State>,
-    /// Not read from a mirror.
+    /// `None` for a mirror, from which optimizers are not read.
     optimizers: Option<Vec<OptimizerState>>,
     parts: Vec<Part>,
     bytes: u64,
@@ -72,14 +72,14 @@ struct Metric {
     metric: String,
     split: String,
     epoch: u64,
-    /// `null` if it is no finite number.
+    /// `null` if it is not finite.
     value: Option<f64>,
 }
 
 /// The model of a state.
 #[derive(Debug, Serialize)]
 struct State {
-    /// Empty if it is the training's only one.
+    /// Empty if it is the training's only state.
     name: String,
     parameters: Vec<Parameter>,
 }
@@ -239,7 +239,7 @@ impl Report for Generation {
         }
         if self.optimizers.is_none() {
             page.heading("Optimizer");
-            page.line("It is not read from a mirror. `burn-backup pull` copies the generation.");
+            page.line("It is not read from a mirror. `burn-backup pull` copies the generation to a directory.");
         }
         page.heading(format!("Parts, {}", bytes(self.bytes)));
         let row = |part: &Part| vec![part.file.clone(), bytes(part.bytes), part.xxh3_128.clone()];
@@ -256,7 +256,7 @@ impl Generation {
         page.field_if("interruptions", cadence.interruptions);
         page.field_if("backup cost", cadence.backup_cost.map(seconds));
         if cadence.is_stopped == Some(true) {
-            page.field("made at", "a stop in order");
+            page.field("made at", "an orderly stop");
         }
     }
 }

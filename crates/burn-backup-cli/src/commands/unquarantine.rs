@@ -1,4 +1,4 @@
-//! `unquarantine`: moves a generation back that is whole after all.
+//! `unquarantine`: moves a generation back from the quarantine, if it is not damaged after all.
 
 use std::path::PathBuf;
 
@@ -11,9 +11,9 @@ use crate::output::{Output, Page, Report};
 use crate::place::Place;
 use crate::source::{Directory, verify};
 
-/// Moves a generation from the quarantine back to its place, if each byte of it is what was committed
+/// Moves a generation from the quarantine back to its place, if all its bytes match their hashes
 ///
-/// A disk or a network may have been at fault when it was moved there. Refused while a training uses the directory.
+/// This helps if a disk or a network caused the damage, and works again. Refused while a training uses the directory.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A backup directory
@@ -28,7 +28,7 @@ pub struct Args {
     pub dry_run: bool,
 }
 
-/// What was moved back.
+/// The generation that was moved back.
 #[derive(Debug, Serialize)]
 struct Restored {
     dry_run: bool,
@@ -51,7 +51,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
         return Err(refuse(
             Exit::Failed,
             format!(
-                "'{}' is there again; nothing was changed: the one in the quarantine is needed no longer",
+                "'{}' exists again; nothing was changed: the generation in the quarantine is no longer needed",
                 to.display()
             ),
         ));
@@ -72,7 +72,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
     Ok(Exit::Good)
 }
 
-/// What has this number, or this name.
+/// The quarantined generation with this number or name.
 fn find(directory: &Directory, name: &str) -> Result<Quarantine> {
     let number: Option<u64> = name.parse().ok();
     let all = directory.observer.quarantined()?;
@@ -93,9 +93,9 @@ fn find(directory: &Directory, name: &str) -> Result<Quarantine> {
         0 => Err(refuse(
             Exit::NoBackup,
             match names.is_empty() {
-                true => format!("generation {name} is not in quarantine: nothing is"),
+                true => format!("generation {name} is not in quarantine: the quarantine is empty"),
                 false => format!(
-                    "generation {name} is not in quarantine. These are: {}",
+                    "generation {name} is not in quarantine. The quarantine has: {}",
                     names.join(", ")
                 ),
             },
@@ -103,7 +103,7 @@ fn find(directory: &Directory, name: &str) -> Result<Quarantine> {
         _ => Err(refuse(
             Exit::Usage,
             format!(
-                "several of generation {name} are in quarantine. Give the name of one of these: {}",
+                "the quarantine has several copies of generation {name}. Give one of these names: {}",
                 names.join(", ")
             ),
         )),
@@ -120,7 +120,7 @@ fn open(directory: &Directory, quarantine: &Quarantine) -> Result<Box<OpenGenera
         )),
         _ => Err(refuse(
             Exit::NoBackup,
-            format!("'{shown}' is not there any more"),
+            format!("'{shown}' no longer exists"),
         )),
     }
 }
@@ -134,7 +134,7 @@ impl Report for Restored {
                 self.to.display()
             )),
             false => page.line(format!(
-                "Generation {number} is whole, and back in '{}'.",
+                "Generation {number} is whole, and was moved back to '{}'.",
                 self.to.display()
             )),
         }

@@ -1,4 +1,4 @@
-//! `verify`: reads everything, and compares it with its hashes.
+//! `verify`: reads generations completely, and compares their bytes with the hashes.
 
 use anyhow::Result;
 use burn_backup_remote::{MirrorError, Transfer};
@@ -13,16 +13,16 @@ use crate::output::{Bar, Output, Page, Report, Tone, bytes, count};
 use crate::place::Place;
 use crate::source::{Directory, Found, LOOKS, Mirrored, Source};
 
-/// Reads generations whole, and checks each byte against the hashes
+/// Reads generations completely, and checks each byte against the hashes
 ///
-/// A training that uses the place is not disturbed. Generations that it prunes meanwhile are gone, which is no damage. Those
-/// in a mirror are copied into a temporary directory (see TMPDIR), one at a time.
+/// A training that uses the place is not disturbed. A generation that it prunes meanwhile is reported as gone, not as
+/// damaged. Generations in a mirror are copied to a temporary directory (see TMPDIR), one at a time.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// A backup directory or the URL of a mirror
     pub place: Place,
 
-    /// The generation's number; all unless it is given
+    /// The generation's number; by default all generations
     pub number: Option<u64>,
 }
 
@@ -32,7 +32,7 @@ struct Verification {
     place: String,
     whole: usize,
     damaged: usize,
-    /// What can't be read may be whole.
+    /// Generations that can't be read. They may be whole.
     unreadable: usize,
     gone: usize,
     bytes_read: u64,
@@ -48,13 +48,13 @@ struct Verified {
     damage: Vec<Flaw>,
 }
 
-/// What is damaged.
+/// A damaged file, or a damaged block in it.
 #[derive(Debug, Serialize)]
 struct Flaw {
     file: Option<String>,
-    /// Where the damaged block begins in the file, in bytes.
+    /// The offset of the damaged block in the file, in bytes.
     offset: Option<u64>,
-    /// How long that block is.
+    /// The length of that block.
     bytes: Option<u64>,
     message: String,
 }
@@ -87,7 +87,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
             };
             verification.add(verified);
         }
-        // If all are gone, others have taken their places.
+        // If all were pruned, there are new ones: list again.
         if args.number.is_some() || verification.gone < verification.generations.len() {
             break;
         }
@@ -107,12 +107,14 @@ fn existing(source: &Source, number: u64) -> Result<GenerationId> {
         true => Ok(id),
         false => Err(refuse(
             Exit::NoBackup,
-            format!("generation {number} is not there. `burn-backup list` shows what is"),
+            format!(
+                "generation {number} does not exist. `burn-backup list` shows the existing ones"
+            ),
         )),
     }
 }
 
-/// How many bytes there are to read.
+/// The number of bytes to read.
 fn total(source: &Source, ids: &[GenerationId]) -> Result<u64> {
     let mut total = 0;
     for id in ids {
@@ -134,13 +136,13 @@ fn in_directory(directory: &Directory, id: GenerationId, bar: &mut Bar) -> Resul
         _ => Ok(Verified::gone(number)),
     });
     match verified {
-        // The others may be readable.
+        // Other generations may be readable, so the error does not end the command.
         Err(error @ StoreError::Io { .. }) => Ok(Verified::unreadable(number, &error)),
         verified => Ok(verified?),
     }
 }
 
-/// What is wrong with the parts of a generation.
+/// The damage in the parts of a generation.
 fn flaws(generation: &OpenGeneration, bar: &mut Bar) -> Result<Vec<Flaw>, StoreError> {
     let mut flaws = Vec::new();
     for part in generation.parts() {
@@ -151,7 +153,7 @@ fn flaws(generation: &OpenGeneration, bar: &mut Bar) -> Result<Vec<Flaw>, StoreE
     Ok(flaws)
 }
 
-/// Damage is believed once it is read twice: over a network it may pass.
+/// Verifies a part. Damage is reported only if a second read finds it too, because over a network it may pass.
 fn verify_part(part: &PartReader, bar: &mut Bar) -> Result<Result<(), Damage>, StoreError> {
     match part.verify(&mut |read| bar.add(read)) {
         Ok(Ok(())) => Ok(Ok(())),
@@ -159,7 +161,7 @@ fn verify_part(part: &PartReader, bar: &mut Bar) -> Result<Result<(), Damage>, S
     }
 }
 
-/// Each block is verified as it arrives.
+/// Verifies a generation in a mirror by copying it, because the copy checks each block as it arrives.
 fn in_mirror(mirror: &Mirrored, id: GenerationId, bar: &mut Bar) -> Result<Verified> {
     let number = id.number();
     let copy = tempfile::Builder::new().prefix("burn-backup-").tempdir()?;
@@ -268,7 +270,7 @@ impl Flaw {
     }
 }
 
-/// The damage of a part, with the place in its file.
+/// The damage of a part, with its offset in the file.
 pub fn in_words(damage: &Damage, part: &PartEntry) -> String {
     match damage {
         Damage::PartHash { .. } => {
@@ -315,7 +317,7 @@ impl Report for Verification {
         if self.damaged > 0 {
             page.gap();
             page.line(format!(
-                "{} of {} damaged. The next start of the training moves a damaged one to the quarantine, and goes on from \
+                "{} of {} damaged. The next start of the training moves a damaged generation to quarantine, and resumes from \
                  the newest whole one.",
                 self.damaged,
                 count(self.generations.len(), "generation")

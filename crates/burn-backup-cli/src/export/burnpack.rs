@@ -12,12 +12,12 @@ use crate::record::Record;
 use crate::source::Local;
 use crate::stage;
 
-/// How much is read at a time.
+/// The size of one read.
 const WINDOW: u64 = 4 * 1024 * 1024;
 
-/// Writes a part as it is.
+/// Copies a part unchanged.
 pub fn copy(generation: &OpenGeneration, part: &str, path: &Path, is_forced: bool) -> Result<()> {
-    let part = generation.part(part).context("the part is not there")?;
+    let part = generation.part(part).context("the part is missing")?;
     stage::write(path, is_forced, |file| {
         let mut done = 0;
         while done < part.entry().bytes {
@@ -33,7 +33,7 @@ pub fn copy(generation: &OpenGeneration, part: &str, path: &Path, is_forced: boo
     })
 }
 
-/// Writes a record that was in several parts. One tensor at a time is in memory.
+/// Writes a record that was in several parts. Only one tensor is in memory at a time.
 pub fn write(generation: &Arc<Local>, record: &Record, path: &Path, is_forced: bool) -> Result<()> {
     let tensors = record
         .tensors

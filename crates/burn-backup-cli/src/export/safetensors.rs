@@ -1,6 +1,8 @@
-//! [Safetensors](https://huggingface.co/docs/safetensors): the length of the header, the header as JSON, and the tensors'
-//! bytes. The crate writes from memory, so the header is made here, one tensor is read at a time, and the crate reads the
-//! header before anything is written.
+//! The [safetensors](https://huggingface.co/docs/safetensors) format: the length of the header, the header as JSON, and
+//! the tensors' bytes.
+//!
+//! The crate `safetensors` only writes tensors that are all in memory. Therefore this module creates the header itself,
+//! and reads one tensor at a time. The crate checks the header before anything is written.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -20,13 +22,13 @@ use crate::stage;
 
 const METADATA: &str = "__metadata__";
 
-/// Of the number before the header, in bytes.
+/// The size of the header's length field, in bytes.
 const LENGTH: usize = 8;
 
-/// To whose multiple the header is filled up.
+/// The header is padded to a multiple of this length.
 const ALIGNMENT: usize = 8;
 
-/// A tensor, as the header says it.
+/// A tensor's entry in the header.
 #[derive(Serialize)]
 struct Info {
     dtype: Dtype,
@@ -34,7 +36,7 @@ struct Info {
     data_offsets: (u64, u64),
 }
 
-/// Looks for a tensor that the format has no type for.
+/// Refuses a record with a tensor that the format has no type for.
 pub fn check(record: &Record) -> Result<()> {
     record
         .tensors
@@ -65,7 +67,7 @@ pub fn write(
     })
 }
 
-/// The tensors with the largest elements first, so that each is aligned; as the crate does it.
+/// The tensors with the largest elements first, so that each is aligned. The crate uses the same order.
 fn ordered(record: &Record) -> Vec<(&String, &Entry)> {
     let mut order: Vec<_> = record.tensors.iter().collect();
     order.sort_by(|(a_name, a), (b_name, b)| {
@@ -139,14 +141,14 @@ fn dtype(name: &str, entry: &Entry) -> Result<Dtype> {
             return Err(refuse(
                 Exit::Failed,
                 format!(
-                    "the tensor '{name}' is quantized, which safetensors has no type for; nothing was written: use --format burnpack"
+                    "the tensor '{name}' is quantized, and safetensors has no type for that; nothing was written: use --format burnpack"
                 ),
             ));
         }
     })
 }
 
-/// How many bytes it has in the file.
+/// The tensor's size in the file.
 fn converted_bytes(entry: &Entry) -> u64 {
     match entry.dtype {
         DType::Bool(_) => entry.bytes / (entry.dtype.size().max(1) as u64),
@@ -154,7 +156,7 @@ fn converted_bytes(entry: &Entry) -> u64 {
     }
 }
 
-/// The bytes in the file: one for each truth value.
+/// The tensor's bytes in the file. Booleans are one byte each.
 fn converted(entry: &Entry, bytes: Vec<u8>) -> Vec<u8> {
     match entry.dtype {
         DType::Bool(_) => {
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_is_one_that_the_crate_reads() {
+    fn the_crate_reads_the_header() {
         let mut record = record(&[
             ("a", entry(DType::U8, &[3], 3)),
             ("b", entry(DType::F64, &[2, 1], 16)),
@@ -210,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn truth_values_have_one_byte() {
+    fn booleans_have_one_byte() {
         use burn_pack::DType::Bool;
         let dtype: DType = serde_json::from_str(r#"{"Bool":"U32"}"#).unwrap();
         assert!(matches!(dtype, Bool(_)));

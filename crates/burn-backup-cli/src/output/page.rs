@@ -1,4 +1,5 @@
-//! Text for people: lines, fields and tables. What comes out of a backup can't move the cursor.
+//! Text output: lines, fields and tables. Control characters from a backup are replaced, so that they can't move the
+//! terminal's cursor.
 
 use std::fmt::Display;
 
@@ -6,7 +7,7 @@ use comfy_table::{CellAlignment, Table, presets};
 
 use super::units::plain;
 
-/// How a word is shown on a terminal with colours.
+/// The style of a text on a terminal with colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
     Strong,
@@ -16,7 +17,7 @@ pub enum Tone {
     Faint,
 }
 
-/// From the private use area: no text has them, and [`Page::finish`] replaces them.
+/// Marks from the Unicode private use area, which ordinary text does not contain. [`Page::finish`] replaces them.
 const FIRST: u32 = 0xE900;
 const END: char = '\u{E9FF}';
 
@@ -45,7 +46,7 @@ impl Tone {
     }
 }
 
-/// What is printed.
+/// The text to print.
 #[derive(Default)]
 pub struct Page {
     text: String,
@@ -58,7 +59,7 @@ impl Page {
         self.text.push('\n');
     }
 
-    /// Adds an empty line, unless there is nothing above.
+    /// Adds an empty line, unless the page is empty.
     pub fn gap(&mut self) {
         if !self.text.is_empty() {
             self.text.push('\n');
@@ -73,7 +74,7 @@ impl Page {
         ));
     }
 
-    /// The same, if there is a value.
+    /// Adds a name and its value, if there is a value.
     pub fn field_if(&mut self, name: &str, value: Option<impl Display>) {
         if let Some(value) = value {
             self.field(name, value);
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colours_are_only_where_they_are_wanted() {
+    fn colours_can_be_turned_off() {
         let page = || {
             let mut page = Page::default();
             page.line(format!("it is {}", Tone::Good.paint("whole")));
@@ -144,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn no_name_moves_the_cursor() {
+    fn names_cannot_move_the_cursor() {
         let mut page = Page::default();
         page.line("a\x1b[2Jb\rc");
         page.table(&["name"], vec![vec!["d\x1b[0m\ne".to_owned()]]);
@@ -156,7 +157,7 @@ mod tests {
         assert_eq!(
             text.matches('\x1b').count(),
             2,
-            "those of the title: {text:?}"
+            "the escapes of the title: {text:?}"
         );
     }
 

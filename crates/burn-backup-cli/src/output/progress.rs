@@ -4,7 +4,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 const TEMPLATE: &str = "{msg} {bar:30} {percent:>3}% {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
 
-/// Shows how many bytes are done, on the standard error. It is gone once it is dropped.
+/// A progress bar in bytes on the standard error. It disappears when it is dropped.
 pub struct Bar {
     bar: Option<ProgressBar>,
 }
@@ -23,14 +23,14 @@ impl Bar {
         Self { bar: Some(bar) }
     }
 
-    /// So many more bytes are done.
+    /// Adds to the finished bytes.
     pub fn add(&mut self, bytes: u64) {
         if let Some(bar) = &self.bar {
             bar.inc(bytes);
         }
     }
 
-    /// So many bytes are done, of so many.
+    /// Sets the finished and the total bytes.
     pub fn set(&mut self, done: u64, total: u64) {
         if let Some(bar) = &self.bar {
             bar.set_length(total);

@@ -1,4 +1,4 @@
-//! Numbers and times as people read them.
+//! Formats numbers and times for readers.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ pub fn bytes(bytes: u64) -> String {
     }
     let mut value = bytes as f64 / 1000.0;
     for unit in UNITS {
-        // What would be rounded to 1000 belongs to the next unit.
+        // A value that rounds to 1000 belongs to the next unit.
         if value < 999.5 {
             let digits = match value {
                 value if value < 9.995 => 2,
@@ -27,11 +27,11 @@ pub fn bytes(bytes: u64) -> String {
     format!("{value:.0} EB")
 }
 
-/// A moment, to the second.
+/// A point in time, to the second.
 pub fn moment(time: SystemTime) -> String {
     match Timestamp::try_from(time) {
         Ok(time) => time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
-        Err(_) => "at an impossible time".to_owned(),
+        Err(_) => "at an invalid time".to_owned(),
     }
 }
 
@@ -74,7 +74,7 @@ pub fn number(number: f64) -> String {
     }
 }
 
-/// So many things: "1 part", "2 parts".
+/// A count with its noun: "1 part", "2 parts".
 pub fn count(count: usize, thing: &str) -> String {
     match count {
         1 => format!("1 {thing}"),
@@ -82,7 +82,7 @@ pub fn count(count: usize, thing: &str) -> String {
     }
 }
 
-/// The text without what moves the cursor of a terminal.
+/// The text, with control characters replaced so that it can't move the cursor of a terminal.
 pub fn plain(text: &str) -> String {
     let replaced = |character: char| match character.is_control() && character != '\n' {
         true => char::REPLACEMENT_CHARACTER,

@@ -1,4 +1,4 @@
-//! The heartbeat of a training: what its process says of it, in a file.
+//! The heartbeat of a training: a file that its process writes.
 
 use std::fmt;
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tempfile::TempDir;
 
-/// Where a training is.
+/// The position of a training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Position {
     pub epoch: u64,
@@ -17,7 +17,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// What is later has a greater one.
+    /// A key that grows with the training.
     pub fn order(self) -> (u64, u64, u64) {
         (self.global_step, self.epoch, self.step_in_epoch)
     }
@@ -33,19 +33,19 @@ impl fmt::Display for Position {
     }
 }
 
-/// What the file says.
+/// The contents of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Beat {
-    /// How many batches the process has got to.
+    /// The number of batches that the process has reached.
     pub count: u64,
     pub position: Option<Position>,
-    /// Where the process resumed the training.
+    /// The position at which the process resumed the training.
     pub restored: Option<Position>,
     /// Its newest backup.
     pub committed: Option<Position>,
 }
 
-/// The file, in a directory that is removed at the end.
+/// The heartbeat file, in a temporary directory.
 pub struct BeatFile {
     path: PathBuf,
     _dir: TempDir,
@@ -66,7 +66,7 @@ impl BeatFile {
         &self.path
     }
 
-    /// Forgets what the process before has said.
+    /// Removes the heartbeat of the previous process.
     pub fn clear(&self) -> io::Result<()> {
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -74,7 +74,7 @@ impl BeatFile {
         }
     }
 
-    /// What the process says; `None` if it has not said anything, or is just saying it.
+    /// Reads the heartbeat. `None` if the process has not written one, or is just writing it.
     pub fn read(&self) -> Option<Beat> {
         serde_json::from_slice(&fs::read(&self.path).ok()?).ok()
     }

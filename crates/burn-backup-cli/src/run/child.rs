@@ -15,17 +15,17 @@ use nix::unistd::Pid;
 
 use super::tail::Tail;
 
-/// Where the process leaves its heartbeat. The name is burn-backup-restore's.
+/// The path of the heartbeat file. burn-backup-restore reads this variable.
 const HEARTBEAT: &str = "BURN_BACKUP_HEARTBEAT";
 
-/// How the process before it ended.
+/// How the previous process ended.
 const LAST_END: &str = "BURN_BACKUP_LAST_END";
 
 pub struct Child {
     pid: Pid,
-    /// Whether it leads a process group, whose members end with it.
+    /// Whether it leads a process group. The group's members are killed when it ends.
     is_leader: bool,
-    /// `None` if it writes to a terminal itself.
+    /// `None` if its error output is not captured.
     tail: Option<Tail>,
     has_ended: bool,
 }
@@ -39,9 +39,9 @@ impl Child {
         let Some((program, arguments)) = command.split_first() else {
             return Err(io::ErrorKind::InvalidInput.into());
         };
-        // A group of its own can't read from the terminal, and hears nothing of its Ctrl-C.
+        // On a terminal there is no separate group: it could not read from the terminal, and would not get its Ctrl-C.
         let is_leader = !io::stdin().is_terminal();
-        // Burn's dashboard has the terminal; what is written beside it would be on it.
+        // On a terminal the command may show Burn's dashboard, and passed-on lines would be drawn over it.
         let is_seen = !io::stdout().is_terminal();
         let mut command = Command::new(program);
         command.args(arguments).env(HEARTBEAT, heartbeat);
@@ -70,7 +70,7 @@ impl Child {
         self.pid
     }
 
-    /// How it ended, if it has. As process 1 of a container this one takes leave of orphans, too.
+    /// The status of the child, if it has ended. As process 1 of a container, this process also reaps orphans.
     pub fn try_wait(&mut self) -> io::Result<Option<WaitStatus>> {
         let any = std::process::id() == 1;
         loop {
@@ -87,7 +87,8 @@ impl Child {
         }
     }
 
-    /// Passes a signal on that this process got. What a terminal sends, it sends to the child as well.
+    /// Passes on a signal that this process got. A terminal sends its signals to the child itself, unless the child has
+    /// its own group.
     pub fn pass_on(&self, signal: Signal) {
         let is_terminals = matches!(signal, Signal::SIGINT | Signal::SIGQUIT | Signal::SIGHUP);
         let has_it = !self.is_leader && is_terminals;
@@ -96,7 +97,7 @@ impl Child {
         }
     }
 
-    /// Asks it for the stacks of its threads, if it has a handler for that signal.
+    /// Asks the child for the stacks of its threads, if it handles SIGQUIT. Returns whether it does.
     pub fn ask_for_stacks(&self) -> bool {
         let asks = orphan::handles(self.pid, Signal::SIGQUIT);
         if asks {
@@ -114,11 +115,11 @@ impl Child {
     }
 
     fn send(&self, signal: Signal) {
-        // It may have ended meanwhile. Nobody else has its number until it is waited for.
+        // It may have ended meanwhile. Its ID is not reused before it is reaped.
         let _ = kill(self.pid, signal);
     }
 
-    /// Ends what it has left behind. Gives the last lines of its error output.
+    /// Kills the remaining processes of its group. Returns the last lines of its error output.
     pub fn finish(mut self) -> Vec<String> {
         self.end_group();
         match self.tail.take() {
@@ -129,18 +130,18 @@ impl Child {
 
     fn end_group(&self) {
         if self.is_leader {
-            // Most often there is none left.
+            // This usually fails, because the group is empty.
             let _ = killpg(self.pid, Signal::SIGKILL);
         }
     }
 }
 
-/// However this process ends, none is left behind.
+/// Leaves no process behind, also if the supervisor returns with an error.
 impl Drop for Child {
     fn drop(&mut self) {
         if !self.has_ended {
             self.kill();
-            // It does not survive that.
+            // A killed process always ends.
             let _ = waitpid(self.pid, None);
         }
         self.end_group();

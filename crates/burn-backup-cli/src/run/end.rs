@@ -1,17 +1,17 @@
-//! How a command ends, and what that says.
+//! How a command ends, and what its end means for a restart.
 
 use std::fmt;
 
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 
-/// The command says: start again. `EX_TEMPFAIL` of `sysexits.h`, as burn-backup-restore has it.
+/// The command requests a restart. `EX_TEMPFAIL` of `sysexits.h`, as in burn-backup-restore.
 pub const START_AGAIN: u8 = 75;
 
-/// The command says: fix this first. `EX_CONFIG` of `sysexits.h`.
+/// The command needs a change before a restart. `EX_CONFIG` of `sysexits.h`.
 pub const FIX_FIRST: u8 = 78;
 
-/// What clap and most shells say of wrong arguments.
+/// The exit code of clap and most shells for wrong arguments.
 const USAGE: i32 = 2;
 
 /// How a command ended.
@@ -21,35 +21,35 @@ pub enum End {
     Exited(i32),
     /// By this signal.
     Killed(Signal),
-    /// It made no progress, and was ended.
+    /// It made no progress, so the supervisor ended it.
     Hung,
 }
 
-/// What its end says of the next start.
+/// What the end of a command means for a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Meaning {
     /// There is nothing left to do.
     Done,
-    /// It stopped in order, and is to be started again.
+    /// It stopped in an orderly way, and requests a restart.
     Again,
     /// A restart does not help.
     FixFirst,
-    /// It failed, and may not fail again.
+    /// It failed, and a restart may help.
     Failed,
 }
 
 impl End {
-    /// The end of a process that does not run any more.
+    /// The end of a process that no longer runs.
     pub fn of(status: WaitStatus) -> Self {
         match status {
             WaitStatus::Signaled(_, signal, _) => Self::Killed(signal),
             WaitStatus::Exited(_, code) => Self::Exited(code),
-            // Nobody asked for others.
+            // `waitpid` reports no other states, because it was not asked for them.
             _ => Self::Exited(1),
         }
     }
 
-    /// The code that says the same of the process that started it, as shells have it.
+    /// The exit code by which the supervisor passes this end on. As in shells, a signal adds 128.
     pub fn code(self) -> u8 {
         match self {
             Self::Exited(code) => u8::try_from(code).unwrap_or(1),
@@ -58,7 +58,7 @@ impl End {
         }
     }
 
-    /// What it says, with these further codes for a restart, and for none.
+    /// The meaning of this end. `again` and `fix_first` are further codes with these meanings.
     pub fn meaning(self, again: &[i32], fix_first: &[i32]) -> Meaning {
         let Self::Exited(code) = self else {
             return Meaning::Failed;
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_say_what_is_to_follow() {
+    fn codes_have_their_meanings() {
         let table = [
             (End::Exited(0), Meaning::Done),
             (End::Exited(1), Meaning::Failed),

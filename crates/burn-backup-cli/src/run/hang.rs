@@ -1,27 +1,27 @@
-//! When a command that gets no further is taken to hang.
+//! Decides when a command without progress counts as hung.
 
 use std::time::{Duration, Instant};
 
-/// So many times the longest time between two batches is not too long.
+/// The limit is at least this many times the longest time between two batches.
 const GAPS: u32 = 10;
 
-/// Until its first batch a program loads data, restores, and compiles.
+/// Before the first batches the limit is this many times longer, because a program loads data, restores, and compiles.
 const START: u32 = 3;
 
 /// Watches the count of batches of one run.
 pub struct HangWatch {
-    /// `None` if nothing is ever taken to hang.
+    /// `None` if no command ever counts as hung.
     limit: Option<Duration>,
     count: Option<u64>,
     /// When the count last changed.
     changed: Option<Instant>,
     longest_gap: Duration,
-    /// Whether there were two counts, so that there is a time between them.
+    /// Whether the time between two batches is known.
     has_batches: bool,
 }
 
 impl HangWatch {
-    /// After `limit` without a batch, or longer where there were `longest_gap` between two before. No limit if it is zero.
+    /// A `limit` of zero means no limit. `longest_gap` is the longest time between two batches in earlier runs.
     pub fn new(limit: Duration, longest_gap: Duration) -> Self {
         Self {
             limit: Some(limit).filter(|limit| !limit.is_zero()),
@@ -32,7 +32,7 @@ impl HangWatch {
         }
     }
 
-    /// The command has counted this far.
+    /// Takes the command's current count.
     pub fn beat(&mut self, count: u64, now: Instant) {
         if self.count == Some(count) {
             return;
@@ -45,7 +45,7 @@ impl HangWatch {
         self.changed = Some(now);
     }
 
-    /// How long there has been no batch, if that is too long. A command that never counted is not known to hang.
+    /// The time without a batch, if it exceeds the limit. A command that never counted does not count as hung.
     pub fn exceeded(&self, now: Instant) -> Option<Duration> {
         let (limit, changed) = (self.limit?, self.changed?);
         let limit = match self.has_batches {
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_batch_for_too_long_hangs() {
+    fn a_command_without_a_batch_for_too_long_hangs() {
         let begun = Instant::now();
         let mut watch = HangWatch::new(seconds(60), Duration::ZERO);
         assert_eq!(
@@ -88,7 +88,7 @@ mod tests {
         let last = begun + seconds(101);
         assert_eq!(watch.exceeded(last + seconds(60)), None);
         assert_eq!(watch.exceeded(last + seconds(61)), Some(seconds(61)));
-        // Looking again changes nothing.
+        // The same count again changes nothing.
         watch.beat(2, last + seconds(50));
         assert_eq!(watch.exceeded(last + seconds(61)), Some(seconds(61)));
     }
@@ -102,7 +102,7 @@ mod tests {
         let last = begun + seconds(30);
         assert_eq!(watch.exceeded(last + seconds(300)), None);
         assert!(watch.exceeded(last + seconds(301)).is_some());
-        // The next run knows it.
+        // The next run uses the same gap.
         let mut next = HangWatch::new(seconds(60), watch.longest_gap());
         next.beat(1, last);
         next.beat(2, last + seconds(1));

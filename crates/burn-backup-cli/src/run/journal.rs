@@ -13,7 +13,7 @@ pub struct Journal {
     is_json: bool,
 }
 
-/// An event for programs.
+/// An event as JSON.
 #[derive(Serialize)]
 struct Event<'e> {
     time: &'e str,
@@ -21,7 +21,7 @@ struct Event<'e> {
 }
 
 impl Journal {
-    /// Adds to the file `log`, if there is to be one. Each event is a line of JSON if `is_json`.
+    /// Appends to the file `log`, if it is given. Each event is a line of JSON if `is_json`.
     pub fn open(log: Option<&Path>, is_json: bool) -> Result<Self> {
         let log = log.map(|path| {
             let file = OpenOptions::new().create(true).append(true).open(path);
@@ -40,7 +40,7 @@ impl Journal {
             true => (json(), json()),
             false => (format!("burn-backup: {event}"), format!("{time} {event}")),
         };
-        // There is nobody left to tell.
+        // If the standard error is closed, there is no other place to report it.
         let _ = io::stderr()
             .lock()
             .write_all(format!("{said}\n").as_bytes());

@@ -1,4 +1,4 @@
-//! Whether a command is started again, and when.
+//! Decides whether and when a command is restarted.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -7,35 +7,35 @@ use rand::RngExt as _;
 
 use super::end::Meaning;
 
-/// What counts of a command that does not tell of its backups.
+/// For a command that does not report its backups, the restarts of this last period count.
 const WINDOW: Duration = Duration::from_secs(3600);
 
-/// What bounds restarts.
+/// The limits on restarts.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// So many restarts without a new backup are too many.
+    /// The largest number of restarts without a new backup.
     pub max_restarts: u32,
-    /// Only those of this last period count; `None` for all.
+    /// Only restarts of this last period count; `None` counts all.
     pub window: Option<Duration>,
     /// The first wait.
     pub backoff: Duration,
-    /// The longest one.
+    /// The longest wait.
     pub max_backoff: Duration,
 }
 
-/// What follows the end of a command.
+/// The decision after the end of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Nothing.
+    /// The supervisor ends.
     End,
-    /// Nothing either: it was started again so often, and did not get any further.
+    /// The supervisor ends, because these restarts made no progress.
     GiveUp {
-        /// So often.
+        /// The number of restarts.
         restarts: u32,
     },
-    /// It is started again.
+    /// The command is restarted.
     Restart {
-        /// After this wait.
+        /// The wait before the restart.
         after: Duration,
     },
 }
@@ -43,9 +43,9 @@ pub enum Decision {
 /// Decides after each end.
 pub struct Policy {
     limits: Limits,
-    /// When it was started again since there was a new backup.
+    /// The times of the restarts since the last new backup.
     restarts: VecDeque<Instant>,
-    /// How many failures there were in a row, with no new backup between them.
+    /// The number of failures in a row without a new backup between them.
     failures: u32,
     /// A number from 0 to 1, so that many supervisors don't start at the same time.
     jitter: fn() -> f64,
@@ -61,8 +61,8 @@ impl Policy {
         }
     }
 
-    /// What follows an end that says this. `made_progress` says whether there is a backup of a later moment than ever
-    /// before, and `tells` whether the command says so at all.
+    /// Decides after an end with this `meaning`. `made_progress` is whether there is a backup at a later position than
+    /// ever before. `tells` is whether the command reports its backups at all.
     pub fn decide(
         &mut self,
         meaning: Meaning,
@@ -87,7 +87,7 @@ impl Policy {
             return Decision::GiveUp { restarts };
         }
         let after = match meaning {
-            // It ended in order. If it does that again and again, it waits as after failures.
+            // After an orderly end there is no wait. If it repeats without progress, it waits as after failures.
             Meaning::Again if restarts == 0 => Duration::ZERO,
             _ => self.backoff(),
         };
@@ -100,7 +100,7 @@ impl Policy {
         self.failures = self.failures.saturating_add(1);
         let wait = self.limits.backoff.saturating_mul(factor);
         let wait = wait.min(self.limits.max_backoff);
-        // Between half of it and all of it.
+        // A random time between half of the wait and all of it.
         wait.mul_f64(0.5 + (self.jitter)() / 2.0)
     }
 }
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_or_to_be_fixed_ends() {
+    fn a_finished_command_or_one_that_needs_a_change_ends() {
         let mut policy = policy(LIMITS);
         for meaning in [Meaning::Done, Meaning::FixFirst] {
             let decision = policy.decide(meaning, true, true, Instant::now());
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn who_wants_to_be_started_again_is_at_once_but_not_forever() {
+    fn a_requested_restart_is_immediate_but_not_forever() {
         let mut policy = policy(LIMITS);
         let now = Instant::now();
         let mut again = |made_progress| policy.decide(Meaning::Again, made_progress, true, now);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn old_restarts_count_if_the_command_tells_of_its_backups() {
+    fn old_restarts_count_if_the_command_reports_its_backups() {
         for (tells, window, gives_up) in [
             (true, None, true),
             (false, None, false),

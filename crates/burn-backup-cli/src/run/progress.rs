@@ -1,30 +1,30 @@
-//! How far the training got in all runs of the command, and what of it was lost.
+//! The progress of the training over all runs of the command, and the work that was lost.
 
 use std::time::{Duration, Instant};
 
 use super::beat::{Beat, Position};
 
-/// What is known of all runs so far.
+/// The progress of all runs so far.
 pub struct Progress {
     began: Instant,
     runs: u32,
-    /// After how many batches the first run began, or resumed.
+    /// The number of batches at which the first run began, or resumed.
     first: Option<u64>,
     /// The newest backup of all runs.
     committed: Option<Position>,
     has_news: bool,
     tells: bool,
-    /// Where the run at hand is.
+    /// The position of the current run.
     position: Option<Position>,
-    /// Where the run at hand resumed.
+    /// The position at which the current run resumed.
     restored: Option<Position>,
-    /// When its first batch was seen.
+    /// The time and the number of the current run's first batch that was seen.
     first_batch: Option<(Instant, u64)>,
-    /// Where the run before ended.
+    /// The batch at which the previous run ended.
     left_at: Option<u64>,
     /// Batches that were trained more than once.
     repeated: u64,
-    /// Batches that were trained while they were watched, and the time that took.
+    /// The number of batches that were seen, and the time that they took.
     trained: (u64, Duration),
     longest_gap: Duration,
 }
@@ -59,7 +59,7 @@ impl Progress {
         self.first_batch = None;
     }
 
-    /// The run at hand has said this.
+    /// Takes a heartbeat of the current run.
     pub fn saw(&mut self, beat: &Beat, now: Instant) {
         self.tells = true;
         let Some(position) = beat.position else {
@@ -82,7 +82,7 @@ impl Progress {
         }
     }
 
-    /// The run at hand has ended.
+    /// The current run has ended.
     pub fn ended(&mut self, now: Instant, longest_gap: Duration) {
         self.longest_gap = self.longest_gap.max(longest_gap);
         let (Some(position), Some((began, first))) = (self.position, self.first_batch) else {
@@ -94,7 +94,7 @@ impl Progress {
         *took += now - began;
     }
 
-    /// It is started again.
+    /// The command is restarted.
     pub fn restarted(&mut self) {
         self.has_news = false;
     }
@@ -104,12 +104,12 @@ impl Progress {
         std::mem::take(&mut self.has_news)
     }
 
-    /// Whether the command tells where it is at all.
+    /// Whether the command has sent any heartbeat.
     pub fn tells(&self) -> bool {
         self.tells
     }
 
-    /// Where the run at hand is.
+    /// The position of the current run.
     pub fn position(&self) -> Option<Position> {
         self.position
     }
@@ -119,7 +119,7 @@ impl Progress {
         self.longest_gap
     }
 
-    /// What came of it, in a line.
+    /// A summary in one line.
     pub fn summary(&self, now: Instant) -> String {
         let wall = now - self.began;
         let restarts = self.runs.saturating_sub(1);
@@ -137,7 +137,7 @@ impl Progress {
         summary
     }
 
-    /// The share of the time in which batches were trained that did not have to be trained again.
+    /// The share of the time that was spent on batches that did not have to be trained again.
     fn goodput(&self, wall: Duration) -> Option<f64> {
         let (batches, took) = self.trained;
         let useful = self.position?.global_step.checked_sub(self.first?)?;
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_trained_again_is_counted_and_taken_off_the_goodput() {
+    fn repeated_batches_are_counted_and_lower_the_goodput() {
         let begun = Instant::now();
         let after = |seconds| begun + Duration::from_secs(seconds);
         let mut progress = Progress::new(begun);
@@ -191,7 +191,7 @@ mod tests {
         progress.saw(&beat(100, Some(40), Some(80)), after(119));
         assert!(progress.take_news());
         progress.ended(after(120), Duration::ZERO);
-        // 110 batches in 110 s; 100 of them count, of 120 s.
+        // 110 batches took 110 s. 100 of them count, in 120 s.
         assert_eq!(
             progress.summary(after(120)),
             "1 restarts in 2m; 10 batches were trained again; goodput 0.83; the training is at epoch 1, \
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_command_that_tells_nothing_only_restarts_are_known() {
+    fn without_a_heartbeat_only_restarts_are_known() {
         let begun = Instant::now();
         let mut progress = Progress::new(begun);
         progress.began(begun);

@@ -1,4 +1,4 @@
-//! The signals that are passed on.
+//! The signals that are passed on to the command.
 
 use std::io;
 use std::sync::mpsc::{Receiver, channel};
@@ -8,13 +8,13 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 
-/// The signals that this process gets.
+/// Receives the signals of this process.
 pub struct Signals {
     received: Receiver<i32>,
 }
 
 impl Signals {
-    /// From now on none of them ends this process.
+    /// Handles the signals, so that none of them ends this process.
     pub fn handle() -> io::Result<Self> {
         let handled = [SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGCHLD];
         let mut signals = signal_hook::iterator::Signals::new(handled)?;
@@ -31,7 +31,7 @@ impl Signals {
         Ok(Self { received })
     }
 
-    /// The next signal to be passed on, if one comes within that time. It ends earlier when a child has ended.
+    /// The next signal to pass on, if one arrives within that time. It returns earlier if a child has ended.
     pub fn next(&self, within: Duration) -> Option<Signal> {
         let signal = self.received.recv_timeout(within).ok()?;
         Signal::try_from(signal)
@@ -40,7 +40,7 @@ impl Signals {
     }
 }
 
-/// Whether a signal asks for the end. The others may mean anything to a program.
+/// Whether a signal asks the command to end. Other signals may have any meaning for a program.
 pub fn ends(signal: Signal) -> bool {
     matches!(signal, Signal::SIGTERM | Signal::SIGINT | Signal::SIGQUIT)
 }

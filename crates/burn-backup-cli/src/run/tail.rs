@@ -1,4 +1,4 @@
-//! The error output of a command: passed on, and its last lines kept.
+//! Passes on the error output of a command, and keeps its last lines.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write as _};
@@ -7,19 +7,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// So many lines are kept.
+/// The number of lines to keep.
 const LINES: usize = 20;
 
-/// Whoever has the output open beyond the command's end is not waited for any longer.
+/// How long to wait for the output's end after the command has ended, because another process may have it open.
 const LIMIT: Duration = Duration::from_secs(1);
 
 /// A longer line is cut.
 const MAX_LINE_BYTES: usize = 1000;
 
-/// Passes on what it reads until there is no more.
+/// Passes on the output until it ends.
 pub struct Tail {
     lines: Arc<Mutex<Lines>>,
-    /// Nothing comes, and it is closed at the end of the output.
+    /// A channel without messages that is closed at the end of the output.
     ended: Receiver<()>,
 }
 
@@ -40,7 +40,7 @@ impl Lines {
                         self.whole.pop_front();
                     }
                 }
-                // What was on the line is written over.
+                // A carriage return overwrites the line.
                 b'\r' => self.last.clear(),
                 byte if self.last.len() < MAX_LINE_BYTES => self.last.push(*byte),
                 _ => {}
@@ -74,7 +74,7 @@ impl Tail {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Err(_) => return,
                 };
-                // There is nobody left to tell.
+                // If the standard error is closed, there is no other place to report it.
                 let _ = io::stderr().lock().write_all(read);
                 kept.lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -84,9 +84,9 @@ impl Tail {
         Ok(Self { lines, ended })
     }
 
-    /// The last lines, once all is read.
+    /// Waits for the output's end, and returns the last lines.
     pub fn finish(self) -> Vec<String> {
-        // It ends with an error either way: closed, or out of time.
+        // Both results are errors: the channel is closed, or the time is over.
         let _ = self.ended.recv_timeout(LIMIT);
         self.lines
             .lock()

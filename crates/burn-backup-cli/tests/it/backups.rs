@@ -1,4 +1,4 @@
-//! Backups to look at.
+//! Backups for the tests.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,7 +26,7 @@ pub fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Every file of a directory, and what is in it.
+/// Every file of a directory, with its contents.
 pub fn contents(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut all = BTreeMap::new();
     let mut open = vec![dir.to_path_buf()];
@@ -57,7 +57,7 @@ pub fn training(dir: &Path) {
     }
 }
 
-/// Commits a generation of a training with all there is.
+/// Commits a generation with all fields and parts.
 pub fn save(store: &Store, number: u64) -> Committed {
     let mut staging = store.stage().unwrap();
     for (name, bytes) in parts(number) {
@@ -94,7 +94,7 @@ pub fn parts(number: u64) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// What is trained of the model.
+/// The trained part of the model.
 pub fn model(number: u64) -> Vec<Tensor> {
     let changed = match number {
         1 => [1.0, 2.0, 3.0, 4.0],
@@ -116,7 +116,7 @@ pub fn model(number: u64) -> Vec<Tensor> {
     ]
 }
 
-/// What is not.
+/// The frozen part of the model.
 pub fn frozen() -> Vec<Tensor> {
     vec![tensor(
         "embedding.weight",

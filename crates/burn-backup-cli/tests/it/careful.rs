@@ -1,4 +1,4 @@
-//! What deletes asks before, and can be asked what it would do.
+//! Commands that delete ask first, and have a dry run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::backups::{contents, fixture, open, save, training};
 use crate::program::Scratch;
 
-/// Some more than one prune removes.
+/// More generations than one prune removes.
 fn with_four() -> Scratch {
     let scratch = Scratch::new();
     training(&scratch.join("backup"));
@@ -89,7 +89,7 @@ fn nothing_is_deleted_without_a_terminal_and_without_yes() {
             .ends_with(1)
             .says(&["--yes", "nothing was changed"]);
         let mut after = contents(&scratch.path());
-        // The lock says who was there last, and the sweep takes what was interrupted.
+        // The lock names the last process, and the sweep removes interrupted saves.
         for path in ["backup/lock", "backup/.staging-00000009-0123456789abcdef"] {
             if let Some(there) = before.get(&scratch.join(path)) {
                 after.insert(scratch.join(path), there.clone());
@@ -119,7 +119,7 @@ fn a_prune_leaves_as_many_as_it_is_told() {
         let listed = scratch.run("list backup --json").good().json();
         let expected: Vec<u64> = (1..=4).rev().take(keep).collect();
         assert_eq!(numbers(&listed["generations"]), expected);
-        // What removes something sweeps, too.
+        // Commands that remove something also sweep.
         assert_eq!(
             listed["leftovers"].as_array().unwrap().len(),
             usize::from(keep >= 4),

@@ -1,4 +1,4 @@
-//! Damage is found, and said where it is.
+//! Damage is found, and its place is reported.
 
 use std::fs;
 
@@ -94,7 +94,7 @@ fn nothing_is_taken_from_a_damaged_generation() {
     before.remove(&scratch.join("backup/lock"));
     assert!(after == before, "something was changed");
 
-    // Whatever is whole can be had.
+    // All undamaged generations can be read.
     scratch.mirror("mirror");
     scratch
         .run(&format!("push backup --to {url}"))
@@ -117,10 +117,10 @@ fn a_damaged_manifest_is_shown_beside_the_others() {
         .run("list backup")
         .ends_with(3)
         .prints(&["damaged: manifest.json does not match", "manifest whole"]);
-    scratch
-        .run("show backup")
-        .ends_with(3)
-        .says(&["generation 2 is damaged", "The one before is generation 1"]);
+    scratch.run("show backup").ends_with(3).says(&[
+        "generation 2 is damaged",
+        "The previous one is generation 1",
+    ]);
     scratch.run("show backup 1").good();
     scratch
         .run("prune backup --keep 1 --yes")

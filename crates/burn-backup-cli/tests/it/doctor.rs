@@ -1,4 +1,4 @@
-//! `doctor` tries everything, and leaves nothing behind.
+//! `doctor` runs all checks, and leaves nothing behind.
 
 use std::fs;
 
@@ -48,7 +48,7 @@ fn a_directory_that_is_not_there_is_not_made() {
     scratch
         .run("doctor not/there/yet")
         .good()
-        .prints(&["is tried in its place"]);
+        .prints(&["is checked instead"]);
     assert!(contents(&scratch.path()).is_empty());
 }
 

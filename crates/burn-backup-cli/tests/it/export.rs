@@ -144,13 +144,13 @@ fn what_is_there_is_not_overwritten_unless_forced() {
     let scratch = Scratch::new();
     training(&scratch.join("backup"));
     fs::create_dir(scratch.join("out")).unwrap();
-    // The second of two files is in the way: the first one is not written either.
+    // The second of two files exists, so the first one is not written either.
     let other = scratch.join("out/optimizer.bpk");
     fs::write(&other, "mine").unwrap();
     scratch
         .run("export backup --to out --all")
         .ends_with(1)
-        .says(&["optimizer.bpk' is there", "--force"]);
+        .says(&["optimizer.bpk' already exists", "--force"]);
     assert_eq!(fs::read_dir(scratch.join("out")).unwrap().count(), 1);
     assert_eq!(fs::read(&other).unwrap(), b"mine");
     scratch.run("export backup --to out --all --force").good();
@@ -159,7 +159,7 @@ fn what_is_there_is_not_overwritten_unless_forced() {
 
 #[test]
 fn a_quantized_tensor_is_named_where_safetensors_has_no_type_for_it() {
-    // A file that `burn-pack` writes, whose type has another name of the same length of bytes is made by hand here.
+    // `burn-pack` writes the record with the quantized tensor.
     let scratch = Scratch::new();
     let scheme = burn_pack::DType::QFloat(Default::default());
     let elements = 8;
@@ -188,7 +188,7 @@ fn a_quantized_tensor_is_named_where_safetensors_has_no_type_for_it() {
     assert_eq!(fs::read_dir(scratch.join("out")).unwrap().count(), 1);
 }
 
-/// Eight bits each, in words of 32, and the scale.
+/// Eight bits for each element, in words of 32 bits, and the scale.
 fn quantized_bytes(elements: usize) -> Vec<u8> {
     let mut bytes = vec![1; elements];
     bytes.extend(1_f32.to_le_bytes());

@@ -1,4 +1,4 @@
-//! What each command prints, as text and as JSON, compared with what it printed before. `BLESS=1` takes what is new.
+//! Compares the output of each command, as text and as JSON, with the golden files. `BLESS=1` updates them.
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::backups::{fixture, flip, open, training};
 use crate::normal::normal;
 use crate::program::Scratch;
 
-/// Runs commands, one after the other: as text on one backup, and as JSON on another. `MIRROR` is the URL of one.
+/// Runs commands one after the other: as text on one backup, and as JSON on another. `MIRROR` becomes a mirror's URL.
 #[track_caller]
 fn golden(name: &str, backup: fn() -> Scratch, commands: &[&str]) {
     let mut found = String::new();
@@ -46,7 +46,7 @@ fn compare(name: &str, found: &str) {
     };
     assert!(
         found == expected,
-        "{} is another. BLESS=1 cargo test -p burn-backup-cli takes what is new.\n{}",
+        "{} differs. BLESS=1 cargo test -p burn-backup-cli updates it.\n{}",
         path.display(),
         differing().unwrap_or_else(|| format!("another length:\n{found}")),
     );
@@ -58,7 +58,7 @@ fn with_training() -> Scratch {
     scratch
 }
 
-/// One with a quarantine, in format 1.
+/// A backup with a quarantine, in format 1.
 fn with_old_store() -> Scratch {
     let scratch = Scratch::new();
     fixture(
@@ -68,7 +68,7 @@ fn with_old_store() -> Scratch {
     scratch
 }
 
-/// One that went back to its first generation.
+/// A backup that went back to its first generation.
 fn with_set_aside() -> Scratch {
     let scratch = with_training();
     let store = open(&scratch.join("backup"));
@@ -93,7 +93,7 @@ fn with_damaged_parts() -> Scratch {
     scratch
 }
 
-/// Of states with names, in both formats.
+/// Backups with named states, in both formats.
 fn with_named_states() -> Scratch {
     let scratch = Scratch::new();
     for format in ["format-1", "format-2"] {

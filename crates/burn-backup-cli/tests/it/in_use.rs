@@ -1,4 +1,4 @@
-//! A directory that a training uses: it is looked at, and not disturbed.
+//! Commands that read a directory do not disturb the training that uses it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -22,7 +22,7 @@ fn looking_does_not_disturb_saves_and_prunes() {
     store.prune(&committed, 1).unwrap();
     let is_over = AtomicBool::new(false);
     let saved = thread::scope(|scope| {
-        // Also when an assertion fails: the scope waits for the thread that saves.
+        // The flag is also set if an assertion fails, because the scope waits for the saving thread.
         let end = SetOnDrop(&is_over);
         let saving = scope.spawn(|| {
             let mut number = 1;
@@ -150,7 +150,7 @@ fn what_changes_a_directory_is_refused_while_it_is_in_use() {
             .says(&["in use by process", "nothing was changed"]);
     }
     assert!(contents(&scratch.path()) == before, "something was changed");
-    // What would be done can be asked all the same.
+    // A dry run is still possible.
     for command in [
         "prune backup --keep 1 --dry-run",
         "discard backup --dry-run",

@@ -1,4 +1,4 @@
-//! The program `burn-backup`, run on backups.
+//! Runs the program `burn-backup` on backups.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

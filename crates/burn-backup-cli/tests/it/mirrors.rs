@@ -1,4 +1,4 @@
-//! Mirrors: what is copied to and fro, and what is refused.
+//! Mirrors: copies in both directions, and refusals.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -46,12 +46,12 @@ fn a_mirror_that_a_training_uses_is_looked_at_and_not_disturbed() {
         .run(&format!("pull copy --from {url}"))
         .good()
         .says(&["mirrors to"]);
-    // The lease is the training's all the while.
+    // The training still holds the lease.
     let _ = mirroring.status();
     let committed = save(&store, 6);
     mirroring.committed(committed.id());
     mirroring.flush(None, go_on).unwrap();
-    // Who wants to write is told who does.
+    // A second writer is refused, and the error names the holder.
     scratch
         .run(&format!("discard {url} --yes"))
         .ends_with(5)
@@ -83,7 +83,7 @@ fn what_was_pushed_and_pulled_is_the_same_byte_for_byte() {
     let run_id = |dir: &str| scratch.run(&format!("list {dir} --json")).json()["run_id"].clone();
     assert_eq!(run_id("backup"), run_id("copy"));
 
-    // What is there is not there once more, and what is older is no news.
+    // A generation is not copied twice, and an older one is not copied.
     scratch
         .run(&format!("pull copy --from {url}"))
         .good()
@@ -163,6 +163,6 @@ fn a_finished_training_is_not_brought_back() {
         .run(&format!("push copy --to {url}"))
         .ends_with(1)
         .says(&["run to its end"]);
-    // Once more is no harm.
+    // A second discard does no harm.
     scratch.run(&format!("discard {url} --yes")).good();
 }

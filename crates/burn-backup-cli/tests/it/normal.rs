@@ -1,10 +1,10 @@
-//! Replaces what is another in each run.
+//! Replaces the parts of the output that differ in each run.
 
 use std::path::Path;
 
 const AGES: [&str; 4] = ["s", "min", "h", "days"];
 
-/// The text without paths, times, names of runs, and widths of columns.
+/// The text without paths, times, run IDs, and column widths.
 pub fn normal(text: &str, dir: &Path) -> String {
     let text = text.replace(&dir.display().to_string(), "<DIR>");
     let mut is_json = false;

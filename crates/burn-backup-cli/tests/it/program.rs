@@ -7,12 +7,12 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A directory in which the program runs, which goes with the test.
+/// A temporary directory in which the program runs.
 pub struct Scratch {
     temporary: TempDir,
 }
 
-/// What a run gave.
+/// The result of a run.
 pub struct Ran {
     pub command: String,
     pub code: i32,
@@ -35,13 +35,13 @@ impl Scratch {
         self.path().join(path)
     }
 
-    /// The URL of a directory in it, which is made.
+    /// Creates a directory for a mirror, and returns its URL.
     pub fn mirror(&self, name: &str) -> String {
         std::fs::create_dir_all(self.join(name)).unwrap();
         format!("file://{}", self.join(name).display())
     }
 
-    /// The program with these arguments, which are separated by blanks.
+    /// The program with these arguments, separated by spaces.
     pub fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_burn-backup"));
         command.args(arguments.split_whitespace());
@@ -78,7 +78,7 @@ impl Ran {
         self
     }
 
-    /// The error, which is one that says all of these.
+    /// Checks that the error output contains all of these.
     #[track_caller]
     pub fn says(self, texts: &[&str]) -> Self {
         for text in texts {
@@ -108,7 +108,7 @@ impl Ran {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
-    /// All of it, as it looks in a terminal.
+    /// The whole output, as in a terminal.
     pub fn text(&self) -> String {
         let mut text = format!("$ {}\n{}", self.command, self.out);
         for line in self.err.lines() {

@@ -1,4 +1,4 @@
-//! The supervisor, with shell scripts for trainings.
+//! The supervisor, with shell scripts as trainings.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -14,14 +14,14 @@ use tempfile::TempDir;
 /// A test that waits for something this long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A script, in a directory of its own, run by the supervisor.
+/// A script in its own directory, run by the supervisor.
 struct Training {
     dir: TempDir,
     script: String,
     options: Vec<String>,
 }
 
-/// Says as the library does how far a training is.
+/// Writes a heartbeat as the library does.
 const BEAT: &str = r#"
 beat() { # count, step, committed step
     printf '{"process":%d,"count":%d,"position":{"epoch":1,"step_in_epoch":%d,"global_step":%d},"restored":null,"committed":{"epoch":1,"step_in_epoch":%d,"global_step":%d},"commits":1}\n' \
@@ -191,7 +191,7 @@ fn what_gets_no_further_is_given_up_with_its_last_words() {
     let events = training.read("events");
     assert!(events.contains("    cannot open the data"), "{events}");
     assert!(events.contains("    line 100") && !events.contains("line 1\n"));
-    assert!(said.contains("what happened before is in 'events'"));
+    assert!(said.contains("earlier events are in 'events'"));
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn as_long_as_there_are_new_backups_it_is_started_again() {
     assert!(said.contains("11 restarts"), "{said}");
     assert!(said.contains("at epoch 1, batch 120 (batch 120 of the training)"));
 
-    // The same backup again and again is none.
+    // The same backup again is no progress.
     let training = Training::new("echo run >> runs; beat 1 10 10; exit 1");
     let output = training.option("--max-restarts", "2").run();
     assert_code(&output, 78);
@@ -281,7 +281,7 @@ fn who_does_not_end_in_its_grace_period_is_killed_with_all_that_it_has_started()
 fn what_has_left_the_group_and_keeps_the_error_output_open_is_not_waited_for() {
     let training = Training::new("setsid sleep 1000 & echo $! > below; echo err >&2; exit 0");
     let output = training.start();
-    // Its own output is open beyond its end, too.
+    // The process also keeps the supervisor's output open, so the test waits for the status only.
     let status = { output }.wait().unwrap();
     assert_eq!(status.code(), Some(0));
     let below = Pid::from_raw(training.wait_for("below").parse().unwrap());
@@ -388,7 +388,7 @@ fn a_closed_standard_error_ends_nothing() {
     assert_eq!(training.read("runs").lines().count(), 3);
 }
 
-/// As process 1 of a container it takes leave of orphans, and passes signals on.
+/// As process 1 of a container, it reaps orphans and passes signals on.
 #[test]
 #[cfg(target_os = "linux")]
 fn as_process_1_it_leaves_no_zombies() {
@@ -415,7 +415,7 @@ fn as_process_1_it_leaves_no_zombies() {
         .current_dir(training.dir.path())
         .stdin(Stdio::null())
         .stderr(Stdio::piped());
-    // Not every machine lets its users have namespaces.
+    // Not every machine allows namespaces to its users.
     let can = Command::new("unshare")
         .args([
             "--user",
@@ -427,7 +427,7 @@ fn as_process_1_it_leaves_no_zombies() {
         ])
         .status();
     if !can.is_ok_and(|status| status.success()) {
-        // No namespaces here.
+        // Namespaces are not available.
         return;
     }
     let mut child = command.spawn().unwrap();

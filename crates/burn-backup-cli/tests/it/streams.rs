@@ -1,4 +1,4 @@
-//! What goes where: reports, errors, and what happens when nobody reads them.
+//! The output streams: reports, errors, and closed streams.
 
 use std::fs;
 use std::process::Stdio;
@@ -88,7 +88,7 @@ fn charts_are_written_as_svg() {
     for text in ["Loss", "Accuracy", "train", "valid", "resumed"] {
         assert!(svg.lines().any(|line| line == text), "{text}");
     }
-    // It is drawn anew.
+    // The file is overwritten.
     scratch
         .run("history backup --metric Loss --svg charts/all.svg")
         .good();

@@ -1,4 +1,4 @@
-//! Directories that are no backup, or none that can be read.
+//! Directories without a backup, or with one that can't be read.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ const COMMANDS: [&str; 9] = [
     "migrate PLACE",
 ];
 
-/// Runs all of them, each of which ends with this code, says so, and changes nothing.
+/// Runs all of them, and checks that each ends with this code, prints this, and changes nothing.
 #[track_caller]
 fn all_end_with(scratch: &Scratch, code: i32, says: &[&str]) {
     let before = contents(&scratch.path());
@@ -56,7 +56,7 @@ fn somebody_elses_directory_has_no_backup() {
     let scratch = Scratch::new();
     fs::create_dir_all(scratch.join("place/generations")).unwrap();
     fs::write(scratch.join("place/notes.txt"), "mine").unwrap();
-    all_end_with(&scratch, 4, &["is something else"]);
+    all_end_with(&scratch, 4, &["contains something else"]);
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_newer_manifest_is_refused() {
     scratch.run("show place 1").good();
 }
 
-/// The document with a seal of its own.
+/// The document with a valid checksum.
 fn sealed(document: &str) -> String {
     let (contents, _) = document.rsplit_once(",\n  \"checksum\"").unwrap();
     let checksum = format!("{}", burn_backup_store::Hash::of(contents.as_bytes()));
@@ -114,7 +114,7 @@ fn sealed(document: &str) -> String {
 fn a_directory_without_generations_is_said_to_have_none() {
     let scratch = Scratch::new();
     training(&scratch.join("place"));
-    // As a deletion that was killed leaves it.
+    // The state that a killed deletion leaves.
     let generations = scratch.join("place/generations");
     fs::rename(
         &generations,

@@ -1,4 +1,4 @@
-//! What stands in a training's result in place of a renderer that has given the terminal back.
+//! Replaces a dropped renderer in a training's result.
 
 use std::error::Error;
 use std::io::{self, Write as _};
@@ -11,7 +11,7 @@ use burn::train::renderer::{
     MetricsRendererTraining,
 };
 
-/// Shows nothing but the summary of an evaluation.
+/// Shows only the summary of an evaluation.
 pub(crate) struct NoRenderer;
 
 impl MetricsRendererTraining for NoRenderer {
@@ -27,7 +27,7 @@ impl MetricsRendererTraining for NoRenderer {
 impl MetricsRendererEvaluation for NoRenderer {
     fn update_test(&mut self, _name: EvaluationName, _state: MetricState) {}
 
-    // What Burn does by default panics where the standard output is closed.
+    // Burn's default implementation panics if the standard output is closed.
     fn on_test_end(&mut self, summary: Option<LearnerSummary>) -> Result<(), Box<dyn Error>> {
         if let Some(summary) = summary {
             writeln!(io::stdout(), "{summary}")?;

@@ -1,28 +1,28 @@
-//! When a training that gives no sign of life is taken to hang.
+//! Decides when a training without progress counts as hung.
 
 use std::time::{Duration, Instant};
 
-/// So many times the longest time between two signs of life is not too long.
+/// The limit is this many times the longest gap between two progress counts.
 const GAPS: u32 = 10;
 
-/// Before the first batch a program loads data, restores, and compiles.
+/// Before the first batch the limit is this many times `least`, because a program loads data, restores, and compiles.
 const START: u32 = 10;
 
-/// Looks at the count of a training's signs of life: batches of training and validation, and pieces of a transfer.
+/// Watches a training's progress counter, which counts batches of training and validation, and pieces of a transfer.
 #[derive(Debug)]
 pub(super) struct HangRule {
-    /// No silence that is shorter is too long.
+    /// The smallest limit.
     least: Duration,
     count: Option<u64>,
     /// When the count last changed.
     changed: Option<Instant>,
     looked: Option<Instant>,
     longest: Duration,
-    /// Whether the silence that lasts was told of.
+    /// Whether the current silence was reported.
     is_told: bool,
 }
 
-/// A silence that is too long.
+/// A time without progress that exceeds the limit.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Silence {
     pub lasted: Duration,
@@ -45,13 +45,13 @@ impl HangRule {
         self.least
     }
 
-    /// The count is this `now`. Gives a silence that is too long, once.
+    /// Takes the counter's value at `now`. Returns a silence that exceeds the limit, once.
     pub(super) fn look(&mut self, count: u64, now: Instant) -> Option<Silence> {
         let looked = self.looked.replace(now);
         let changed = *self.changed.get_or_insert(now);
         let lasted = now.saturating_duration_since(changed);
         if self.count != Some(count) {
-            // Where nobody looked for a while, nobody knows when it changed.
+            // If the last check was too long ago, the time of the change is unknown.
             let is_known = looked.is_some_and(|looked| {
                 now.saturating_duration_since(looked) <= self.least.max(self.longest)
             });
@@ -76,8 +76,8 @@ impl HangRule {
 mod tests {
     use super::*;
 
-    /// Looks every second, from the beginning on, at a training whose count is the number of those of `lives` that have
-    /// passed, in seconds. Gives when a silence was told of, and what its limit was.
+    /// Checks every second a training that makes progress at the times `lives`, in seconds. Returns when a silence was
+    /// reported, and its limit.
     fn told(lives: &[u64], seconds: u64) -> Vec<(u64, u64)> {
         let begun = Instant::now();
         let mut rule = HangRule::new(Duration::from_secs(60));
@@ -93,21 +93,21 @@ mod tests {
     }
 
     #[test]
-    fn a_silence_is_too_long_if_it_is_ten_times_the_longest_before_it_and_is_told_once() {
-        /// Signs of life, how long is looked, and what is told when.
+    fn a_silence_is_too_long_if_it_is_ten_times_the_longest_before_it_and_is_reported_once() {
+        /// The times of progress, the duration of the test, and the reports.
         type Row = (&'static [u64], u64, &'static [(u64, u64)]);
         let table: &[Row] = &[
-            // No sign of life at all: ten minutes.
+            // No progress at all: ten minutes.
             (&[], 2000, &[(601, 600)]),
-            // One batch, after which nothing is known of how long they take.
+            // After one batch, the time of a batch is still unknown.
             (&[30], 2000, &[(631, 600)]),
-            // A minute at least, however quick the batches are.
+            // At least a minute, however quick the batches are.
             (&[30, 31, 32], 2000, &[(93, 60)]),
             (&[30, 31, 32, 91], 200, &[]),
             // Ten times a validation that took 20 seconds.
             (&[1, 2, 22, 23], 222, &[]),
             (&[1, 2, 22, 23], 300, &[(224, 200)]),
-            // It goes on, and hangs once more. The silence before was no usual one, but nobody knows.
+            // It makes progress, and hangs again. The first silence now counts as the longest usual gap.
             (&[1, 2, 3, 100], 300, &[(64, 60)]),
             (&[1, 2, 3, 100], 2000, &[(64, 60), (1071, 970)]),
         ];
@@ -117,14 +117,14 @@ mod tests {
     }
 
     #[test]
-    fn what_passed_while_nobody_looked_is_no_measure() {
+    fn time_between_late_checks_does_not_count_as_a_gap() {
         let begun = Instant::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
         let mut rule = HangRule::new(Duration::from_secs(60));
         for second in 0..10 {
             assert_eq!(rule.look(second, at(second)), None);
         }
-        // The callback held the thread for an hour.
+        // The callback blocked the thread for an hour.
         assert_eq!(rule.look(5000, at(3609)), None);
         assert_eq!(rule.look(5000, at(3669)), None);
         let limit = Duration::from_secs(60);

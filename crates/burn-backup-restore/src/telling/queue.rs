@@ -1,10 +1,10 @@
-//! The events that are not told yet, in their order.
+//! The queue of events for the callback.
 
 use std::collections::VecDeque;
 
 use crate::event::Event;
 
-/// So many wait at most. Of more, the oldest are dropped: whoever is late wants to know how things are.
+/// The largest number of waiting events. Beyond it the oldest are dropped, because the latest state matters most.
 pub(super) const CAPACITY: usize = 256;
 
 /// Events, and how many were dropped before the first of them.
@@ -17,7 +17,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Gives whether this is the first time that one is dropped.
+    /// Returns whether this drops an event for the first time.
     pub(super) fn push(&mut self, event: Event) -> bool {
         let is_full = self.events.len() >= CAPACITY;
         if is_full {
@@ -28,7 +28,7 @@ impl Queue {
         is_full && !std::mem::replace(&mut self.has_dropped, true)
     }
 
-    /// The next one. What was dropped is told in its place.
+    /// The next event. Dropped events are reported in their place.
     pub(super) fn pop(&mut self) -> Option<Event> {
         match std::mem::take(&mut self.dropped) {
             0 => self.events.pop_front(),

@@ -1,29 +1,29 @@
-//! The elements of tensors as numbers.
+//! Compares the elements of tensors as numbers.
 
 use burn_pack::DType;
 use half::{bf16, f16};
 
-/// What comparing two tensors of the same form gives.
+/// The comparison of two tensors with the same shape and type.
 #[derive(Debug, Default)]
 pub struct Comparison {
     pub is_changed: bool,
-    /// `None` if the elements are no numbers that this program knows.
+    /// `None` if this program can't read the elements as numbers.
     pub values: Option<Values>,
 }
 
-/// By how much the elements differ.
+/// The size of the change.
 #[derive(Debug, Default, PartialEq)]
 pub struct Values {
-    /// The sum of the squared differences, of the elements that are finite in both.
+    /// The sum of the squared differences, over the elements that are finite in both.
     pub squares: f64,
     pub largest: f64,
-    /// How many elements have other bytes.
+    /// The number of elements whose bytes differ.
     pub changed: u64,
     pub before: Kinds,
     pub after: Kinds,
 }
 
-/// How many elements are no finite numbers.
+/// The numbers of elements that are not finite.
 #[derive(Debug, Default, PartialEq)]
 pub struct Kinds {
     pub nan: u64,
@@ -31,7 +31,7 @@ pub struct Kinds {
 }
 
 impl Comparison {
-    /// Adds some elements, of which there are as many in both.
+    /// Adds elements. Both slices have the same length.
     pub fn add(&mut self, dtype: DType, before: &[u8], after: &[u8]) {
         self.is_changed |= before != after;
         let size = dtype.size().max(1);
@@ -68,7 +68,7 @@ impl Kinds {
     }
 }
 
-/// What reads an element; `None` if it is no number.
+/// The function that reads an element; `None` if elements are not plain numbers.
 fn reader(dtype: DType) -> Option<fn(&[u8]) -> f64> {
     Some(match dtype {
         DType::F64 => |bytes| f64::from_le_bytes(array(bytes)),
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_norm_is_of_the_finite_changes() {
+    fn the_norm_covers_the_finite_changes() {
         let before = f32s(&[1.0, 2.0, 3.0, f32::NAN, 5.0]);
         let after = f32s(&[4.0, 2.0, -1.0, f32::NAN, f32::INFINITY]);
         let values = values(DType::F32, &before, &after);

@@ -1,4 +1,4 @@
-//! The calls that the store makes, one after the other.
+//! Checks each filesystem call that the store makes.
 
 use std::io;
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::Check;
 
 const DISK: &str = "check the disk; backups are not possible here";
 
-/// Tries all of them in an empty directory.
+/// Runs all checks in an empty directory.
 pub fn all(dir: &Path) -> Vec<Check> {
     vec![
         create(dir).unwrap_or_else(|error| {
@@ -62,12 +62,12 @@ fn sync_dir(dir: &Path) -> Check {
         Err(error) if cfg!(unix) => Check::fail(
             "sync",
             format!("directories can't be synced: {error}"),
-            "a backup would not be certain to survive a power cut, so saves fail: use another file system",
+            "a backup might not survive a power cut, so saves fail: use another file system",
         ),
         Err(_) => Check::warn(
             "sync",
-            "this system has no sync of directories",
-            "backups survive the death of a process, but not certainly a power cut",
+            "this system can't sync directories",
+            "backups survive a killed process, but might not survive a power cut",
         ),
     }
 }
@@ -78,7 +78,7 @@ fn link(dir: &Path) -> Check {
         Err(error) => Check::warn(
             "hard links",
             format!("they don't work: {error}"),
-            "frozen parameters are written again by each save",
+            "each save writes frozen parameters again",
         ),
     }
 }
@@ -88,7 +88,7 @@ fn lock(dir: &Path) -> Check {
     let held = match RealFilesystem.lock(&path, "doctor") {
         Ok(LockAttempt::Held(held)) => held,
         Ok(LockAttempt::Busy { .. }) => {
-            return Check::fail("locks", "a new file is locked already", DISK);
+            return Check::fail("locks", "a new file is already locked", DISK);
         }
         Err(error) => {
             return Check::fail(
@@ -104,7 +104,7 @@ fn lock(dir: &Path) -> Check {
         Ok(LockAttempt::Busy { .. }) => Check::ok("locks", "a second process is kept out"),
         Ok(LockAttempt::Held(_)) => Check::fail(
             "locks",
-            "a file that is locked can be locked once more",
+            "a locked file can be locked again",
             "two trainings could write to one directory: mount the file system with locks, or use another one",
         ),
         Err(error) => Check::fail(
@@ -128,16 +128,16 @@ fn reuse(dir: &Path) -> Check {
     match again {
         Ok(true) => Check::ok(
             "writing over",
-            "files are written over in place, which is faster than making new ones",
+            "files are overwritten in place, which is faster than creating new ones",
         ),
         Ok(false) => Check::ok(
             "writing over",
-            "files are made anew by each save, because it can't be told here who has one open",
+            "each save creates new files, because this system can't tell whether a file is still open elsewhere",
         ),
         Err(error) => Check::warn(
             "writing over",
-            format!("a file can't be written over: {error}"),
-            "files are made anew by each save",
+            format!("a file can't be overwritten: {error}"),
+            "each save creates new files",
         ),
     }
 }

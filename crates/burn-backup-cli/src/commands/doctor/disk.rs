@@ -1,4 +1,4 @@
-//! What the system says of the disk.
+//! Checks the permissions, the file system and the free space.
 
 use std::path::Path;
 
@@ -6,11 +6,11 @@ use super::Check;
 #[cfg(unix)]
 use crate::output::bytes;
 
-/// How many generations need room: one that is being saved, beside those that are there.
+/// There should be room for this many generations besides the existing ones. A save needs room for one.
 #[cfg(unix)]
 const COMFORTABLE: u64 = 2;
 
-/// Whether others may change what is in the directory.
+/// Whether other users may change the directory.
 #[cfg(unix)]
 pub fn permissions(dir: &Path) -> Option<Check> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -21,12 +21,12 @@ pub fn permissions(dir: &Path) -> Option<Check> {
     Some(match is_open && !is_sticky {
         true => Check::warn(
             "permissions",
-            format!("{shown}: everybody may remove what is in it"),
+            format!("{shown}: all users may remove its contents"),
             "give the backup a directory that only you may write to (chmod o-w)",
         ),
         false => Check::ok(
             "permissions",
-            format!("{shown}; what a backup makes in it is private to its user"),
+            format!("{shown}; the files of a backup in it are private to its user"),
         ),
     })
 }
@@ -36,44 +36,44 @@ pub fn permissions(_: &Path) -> Option<Check> {
     None
 }
 
-/// What kind of file system it is.
+/// The kind of file system.
 #[cfg(target_os = "linux")]
 pub fn kind(dir: &Path) -> Option<Check> {
     const NAME: &str = "file system";
     let found = rustix::fs::statfs(dir).ok()?;
-    // It has another type on each machine.
+    // The type of this field depends on the platform.
     let magic = u64::try_from(found.f_type).ok()? & 0xffff_ffff;
     Some(match magic {
         0x0102_1994 | 0x8584_58f6 => Check::warn(
             NAME,
             "it is in memory (tmpfs)",
-            "backups are lost when the machine is: use a disk, or a mirror",
+            "backups are lost with the machine: use a disk, or a mirror",
         ),
         0x794c_7630 => Check::warn(
             NAME,
-            "it is a container's (overlay)",
+            "it belongs to a container (overlay)",
             "backups are lost when the container is removed: mount a volume, or use a mirror",
         ),
         0x6969 => Check::warn(
             NAME,
             "it is on a server (NFS)",
-            "locks and syncs are as good as the server: mount it without 'nolock', and don't use 'async' on the server",
+            "locks and syncs are only as reliable as the server: mount it without 'nolock', and don't use 'async' on the server",
         ),
         0xff53_4d42 | 0xfe53_4d42 | 0x517b => Check::warn(
             NAME,
             "it is on a server (SMB)",
-            "locks and syncs are as good as the server: use a disk, and a mirror that outlives it",
+            "locks and syncs are only as reliable as the server: use a disk, and a mirror that outlives it",
         ),
         0x6573_5546 => Check::warn(
             NAME,
-            "it is a program's (FUSE)",
-            "locks and syncs are as good as that program: object stores that are mounted as directories often have neither; \
-             use a disk, and a mirror",
+            "a program provides it (FUSE)",
+            "locks and syncs are only as reliable as that program: object stores that are mounted as directories often have \
+             neither; use a disk, and a mirror",
         ),
         0x0102_1997 => Check::warn(
             NAME,
-            "it is another machine's (9p)",
-            "locks and syncs are as good as that machine",
+            "it belongs to another machine (9p)",
+            "locks and syncs are only as reliable as that machine",
         ),
         0xef53 => Check::ok(NAME, "ext4"),
         0x5846_5342 => Check::ok(NAME, "XFS"),
@@ -89,7 +89,7 @@ pub fn kind(_: &Path) -> Option<Check> {
     None
 }
 
-/// How many bytes this user may still write; `None` where that can't be told.
+/// The number of bytes that this user may still write; `None` if it is unknown.
 #[cfg(unix)]
 pub fn free(dir: &Path) -> Option<u64> {
     let found = rustix::fs::statvfs(dir).ok()?;
@@ -101,7 +101,7 @@ pub fn free(_: &Path) -> Option<u64> {
     None
 }
 
-/// Whether there is room for generations of so many bytes.
+/// Whether there is room for generations of this size.
 #[cfg(unix)]
 pub fn space(dir: &Path, generation: Option<u64>) -> Option<Check> {
     const NAME: &str = "free space";
@@ -111,7 +111,7 @@ pub fn space(dir: &Path, generation: Option<u64>) -> Option<Check> {
     let check = match generation.filter(|size| *size > 0) {
         None => Check::ok(
             NAME,
-            format!("{shown}; --bytes tells for how many generations that is enough"),
+            format!("{shown}; with --bytes it is shown for how many generations that is enough"),
         ),
         Some(size) => {
             let times = free / size;

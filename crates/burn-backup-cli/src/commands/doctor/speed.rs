@@ -1,4 +1,4 @@
-//! How fast the disk is: a file is written and synced, and read, three times each.
+//! Measures the disk's speed: writes and syncs a file, and reads it, three times each.
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
@@ -15,7 +15,7 @@ const BYTES: u64 = 64 * 1000 * 1000;
 const TIMES: usize = 3;
 const PIECE: usize = 1000 * 1000;
 
-/// Below that, the test file could take the last space of a training.
+/// With less free space than this, the test file could take a training's last space.
 const ROOM: u64 = 4 * BYTES;
 
 pub fn measure(scratch: &Path, dir: &Path, output: &Output) -> Vec<Check> {
@@ -104,7 +104,7 @@ fn noise() -> Vec<u8> {
 /// Asks the system to drop the file's contents from memory, so that they are read from the disk.
 #[cfg(target_os = "linux")]
 fn forget(file: &File) {
-    // Where that is not possible, memory is measured.
+    // If this fails, the speed of the memory is measured.
     let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
 }
 

@@ -1,4 +1,4 @@
-//! A chart of braille characters, each of which has 2 by 4 dots.
+//! Draws a chart with braille characters. Each character has 2 by 4 dots.
 
 use super::Chart;
 use super::curves::{Curve, range};
@@ -9,19 +9,19 @@ const ROWS: usize = 12;
 const WIDTH: usize = COLUMNS * 2;
 const HEIGHT: usize = ROWS * 4;
 
-/// For the numbers beside it.
+/// The width of the numbers at the left.
 const MARGIN: usize = 11;
 
-/// The bits of a character's dots, by column and row.
+/// The bit of each dot of a character, by column and row.
 const DOTS: [[u8; 4]; 2] = [[0x01, 0x02, 0x04, 0x40], [0x08, 0x10, 0x20, 0x80]];
 const EMPTY: u32 = 0x2800;
 
 const RESUMED: char = '┊';
 
-/// Draws the curves. Of validation there are points only, so that the two are told apart without colours.
+/// Draws the curves. The validation's curve has points only, so that it differs from the training's without colours.
 pub fn draw(chart: &Chart<'_>, page: &mut Page) {
     let points = || chart.curves.iter().flat_map(Curve::points);
-    // One point is no chart.
+    // A chart needs at least two points.
     if chart.curves.iter().all(|curve| curve.points().count() < 2) {
         show_legend(chart, page, "");
         return;
@@ -94,7 +94,7 @@ impl Canvas {
         }
     }
 
-    /// In dots from the left and from the top.
+    /// The place of a point, in dots from the left and from the top.
     fn place(&self, (x, y): (f64, f64)) -> (f64, f64) {
         let share =
             |value: f64, (least, greatest): (f64, f64)| (value - least) / (greatest - least);
@@ -218,12 +218,12 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_drawn_is_said() {
+    fn a_value_that_cannot_be_drawn_is_described() {
         assert!(
             drawn(&[f64::NAN], &[f64::INFINITY], &[])
                 .contains("train: no finite number in epoch 1")
         );
-        // One point, and values that are all the same.
+        // A single point, equal values, and extreme values must not panic.
         for values in [
             &[5.0][..],
             &[0.0, 0.0, 0.0],

@@ -22,7 +22,7 @@ pub struct Curve {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Value {
     pub epoch: u64,
-    /// `null` if it is no finite number.
+    /// `null` if it is not finite.
     pub value: Option<f64>,
 }
 
@@ -48,7 +48,7 @@ impl Curve {
     }
 }
 
-/// Those of the backup, and of the logs those that it has not, by metric and split.
+/// The curves of the backup, and those of the logs that the backup does not have, by metric and split.
 pub fn curves(history: &[Series], logged: Vec<Curve>) -> Vec<Curve> {
     let of_backup = history.iter().map(|series| {
         let values = series.values.iter().map(|(epoch, value)| (*epoch, value.0));
@@ -66,7 +66,7 @@ pub fn curves(history: &[Series], logged: Vec<Curve>) -> Vec<Curve> {
     curves
 }
 
-/// The least and the greatest number, with some room between if they are the same; `None` if there are none.
+/// The least and the greatest number. If they are equal, the range is widened. `None` if there are no numbers.
 pub fn range(numbers: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
     let bounds = |bounds: Option<(f64, f64)>, number: f64| match bounds {
         None => Some((number, number)),
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_backup_goes_before_the_logs() {
+    fn the_backup_takes_precedence_over_the_logs() {
         let series = |metric: &str| -> Series {
             let json =
                 serde_json::json!({ "metric": metric, "split": "train", "values": { "1": "0.5" } });

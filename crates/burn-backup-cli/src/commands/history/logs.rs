@@ -1,4 +1,4 @@
-//! Burn's metric logs: `<dir>/<split>/epoch-<n>/<metric>.log`. A line is a value, a value and how often it counts, or the
+//! Reads Burn's metric logs: `<dir>/<split>/epoch-<n>/<metric>.log`. A line is a value, a value with its count, or the
 //! metric's own value for the epoch, marked as final.
 
 use std::collections::BTreeMap;
@@ -12,13 +12,13 @@ use crate::exit::{Exit, refuse};
 
 const SPLITS: [&str; 2] = ["train", "valid"];
 
-/// The values of all epochs that are logged.
+/// The values of all logged epochs.
 pub fn read(dir: &Path) -> Result<Vec<Curve>> {
     if !SPLITS.iter().any(|split| dir.join(split).is_dir()) {
         return Err(refuse(
             Exit::Failed,
             format!(
-                "there are no metric logs in '{}': give the directory in which 'train' and 'valid' are",
+                "there are no metric logs in '{}': give the directory that contains 'train' and 'valid'",
                 dir.display()
             ),
         ));
@@ -51,7 +51,7 @@ pub fn read(dir: &Path) -> Result<Vec<Curve>> {
     Ok(curves)
 }
 
-/// What is in a directory, which need not be there.
+/// The entries of a directory. A missing directory has none.
 fn entries(dir: &Path) -> Result<Vec<fs::DirEntry>> {
     if !dir.is_dir() {
         return Ok(Vec::new());
@@ -65,7 +65,7 @@ fn value_of(path: &Path) -> Result<Option<f64>> {
     const LONGEST: u64 = 1 << 30;
     let read = || {
         ensure!(path.metadata()?.len() <= LONGEST, "it is too long");
-        // The last line may be cut.
+        // The last line may be incomplete, so the text may not be valid UTF-8.
         Ok(String::from_utf8_lossy(&fs::read(path)?).into_owned())
     };
     let text = read().with_context(|| format!("cannot read '{}'", path.display()))?;
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_final_value_counts_or_else_the_mean() {
+    fn the_value_is_the_final_one_or_the_mean() {
         let table = [
             ("50,4\n25,4\n", Some(37.5)),
             ("1\n2\n", Some(1.5)),

@@ -1,4 +1,4 @@
-//! The charts as SVG.
+//! Draws the charts as SVG.
 
 use anyhow::{Context as _, Result};
 use plotters::prelude::*;
@@ -7,11 +7,11 @@ use super::Chart;
 use super::curves::{Curve, range};
 
 const WIDTH: u32 = 900;
-/// Of each chart.
+/// The height of each chart.
 const HEIGHT: u32 = 360;
 const FONT: &str = "sans-serif";
 
-/// The colours of Okabe and Ito, which people with any kind of colour blindness tell apart.
+/// The colours of Okabe and Ito, which people with any kind of colour blindness can distinguish.
 const BLUE: RGBColor = RGBColor(0, 114, 178);
 const VERMILION: RGBColor = RGBColor(213, 94, 0);
 const GREY: RGBColor = RGBColor(110, 110, 110);
@@ -51,7 +51,7 @@ fn draw_one(
     };
     let room = (ys.1 - ys.0) * 0.05;
     let ys = (ys.0 - room, ys.1 + room);
-    // What is as large as that has no scale.
+    // Such large values have no scale.
     if !(ys.1 - ys.0).is_finite() {
         return Ok(());
     }
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_picture_has_a_chart_of_each_metric() {
+    fn the_picture_has_a_chart_for_each_metric() {
         let curve = |split: &str| Curve::new("Loss", split, "backup", [(1, 2.0), (2, 1.0)].into());
         let curves = [curve("train"), curve("valid")];
         let chart = |title| Chart {
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_values_is_an_empty_picture() {
+    fn without_values_the_picture_is_empty() {
         let curves = [Curve::new(
             "Loss",
             "train",

@@ -9,12 +9,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::exit::{Exit, refuse};
-use crate::output::{Output, Page, Report, Tone, ago, bytes, count};
+use crate::output::{Output, Page, Report, Tone, ago, bytes};
 use crate::place::Place;
 use crate::source::{Directory, LOOKS, pruned_too_soon};
 use crate::training::{Position, Training};
 
-/// What is in a backup directory.
+/// The contents of a backup directory.
 #[derive(Debug, Serialize)]
 struct Listing {
     place: String,
@@ -26,10 +26,10 @@ struct Listing {
     mirror: Option<String>,
     generations: Vec<Row>,
     quarantine: Vec<Quarantined>,
-    /// What was left behind when the training went back to an older one.
+    /// The newer generations that were set aside when the training went back to an older one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     aside: Vec<SetAside>,
-    /// What interrupted saves have left, or the saves and removals that are under way.
+    /// The staging entries of saves and removals that were interrupted or are in progress.
     leftovers: Vec<String>,
 }
 
@@ -48,7 +48,7 @@ struct Row {
     damage: Option<String>,
     created: Option<Timestamp>,
     bytes: Option<u64>,
-    /// How many of them are also another generation's.
+    /// How many of these bytes are shared with another generation.
     linked_bytes: Option<u64>,
     position: Option<Position>,
     phase: Option<String>,
@@ -94,12 +94,12 @@ fn rows(directory: &Directory, mirrored: Option<&BTreeSet<u64>>) -> Result<Vec<R
                 Observation::Damaged(damage) => {
                     Row::damaged(id.number(), damage.to_string(), in_mirror)
                 }
-                // Pruned since it was listed.
+                // It was pruned after it was listed.
                 _ => continue,
             };
             rows.push(row);
         }
-        // If all are gone, others have taken their places.
+        // If all were pruned, there are new ones: list again.
         if !rows.is_empty() || ids.is_empty() {
             return Ok(rows);
         }
@@ -107,7 +107,7 @@ fn rows(directory: &Directory, mirrored: Option<&BTreeSet<u64>>) -> Result<Vec<R
     Err(pruned_too_soon())
 }
 
-/// The generations in the mirror that are of the training in the directory.
+/// The generations in the mirror that belong to the directory's training.
 fn mirrored(place: &Place, directory: &Directory) -> Result<BTreeSet<u64>> {
     let Place::Mirror(url) = place else {
         return Err(refuse(Exit::Usage, "--mirror needs the URL of a mirror"));
@@ -244,7 +244,7 @@ impl Report for Listing {
             None => page.field(
                 "training",
                 Tone::Warning
-                    .paint("burn-backup.json is missing or damaged; the next start makes it again"),
+                    .paint("burn-backup.json is missing or damaged; the next start recreates it"),
             ),
         }
         page.field("in use", in_use(&self.in_use));
@@ -280,7 +280,7 @@ impl Report for Listing {
             );
         }
         if !self.aside.is_empty() {
-            page.heading("Set aside, because the training went back to an older one");
+            page.heading("Set aside, because the training went back to an older generation");
             let row = |aside: &SetAside| {
                 let position = aside.position.as_ref();
                 let position = position.map_or("not known".to_owned(), ToString::to_string);
@@ -293,14 +293,15 @@ impl Report for Listing {
         }
         if !self.leftovers.is_empty() {
             let what = match self.in_use.state {
-                "in_use" => "saved or removed at the moment, or kept to be written over",
-                _ => "left of an interrupted save or removal; the next start takes it away",
+                "in_use" => "part of a save or removal in progress, or kept for reuse",
+                _ => "left by an interrupted save or removal; the next start removes it",
+            };
+            let entries = match self.leftovers.len() {
+                1 => "1 staging entry".to_owned(),
+                several => format!("{several} staging entries"),
             };
             page.gap();
-            page.line(format!(
-                "{}: {what}.",
-                count(self.leftovers.len(), "staging entry").replace("entrys", "entries")
-            ));
+            page.line(format!("{entries}: {what}."));
         }
     }
 }
@@ -329,7 +330,7 @@ fn in_use(in_use: &InUse) -> String {
     }
 }
 
-/// How many bytes of the generation have another name too; `None` where that can't be told.
+/// The bytes of the generation's files that have other hard links; `None` if that is unknown.
 #[cfg(unix)]
 fn linked_bytes(generation: &OpenGeneration) -> Option<u64> {
     use std::os::unix::fs::MetadataExt as _;

@@ -10,7 +10,7 @@ use crate::exit::{Exit, refuse};
 use crate::output::{Output, Page, Report, ago, bytes};
 use crate::training::{Position, Training};
 
-/// What is in a mirror.
+/// The contents of a mirror.
 #[derive(Debug, Serialize)]
 struct Listing {
     place: String,
@@ -18,13 +18,13 @@ struct Listing {
     trainings: Vec<Listed>,
 }
 
-/// A training in it.
+/// A training in the mirror.
 #[derive(Debug, Serialize)]
 struct Listed {
     run_id: String,
     /// The last generation of a training that has run to its end.
     finished: Option<u64>,
-    /// The process that has not let go of the mirror.
+    /// The process that has not released the mirror.
     lease: Option<Lease>,
     generations: Vec<Row>,
 }
@@ -54,9 +54,7 @@ pub fn list(url: &str, output: &Output) -> Result<Exit> {
     if found.is_empty() {
         return Err(refuse(
             Exit::NoBackup,
-            format!(
-                "there is no backup in {mirror}: nothing of a training is there. Check the URL"
-            ),
+            format!("there is no backup in {mirror}: the mirror has no training. Check the URL"),
         ));
     }
     let mut trainings = Vec::new();
@@ -91,7 +89,7 @@ impl Listed {
 }
 
 impl Row {
-    /// `None` if it was pruned since it was listed.
+    /// `None` if the generation was pruned after it was listed.
     fn of(
         connection: &Connection,
         training: &MirroredTraining,
@@ -169,13 +167,13 @@ impl Report for Listing {
                 "lease",
                 lease.map(|lease| {
                     let Lease { holder, ttl_seconds } = lease;
-                    format!("last renewed by {holder}, which is gone if it is not renewed for {ttl_seconds} s")
+                    format!("last renewed by {holder}; without a renewal within {ttl_seconds} s, that process is gone")
                 }),
             );
             if let Some(last) = training.finished {
                 page.field(
                     "finished",
-                    format!("yes, with generation {last}; nothing of it is read any more"),
+                    format!("yes, with generation {last}; its generations are no longer read"),
                 );
                 continue;
             }

@@ -1,4 +1,4 @@
-//! The optimizers' records.
+//! Reads the optimizers' records.
 
 use burn_backup_store::OpenGeneration;
 use serde::Serialize;
@@ -10,16 +10,16 @@ use crate::record::Record;
 /// An optimizer's record.
 #[derive(Debug, Serialize)]
 pub struct OptimizerState {
-    /// Empty if it is the training's only one.
+    /// Empty if it is the training's only state.
     state: String,
     tensors: usize,
     bytes: u64,
     scalars: usize,
-    /// For how many parameters it has tensors.
+    /// The number of parameters that it has tensors for.
     parameters: usize,
 }
 
-/// Those of all states. A record that can't be read is passed over with a warning.
+/// The optimizers of all states. A record that can't be read is skipped with a warning.
 pub fn optimizers(generation: &OpenGeneration, output: &Output) -> Vec<OptimizerState> {
     let parts = generation.parts().iter();
     let of_states =

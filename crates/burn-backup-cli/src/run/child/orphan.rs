@@ -1,11 +1,12 @@
-//! What only Linux has for a process and its children.
+//! Linux functions for a process and its children.
 
 use std::process::Command;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-/// Has the process get SIGTERM when this one is killed: it saves, and ends, and the next supervisor starts another one.
+/// Makes the process receive SIGTERM when this one is killed. It then saves and ends, and the next supervisor starts
+/// another one.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "the standard library can't ask for it")]
 pub fn end_with_parent(command: &mut Command) {
@@ -16,7 +17,7 @@ pub fn end_with_parent(command: &mut Command) {
     unsafe {
         command.pre_exec(move || {
             nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
-            // It may have been killed before.
+            // The parent may have been killed before the call.
             match nix::unistd::getppid() == parent {
                 true => Ok(()),
                 false => Err(nix::errno::Errno::ESRCH.into()),
@@ -25,24 +26,24 @@ pub fn end_with_parent(command: &mut Command) {
     }
 }
 
-/// Elsewhere it goes on; it holds the lock of the backup until it ends.
+/// On other systems the process continues. It holds the lock of the backup until it ends.
 #[cfg(not(target_os = "linux"))]
 pub fn end_with_parent(_command: &mut Command) {}
 
-/// Whether a process has a handler for a signal, so that it is not ended by it.
+/// Whether a process handles a signal, so that the signal does not end it.
 #[cfg(target_os = "linux")]
 pub fn handles(pid: Pid, signal: Signal) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
     status.is_ok_and(|status| is_caught(&status, signal))
 }
 
-/// Nobody knows.
+/// Unknown on this system.
 #[cfg(not(target_os = "linux"))]
 pub fn handles(_pid: Pid, _signal: Signal) -> bool {
     false
 }
 
-/// Whether `/proc/<pid>/status` has the signal among those that are caught.
+/// Whether `/proc/<pid>/status` lists the signal as caught.
 #[cfg(target_os = "linux")]
 fn is_caught(status: &str, signal: Signal) -> bool {
     let mut lines = status.lines();
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_says_which_signals_are_caught() {
+    fn the_status_lists_the_caught_signals() {
         let status = "Name:\ttrain\nSigIgn:\t0000000000001000\nSigCgt:\t0000000000000004\n";
         assert!(is_caught(status, Signal::SIGQUIT));
         assert!(!is_caught(status, Signal::SIGTERM));
