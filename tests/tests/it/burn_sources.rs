@@ -1,5 +1,6 @@
 //! The loops, the loaders and the metric logs do what Burn's own do. They are compared call by call in `burn_parity`;
 //! here, a change of Burn's sources is noticed that those tests might not reach.
+#![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
