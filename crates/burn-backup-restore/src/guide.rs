@@ -5,8 +5,8 @@
 //!
 //! | page | about |
 //! |---|---|
-//! | [`builder`] | one line with Burn's builder |
-//! | [`custom_loop`] | six lines with a loop of your own, and state of your own |
+//! | [`builder`] | one line with Burn's builder, and state of your own |
+//! | [`custom_loop`] | six lines with a loop of your own |
 //! | [`reinforcement_learning`] | Burn's `RLTraining` |
 //! | [`exactness`] | what is exact, and on which conditions; data loaders |
 //! | [`frequency`] | how often to back up, and what it costs |

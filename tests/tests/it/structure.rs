@@ -120,7 +120,10 @@ fn collect(dir: &Path, top: Option<&str>, imports: &mut Imports) {
             if stem != "tests" {
                 collect(&path, Some(module), imports);
             }
-        } else if stem != "lib" && stem != "tests" {
+        } else if path.extension().is_some_and(|name| name == "rs")
+            && stem != "lib"
+            && stem != "tests"
+        {
             let mut code = code(&path);
             if top.is_none() {
                 code = code.replace("\nuse super::", "\nuse crate::");
