@@ -367,8 +367,8 @@ impl BackupAndRestore {
     /// Where the training runs; by default on the first device of the learner's model, as in Burn. Use this instead
     /// of Burn's `with_training_strategy`, which would replace the backups together with the strategy.
     ///
-    /// With several devices, one batch on each device counts as one step. In the middle of an epoch, a training can
-    /// resume only with the same number of devices, because each device has its own share of the epoch's data. At the
+    /// With several devices, one batch on each device counts as one step. Each device has its own share of the
+    /// epoch's data. So in the middle of an epoch, a training can resume only with the same number of devices. At the
     /// start of an epoch, it can resume with any number of devices.
     ///
     /// # Example
@@ -584,8 +584,8 @@ impl BackupAndRestore {
     /// position, when it was saved (a time of day, UTC), and any failure since. Burn's file logger does not write
     /// this metric, because it skips every value that is "N/A". Other loggers may write it.
     ///
-    /// The bottom border of the dashboard shows the progress of a restore, or of the wait for the mirror at the end,
-    /// if it takes more than a second. With false, the border is left alone: use that with a full-screen renderer of
+    /// If a restore, or the wait for the mirror at the end, takes more than a second, the bottom border of the
+    /// dashboard shows its progress. With false, the border is left alone: use that with a full-screen renderer of
     /// your own.
     pub fn dashboard(mut self, dashboard: bool) -> Self {
         self.dashboard = dashboard;

@@ -47,7 +47,7 @@ fn main() {
     device.seed(42);
     let linear = LinearConfig::new(1, 1).init(&device);
     let optimizer = AdamConfig::new().init();
-    let learner = Learner::new(Line { linear }, optimizer, ConstantLr::new(1e-4));
+    let learner = Learner::new(Line { linear }, optimizer, ConstantLr::new(1e-3));
     let result = SupervisedTraining::new("artifacts", loader(), loader())
         .num_epochs(500)
         .backup_and_restore(BackupAndRestore::new("backup")) // the one line

@@ -262,9 +262,7 @@ fn a_backup_beyond_the_last_epoch_is_seen_on_the_screen_that_stays() {
     let dir = scratch.path().join("backup");
     Terminal::start(&dir, "3", &["stop@14"]).end();
     let left = Terminal::start(&dir, "1", &[]).end();
-    left.shows(
-        "epoch 3, batch 2 (batch 14 of the training), beyond the requested 1 epoch(s)",
-    );
+    left.shows("epoch 3, batch 2 (batch 14 of the training), beyond the requested 1 epoch(s)");
     left.shows("the program goes on");
 }
 

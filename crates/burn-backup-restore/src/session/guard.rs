@@ -57,7 +57,7 @@ impl Guard {
         matches!(self.divergence, Divergence::RollBack { .. })
     }
 
-    /// Ends the training if it has diverged and has no rollback left, or if the watched metrics don't exist.
+    /// Ends the training if it has diverged and has no rollback left, or if a watched metric is missing.
     /// `rollbacks` are the rollbacks so far, and `backup` is the position of the last backup.
     pub(super) fn look(
         &self,

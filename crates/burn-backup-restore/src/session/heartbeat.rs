@@ -1,4 +1,4 @@
-//! A heartbeat for the process that started the program. It names a file, which is rewritten repeatedly.
+//! A heartbeat for the process that started this program. That process names a file, which is rewritten repeatedly.
 //!
 //! The training thread only increments a counter. Another thread reads the counter four times a second and writes the
 //! file.

@@ -231,7 +231,7 @@ impl<S: State> Session<S> {
             if batches.next().is_none() {
                 return Err(BackupError::DataMismatch {
                     path: self.core.progress.backup_dir.clone(),
-                    what: "the minimum number of batches that an iterator gives",
+                    what: "the number of batches that an iterator gives (at least)",
                     recorded: usize::try_from(trained).unwrap_or(usize::MAX),
                     found: usize::try_from(found).unwrap_or(usize::MAX),
                     change: Change::Data,
