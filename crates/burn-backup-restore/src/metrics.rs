@@ -1,4 +1,5 @@
-//! Metrics: the value of each metric in each epoch, logs that continue after a restart, and detection of divergences.
+//! What is measured: the value of each metric in each epoch, the logs that go on after a restart, and a watch for
+//! divergence.
 
 mod history;
 mod lag;

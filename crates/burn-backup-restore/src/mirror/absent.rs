@@ -1,5 +1,4 @@
-//! The types of `burn-backup-remote`, without values. No mirror can be created, so none of these methods is ever
-//! called.
+//! What `burn-backup-remote` has, without values: nobody can make a mirror, so that nothing here is ever called.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use burn_backup_store::{GenerationId, Manifest, Store};
 
-/// A type without values.
+/// There is none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Never {}
 
@@ -30,7 +29,7 @@ never!(
     Mirroring
 );
 
-#[expect(dead_code, reason = "no value is ever created")]
+#[expect(dead_code, reason = "nobody has one")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LeaseStatus {
     Held,
@@ -54,7 +53,7 @@ pub(crate) struct MirrorStatus {
     pub is_failing: bool,
 }
 
-#[expect(dead_code, reason = "no event is ever sent")]
+#[expect(dead_code, reason = "nothing ever happens to one")]
 pub(crate) enum MirrorEvent {
     Failed(Arc<MirrorError>),
     Recovered,
@@ -62,7 +61,7 @@ pub(crate) enum MirrorEvent {
     Stopped(Arc<MirrorError>),
 }
 
-#[expect(dead_code, reason = "no method is ever called")]
+#[expect(dead_code, reason = "nobody asks")]
 pub(crate) trait MirrorRetention: Send + Sync {
     fn learn(&self, manifest: &Manifest);
 

@@ -1,5 +1,5 @@
-//! Moves the loaders to their position: requests as many iterators as the uninterrupted training had, and skips the
-//! trained batches.
+//! Bringing the loaders to where they were: as many iterators as the undisturbed training had asked
+//! for, and the trained batches skipped.
 
 use std::sync::Arc;
 
@@ -15,43 +15,43 @@ use crate::change::Change;
 use crate::data_loader;
 use crate::state::{Entered, Phase, TrainingState};
 
-/// The batches that a loader has left in the current epoch.
+/// What a loader has left of the epoch in progress.
 pub(crate) enum Rest<'l, O> {
-    /// The epoch has not begun. Its iterator must still be requested.
+    /// The epoch has not begun: its iterator is still to be asked for.
     WholeEpoch,
-    /// The batches after the `skipped` ones, if any.
+    /// What comes after the batches that were `skipped`, if anything.
     Batches {
         rest: Batches<'l, O>,
         skipped: usize,
     },
     /// Only the validation is left.
     Validation,
-    /// The batches after the trained items, with batches or data that were changed on purpose.
+    /// What comes after the items that were trained, in batches or of data that are changed on purpose.
     Entered {
         rest: Batches<'l, O>,
         at: Entered,
-        /// `None` if an earlier restart has already found the change.
+        /// `None` if an earlier restart has found it.
         change: Option<Change>,
     },
-    /// The epoch starts again, because batches or data were changed on purpose and the loader can't continue inside
-    /// the epoch.
+    /// The epoch begins anew: batches or data are changed on purpose, and the loader can't go on in
+    /// between.
     Anew(Change),
 }
 
-/// The batches of one epoch that remain to be trained.
+/// The batches of one epoch that are still to be trained.
 pub(crate) struct Batches<'l, O> {
-    /// The next batch, if it was already fetched to find out whether there is one.
+    /// Fetched already, to see whether there is one.
     peeked: Option<Option<O>>,
     pub(super) iterator: Box<dyn DataLoaderIterator<O> + 'l>,
 }
 
 impl<'l, O> Batches<'l, O> {
-    /// All batches of an epoch.
+    /// All of them.
     pub(crate) fn of(loader: &'l Arc<dyn DataLoader<O>>) -> Self {
         Self::left_in(loader.iter())
     }
 
-    /// The remaining batches of an iterator.
+    /// Those that an iterator has left.
     pub(super) fn left_in(iterator: Box<dyn DataLoaderIterator<O> + 'l>) -> Self {
         Self {
             peeked: None,
@@ -59,7 +59,7 @@ impl<'l, O> Batches<'l, O> {
         }
     }
 
-    /// Fetches the next batch to find out whether there is one. Calls `seed` before.
+    /// Fetches the next one, to see whether there is one; `seed` is called before that.
     pub(crate) fn look_ahead(&mut self, seed: impl FnOnce()) -> Result<(), TrainingError> {
         if self.peeked.is_none() {
             seed();
@@ -68,7 +68,7 @@ impl<'l, O> Batches<'l, O> {
         Ok(())
     }
 
-    /// Returns the next batch. Calls `seed` before it is fetched.
+    /// The next batch; `seed` is called before it is fetched.
     pub(crate) fn next(&mut self, seed: impl FnOnce()) -> Option<Result<O, DatasetError>> {
         match self.peeked.take() {
             Some(peeked) => peeked.map(Ok),
@@ -79,24 +79,24 @@ impl<'l, O> Batches<'l, O> {
         }
     }
 
-    /// Whether a batch is left, as far as [`look_ahead`](Self::look_ahead) has checked.
+    /// Whether a batch is left, of those that were looked at.
     pub(crate) fn has_more(&self) -> bool {
         !matches!(self.peeked, Some(None))
     }
 
-    /// The progress of the epoch, as reported by the loader.
+    /// How far the epoch is, as the loader tells it.
     pub(crate) fn progress(&self) -> Progress {
         self.iterator.progress()
     }
 
-    /// The progress of the epoch, in items.
+    /// How far the epoch is, in items.
     pub(crate) fn items(&self) -> Items {
         burn_api::items(self.iterator.as_ref())
     }
 }
 
 impl<O> Rest<'_, O> {
-    /// Fetches the next batch to find out whether there is one. Calls `seed` before.
+    /// Fetches the next batch, to see whether there is one; `seed` is called before that.
     pub(crate) fn look_ahead(&mut self, seed: impl FnOnce()) -> Result<(), TrainingError> {
         match self {
             Self::Batches { rest, .. } | Self::Entered { rest, .. } => rest.look_ahead(seed),
@@ -105,8 +105,8 @@ impl<O> Rest<'_, O> {
     }
 }
 
-/// Moves a training loader to the position of the training. Checks that it gives the same data as when the backup was
-/// made.
+/// Brings a training loader to where the training was, and checks on the way that it yields what it did when
+/// the backup was made.
 pub(crate) fn train_loader<'l, O>(
     loader: &'l Arc<dyn DataLoader<O>>,
     plan: &Plan,
@@ -138,16 +138,15 @@ pub(crate) fn train_loader<'l, O>(
     }
 }
 
-/// Continues the current epoch after the items in `at`, and after the batches trained since then, if the loader
-/// supports it.
+/// Goes on in the epoch in progress after so many items, and after the batches that were trained since, if
+/// the loader can.
 fn enter<'l, O>(
     loader: &'l Arc<dyn DataLoader<O>>,
     plan: &Plan,
     at: Entered,
     change: Option<Change>,
 ) -> Result<Rest<'l, O>, TrainingError> {
-    // With several devices, each has a part of the data, and the parts no longer begin and end at the same
-    // items.
+    // Several devices have parts of the data, whose ends are elsewhere than they were.
     let entered = match plan.is_only_loader {
         true => data_loader::enter(plan.iterators as u64, at.items, || loader.iter()),
         false => None,
@@ -158,7 +157,7 @@ fn enter<'l, O>(
     let since = plan.batches.saturating_sub(at.batches);
     if let (Some(last), Some(data)) = (since.checked_sub(1), &plan.recorded) {
         iterator.nth(last).transpose()?;
-        // The program may have changed the batch size or the data once more.
+        // They may be of yet another size, or of other data.
         let found = burn_api::items(iterator.as_ref());
         let path = &plan.backup_dir;
         if found.total != data.items_total {
@@ -190,7 +189,7 @@ fn skip<'l, O>(
     let is_between_epochs = plan.batches == 0;
     for epoch in 1..=plan.iterators {
         let mut iterator = loader.iter();
-        // Between epochs, take the batch size from the previous epoch.
+        // Between epochs, the batch size shows in the epoch before.
         if is_between_epochs && epoch == plan.iterators && plan.has_trained {
             if plan.is_first {
                 say_what_is_loaded(iterator.as_ref(), 0);
@@ -230,7 +229,7 @@ fn skip<'l, O>(
                 skipped: batches,
             });
         }
-        // The batch ahead is one of those to skip.
+        // It is one of those that are skipped.
         (Some(_), _) => others -= 1,
         (None, _) => {}
     }
@@ -243,14 +242,15 @@ fn skip<'l, O>(
     })
 }
 
-/// Moves the validation loader to the position in `state`.
+/// Brings the validation loader to the position in `state`.
 pub(crate) fn valid_loader<O>(loader: &Arc<dyn DataLoader<O>>, state: &TrainingState) {
     for _ in 0..state.epochs_done() {
         drop(loader.iter());
     }
 }
 
-/// Logs that `batches` batches are loaded only to be skipped, if the loader can't skip them in another way.
+/// Says what it costs to skip `batches` of a loader that knows no other way than to load them, and on what
+/// condition such a loader is exact.
 fn say_what_is_loaded<O>(iterator: &dyn DataLoaderIterator<O>, batches: usize) {
     if batches_left(iterator).is_some() {
         return;

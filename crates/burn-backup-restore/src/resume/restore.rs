@@ -1,4 +1,4 @@
-//! Restores a state from a verified generation.
+//! From a verified generation to a state that is what it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,14 +20,14 @@ use crate::part::{self, FROZEN, MODEL, OPTIMIZER, SCHEDULER, VALUE, unreadable};
 use crate::save::{Fit, Frozen, Memory, SavePart, Segment};
 use crate::state::{PartDocument, TrainingState};
 
-/// A part of a training's state that can load its saved records.
+/// A part of a training's state that takes back what was saved of it.
 pub(crate) trait LoadPart: SavePart {
-    /// Checks that the saved records fit the part, before anything is changed. Returns the changes that were found
-    /// and are allowed.
+    /// Checks that the part can be what was saved, before anything is changed. Gives the changes that are
+    /// there and allowed.
     fn check(&self, saved: &SavedPart, expected: &Expected<'_>)
     -> Result<Vec<Change>, BackupError>;
 
-    /// Loads the saved records. `changed` lists the allowed changes that were found.
+    /// Loads what was saved. `changed` are the changes that were found to be allowed.
     fn load(
         &mut self,
         saved: SavedPart,
@@ -35,17 +35,17 @@ pub(crate) trait LoadPart: SavePart {
         expected: &Expected<'_>,
     ) -> Result<Loaded, BackupError>;
 
-    /// Loads only the weights of a model.
+    /// Loads nothing but a model's weights.
     fn load_weights(&mut self, _saved: SavedPart, _backup_dir: &Path) -> Result<(), BackupError> {
         Ok(())
     }
 }
 
-/// The saved records of a part.
+/// What was saved of a part.
 pub(crate) struct SavedPart {
     pub name: String,
     pub document: PartDocument,
-    /// The number of optimizer steps so far.
+    /// How often the optimizer had stepped.
     pub optimizer_steps: u64,
     pub model: Option<Bytes>,
     pub frozen: Option<Bytes>,
@@ -59,7 +59,7 @@ pub(crate) struct SavedPart {
     pub segments: Vec<Segment>,
 }
 
-/// Information that is known after a part is loaded.
+/// What is known once a part is loaded.
 #[derive(Default)]
 pub(crate) struct Loaded {
     pub fit: Fit,
@@ -67,11 +67,11 @@ pub(crate) struct Loaded {
     pub learning_rate: Option<f64>,
 }
 
-/// Information from a generation that is not part of the training's state.
+/// What a generation says besides what is in the training now.
 #[derive(Default)]
 pub(crate) struct Restored {
     pub memories: BTreeMap<String, Memory>,
-    /// The allowed changes that were found.
+    /// What is changed on purpose.
     pub changed: Vec<Change>,
 }
 
@@ -79,18 +79,18 @@ pub(crate) struct Restored {
 pub(crate) struct Expected<'a> {
     pub configuration: &'a Configuration,
     pub changes: &'a Changes,
-    /// The device that trains the model, or the first one of several.
+    /// The device that the model is trained on, or the first of them.
     pub main: &'a Device,
     pub backup_dir: &'a Path,
-    /// Whether the parts are as the program created them. In a rollback they have already been trained.
+    /// Whether the parts are as the program made them. If the training goes back while it runs, they have stepped.
     pub are_fresh: bool,
 }
 
 /// The parts of a training's state, with their names.
 pub(crate) type PartsMut<'a> = Vec<(String, &'a mut dyn LoadPart)>;
 
-/// Loads `generation` into `parts`, after checking that it fits. Burn panics on a model that does not fit, and
-/// silently accepts an optimizer or a scheduler that does not.
+/// Loads `generation` into `parts`, after checking that it fits: Burn panics on a model that doesn't, and
+/// says nothing of an optimizer or a scheduler that doesn't.
 pub(crate) fn restore(
     parts: &mut PartsMut<'_>,
     mut generation: Generation,
@@ -103,7 +103,7 @@ pub(crate) fn restore(
         ..
     } = expected;
     let mut state = read_state(&generation, backup_dir)?;
-    // Backups of earlier versions do not record this number.
+    // A backup of an earlier version does not say.
     state.optimizer_steps = state.optimizer_steps();
     check_names(&state, parts, backup_dir)?;
     let mut changed = match &state.configuration {
@@ -127,8 +127,8 @@ pub(crate) fn restore(
     let mut schedules = Vec::with_capacity(parts.len());
     for (name, part) in parts.iter() {
         let part_of = SavedPart::take(name, &state, &mut generation)?;
-        // Read the schedule before the part is loaded, because it has stepped afterwards. The configuration
-        // covers the part without a name.
+        // As the program has made it: once it is loaded, it has stepped. Of the part without a name, the
+        // configuration tells.
         let schedule = match (name.is_empty(), expected.are_fresh) {
             (true, _) => None,
             (false, true) => part.schedule(),
@@ -181,7 +181,7 @@ pub(crate) fn restore(
     Ok((state, Restored { memories, changed }))
 }
 
-/// Checks the rates of a named part's scheduler.
+/// The rates of a named part's scheduler.
 fn check_schedule(
     saved: &SavedPart,
     schedule: Option<&Schedule>,
@@ -220,7 +220,7 @@ pub(crate) fn read_state(
     }
 }
 
-/// Checks that the training has the same state names as the backup.
+/// Checks that the training has the states that were saved, by their names.
 fn check_names(
     state: &TrainingState,
     parts: &PartsMut<'_>,
@@ -268,7 +268,7 @@ impl SavedPart {
         })
     }
 
-    /// Checks that `module` has the saved parameters.
+    /// Checks that `module` has the parameters that were saved.
     pub(crate) fn check_model<M: Module>(
         &self,
         module: &M,
@@ -289,13 +289,13 @@ impl SavedPart {
         })
     }
 
-    /// The saved value, as CBOR.
+    /// The value that was saved, as CBOR.
     pub(crate) fn value(&self, backup_dir: &Path) -> Result<&Bytes, BackupError> {
         let value = self.value.as_ref();
         value.ok_or_else(|| foreign(backup_dir, None))
     }
 
-    /// The records of the model, to be loaded one after the other. The caller has checked that they fit.
+    /// The records of the model, to be loaded one after the other. That they fit was checked.
     pub(crate) fn model_records(
         &mut self,
         backup_dir: &Path,
@@ -312,7 +312,7 @@ impl SavedPart {
         if records.iter().map(ModuleRecord::len).sum::<usize>() != self.document.model.len() {
             return Err(foreign(backup_dir, None));
         }
-        // Loading these records must not panic.
+        // What follows must not panic.
         let lenient = |record: ModuleRecord| {
             let record = record.validate(false).allow_partial(true);
             record.allow_unused(true)
@@ -341,8 +341,8 @@ fn take_segments(name: &str, generation: &mut Generation) -> Vec<Segment> {
     segments.collect()
 }
 
-/// Loads the weights of `generation`, possibly of another training, into `parts`. Each goes into the part with the
-/// same name.
+/// Loads the weights of `generation`, which may be another training's, into `parts`: each into the part of
+/// the same name.
 pub(crate) fn load_weights(
     parts: &mut PartsMut<'_>,
     mut generation: Generation,

@@ -22,50 +22,50 @@ use crate::state::Moment;
 
 const LOG: &str = "burn_backup::commit";
 
-/// The context of the thread.
+/// What the thread works with.
 pub(crate) struct WriterContext {
     pub store: Arc<Store>,
-    /// The mirror that committed backups are uploaded to, if any.
+    /// Where what is committed goes besides.
     pub mirror: Option<Arc<Mirroring>>,
     pub handle: BackupHandle,
     pub retention: Arc<Retention>,
     pub skip_nan: bool,
     pub on_error: OnBackupError,
     pub interrupter: Interrupter,
-    /// Whether the training has ended or is unwinding, so that the thread must not wait for metrics.
+    /// The training is over, or unwinds: nobody waits for much.
     pub is_left: AtomicBool,
 }
 
-/// The thread's reports about a snapshot, in this order.
+/// What the thread says of a snapshot, in this order.
 enum Report {
-    /// Whether the snapshot was committed.
+    /// It is done, and this says whether it was committed.
     Outcome(bool),
-    /// The work after the commit is done as well.
+    /// All work after it is done too.
     Idle,
 }
 
-/// The result of a snapshot.
+/// What became of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// A backup of this moment was committed.
+    /// It was committed, and is of this moment.
     Committed(Moment),
-    /// The backup failed. The handle has the error.
+    /// It failed; the handle has the error.
     Failed,
 }
 
-/// Writes snapshots, one at a time, on a separate thread. Dropping it waits for the last one.
+/// Writes snapshots, one at a time, on a thread of its own. Dropping it waits for the last one.
 ///
-/// The thread catches and reports panics while it writes. A panic elsewhere, for example in a logger, ends the thread
-/// and fails the snapshot in flight. The next snapshot starts another thread.
+/// The thread catches and reports panics while it writes. A panic elsewhere, in a logger say, ends
+/// it: that fails the snapshot in flight, and the next snapshot starts another thread.
 pub(crate) struct Background {
     context: Arc<WriterContext>,
     writer: Option<Writer>,
     in_flight: Option<Moment>,
-    /// When the backup in flight began.
+    /// When that one's backup began.
     begun: Instant,
-    /// Whether a backup has failed since the last call of [`take_failure`](Self::take_failure).
+    /// Whether one has failed since that was last asked.
     has_failed: bool,
-    /// The number of snapshots that still keep the thread busy.
+    /// How many snapshots still keep the thread at work.
     unfinished: usize,
 }
 
@@ -94,7 +94,7 @@ impl Writer {
         })
     }
 
-    /// Waits until the thread ends. Returns its panic message if it panicked.
+    /// Waits for the thread's end. Gives the message of the panic that ended it, if one did.
     fn join(self) -> Option<String> {
         drop(self.snapshots);
         let panic = self.thread.join().err()?;
@@ -115,14 +115,14 @@ impl Background {
         })
     }
 
-    /// Sends a snapshot to the thread. Its backup began at `begun`. At most one snapshot may be in flight, so call
-    /// [`settle`](Self::settle) first.
+    /// Hands a snapshot over, whose backup has `begun` then. At most one is in flight:
+    /// [`settle`](Self::settle) comes first.
     pub(crate) fn submit(&mut self, snapshot: TrainingSnapshot, begun: Instant) {
         self.in_flight = Some(snapshot.state.moment());
         self.begun = begun;
         self.unfinished += 1;
         let mut job = (snapshot, begun);
-        // If the thread has ended since its last snapshot, the send returns the job.
+        // A thread that has ended since its last snapshot gives it back.
         if let Some(writer) = &self.writer {
             match writer.snapshots.send(job) {
                 Ok(()) => return,
@@ -132,26 +132,26 @@ impl Background {
         }
         match Writer::start(self.context.clone(), Memories::new()) {
             Ok(writer) => {
-                // The new thread first waits for this job.
+                // It waits for this one first.
                 let _ = writer.snapshots.send(job);
                 self.writer = Some(writer);
             }
-            // The next backup tries again. `settle` reports the result of this one.
+            // The next one tries again. What becomes of this one shows when it is settled.
             Err(error) => report(&self.context, Arc::new(error)),
         }
     }
 
-    /// Whether the thread is known to be busy: it writes a snapshot or prunes after it.
+    /// Whether the thread is at work, as far as is known: it writes a snapshot or prunes after it.
     pub(crate) fn is_busy(&self) -> bool {
         self.unfinished > 0
     }
 
-    /// How long the snapshot in flight has taken so far; `None` if there is none.
+    /// How long the snapshot in flight has been; nothing if there is none.
     pub(crate) fn in_flight_for(&self) -> Option<Duration> {
         self.in_flight.map(|_| self.begun.elapsed())
     }
 
-    /// The result of the snapshot in flight, if it is known.
+    /// What became of the snapshot in flight, if that is known by now.
     pub(crate) fn poll(&mut self) -> Option<Outcome> {
         let mut outcome = None;
         while self.unfinished > 0 {
@@ -170,7 +170,7 @@ impl Background {
         outcome
     }
 
-    /// Waits until no snapshot is in flight, and returns the result.
+    /// Waits until nothing is in flight, and says what became of it.
     pub(crate) fn settle(&mut self) -> Option<Outcome> {
         while self.in_flight.is_some() {
             let Some(writer) = &self.writer else {
@@ -188,8 +188,7 @@ impl Background {
         None
     }
 
-    /// Waits until the thread has finished all work, including pruning. Then starts a new one with these `memories`
-    /// of the parts.
+    /// Waits until the thread has nothing to do, not even to prune, and goes on with one that knows this of the parts.
     pub(crate) fn restart(&mut self, memories: Memories) -> Result<(), BackupError> {
         self.settle();
         if let Some(writer) = self.writer.take() {
@@ -205,7 +204,7 @@ impl Background {
         std::mem::take(&mut self.has_failed)
     }
 
-    /// The result of the snapshot, if the report contains it.
+    /// What became of the snapshot, if the report is of that.
     fn take(&mut self, report: Report) -> Option<Outcome> {
         match report {
             Report::Outcome(true) => self.in_flight.take().map(Outcome::Committed),
@@ -217,7 +216,7 @@ impl Background {
         }
     }
 
-    /// Marks the snapshot in flight, if there is one, as failed.
+    /// The snapshot in flight, if there is one, has failed.
     fn lose(&mut self) -> Option<Outcome> {
         let lost = self.in_flight.take()?;
         log::debug!(target: LOG, "no backup of {}", lost.position);
@@ -228,20 +227,20 @@ impl Background {
         Some(Outcome::Failed)
     }
 
-    /// Called when the thread has ended, which it never does while it is needed, unless it panics.
+    /// The thread has ended, which it never does by itself while it is needed.
     fn thread_ended(&mut self) -> Option<Outcome> {
         let message = self.bury();
-        // If the result was already known, only a prune is missing, and the next one makes up for it.
+        // Once the outcome is known, what is left undone is a prune: the next one does it.
         if self.in_flight.is_some() {
             report(&self.context, Arc::new(BackupError::Panicked { message }));
         }
         self.lose()
     }
 
-    /// Joins a thread that has ended, and returns the reason.
+    /// Takes leave of a thread that has ended; gives the reason.
     fn bury(&mut self) -> String {
         let message = self.writer.take().and_then(Writer::join);
-        let message = message.unwrap_or_else(|| "it ended without a panic".to_owned());
+        let message = message.unwrap_or_else(|| "it ended by itself".to_owned());
         log::error!(
             target: LOG,
             "the thread that writes backups has ended: {message}; the next backup starts another one",
@@ -292,15 +291,14 @@ fn work(
                 None
             }
         };
-        // Announce it to the mirror before sending the outcome, because the receiver of the outcome may wait
-        // for the mirror.
+        // Whoever hears of the outcome may wait for the mirror.
         if let (Some(mirror), Some(committed)) = (&context.mirror, &committed) {
             mirror.announce(committed.id());
         }
-        // Send the outcome before pruning, because no other thread has to wait for the prune.
+        // Nobody need wait for what is pruned.
         let outcome = outbox.send(Report::Outcome(committed.is_some()));
         if let Some(committed) = committed {
-            // Tell the mirror before the backup could be pruned.
+            // Before it could be pruned.
             if let Some(mirror) = &context.mirror {
                 mirror.committed(committed.id());
             }
@@ -331,7 +329,7 @@ fn save(
     };
     let has_failed =
         || context.interrupter.error().is_some() || context.is_left.load(Ordering::Relaxed);
-    // Check for a divergence first, because NaN in the model may be a consequence of it.
+    // Whether it has diverged comes first: NaN in the model is what follows from it.
     if let Some(mark) = watched {
         let seen = mark.wait(has_failed).ok_or(BackupError::MetricsMissing)?;
         if seen.has_found {
@@ -347,7 +345,7 @@ fn save(
             let logged = logged.ok_or(BackupError::MetricsMissing)?;
             state.history = Arc::unwrap_or_clone(logged.history);
             state.logs = logged.open;
-            // Sync the logs, so that the backup's record of them is still true after a power cut.
+            // What the backup says of them is to be true after a power cut, too.
             mark.logs().sync();
         }
     }
@@ -362,18 +360,18 @@ fn prune(context: &WriterContext, committed: &Committed) {
     let _span = spans::prune();
     let stay = |newest_first: &[GenerationId]| context.retention.stay(newest_first);
     if let Err(error) = context.store.prune_with(committed, &stay) {
-        // The backup exists. An extra old backup only costs space, and the next prune tries again.
+        // The backup is there; one too many costs space only, and the next prune tries again.
         log::warn!(target: LOG, "{}", with_causes(&BackupError::from(error)));
     }
 }
 
 fn report(context: &WriterContext, error: Arc<BackupError>) {
     if matches!(*error, BackupError::DivergedBefore) {
-        // The training itself reacts: it goes back or ends.
+        // What follows is the training's matter: it goes back, or ends.
         log::info!(target: LOG, "{error}");
         return;
     }
-    // Log repeated failures of the same kind, for example on a full disk, as errors only once.
+    // What keeps failing in the same ways, on a full disk say, is said loudly once.
     let level = match context.handle.is_failing_like(&error) {
         true => log::Level::Debug,
         false => log::Level::Error,

@@ -1,38 +1,39 @@
-//! Finds parameters that do not change, which don't have to be written again.
+//! Which parameters stay as they are, and so needn't be written again.
 
 use std::collections::{HashMap, HashSet};
 
 use burn_backup_store::PartDigest;
 use burn_pack::Tensor;
 
-/// The minimum size of a part of frozen tensors. A smaller one is not worth another file to sync.
+/// A part of less is not worth a file of its own, which is one more to sync.
 const MIN_BYTES: usize = 1024 * 1024;
 
-/// Divides a model's tensors into those that the training changes and frozen ones.
+/// Divides a model's tensors into those that training changes and those that it leaves alone.
 ///
-/// A tensor without a gradient counts as frozen until it changes, as running statistics do. A wrong guess costs one
-/// additional write and nothing else, because a part is linked only if its bytes are the same.
+/// What has no gradient is taken for the latter until it is seen to change, as running statistics
+/// do. Being wrong costs one more write and nothing else: a part is linked only if its bytes are the
+/// same.
 #[derive(Default)]
 pub(crate) struct Frozen {
-    /// The digest of all frozen tensors in the last backup.
+    /// What all of them together were last.
     last: Option<PartDigest>,
-    /// The hashes of the tensors that have not changed so far.
+    /// The contents of the tensors that stayed as they are so far.
     hashes: HashMap<String, u128>,
-    /// The tensors without a gradient that have changed.
+    /// Those without a gradient that changed all the same.
     changing: HashSet<String>,
-    /// The only tensors that may be frozen, if the training was resumed from a backup that records them.
+    /// The only ones that may be frozen, if the training was taken up from a backup that knows.
     only: Option<HashSet<String>>,
 }
 
 /// A model's tensors, divided.
 pub(super) struct Divided {
     pub changing: Vec<Tensor>,
-    /// Empty if the frozen tensors are too small for a part.
+    /// Empty if they are too small to matter.
     pub frozen: Vec<Tensor>,
 }
 
 impl Frozen {
-    /// Continues with the division of the restored backup.
+    /// Goes on with the division that a backup was made with.
     pub(crate) fn continued(frozen: HashSet<String>) -> Self {
         Self {
             only: Some(frozen),
@@ -40,7 +41,7 @@ impl Frozen {
         }
     }
 
-    /// Divides `tensors`. Only those named in `without_gradient` may be frozen.
+    /// Divides `tensors`, of which those that `without_gradient` names may stay as they are.
     pub(super) fn divide(&self, tensors: &[Tensor], without_gradient: &HashSet<String>) -> Divided {
         let is_frozen = |tensor: &&Tensor| {
             without_gradient.contains(&tensor.name)
@@ -58,7 +59,7 @@ impl Frozen {
         Divided { changing, frozen }
     }
 
-    /// Whether all frozen tensors have the same names and contents as in the last backup.
+    /// Whether all of them are what they were last, by their names and their contents.
     pub(super) fn is_as_before(&self, digest: &PartDigest) -> bool {
         self.last.as_ref().is_some_and(|last| last.is_same(digest))
     }
@@ -67,8 +68,8 @@ impl Frozen {
         self.last = Some(digest);
     }
 
-    /// Records the hashes of the frozen tensors, and returns whether any tensor has changed. If so, the tensors must
-    /// be divided again.
+    /// Takes note of the frozen tensors' contents, and says whether any of them has changed after
+    /// all: the tensors are to be divided again then.
     pub(super) fn note(&mut self, hashes: HashMap<String, u128>) -> bool {
         let mut has_changed = false;
         for (name, hash) in hashes {

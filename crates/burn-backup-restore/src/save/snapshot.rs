@@ -1,4 +1,4 @@
-//! A snapshot of the training, taken on the training thread.
+//! The training at one moment, taken on the training thread.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use crate::metrics::{History, Mark, WatchMark};
 use crate::part;
 use crate::state::TrainingState;
 
-/// A part of a training's state, for saving.
+/// A part of a training's state, as the training has it.
 pub(crate) trait SavePart {
-    /// Shares the part in its current state. Its tensors are reference counted, so nothing is copied.
+    /// Shares the part as it is now. Its tensors are reference counted: sharing them copies none.
     fn snapshot(&self, running_states: RunningStates) -> Box<dyn SharedPart>;
 
-    /// Initializes parameters that are still lazy.
+    /// Initialises what is still lazy.
     fn initialize(&self) {}
 
-    /// The devices of its tensors.
+    /// The devices that its tensors are on.
     fn devices(&self) -> Vec<Device> {
         Vec::new()
     }
@@ -35,55 +35,55 @@ pub(crate) trait SavePart {
         RunningStates::None
     }
 
-    /// Applies the pending updates of running states.
+    /// Has running states apply the update that they hold back.
     fn settle_running_states(&self) {}
 
-    /// The tensors of its model, if it has one. They can be inspected or read one by one.
+    /// The tensors of its model, if it has one, to be looked at or read one by one.
     fn model(&self) -> Option<Vec<Tensor>> {
         None
     }
 
-    /// The names, types and shapes of the model's tensors, including tensors that are not initialized yet.
+    /// What the model's tensors will look like, those that are still to be initialised too.
     fn outline(&self) -> Option<Vec<Tensor>> {
         None
     }
 
-    /// A state that no restart could load, if it can be detected before the first step.
+    /// What no restart could load, as far as that can be known before the first step.
     fn misfit_ahead(&self) -> Option<Misfit> {
         None
     }
 
-    /// The current learning rate, if the part knows it.
+    /// The learning rate that is in use, if the part knows.
     fn learning_rate(&self) -> Option<f64> {
         None
     }
 
-    /// The rates of its scheduler, which must not have stepped yet.
+    /// The rates of its scheduler, which has not stepped yet.
     fn schedule(&self) -> Option<Schedule> {
         None
     }
 }
 
-/// A snapshot of a part that shares its tensors with the training.
+/// A part at one moment, sharing its tensors with the training.
 pub(crate) trait SharedPart: Send {
-    /// Its model, if it has one. `read` says when the data on a device is read.
+    /// Its model, if it has one. What is on a device is read as `read` says.
     fn model(&self, read: DeviceRead) -> Option<SharedModel>;
 
-    /// All records except the model. Data on a device is not read yet.
+    /// All but the model. What is on a device is not read yet.
     fn others(&self, fit: &mut Fit) -> Result<Others, BackupError>;
 
-    /// A copy of this snapshot.
+    /// The same once more.
     fn again(&self) -> Box<dyn SharedPart>;
 }
 
-/// A model's tensors, which keep its memory alive until they are taken.
+/// A model's tensors, which hold on to its memory until they are taken.
 pub(crate) struct SharedModel {
     pub tensors: Vec<Tensor>,
-    /// The paths of the parameters that have no gradient.
+    /// The paths of the parameters that no gradient changes.
     pub without_gradient: HashSet<String>,
 }
 
-/// The records of a part except its model.
+/// What a part consists of besides a model.
 #[derive(Default)]
 pub(crate) struct Others {
     pub optimizer: Option<Container>,
@@ -92,33 +92,33 @@ pub(crate) struct Others {
     pub segments: Vec<Segment>,
 }
 
-/// Bytes that are written once, and linked in later backups while they stay the same.
+/// Bytes that are written once, and linked as long as they stay the same.
 #[derive(Clone)]
 pub(crate) struct Segment {
     pub name: String,
     pub bytes: Arc<Vec<u8>>,
 }
 
-/// A snapshot of a training.
+/// A training at one moment.
 pub(crate) struct TrainingSnapshot {
     pub state: TrainingState,
     pub metrics: Metrics,
-    /// Reached when it is known whether the training had diverged by then. `None` if divergences are not watched.
+    /// Reached once it is known whether the training had diverged by then, if anybody looks for that.
     pub watched: Option<WatchMark>,
     pub parts: Vec<PartSnapshot>,
 }
 
-/// The snapshot of a part, with its name.
+/// A part of it, with its name.
 pub(crate) struct PartSnapshot {
     pub name: String,
     pub contents: Contents,
 }
 
-/// The metrics at the moment of the snapshot.
+/// What is known of the metrics at that moment.
 #[derive(Clone)]
 pub(crate) enum Metrics {
     Known(Arc<History>),
-    /// The metrics that will have been logged when this mark is reached.
+    /// What will have been logged when this is reached.
     Until(Mark),
 }
 
@@ -128,15 +128,15 @@ pub(crate) enum Contents {
     Taken(Result<Records, BackupError>),
 }
 
-/// Records that no longer need the training thread. They are in host memory, or are read later from their device
-/// while another object keeps the training's tensors alive.
+/// Records that are free of the training's thread: in the host's memory, or to be read from their device
+/// while something else keeps the training's tensors.
 pub(crate) struct Records {
     pub model: Option<SharedModel>,
     pub others: Others,
 }
 
 impl TrainingSnapshot {
-    /// A copy of the snapshot; `None` if its tensors are no longer shared but already read.
+    /// The same moment once more; nothing if its tensors are not shared any longer, but read.
     pub(crate) fn again(&self) -> Option<Self> {
         let part = |part: &PartSnapshot| match &part.contents {
             Contents::Shared(shared) => Some(PartSnapshot {
@@ -154,8 +154,8 @@ impl TrainingSnapshot {
     }
 }
 
-/// Whether a model may have running states, which its clones share with it. Detaching them is most of the cost of a
-/// snapshot with many small tensors.
+/// Whether a model may have running states, which its clones share with it. Detaching them is most
+/// of what a snapshot of many small tensors costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunningStates {
     Possible,
@@ -163,7 +163,8 @@ pub(crate) enum RunningStates {
 }
 
 impl Records {
-    /// The records of the part called `name`. If data on a device is read later, `shared` must be kept until then.
+    /// Those of the part that is called `name`. If what is on a device is read later, `shared` must be kept
+    /// until it is.
     pub(crate) fn of(
         name: &str,
         shared: &dyn SharedPart,
@@ -189,7 +190,7 @@ impl Records {
 }
 
 impl Others {
-    /// Reads all data that is on a device. `name` is the name of the part.
+    /// With all read that is on a device; they are those of the part that is called `name`.
     pub(crate) fn into_memory(self, name: &str) -> Result<Self, BackupError> {
         let optimizer = self.optimizer.map(Container::into_memory);
         let optimizer = optimizer.transpose();
@@ -200,7 +201,7 @@ impl Others {
     }
 }
 
-/// The same tensor without references to its origin. Its clones share its bytes.
+/// The same tensor, without what it was taken from. Its clones share its bytes.
 fn independent(tensor: Tensor) -> Result<Tensor, RecordError> {
     let (name, dtype, shape, id, bytes) = tensor.into_parts()?;
     let len = bytes.len();
@@ -208,7 +209,7 @@ fn independent(tensor: Tensor) -> Result<Tensor, RecordError> {
     if !is_divisible {
         return Ok(Tensor::new(name, dtype, shape, id, bytes.shared()));
     }
-    // Shared bytes could be read only as a whole.
+    // Shared, it would have to be read as a whole.
     Ok(Tensor::deferred(name, dtype, shape, id, len, move || {
         let view = bytes.view(0, len);
         view.map_err(|error| burn_pack::Error::IoError(format!("{error:?}")))
@@ -224,7 +225,7 @@ mod tests {
 
     const MEBIBYTE: usize = 1024 * 1024;
 
-    /// A part with a one-tensor model and a one-tensor optimizer on a device.
+    /// A part with a model of one tensor, and an optimizer of one, on a device.
     struct OnDevice {
         weight: FakeDevice,
         moment: FakeDevice,
@@ -290,7 +291,7 @@ mod tests {
             for device in &devices {
                 assert_eq!(!device.read().is_empty(), is_read, "{read:?}");
             }
-            // A frozen part reads its tensors more than once.
+            // A frozen part looks at its tensors more than once.
             let tensors = records.model.unwrap().tensors;
             for _ in 0..2 {
                 assert!(written(tensors.clone().into()) > 17 * MEBIBYTE);

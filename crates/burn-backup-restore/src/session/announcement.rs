@@ -1,5 +1,5 @@
-//! The messages at the start of a training: one line about its backups, and warnings about anything that prevents an
-//! exact restart.
+//! What a training's user is told at its start: one line on the backups, and what keeps the training from
+//! being exact.
 
 use burn::tensor::Device;
 
@@ -11,7 +11,7 @@ use crate::settings::BackupAndRestore;
 
 const LOG: &str = "burn_backup::restore";
 
-/// The line about a training that starts or resumes on these `devices` (see [`devices`]).
+/// The line on a training that begins, or is resumed, on these `devices` (see [`devices`]).
 pub(crate) fn line(settings: &BackupAndRestore, devices: &str) -> String {
     format!(
         "backups in '{}'{}, {}, {}; {}; {}",
@@ -24,60 +24,60 @@ pub(crate) fn line(settings: &BackupAndRestore, devices: &str) -> String {
     )
 }
 
-/// Logs why the order of a validation loader may differ each time.
+/// Says of a validation loader what makes its order another one each time.
 pub(crate) fn say_of_validation(loader: LoaderKind) {
     if loader == LoaderKind::Workers {
         log::info!(target: LOG, "{VALIDATION_WORKERS}");
     }
 }
 
-/// Warns if backups at the ends of epochs are to be kept but none are taken there.
+/// Warns of a policy for the ends of epochs, where no backup is taken.
 pub(crate) fn warn_of_kept_epochs(settings: &BackupAndRestore) {
     if settings.frequency == SaveFreq::Never && settings.keep.first_end(1).is_some() {
         warn(&settings.handle, NO_ENDS_OF_EPOCHS);
     }
 }
 
-/// The warning for `SaveFreq::Never`.
-const NO_ENDS_OF_EPOCHS: &str = "keep(..) has rules for the ends of epochs, but SaveFreq::Never takes no backups \
-     there: these rules keep nothing; use another save_freq";
+/// Said of `SaveFreq::Never`.
+const NO_ENDS_OF_EPOCHS: &str = "keep(..) has rules for the ends of epochs, where SaveFreq::Never takes no backups: \
+     they keep none; give another save_freq";
 
-/// Warns if a restart can't reproduce the order of a training loader.
+/// Warns of a training loader whose order no restart can make again.
 pub(crate) fn warn_of_workers(handle: &BackupHandle, loader: LoaderKind, is_restored: bool) {
     match loader {
-        // The first start has already printed it.
+        // Said once where the user looks.
         LoaderKind::Workers if is_restored => log::warn!(target: LOG, "{WORKERS}"),
         LoaderKind::Workers => warn(handle, WORKERS),
         _ => log::info!(target: LOG, "{CONDITION}"),
     }
 }
 
-/// Warns that each backup blocks the training, if that can't be avoided.
+/// Says that backups hold the training, where it can't be otherwise.
 pub(crate) fn warn_of_holding(handle: &BackupHandle) {
     warn(handle, HOLDING);
 }
 
-/// The warning for several GPUs, and for remote ones.
-const HOLDING: &str = "each backup blocks the training while the state is read from its devices, because Burn can't \
-     read from several GPUs, or from remote ones, while a training runs; BackupHandle::stats() shows for how long, \
-     and save_freq(SaveFreq::auto(0.01)) limits it";
+/// Said of several GPUs, and of remote ones.
+const HOLDING: &str = "each backup holds the training while the state is read from its devices, because Burn can't read \
+     from several GPUs, or from remote ones, beside a training; BackupHandle::stats() tells how long, and \
+     save_freq(SaveFreq::auto(0.01)) bounds it";
 
-/// The note for loaders about which nothing is known.
-const CONDITION: &str = "a resumed training is exact if its datasets and batchers depend only on the index of an \
-     item; Burn's SamplerDataset, or augmentation with a random generator of its own, needs \
+/// Said where it can't be known.
+const CONDITION: &str = "a resumed training is exact if what its datasets and batchers give follows from the \
+     index of an item: Burn's SamplerDataset, or augmentation with a generator of its own, need \
      burn_backup_restore::data::SamplerDataset, data::draw_seed, or FastForward::Replay";
 
-/// The warning for Burn's loader with workers.
-const WORKERS: &str = "not exact after a restart: the training loader is Burn's with workers; several workers give \
-     their batches in a different order each time, and a single worker draws its random numbers concurrently with \
-     the training; import burn_backup_restore::data::DataLoaderBuilder instead of \
-     burn::data::dataloader::DataLoaderBuilder, it has the same methods";
+/// Said of Burn's loader with workers.
+const WORKERS: &str = "not exact after a restart: the training loader is Burn's with workers; several give their \
+     batches in another order each time, and one draws its random numbers beside the training's; import \
+     burn_backup_restore::data::DataLoaderBuilder instead of burn::data::dataloader::DataLoaderBuilder, it has \
+     the same methods";
 
-/// The note for the same loader in the validation.
-const VALIDATION_WORKERS: &str = "the validation loader is Burn's with workers: the last digits of the metrics may \
-     differ each time";
+/// Said of the same loader in the validation.
+const VALIDATION_WORKERS: &str = "the validation loader is Burn's with workers: the last digits of what is \
+     measured may differ each time";
 
-/// How often backups are taken, as text.
+/// How often backups are taken, in words.
 pub(crate) fn frequency(frequency: SaveFreq) -> String {
     match frequency {
         SaveFreq::Epoch => "after each epoch".to_owned(),
@@ -85,9 +85,12 @@ pub(crate) fn frequency(frequency: SaveFreq) -> String {
         SaveFreq::Steps(steps) => format!("every {steps} batches"),
         SaveFreq::Every(interval) => format!("every {interval:?}"),
         SaveFreq::Auto { max_overhead } => {
-            format!("as often as fits in {} % of the time", max_overhead * 100.0)
+            format!(
+                "as often as {} % of the time pays for",
+                max_overhead * 100.0
+            )
         }
-        SaveFreq::Continuous => "continuously".to_owned(),
+        SaveFreq::Continuous => "one after the other".to_owned(),
         SaveFreq::Never => "when the training is stopped".to_owned(),
     }
 }
@@ -99,7 +102,7 @@ fn mirrored(handle: &BackupHandle) -> String {
     }
 }
 
-/// The devices of the training, as text.
+/// Which devices train.
 pub(crate) fn devices(devices: &[Device]) -> String {
     let names: Vec<_> = devices.iter().map(burn_api::device_name).collect();
     match names.as_slice() {

@@ -1,4 +1,4 @@
-//! Decides when a backup is due.
+//! When a backup is due.
 
 use std::time::{Duration, Instant};
 
@@ -7,21 +7,21 @@ use crate::position::Position;
 use crate::settings::BackupAndRestore;
 use crate::trigger::{CadenceRecord, Now, StepTime, Trigger};
 
-/// The trigger and its clocks.
+/// The trigger, and the clocks that it goes by.
 pub(super) struct Cadence {
     trigger: Trigger,
     keep: Keep,
     launched: Instant,
-    /// When the last step ended and the backup after it, if any, was taken.
+    /// When the last step ended, and the backup after it was taken.
     step_began: Instant,
-    /// The interval that was last logged.
+    /// The interval that was logged last.
     logged_interval: Option<u64>,
-    /// The record at the launch.
+    /// As it was at the launch.
     record: CadenceRecord,
 }
 
 impl Cadence {
-    /// For a training whose state has about `state_bytes`. `record` holds earlier measurements.
+    /// For a training whose state has about `state_bytes`, and of which this is known.
     pub(super) fn new(
         settings: &BackupAndRestore,
         state_bytes: u64,
@@ -42,13 +42,13 @@ impl Cadence {
         }
     }
 
-    /// Whether a backup is taken before the last of `epochs` epochs, starting with `first`, because it may be kept.
+    /// Whether a backup is taken before the last of so many `epochs`, from `first` on, because it may be kept.
     pub(super) fn saves_an_epoch(&self, first: usize, epochs: usize) -> bool {
         let last = first.saturating_add(epochs).saturating_sub(1);
         self.keep.first_end(first).is_some_and(|end| end < last)
     }
 
-    /// The metrics that decide which backups are kept.
+    /// The metrics by which backups are kept.
     pub(super) fn metrics(&self) -> Vec<String> {
         let metrics = self.keep.metrics().into_iter();
         metrics.map(str::to_owned).collect()
@@ -58,7 +58,7 @@ impl Cadence {
         &self.trigger
     }
 
-    /// The measurements so far.
+    /// What is known by now.
     pub(super) fn record(&self) -> CadenceRecord {
         let known = self.record.backup_cost;
         CadenceRecord {
@@ -68,12 +68,12 @@ impl Cadence {
         }
     }
 
-    /// Called when a step begins.
+    /// A step begins.
     pub(super) fn step_begins(&mut self) {
         self.step_began = Instant::now();
     }
 
-    /// The duration of the step that ends now.
+    /// How long the step has taken that ends now.
     pub(super) fn step_time(&self, is_disturbed: bool) -> StepTime {
         StepTime {
             took: self.step_began.elapsed(),
@@ -110,17 +110,17 @@ impl Cadence {
         }
     }
 
-    /// Records that a backup was taken, and that it blocked the training for `held`.
+    /// A backup was taken, which held the training so long.
     pub(super) fn saved(&mut self, held: Duration) {
         self.trigger.saved(self.launched.elapsed(), held);
     }
 
-    /// Called when the training has gone back to a backup.
+    /// The training has gone back to a backup.
     pub(super) fn rolled_back(&mut self) {
         self.trigger.rolled_back();
     }
 
-    /// Records whether the last backup was committed.
+    /// What became of the last backup.
     pub(super) fn noted(&mut self, is_committed: bool) {
         match is_committed {
             true => self.trigger.succeeded(),
@@ -128,12 +128,12 @@ impl Cadence {
         }
     }
 
-    /// Whether the next attempt must wait because of failures.
+    /// Whether failures hold the next try back.
     pub(super) fn is_held_back(&self, is_writing: bool) -> bool {
         self.trigger.is_held_back(self.now(is_writing))
     }
 
-    /// The interval, how much steps were slowed, and whether the interval should be logged.
+    /// The interval, how much steps were slowed, and whether the interval is worth a line in the log.
     pub(super) fn measured(&mut self) -> Option<(u64, Duration, bool)> {
         let (interval, slowed) = self.trigger.measured()?;
         let is_news = self

@@ -4,29 +4,29 @@ use burn::train::{Interrupter, Interruption, TrainingError};
 
 use crate::position::Position;
 
-/// How a training ended. It is stored here because Burn's terminal renderer makes the interrupter forget it.
+/// How a training ended. Burn's renderer for terminals has the interrupter forget it.
 #[derive(Default)]
 pub(crate) struct Ending {
     pub interrupted: Option<Interruption>,
     pub error: Option<Arc<TrainingError>>,
-    /// Whether a notice stopped the training.
+    /// Whether the training was left because of a notice.
     pub is_preempted: bool,
-    /// Whether the training ended before its first batch because its loaders can't return to their position.
+    /// Whether it ended before its first batch, because the loaders can't be brought to where they were.
     pub is_refused: bool,
-    /// The position and the requested number of epochs, if the training is already beyond them.
+    /// Where it is, if that is beyond its end, and how many epochs it is to have.
     pub beyond: Option<(Position, usize)>,
-    /// The position at which the training was saved when it was stopped or complete.
+    /// Where it was saved when it was stopped, or was complete.
     pub saved_at: Option<Position>,
-    /// Whether a stopped training was saved, as text.
+    /// What became of a training that was stopped, in words.
     pub saved: Option<String>,
-    /// Whether the training waited for the mirror.
+    /// Whether the mirror was waited for.
     pub is_flushed: bool,
-    /// Whether the training is complete.
+    /// Whether it ran to its end.
     pub is_complete: bool,
 }
 
 impl Ending {
-    /// Copies the interrupter's current result.
+    /// Notes what the interrupter says now.
     pub(super) fn note(&mut self, interrupter: &Interrupter, is_preempted: bool) {
         self.interrupted = interrupter.interruption();
         self.error = interrupter.error();

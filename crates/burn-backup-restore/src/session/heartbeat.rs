@@ -1,7 +1,6 @@
-//! A heartbeat for the process that started this program. That process names a file, which is rewritten repeatedly.
+//! A sign of life for whoever has started the program: a file that it names, written over again and again.
 //!
-//! The training thread only increments a counter. Another thread reads the counter four times a second and writes the
-//! file.
+//! The training's thread counts, and nothing more. Another thread looks at the count four times a second, and writes.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,20 +12,19 @@ use std::time::Duration;
 use super::LOG;
 use crate::handle::BackupHandle;
 
-/// The environment variable that names the file.
+/// In which environment variable the file is named.
 const FILE: &str = "BURN_BACKUP_HEARTBEAT";
 
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Writes heartbeats until it is dropped.
+/// Writes beats until it is dropped.
 pub(crate) struct Heartbeat {
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Heartbeat {
-    /// Starts the heartbeat if the environment requests it. Errors are only logged, because the training does not
-    /// depend on it.
+    /// Begins, if somebody wants it. What fails is logged: a training does not depend on it.
     pub(crate) fn start(handle: &BackupHandle) -> Option<Self> {
         let path = PathBuf::from(std::env::var_os(FILE)?);
         match Self::write_to(&path, handle.clone()) {
@@ -34,7 +32,7 @@ impl Heartbeat {
             Err(error) => {
                 log::warn!(
                     target: LOG,
-                    "no heartbeat: the file '{}' given by {FILE} can't be written: {error}", path.display(),
+                    "no heartbeat: the file '{}' that {FILE} names can't be written: {error}", path.display(),
                 );
                 None
             }
@@ -62,7 +60,7 @@ impl Drop for Heartbeat {
     fn drop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {
-            // The panic hook has already reported a panic of that thread.
+            // Its own panic was told by the hook.
             drop(thread.join());
         }
     }

@@ -1,4 +1,4 @@
-//! The position of the training.
+//! Where the training is.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,30 +17,30 @@ use crate::seed::{self, Purpose, RunSeed, StepSeeds};
 use crate::settings::FastForward;
 use crate::state::{DataProgress, Entered, Phase, TrainingState};
 
-/// The warning about Burn's sampler.
+/// Said of Burn's sampler.
 const BURNS_SAMPLER: &str = "not exact after a restart: the training dataset has Burn's \
-     SamplerDataset, whose samples depend on how often it was read; use \
+     SamplerDataset, whose samples follow from how often it was asked; use \
      burn_backup_restore::data::SamplerDataset instead";
 
-/// The work that remains in a training.
+/// What is left of a training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Remaining {
-    /// There are batches to train or an epoch to validate.
+    /// Something to train or to validate.
     Unfinished,
-    /// Nothing is left.
+    /// Nothing.
     Complete,
-    /// `num_epochs` is smaller than the current epoch of the training.
+    /// `num_epochs` is smaller than the epoch that the training is in.
     Beyond,
 }
 
-/// The position of the training and its history.
+/// Where the training is, and how it got there.
 pub(crate) struct Progress {
     pub(super) state: TrainingState,
     pub(super) handle: BackupHandle,
     pub(super) backup_dir: PathBuf,
     /// The seed of the backup directory.
     pub(super) directory_seed: u64,
-    /// The number of devices that the data is now split among.
+    /// Among how many devices the data is split now.
     pub(super) split: Option<usize>,
     pub(super) changes: Changes,
     pub(super) allow_short_epochs: bool,
@@ -52,7 +52,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// The training state, including the position.
+    /// Where the training is, and what else is known of it.
     pub(crate) fn state(&self) -> &TrainingState {
         &self.state
     }
@@ -62,15 +62,15 @@ impl Progress {
         self.is_restored
     }
 
-    /// The learning rate from the backup, until the optimizer steps for the first time in this process. `has_stepped`
-    /// says whether it has just stepped.
+    /// The learning rate in the backup, until the optimizer has stepped in this process. `has_stepped` says
+    /// that it has just done so.
     pub(crate) fn restored_rate(&self, has_stepped: bool) -> Option<f64> {
         let is_known = self.is_restored && !self.has_stepped_here && !has_stepped;
         self.state.learning_rate.filter(|_| is_known)
     }
 
-    /// The number of items that a loader gave in earlier complete epochs. `index` is the index of the loader's
-    /// device, or `None` for the validation loader.
+    /// How many items in the whole epochs before a loader gave, where `index` is that of its device, or
+    /// nothing for the validation's.
     fn whole_epoch(&mut self, index: Option<usize>) -> Option<&mut Option<usize>> {
         match index {
             Some(index) => self
@@ -82,8 +82,8 @@ impl Progress {
         }
     }
 
-    /// Checks that a loader gave as many items as it promised before its epoch ended. `index` is the index of its
-    /// device, or `None` for the validation loader.
+    /// Checks that a loader has given all that it promised before its epoch ended. `index` is that of its
+    /// device, or nothing for the validation's.
     pub(crate) fn check_whole(
         &mut self,
         index: Option<usize>,
@@ -94,14 +94,14 @@ impl Progress {
             Some(_) => "training",
             None => "validation",
         };
-        // Under DDP, the loaders of other devices are not recorded.
+        // Under DDP nothing is recorded of the other devices' loaders.
         let mut unrecorded = None;
         let recorded = self.whole_epoch(index).unwrap_or(&mut unrecorded);
         check_whole(epoch, recorded, split, is_allowed)
             .map_err(|error| BackupError::into_training_error(Arc::new(error)))
     }
 
-    /// The seeds from which the random numbers of all steps are derived.
+    /// What the random numbers of all steps are derived from.
     pub(crate) fn run_seeds(&self) -> RunSeed {
         let rollbacks = self.state.rollbacks.iter();
         RunSeed {
@@ -110,7 +110,7 @@ impl Progress {
         }
     }
 
-    /// The seed from which the random numbers of the next step are derived.
+    /// The seed that the random numbers of the next step are derived from.
     pub(crate) fn run_seed(&self) -> u64 {
         self.run_seed_after(self.state.position.global_step)
     }
@@ -119,14 +119,14 @@ impl Progress {
         self.run_seeds().after(global_step)
     }
 
-    /// Whether a rollback skips the next batch.
+    /// Whether the next batch is skipped, because of a rollback.
     pub(crate) fn skips_next(&self) -> bool {
         let next = self.state.position.global_step.saturating_add(1);
         let mut rollbacks = self.state.rollbacks.iter();
         rollbacks.any(|rollback| rollback.skips(next))
     }
 
-    /// Skips the next step of a hand-written loop if a rollback requires it. Returns what the step would have
+    /// Passes over the next step of a loop that is written by hand, if a rollback skips it. Gives what it would have
     /// fetched.
     pub(super) fn skip_step(&mut self) -> Option<Vec<Fetched>> {
         let next = self.state.position.global_step.saturating_add(1);
@@ -137,30 +137,30 @@ impl Progress {
         Some(fetched)
     }
 
-    /// Whether everything that was loaded before must be loaded again.
+    /// Whether everything that was loaded before is to be loaded once more.
     pub(crate) fn replays(&self) -> bool {
         self.fast_forward == FastForward::Replay
     }
 
-    /// Records that the current epoch continues with batches or data that were changed on purpose.
+    /// The epoch in progress goes on in batches, or with data, that are changed on purpose.
     pub(crate) fn enters(&mut self, at: Entered, change: Option<Change>) {
         say_entered(at, change);
         self.state.data.entered = Some(at);
     }
 
-    /// Restarts the current epoch because batches or data were changed on purpose.
+    /// The epoch in progress begins anew, because batches or data are changed on purpose.
     pub(crate) fn begins_epoch_anew(&mut self, change: Change) {
         let position = self.state.position;
         announce(&format!(
-            "{change} was found and is allowed: epoch {} starts again, because its loader can't resume inside an \
-             epoch; the items of its first {} batches are trained twice",
+            "{change} is allowed and there: epoch {} begins anew, because its loader can't go on in \
+             between; what its first {} batches held is trained twice",
             position.epoch, position.step_in_epoch,
         ));
         self.state.begin_epoch_anew();
     }
 
-    /// Warns of a dataset that a restart can't return to its position. `or_else` is appended and names another
-    /// remedy.
+    /// Warns of a dataset that a restart can't bring to where it was. `or_else` is said of what else there is
+    /// to do.
     pub(crate) fn warn_of_sampler(&mut self, found: Option<BurnsSampler>, or_else: &str) {
         let is_exact = |found: BurnsSampler| self.replays() && !found.has_workers;
         let is_first = !self.is_restored && !self.has_warned_of_sampler;
@@ -170,12 +170,12 @@ impl Progress {
         }
     }
 
-    /// Continues a training that early stopping had ended.
+    /// Early stopping had ended the training, and does so no longer.
     pub(crate) fn goes_on_after_early_stop(&mut self) {
         self.state.early_stopped = false;
     }
 
-    /// The work that remains in a training of `num_epochs` epochs.
+    /// What is left to do in a training of `num_epochs` epochs.
     pub(crate) fn remaining(&self, num_epochs: usize) -> Remaining {
         let position = self.state.position;
         if position.epoch <= num_epochs && !self.state.early_stopped {
@@ -187,7 +187,7 @@ impl Progress {
         }
     }
 
-    /// Where to resume a training whose loader has `train_items` items per epoch.
+    /// Where to resume the training, whose loader has `train_items` in an epoch.
     pub(crate) fn resumption(&self, train_items: usize) -> Result<Resumption, TrainingError> {
         Resumption::new(
             &self.state,
@@ -212,7 +212,7 @@ impl Progress {
         self.seed_validation_after(device, self.state.position.global_step);
     }
 
-    /// Seeds `device` for the validation after `global_step` trained batches.
+    /// Seeds `device` for the validation after so many trained batches.
     pub(crate) fn seed_validation_after(&self, device: &Device, global_step: u64) {
         if self.state.reseed_steps {
             let run_seed = self.run_seed_after(global_step);
@@ -220,7 +220,7 @@ impl Progress {
         }
     }
 
-    /// Seeds `device` for random numbers that a loop draws before it requests the batch after `fetched` batches.
+    /// Seeds `device` for what a loop draws before it asks for the batch after so many `fetched` ones.
     pub(super) fn seed_before_batch(&self, device: &Device, fetched: u64) {
         if self.state.reseed_steps {
             let run_seed = self.run_seed();
@@ -228,12 +228,12 @@ impl Progress {
         }
     }
 
-    /// Seeds `device` for random numbers that a loop draws before it requests the batches of the current epoch.
+    /// Seeds `device` for what a loop draws before it asks for the batches of the epoch in progress.
     pub(super) fn seed_before_epoch(&self, device: &Device) {
         if self.state.reseed_steps {
             let position = self.state.position;
             let epoch = position.epoch as u64;
-            // The global step at the start of the epoch.
+            // As it was when the epoch began.
             let before = position
                 .global_step
                 .saturating_sub(position.step_in_epoch as u64);
@@ -242,7 +242,7 @@ impl Progress {
         }
     }
 
-    /// The trained share of all epochs, from 0 to 1.
+    /// Which share of all epochs is trained.
     pub(super) fn share(&self) -> f64 {
         let DataProgress {
             items_processed,
@@ -260,18 +260,18 @@ impl Progress {
     }
 }
 
-/// Prints that the current epoch continues with changed batches.
+/// Says that the epoch in progress goes on in other batches.
 pub(super) fn say_entered(at: Entered, change: Option<Change>) {
     let Entered { items, batches } = at;
     if let Some(change) = change {
         announce(&format!(
-            "{change} was found and is allowed: the epoch continues after its first {items} items, which were \
+            "{change} is allowed and there: the epoch goes on after its first {items} items, which were \
              trained in {batches} batches",
         ));
     }
 }
 
-/// Checks that a loader gave as many items as it promised, or as many as it gave in the `recorded` epoch.
+/// Checks that a loader has given all that it promised, or gave in the epoch that is `recorded`.
 pub(super) fn check_whole(
     epoch: WholeEpoch,
     recorded: &mut Option<usize>,

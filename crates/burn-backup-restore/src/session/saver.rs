@@ -1,4 +1,4 @@
-//! Takes backups and tracks whether they succeed.
+//! What is saved, and what became of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::say::warn;
 use crate::settings::NamedState;
 use crate::state::{Moment, TrainingState};
 
-/// An object with parts to save.
+/// What has parts to be saved.
 pub(crate) trait Parted {
     /// The parts, with their names.
     fn parted(&self) -> Vec<(String, &dyn SavePart)>;
@@ -37,13 +37,13 @@ impl<S: State> Parted for S {
     }
 }
 
-/// Computes metrics outside the training thread.
+/// Where metrics are worked out, if not on the training's thread.
 pub(crate) trait MetricSource {
-    /// Waits until everything sent to it is computed, and reports errors to the interrupter.
+    /// Waits until everything is worked out that it was told of, and notes errors with the interrupter.
     fn drain(&mut self, interrupter: &Interrupter);
 }
 
-/// A training without metrics, or with metrics that are computed immediately.
+/// A training without metrics, or with such as are ready once they are told.
 pub(crate) struct NoMetrics;
 
 impl MetricSource for NoMetrics {
@@ -54,31 +54,30 @@ impl MetricSource for NoMetrics {
 pub(super) struct Saver {
     pub store: Arc<Store>,
     pub mirror: Option<Arc<Mirroring>>,
-    /// Dropped before [`on_thread`](Self::on_thread), because it waits for the thread that reads the tensors held
-    /// there.
+    /// Dropped before [`on_thread`](Self::on_thread): it waits for the thread that reads what that one holds.
     pub background: Background,
     pub handle: BackupHandle,
     pub committed: Option<Moment>,
-    /// Reads the records on the training thread, if that is necessary.
+    /// Takes the records on the training's thread, where that is to be.
     pub on_thread: Option<OnThread>,
-    /// The states named in the settings, in addition to the training's own.
+    /// States that the settings name, besides the training's.
     pub states: Vec<NamedState>,
-    /// Known once the parameters are initialized.
+    /// Known once the parameters are initialised.
     pub running_states: Option<BTreeMap<String, RunningStates>>,
     pub skip_nan: bool,
     pub delete_at_end: bool,
 }
 
-/// Reads the records of each backup on the training thread.
+/// The records of each backup are taken on the training's thread.
 pub(super) struct OnThread {
-    /// When the data on a device is read.
+    /// When what is on a device is read.
     pub read: DeviceRead,
-    /// The known fit of each part.
+    /// What is known of each part.
     pub known: BTreeMap<String, Fit>,
-    /// The devices that must finish computing before another thread reads from them.
+    /// The devices that have to have computed before another thread reads from them.
     pub devices: Vec<Device>,
-    /// The tensors of the backup in flight, while they may still be read from their device. Like the training's
-    /// tensors, they are dropped on this thread.
+    /// The tensors of the backup in flight, as long as they may still be read from their device. They are
+    /// dropped on this thread, as those of the training are.
     pub held: Vec<Box<dyn SharedPart>>,
 }
 
@@ -101,8 +100,8 @@ impl OnThread {
         Contents::Taken(records)
     }
 
-    /// Waits until the devices have executed all work from this thread, because a read from another thread does not
-    /// wait for it.
+    /// Has the devices compute what this thread has told them to: another thread that reads does not wait for all
+    /// of it.
     fn compute(&self) -> Result<(), BackupError> {
         self.devices.iter().try_for_each(|device| {
             let computed = device.sync();
@@ -121,7 +120,7 @@ impl Saver {
         parts
     }
 
-    /// Determines which parts have running states, unless that is already known.
+    /// Finds out which parts have running states, unless that is known.
     pub(super) fn find_running_states(&mut self, training: &dyn Parted) {
         if self.running_states.is_none() {
             let parts = self.all_parts(training).into_iter();
@@ -130,8 +129,8 @@ impl Saver {
         }
     }
 
-    /// Applies pending updates of running states. A read of them, such as a snapshot, also applies the update. A
-    /// model may use them without that read, so the result must not depend on how often backups are taken.
+    /// Running states hold their newest update back until they are asked for it, and a snapshot asks. A model
+    /// may read them as they are: that must not depend on how often backups are taken.
     pub(super) fn settle_running_states(&self, training: &dyn Parted) {
         let Some(running_states) = &self.running_states else {
             return;
@@ -147,7 +146,7 @@ impl Saver {
         }
     }
 
-    /// A snapshot of this moment that shares the training's tensors.
+    /// This moment, sharing the training's tensors.
     pub(super) fn snapshot(
         &self,
         training: &dyn Parted,
@@ -178,7 +177,7 @@ impl Saver {
         self.background.submit(snapshot, begun);
     }
 
-    /// Reads the snapshot's records immediately, if the training thread must do so.
+    /// The snapshot, with its records taken here and now if that is how it is to be.
     fn take_on_thread(&mut self, mut snapshot: TrainingSnapshot) -> TrainingSnapshot {
         let Some(on_thread) = &mut self.on_thread else {
             return snapshot;
@@ -200,7 +199,7 @@ impl Saver {
         snapshot
     }
 
-    /// Records the result of a snapshot. Returns whether it was committed, if there is a new result.
+    /// Notes what became of a snapshot; gives whether it was committed, if that is news.
     pub(super) fn note(&mut self, outcome: Option<Outcome>) -> Option<bool> {
         let outcome = outcome?;
         if let Some(on_thread) = &mut self.on_thread {
@@ -215,8 +214,8 @@ impl Saver {
         }
     }
 
-    /// Checks the model for NaN before the last backup is deleted. If no backup is taken at the end, nothing else has
-    /// checked it.
+    /// Where no backup is taken at the end, nothing has looked for NaN in the model for which the
+    /// last backup is about to go.
     pub(super) fn check_before_deletion(&mut self, training: &dyn Parted) {
         let is_needed = self.skip_nan && self.delete_at_end && self.committed.is_some();
         if !is_needed {
@@ -234,8 +233,8 @@ impl Saver {
         }
     }
 
-    /// Stops the thread that writes backups, and deletes what is no longer needed. `is_flushed` says that the
-    /// training has already waited for the mirror. `is_urged` says whether there is no time to wait for it.
+    /// Ends the thread that writes backups, and deletes what is needed no longer. `is_flushed` says that the mirror was
+    /// waited for already, and `is_urged` whether there is no time for it.
     pub(super) fn clear_away(
         self,
         is_complete: bool,
@@ -258,11 +257,11 @@ impl Saver {
         if handle.is_poisoned() && committed.is_some() {
             log::error!(
                 target: LOG,
-                "the training ended, but its model holds NaN: the last good backup stays",
+                "the training ended with a model that holds NaN: the last good backup stays",
             );
             return leave(&handle, mirror, is_flushed, is_urged);
         }
-        // Finish in the mirror first: it tells processes that were killed that the training is complete.
+        // First there, where killed processes find out that the training is finished.
         let finished = mirror.map(|mirror| mirror::finish(&handle, &mirror, &mut is_urged));
         let leftovers = match finished.transpose() {
             Ok(leftovers) => leftovers,
@@ -271,8 +270,8 @@ impl Saver {
                 warn(
                     &handle,
                     &format!(
-                        "the backup stays, on this disk and in the mirror, because the mirror could not be marked \
-                         as finished: {}; BackupHandle::discard deletes both",
+                        "the backup stays, on this disk and in the mirror, which can't be told that the training is \
+                         finished: {}; BackupHandle::discard deletes both",
                         with_causes(error.as_ref()),
                     ),
                 );
@@ -281,12 +280,12 @@ impl Saver {
             }
         };
         let Some(store) = Arc::into_inner(store) else {
-            log::error!(target: LOG, "the backup stays because it is still being written");
+            log::error!(target: LOG, "the backup stays: it is still being written");
             return;
         };
         if let Err(error) = store.remove() {
             let error = Arc::new(BackupError::from(error));
-            log::error!(target: LOG, "the backup is only partly deleted: {}", with_causes(error.as_ref()));
+            log::error!(target: LOG, "the backup is not deleted to its end: {}", with_causes(error.as_ref()));
             handle.failed(error);
         }
         if let Some(leftovers) = leftovers {
@@ -295,7 +294,7 @@ impl Saver {
     }
 }
 
-/// Releases the mirror, after the last backup is uploaded.
+/// Lets go of the mirror, once the last backup is there.
 fn leave(
     handle: &BackupHandle,
     mirror: Option<Arc<Mirroring>>,
@@ -315,7 +314,7 @@ mod tests {
     use super::*;
     use crate::save::{Others, SharedModel};
 
-    /// A part that keeps its tensors alive as long as it exists.
+    /// A part whose tensors are there as long as it is.
     struct Part {
         _tensors: Arc<()>,
     }

@@ -6,7 +6,8 @@ use crate::outcome::Outcome;
 use crate::say::say;
 use crate::session::closing;
 
-/// Prints the last backup when a session is dropped without `finish`, by an early return or a panic.
+/// Says which backup there is when a session is dropped that was not finished: by an early return, or by a
+/// panic.
 pub(super) struct Farewell {
     handle: BackupHandle,
     is_finished: bool,
@@ -20,7 +21,7 @@ impl Farewell {
         }
     }
 
-    /// Records that the session was finished, with the error that ended it, if any.
+    /// The session was finished, because of an error if there is one.
     pub(super) fn finished(&mut self, outcome: Outcome, error: Option<&BackupError>) {
         self.is_finished = true;
         self.handle.ended(outcome, error);
