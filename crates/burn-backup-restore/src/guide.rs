@@ -53,15 +53,16 @@ macro_rules! raw {
     };
 }
 
-/// Pages. The first definition of a link counts: docs.rs takes those of `links.txt`, and a book or a code host those at
+/// A module for each page of the folder `guide`.
+///
+/// The first definition of a link counts. Rustdoc sees those of `links.txt` first. A book and a code host see only those at
 /// the end of the page.
 macro_rules! pages {
-    ($($(#[$meta:meta])* $name:ident,)+) => {
+    ($($name:ident,)+) => {
         $(
             #[doc = include_str!("guide/links.txt")]
             #[doc = charts!()]
             #[doc = include_str!(concat!("guide/", stringify!($name), ".md"))]
-            $(#[$meta])*
             pub mod $name {}
         )+
     };

@@ -25,7 +25,7 @@ impl MirrorArguments {
             return Ok(backup);
         };
         let lease = Duration::try_from_secs_f64(self.lease)
-            .context("--lease must be a positive number of seconds")?;
+            .context("--lease must be a number of seconds, 0 or more")?;
         let mirror = Mirror::new(url).lease_ttl(lease);
         Ok(backup.mirror(mirror.single_writer(self.single_writer)))
     }
