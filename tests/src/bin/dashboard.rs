@@ -14,6 +14,7 @@
 //! - `hold`: to go on with the renderer after the training, and to wait until it is killed.
 //! - `slow`: to read from its backups only once the file `go` is beside them.
 //! - `mirror`: to mirror to the directory `mirror` beside its backups, a thousand bytes in a second.
+//! - `silent`: to use a renderer of its own, which leaves the terminal alone.
 //! - `by-hand`: to train in a loop written by hand, which has no dashboard, and to be stopped there.
 //!
 //! After the training it prints `the program goes on`. It keeps the result until it ends.
@@ -34,7 +35,7 @@ use burn_backup_restore::{
     AfterPreemption, BackupAndRestore, BackupExt as _, Mirror, Preemption, SaveFreq,
 };
 use burn_backup_store::testing::{FaultyFilesystem, Operation};
-use burn_backup_tests::{Backend, Halt, Hooks, Loop, LoopHalt, Training};
+use burn_backup_tests::{Backend, Halt, Hooks, Loop, LoopHalt, RecordingRenderer, Training};
 use signal_hook::consts::SIGTERM;
 use signal_hook::low_level::raise;
 
@@ -86,6 +87,7 @@ fn main() {
     let workers = told_of("workers").unwrap_or(0);
     let drops = told_of("drop").is_some();
     let holds = told_of("hold").is_some();
+    let is_silent = told_of("silent").is_some();
     let interrupter = Interrupter::new();
     let stopped = interrupter.clone();
     let hooks = Hooks::default().on_train(move |at| {
@@ -102,11 +104,13 @@ fn main() {
     };
     let artifacts = Path::new(backup_dir).with_file_name("artifacts");
     let learner = training.learner(hooks);
-    let mut result = training
+    let mut builder = training
         .builder(&artifacts, interrupter, Halt::Never)
-        .with_metric_logger(InMemoryMetricLogger::new())
-        .backup_and_restore(backup)
-        .launch(learner);
+        .with_metric_logger(InMemoryMetricLogger::new());
+    if is_silent {
+        builder = builder.renderer(Box::<RecordingRenderer>::default());
+    }
+    let mut result = builder.backup_and_restore(backup).launch(learner);
     if holds {
         let event = "Evaluated".to_owned();
         result.renderer.log_event_evaluation(event);

@@ -168,6 +168,17 @@ fn a_resumed_training_shows_where_it_goes_on_and_one_that_is_stopped_by_key_wher
 }
 
 #[test]
+fn a_renderer_that_is_no_dashboard_leaves_the_terminal_to_how_the_training_begins() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    let left = Terminal::start(&dir, "3", &["silent@0", "stop@8"]).end();
+    left.shows("backups in '");
+    left.shows("a new training");
+    let left = Terminal::start(&dir, "3", &["silent@0"]).end();
+    left.shows("restored from backup ");
+}
+
+#[test]
 fn the_time_of_the_last_backup_is_on_one_line_of_the_dashboard() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
