@@ -1,8 +1,8 @@
-//! Trainings that go wrong: what counts as a divergence, and what follows.
+//! Divergence of a training: how it is detected and what follows.
 //!
 //! ```text
-//! detector    which values of a metric are a divergence: values in, a finding out
-//! plan        how far the training goes back, and which batches it skips then
+//! detector    detects a divergence in the values of a metric
+//! plan        decides how far the training goes back and which batches it then skips
 //! ```
 
 mod detector;
@@ -13,11 +13,11 @@ pub(crate) use plan::{Fetched, RollBack, reach};
 
 use crate::error::BackupError;
 
-/// What happens when a training diverges: a metric of a batch is NaN or infinite, or is far higher than before
-/// for several batches in a row.
+/// How a training reacts when it diverges. It diverges when a metric of a batch is NaN or infinite, or is far higher
+/// than before for several batches in a row.
 ///
-/// What counts as that is a [`DivergenceRule`]. The values are those that Burn works out for its metrics in any
-/// case: nothing more is computed, and nothing more is read from a device.
+/// A [`DivergenceRule`] defines what counts as a divergence. It uses the values that Burn computes for its metrics
+/// anyway. Nothing more is computed or read from a device.
 ///
 /// # Example
 ///
@@ -31,40 +31,41 @@ use crate::error::BackupError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Divergence {
-    /// Metrics are not looked at. A backup of a model that holds NaN is refused, the last good one stays, and
-    /// the training goes on.
+    /// Metrics are not checked. A backup of a model that contains NaN is refused, the last good one stays, and the
+    /// training continues.
     #[default]
     Refuse,
-    /// The training ends at once with [`BackupError::Diverged`]. The last backup from before stays.
+    /// The training ends at once with [`BackupError::Diverged`]. The last backup from before the divergence stays.
     Stop,
-    /// The training goes back, in the same process, to the last backup from before the batch that did it. It
-    /// trains the batches up to that one again, skips that one, and goes on with other random numbers.
+    /// The training goes back, in the same process, to the last backup from before the batch that diverged. It trains
+    /// again up to that batch, skips it, and continues with different random numbers.
     ///
-    /// If no batch goes well after it, it was one before that did it, and these are skipped as well: one, then two
-    /// more, then four more. After `at_most` rollbacks in the whole training, the next divergence ends it as
-    /// [`Stop`](Self::Stop) does.
+    /// If no batch goes well after the skipped one, an earlier batch must be the cause. The training then also skips
+    /// batches before it: one, then two more, then four more. After `at_most` rollbacks in the whole training, the
+    /// next divergence ends it as [`Stop`](Self::Stop) does.
     ///
-    /// What is skipped is part of the backup. It depends on the metrics only, and not on when backups were
-    /// taken: interrupted or not, the training ends with the same weights.
+    /// The skipped batches are recorded in the backup. They depend only on the metrics, not on when backups were
+    /// taken. The training therefore ends with the same weights whether it is interrupted or not.
     ///
-    /// It needs batches that come in the same order again, so the training loader is to be one of
-    /// [`data::DataLoaderBuilder`](crate::data::DataLoaderBuilder). A first backup is taken before the first
-    /// batch, and up to two older backups stay besides those that [`keep_last`](crate::BackupAndRestore::keep_last)
-    /// names.
+    /// A rollback needs the batches in the same order again, so the training loader must come from
+    /// [`data::DataLoaderBuilder`](crate::data::DataLoaderBuilder). A first backup is taken before the first batch.
+    /// Up to two older backups stay in addition to those kept by [`keep_last`](crate::BackupAndRestore::keep_last).
     RollBack {
-        /// How many rollbacks the training may have in all; at least 1.
+        /// The maximum number of rollbacks in the whole training; at least 1.
         at_most: u32,
     },
 }
 
-/// Which values of which metrics are a divergence.
+/// Defines which values of which metrics are a divergence.
 ///
-/// A value that is NaN or infinite is one. So are `patience` values in a row above the bound. The bound is the median
-/// of the last `window` values plus `deviations` standard deviations. These are estimated from the median absolute
-/// deviation (MAD; [Leys et al. 2013](https://doi.org/10.1016/j.jesp.2013.03.013)). A deviation counts as at least 5 %
-/// of the median, so that values that hardly vary have a bound too. Before half of the window is full there is none.
+/// A NaN or infinite value is a divergence. So are `patience` values in a row above the bound. The bound is the
+/// median of the last `window` values plus `deviations` standard deviations.
 ///
-/// A single hard batch is below the patience. A slow drift moves the median with it, and falling values never
+/// The standard deviation is estimated from the median absolute deviation (MAD; [Leys et al.
+/// 2013](https://doi.org/10.1016/j.jesp.2013.03.013)). It counts as at least 5 % of the median, so that values that
+/// hardly vary have a bound too. There is no bound until half of the window is full.
+///
+/// A single hard batch does not reach the patience. A slow drift moves the median with it, and falling values never
 /// come near the bound.
 ///
 /// # Example
@@ -93,7 +94,7 @@ impl Default for DivergenceRule {
 }
 
 impl DivergenceRule {
-    /// Looks at the metric with this name, as its logs name it.
+    /// Watches the metric with this name, as it appears in the logs.
     pub fn of(metric: impl Into<String>) -> Self {
         Self {
             metrics: vec![metric.into()],
@@ -104,20 +105,20 @@ impl DivergenceRule {
         }
     }
 
-    /// Looks at this metric as well.
+    /// Watches this metric as well.
     pub fn and(mut self, metric: impl Into<String>) -> Self {
         self.metrics.push(metric.into());
         self
     }
 
-    /// How many values the median is of; at least 8. A training on several devices without DDP has a value for
-    /// each device in each step.
+    /// The number of values for the median; at least 8. A training on several devices without DDP has one value per
+    /// device in each step.
     pub fn window(mut self, values: usize) -> Self {
         self.window = values;
         self
     }
 
-    /// How many standard deviations above the median the bound is; more than 0.
+    /// The distance of the bound above the median, in standard deviations; more than 0.
     pub fn deviations(mut self, deviations: f64) -> Self {
         self.deviations = deviations;
         self
@@ -129,8 +130,8 @@ impl DivergenceRule {
         self
     }
 
-    /// Only a value that is NaN or infinite is a divergence. For data that is sorted, where the loss jumps whenever
-    /// another kind of data begins.
+    /// Treats only NaN and infinite values as a divergence. Use it for sorted data, where the loss jumps whenever a
+    /// different kind of data begins.
     pub fn only_not_finite(mut self) -> Self {
         self.jumps = false;
         self
@@ -152,12 +153,12 @@ impl DivergenceRule {
 }
 
 impl Divergence {
-    /// Whether metrics are looked at.
+    /// Whether metrics are watched.
     pub(crate) fn watches(self) -> bool {
         self != Self::Refuse
     }
 
-    /// How many rollbacks there may be.
+    /// The maximum number of rollbacks.
     pub(crate) fn at_most(self) -> u32 {
         match self {
             Self::Refuse | Self::Stop => 0,

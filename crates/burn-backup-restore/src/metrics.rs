@@ -1,5 +1,4 @@
-//! What is measured: the value of each metric in each epoch, the logs that go on after a restart, and a watch for
-//! divergence.
+//! Metrics: the value of each metric in each epoch, logs that continue after a restart, and detection of divergences.
 
 mod history;
 mod lag;

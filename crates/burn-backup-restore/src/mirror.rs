@@ -1,4 +1,4 @@
-//! The mirror, which the feature of that name brings. Without it there is none, and these types have no values.
+//! The mirror, which needs the feature `mirror`. Without it there is no mirror, and these types have no values.
 
 #[cfg(not(feature = "mirror"))]
 mod absent;

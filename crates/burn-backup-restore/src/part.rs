@@ -1,20 +1,20 @@
-//! The names of a backup's parts: files of a generation.
+//! The names of a backup's parts. Each part is a file of a generation.
 
 use burn::store::RecordError;
 
 use crate::error::BackupError;
 
-/// The records that a state consists of; also what messages call them.
+/// The records of a state. Messages use these names too.
 pub(crate) const MODEL: &str = "model";
-/// Those of the model's tensors that training leaves alone, if that is worth a part.
+/// The model's tensors that training does not change, if they are large enough for their own part.
 pub(crate) const FROZEN: &str = "frozen";
 pub(crate) const OPTIMIZER: &str = "optimizer";
 pub(crate) const SCHEDULER: &str = "scheduler";
 /// A value of the program's own.
 pub(crate) const VALUE: &str = "value";
 
-/// The part that holds this record of the state with this name. The name of a training's only state is
-/// empty.
+/// The name of the part that holds this record of the state called `state`. If a training has only one state, that
+/// state's name is empty.
 pub(crate) fn name(state: &str, record: &str) -> String {
     match state {
         "" => record.to_owned(),
@@ -22,13 +22,13 @@ pub(crate) fn name(state: &str, record: &str) -> String {
     }
 }
 
-/// Whether a state may have this name: it becomes a part of file names.
+/// Whether a state may have this name, which becomes part of file names.
 pub(crate) fn is_state_name(name: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     !name.is_empty() && name.bytes().all(is_allowed)
 }
 
-/// The error of a part that can't be encoded.
+/// The error for a part that can't be encoded.
 pub(crate) fn failed(part: &str) -> impl Fn(RecordError) -> BackupError + use<> {
     let part = part.to_owned();
     move |source| BackupError::Record {
@@ -38,7 +38,7 @@ pub(crate) fn failed(part: &str) -> impl Fn(RecordError) -> BackupError + use<> 
     }
 }
 
-/// The error of a part that can't be decoded.
+/// The error for a part that can't be decoded.
 pub(crate) fn unreadable(part: &str) -> impl Fn(RecordError) -> BackupError + use<> {
     let part = part.to_owned();
     move |source| BackupError::Record {

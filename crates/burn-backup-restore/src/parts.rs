@@ -1,10 +1,10 @@
-//! The parts of a training's state: what is saved, and loaded.
+//! The parts of a training's state, which are saved and loaded.
 //!
 //! ```text
 //! trainee   a model, its optimizer and its scheduler
-//! weights   a module of its own: an average, a teacher, a target network
+//! weights   a module without an optimizer: an average, a teacher, a target network
 //! value     a value of the program's own
-//! shared    one of these, in the hands of the training and of the backup
+//! shared    one of these, shared between the training and the backup
 //! learner   Burn's learner
 //! ```
 

@@ -1,11 +1,11 @@
-//! From a generation to a training that is where it was.
+//! From a generation to a training at the saved position.
 //!
 //! ```text
-//! restore   the records are checked, and loaded
-//! plan      where the training goes on, and where each of its loaders does
-//! batches   the loaders brought there: past epochs asked for, trained batches skipped
-//! check     whether a loader gives what it gave when the backup was made
-//! replay    the other way: everything is loaded once more
+//! restore   checks and loads the records
+//! plan      where the training and each of its loaders continue
+//! batches   moves the loaders there: requests past epochs and skips trained batches
+//! check     whether a loader gives the same data as when the backup was made
+//! replay    the alternative: everything is loaded again
 //! ```
 
 mod batches;

@@ -1,13 +1,13 @@
 //! From a training to a generation.
 //!
 //! ```text
-//! snapshot    the training at one moment, on its thread
-//! encode      its records, tensor by tensor, in the background
-//! background  the thread: encode, persist, commit, prune
+//! snapshot    the state of the training at one moment, taken on its thread
+//! encode      writes its records tensor by tensor, in the background
+//! background  the writer thread: encode, persist, commit, prune
 //! ```
 //!
-//! Beside them: `fit`, whether a restart can load what is saved; `frozen`, what needn't be written
-//! again; `poison`, NaN; `retention`, what stays.
+//! Further modules: `fit` checks whether a restart can load the saved records. `frozen` finds tensors that don't have
+//! to be written again. `poison` finds NaN. `retention` decides which backups are kept.
 
 mod background;
 mod encode;

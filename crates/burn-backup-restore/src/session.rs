@@ -1,5 +1,5 @@
-//! Backup and restore for any training loop: the loop tells what it has done, the session decides, takes
-//! snapshots and has them written.
+//! Backup and restore for any training loop. The loop reports what it has done. The session decides when a backup is
+//! due, takes the snapshot and has it written.
 //!
 //! ```text
 //! open -> split_begins -> (look_out, step_seeds, train a batch, step_done)* -> split_done
@@ -7,19 +7,19 @@
 //!      -> finished | stopped -> conclude
 //! ```
 //!
-//! A loop that is written by hand uses what is in `by_hand`, and the loops for Burn's builders use the events
-//! below it. What a session consists of has a file for each concern:
+//! Hand-written loops use the methods in `by_hand`. The loops for Burn's builders use the events below it. Each
+//! concern of a session has its own file:
 //!
 //! ```text
-//! progress  where the training is
+//! progress  the position of the training
 //! window    the last optimizer step, while gradients are accumulated
 //! cadence   when a backup is due
-//! saver     what is saved, and what became of it
-//! watch     notices of a preemption, and stops
+//! saver     takes backups and tracks whether they succeed
+//! watch     preemption notices and stops
 //! guard     divergences
-//! rollback  the way back to a backup, while the training runs
+//! rollback  going back to a backup while the training runs
 //! ending    how the training ended
-//! mirror    where the backups outlive the machine
+//! mirror    the copy of the backups that outlives the machine
 //! ```
 
 pub(crate) mod announcement;

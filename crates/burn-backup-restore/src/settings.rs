@@ -1,4 +1,4 @@
-//! What a program asks for: plain data, with its methods.
+//! The settings of a program: plain data with builder methods.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,10 +30,10 @@ use crate::threads::Threads;
 use crate::trigger::RETRY_AFTER;
 use crate::which::Which;
 
-/// Backs a training up while it runs, and continues it when the program is run again.
+/// Backs up a training while it runs, and resumes it when the program runs again.
 ///
-/// Made with the directory that holds the backups, which belongs to one training, and given to
-/// [`backup_and_restore`](crate::BackupExt::backup_and_restore). Wrong settings show when the training is
+/// Create it with the backup directory, which belongs to one training, and pass it to
+/// [`backup_and_restore`](crate::BackupExt::backup_and_restore). Invalid settings are reported when the training is
 /// launched: it does not start, and its result carries the [`BackupError`].
 ///
 /// # Example
@@ -51,7 +51,7 @@ pub struct BackupAndRestore {
     pub(crate) backup_dir: PathBuf,
     pub(crate) frequency: SaveFreq,
     pub(crate) keep: Keep,
-    /// The backup to go on from, if that is not the newest.
+    /// The backup to resume from, if it is not the newest one.
     pub(crate) restore_from: Which,
     pub(crate) delete_checkpoint: bool,
     pub(crate) on_error: OnBackupError,
@@ -71,7 +71,7 @@ pub struct BackupAndRestore {
     pub(crate) warm_start: Option<PathBuf>,
     pub(crate) allow_short_epochs: bool,
     pub(crate) fast_forward: FastForward,
-    /// States of the program's own. Taken at the launch.
+    /// The program's own states. Taken at the launch.
     pub(crate) states: Mutex<Option<Vec<NamedState>>>,
     pub(crate) metric_logs: Option<PathBuf>,
     pub(crate) has_artifacts: bool,
@@ -80,53 +80,56 @@ pub struct BackupAndRestore {
     #[cfg(feature = "testing")]
     pub(crate) ddp_on_host: Option<Vec<Device>>,
     pub(crate) threads: Threads,
-    /// How long the next try waits after a backup that failed.
+    /// How long to wait after a failed backup before the next attempt.
     pub(crate) retry_after: Duration,
     pub(crate) handle: BackupHandle,
 }
 
-/// A state of the program's own, and its name.
+/// A state of the program's own, with its name.
 pub(crate) type NamedState = (String, Box<dyn State + Send>);
 
-/// How the training is held still for a backup.
+/// How a backup gets a consistent copy of the training's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Snapshot {
-    /// The backup shares the training's tensors, which takes microseconds whatever the model's
-    /// size, and reads them in the background. While it does, the training's next steps need memory
-    /// of their own: up to the size of the state (model and optimizer) on the device, and that of
-    /// the optimizer's state on the host.
+    /// The backup shares the training's tensors and reads them in the background. Sharing takes microseconds,
+    /// whatever the size of the model.
     ///
-    /// On a GPU the training's thread asks for the tensors, which takes some 40 microseconds each. They are read in
-    /// the background. With Burn's fusion, tensors that another thread asks for can be lost (Burn's issues 3990 and
-    /// 4347). On several, and on remote devices with fusion, it is the same as
-    /// [`Blocking`](Self::Blocking).
+    /// While the backup reads, the next training steps need additional memory. On the device, it is at most the size
+    /// of the state (model and optimizer). On the host, it is at most the size of the optimizer's state.
+    ///
+    /// On a GPU, the training thread requests the tensors, which takes about 40 microseconds per tensor. They are
+    /// read in the background. With Burn's fusion, tensors that another thread requests can be lost (Burn's issues
+    /// 3990 and 4347).
+    ///
+    /// On several GPUs, and on remote devices with fusion, this is the same as [`Blocking`](Self::Blocking).
     #[default]
     Shared,
-    /// The training waits until its state is read into the host's memory, which then holds the
-    /// state once until it is written. For devices that have no memory to spare.
+    /// The training waits until its state is copied into host memory. The host holds this copy until it is written.
+    /// Use it for devices that have no memory to spare.
     Blocking,
 }
 
-/// How loaders are brought to where they were when a training is restored.
+/// How data loaders return to their position when a training is restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum FastForward {
-    /// Loaders are asked for as many iterators as before, and the trained batches of the epoch in
-    /// progress are skipped. This is exact if what a dataset and a batcher give follows from the index
-    /// of an item, and from the epoch in a [`data::SamplerDataset`](crate::data::SamplerDataset).
+    /// Creates as many iterators of each loader as before, and skips the batches of the current epoch that are
+    /// already trained. This is exact if the dataset and the batcher depend only on the index of an item, and on the
+    /// epoch in a [`data::SamplerDataset`](crate::data::SamplerDataset).
     #[default]
     Skip,
-    /// Everything that was loaded before is loaded once more, in the same order, and thrown away:
-    /// training and validation batches of all epochs. For datasets and batchers with a state of their own,
-    /// such as Burn's `SamplerDataset` with a seed, or a generator for augmentation. It takes as long
-    /// as loading took, and needs a loader without workers of Burn's. Not for DDP.
+    /// Loads everything that was loaded before once more, in the same order, and discards it: training and validation
+    /// batches of all epochs. Use it for datasets and batchers with internal state, such as Burn's `SamplerDataset`
+    /// with a seed, or a random generator for augmentation.
+    ///
+    /// It takes as long as the original loading, and needs a loader without Burn's workers. DDP does not support it.
     Replay,
 }
 
 impl BackupAndRestore {
-    /// Backs up into `backup_dir`, which belongs to one training and is created when missing. A relative
-    /// path is resolved here, once.
+    /// Backs up into `backup_dir`, which belongs to one training and is created if it is missing. A relative path is
+    /// resolved once, by this call.
     pub fn new(backup_dir: impl Into<PathBuf>) -> Self {
         let backup_dir = absolute(backup_dir.into());
         Self {
@@ -163,27 +166,27 @@ impl BackupAndRestore {
         }
     }
 
-    /// How often to take a backup: [`SaveFreq::Epoch`] (the default), [`SaveFreq::Steps`] (or just
-    /// a number of batches), [`SaveFreq::Every`] (or just a duration), [`SaveFreq::auto`],
-    /// [`SaveFreq::Continuous`], or [`SaveFreq::Never`].
+    /// How often to take a backup: [`SaveFreq::Epoch`] (the default), [`SaveFreq::Steps`] (or just a number of
+    /// batches), [`SaveFreq::Every`] (or just a duration), [`SaveFreq::auto`], [`SaveFreq::Continuous`], or
+    /// [`SaveFreq::Never`].
     pub fn save_freq(mut self, frequency: impl Into<SaveFreq>) -> Self {
         self.frequency = frequency.into();
         self
     }
 
-    /// How many backups stay, the newest ones; 1 by default.
+    /// Keeps the newest `backups` backups; 1 by default.
     ///
-    /// While the training runs, the directory takes the space of one more: it is being written, or is an old
-    /// one whose files the next one is written over.
+    /// While the training runs, the directory uses the space of one more backup. That is either the backup being
+    /// written, or an old one whose files the next backup overwrites.
     pub fn keep_last(self, backups: usize) -> Self {
         self.keep(Keep::last(backups))
     }
 
-    /// Which backups stay: the newest ones, the best ones, one every so many epochs or so often, or all of these. See
-    /// [`Keep`]. This takes the place of [`keep_last`](Self::keep_last), and the call that comes last counts.
+    /// Which backups are kept: the newest ones, the best ones, one per number of epochs or per interval of time, or a
+    /// combination. See [`Keep`]. This replaces [`keep_last`](Self::keep_last): the last call of the two wins.
     ///
-    /// What stays can be gone on from ([`restore_from`](Self::restore_from)), and its model written to a file
-    /// ([`BackupHandle::export`]). At the training's end all backups are deleted, unless
+    /// A training can resume from any kept backup ([`restore_from`](Self::restore_from)), and
+    /// [`BackupHandle::export`] writes its model to a file. When the training ends, all backups are deleted, unless
     /// [`delete_checkpoint`](Self::delete_checkpoint) is turned off.
     ///
     /// # Example
@@ -200,14 +203,14 @@ impl BackupAndRestore {
         self
     }
 
-    /// Goes on from this backup, and not from the newest one. Those that are newer are moved to the directory `aside` in
-    /// the backup directory, which is announced.
+    /// Resumes from this backup instead of the newest one. Newer backups are moved to the directory `aside` in the
+    /// backup directory, and a printed line says so.
     ///
-    /// The line may stay in the program. The backups that follow note what was asked for, so a restart goes on from the
-    /// newest of them. A start that asks for another backup goes back to that one. A start that asks for none goes on
-    /// from the newest one, and the next that asks goes back again.
+    /// The call may stay in the program. Later backups record the request, so a restart resumes from the newest of
+    /// them. A start that requests another backup goes back to that one. A start without a request resumes from the
+    /// newest backup, and the next request goes back again.
     ///
-    /// If the backup is not there, the training does not start, and nothing is changed.
+    /// If the backup does not exist, the training does not start and nothing is changed.
     ///
     /// # Example
     ///
@@ -221,70 +224,68 @@ impl BackupAndRestore {
         self
     }
 
-    /// Keeps two backups if `double`, and one if not: Keras's name for
-    /// [`keep_last`](Self::keep_last).
+    /// Keeps two backups if `double` is true, otherwise one. This is Keras's name for [`keep_last`](Self::keep_last).
     pub fn double_checkpoint(self, double: bool) -> Self {
         self.keep_last(if double { 2 } else { 1 })
     }
 
-    /// Whether the backup is deleted once the training has run to its end; true by default.
+    /// Whether the backups are deleted when the training completes; true by default.
     ///
-    /// The model that `launch` then returns is lost if the process dies before the program has
-    /// saved it. To be safe from that too, turn this off and call [`BackupHandle::discard`] after
-    /// saving.
+    /// The model that `launch` returns is lost if the process dies before the program has saved it. To prevent that,
+    /// turn this off and call [`BackupHandle::discard`] after saving.
     pub fn delete_checkpoint(mut self, delete: bool) -> Self {
         self.delete_checkpoint = delete;
         self
     }
 
-    /// What a failed backup does to the training; by default it goes on.
+    /// How the training reacts to a failed backup; by default it continues.
     pub fn on_backup_error(mut self, on_error: OnBackupError) -> Self {
         self.on_error = on_error;
         self
     }
 
-    /// What happens when the training diverges: a loss of NaN, or one that explodes. By default metrics are not
-    /// looked at, and only a backup of a model that holds NaN is refused.
+    /// How the training reacts when it diverges: its loss is NaN or explodes. By default, metrics are not checked,
+    /// and only a backup of a model that contains NaN is refused.
     ///
-    /// With Burn's builders it needs [`artifacts`](Self::artifacts) or [`metric_logs`](Self::metric_logs): Burn shows
-    /// metrics to loggers only. A loop that is written by hand gives its values with
+    /// With Burn's builders, this needs [`artifacts`](Self::artifacts) or [`metric_logs`](Self::metric_logs), because
+    /// Burn passes metrics only to loggers. A hand-written loop reports its values with
     /// [`Session::log`](crate::Session::log).
     pub fn on_divergence(mut self, divergence: Divergence) -> Self {
         self.divergence = divergence;
         self
     }
 
-    /// Which values of which metrics count as a divergence; by default those of the metric "Loss" that are NaN,
-    /// infinite, or far above those before.
+    /// Which metric values count as a divergence. By default, these are values of the metric "Loss" that are NaN,
+    /// infinite, or far above the previous ones.
     pub fn divergence_rule(mut self, rule: DivergenceRule) -> Self {
         self.divergence_rule = rule;
         self
     }
 
-    /// Gives the seed that all random numbers of the steps are derived from. By default it is
-    /// drawn from the device's own generator when the training first starts, and kept in the backup
-    /// directory: a program that seeds its device (`device.seed(42)`) gives the same result each time.
-    /// Each start draws it once, so that the generator is left the same.
+    /// Sets the seed from which all random numbers of the steps are derived.
+    ///
+    /// By default, the seed is drawn from the device's own generator when the training first starts, and is stored in
+    /// the backup directory. A program that seeds its device (`device.seed(42)`) therefore gives the same result each
+    /// time. Every start draws the seed once, so the generator is always left in the same state.
     pub fn seed(mut self, run_seed: u64) -> Self {
         self.run_seed = Some(run_seed);
         self
     }
 
-    /// Whether the device is seeded, from the run seed and the number of the batch, before each
-    /// training batch is fetched; true by default.
+    /// Whether the device is seeded, from the run seed and the batch number, before each training batch is fetched;
+    /// true by default.
     ///
-    /// Without it, the random numbers of the steps (augmentation in the batcher, dropout, noise)
-    /// are those that Burn would draw without this crate, and after an interruption they are
-    /// others than the undisturbed training would have drawn: the result is as good, but not the
-    /// same. Models that draw nothing lose nothing.
+    /// If it is off, the random numbers of the steps (augmentation in the batcher, dropout, noise) are those that
+    /// Burn draws without this crate. After an interruption they differ from those of an uninterrupted training: the
+    /// result is as good, but not the same. Models that draw no random numbers are unaffected.
     pub fn reseed_steps(mut self, reseed: bool) -> Self {
         self.reseed_steps = reseed;
         self
     }
 
-    /// Lets a restart pass that finds this changed. Can be given several times.
+    /// Allows a restart in which this setting has changed. Can be called several times.
     ///
-    /// A change that is found is logged with what follows from it. One that is not there changes nothing.
+    /// If the change is found, it is logged together with its consequences. If it is not found, this has no effect.
     ///
     /// # Example
     ///
@@ -300,8 +301,8 @@ impl BackupAndRestore {
         self
     }
 
-    /// A fingerprint of the program's own, such as a fold, a version of the data or a configuration. A
-    /// restart with another one is refused, unless [`Change::Label`] is allowed.
+    /// A fingerprint chosen by the program, such as a fold, a data version or a configuration. A restart with a
+    /// different label is refused, unless [`Change::Label`] is allowed.
     ///
     /// # Example
     ///
@@ -316,61 +317,59 @@ impl BackupAndRestore {
         self
     }
 
-    /// Begins a new training with the weights of the newest backup in `backup_dir`, which is another
-    /// training's. Optimizer, scheduler and position begin anew. Once this training has a backup of its
-    /// own, that is what a restart continues.
+    /// Starts a new training with the weights of the newest backup in `backup_dir`, which belongs to another
+    /// training. The optimizer, the scheduler and the position start fresh. Once this training has a backup of its
+    /// own, a restart resumes from that backup.
     ///
-    /// A model that differs is refused with the parameters that do, as at a restart. No training may be
-    /// using `backup_dir` meanwhile; it is left as it is.
+    /// If the models differ, the training is refused, and the error names the parameters that differ, as at a
+    /// restart. No other training may use `backup_dir` at the same time. The directory is left unchanged.
     pub fn warm_start(mut self, backup_dir: impl Into<PathBuf>) -> Self {
         self.warm_start = Some(absolute(backup_dir.into()));
         self
     }
 
-    /// Takes the end of an epoch for what it is, also if its loader has given fewer items than it promised.
+    /// Accepts the end of an epoch even if its loader gave fewer items than it promised.
     ///
-    /// By default that is an error: a worker of Burn's loader that panics looks just like it, and the rest
-    /// of the epoch would be left out in silence. A loader that leaves out its last batch if that is not
-    /// full is known by its first epoch and needs no such call.
+    /// By default, this is an error. A panicking worker of Burn's loader looks exactly like a short epoch, and the
+    /// rest of the epoch would be skipped silently. A loader that always drops an incomplete last batch is recognized
+    /// in its first epoch and does not need this call.
     pub fn allow_short_epochs(mut self) -> Self {
         self.allow_short_epochs = true;
         self
     }
 
-    /// How the loaders are brought to where they were when a training is restored:
-    /// [`FastForward::Skip`] by default.
+    /// How the loaders return to their position when a training is restored; [`FastForward::Skip`] by default.
     pub fn fast_forward(mut self, fast_forward: FastForward) -> Self {
         self.fast_forward = fast_forward;
         self
     }
 
-    /// Whether a backup is refused if a parameter or running statistic of floating point holds NaN;
-    /// true by default.
+    /// Whether a backup is refused if a floating-point parameter or running statistic contains NaN; true by default.
     ///
-    /// Such a training has gone wrong, and the last backup from before is worth more: it stays, at
-    /// the training's end too. A refused backup counts as failed. The check is done in the
-    /// background; with [`SaveFreq::Never`], once more at the end, before the backup is deleted.
-    /// Turn it off for a model that holds NaN on purpose.
+    /// A training with NaN has gone wrong, and the last backup before it is worth more. That backup is kept, even
+    /// when the training ends. A refused backup counts as failed.
+    ///
+    /// The check runs in the background. With [`SaveFreq::Never`], it also runs at the end, before the backup is
+    /// deleted. Turn it off for a model that contains NaN on purpose.
     pub fn skip_nan(mut self, skip: bool) -> Self {
         self.skip_nan = skip;
         self
     }
 
-    /// How the training is held still for a backup: [`Snapshot::Shared`] (the default) takes
-    /// microseconds and needs memory while the backup is being written, [`Snapshot::Blocking`] the
-    /// other way round.
+    /// How a backup gets a consistent copy of the training's state. [`Snapshot::Shared`] (the default) takes
+    /// microseconds and needs memory while the backup is written. [`Snapshot::Blocking`] makes the training wait and
+    /// needs no additional device memory.
     pub fn snapshot(mut self, snapshot: Snapshot) -> Self {
         self.snapshot = snapshot;
         self
     }
 
-    /// Where the training runs; by default on the first device of the learner's model, as Burn
-    /// does. This takes the place of Burn's `with_training_strategy`, which would replace the
-    /// backups along with the strategy.
+    /// Where the training runs; by default on the first device of the learner's model, as in Burn. Use this instead
+    /// of Burn's `with_training_strategy`, which would replace the backups together with the strategy.
     ///
-    /// With several devices, one batch on each counts as one step. In the middle of an epoch a
-    /// training goes on with as many devices as before only, for each has a share of the epoch's data
-    /// of its own; from an epoch's start, with any number.
+    /// With several devices, one batch on each device counts as one step. Each device has its own share of the
+    /// epoch's data. So in the middle of an epoch, a training can resume only with the same number of devices. At the
+    /// start of an epoch, it can resume with any number of devices.
     ///
     /// # Example
     ///
@@ -390,17 +389,17 @@ impl BackupAndRestore {
         self
     }
 
-    /// Computes activations again in the backward pass instead of keeping them, as Burn's
-    /// `SupervisedTraining::gradient_checkpointing` does, which is not passed on to a strategy that
-    /// stands in for Burn's own: with backups, call this one. As with Burn's, the model must have been
-    /// made on such a device too: `device.autodiff().gradient_checkpointing()`.
+    /// Recomputes activations in the backward pass instead of storing them, like Burn's
+    /// `SupervisedTraining::gradient_checkpointing`. Burn does not pass its own setting to a strategy that replaces
+    /// Burn's, so call this method when you use backups. As in Burn, the model must also be created on such a device:
+    /// `device.autodiff().gradient_checkpointing()`.
     pub fn gradient_checkpointing(mut self) -> Self {
         self.gradient_checkpointing = true;
         self
     }
 
-    /// Saves the training, and ends it in order, when there is a notice that the machine or the process
-    /// is about to go: see [`Preemption`]. Works with any [`SaveFreq`], with [`SaveFreq::Never`] too.
+    /// Saves the training and stops it cleanly when a notice says that the machine or the process will end soon: see
+    /// [`Preemption`]. Works with any [`SaveFreq`], including [`SaveFreq::Never`].
     ///
     /// # Example
     ///
@@ -414,16 +413,16 @@ impl BackupAndRestore {
         self
     }
 
-    /// Saves and restores a state of the program's own as well, under this name: lower-case letters, digits
-    /// and underscores. Can be given several times.
+    /// Also saves and restores a state of the program's own under this name, which consists of lower-case letters,
+    /// digits and underscores. Can be called several times.
     ///
-    /// With Burn's builder, give a clone of a [`SharedState`](crate::SharedState), another clone of which the
-    /// model's `step`, a metric or a callback has. It is saved as it is between two batches, and restored before
-    /// the first step. On several devices and under DDP, it is as it is when the first worker has trained
-    /// its batch: what the others add to it at the same time may be in it or not.
+    /// With Burn's builder, pass a clone of a [`SharedState`](crate::SharedState), and give another clone to the
+    /// model's `step`, a metric or a callback. The state is saved between two batches, and restored before the first
+    /// step. On several devices and under DDP, it is saved when the first worker has trained its batch. Changes that
+    /// other workers make at the same time may or may not be included.
     ///
-    /// What a model keeps in plain fields, or under `#[module(skip)]`, is in none of Burn's records, and so not
-    /// saved: this is the way to have it saved.
+    /// Burn's records do not contain plain fields of a model, or fields marked `#[module(skip)]`. Such data is saved
+    /// only if it is given here.
     ///
     /// # Example
     ///
@@ -443,31 +442,33 @@ impl BackupAndRestore {
         self
     }
 
-    /// Writes the metric logs, in Burn's format and where Burn has them in `directory`, so that after a
-    /// restart they are line by line those of an undisturbed training. Give the directory that the
-    /// training was made with, and these files take the place of Burn's own.
+    /// Writes the metric logs, in Burn's format and at Burn's places in `directory`. After a restart they are the
+    /// same, line by line, as those of an uninterrupted training. Pass the directory that the training was created
+    /// with. These files replace Burn's own.
     ///
-    /// Burn's own logger begins each file anew that it opens: of the epoch in which a training was
-    /// interrupted it loses what came before, and so does what the training metrics come to in that
-    /// epoch, by which early stopping may decide. Metrics whose value for an epoch is not the mean of
-    /// its lines (perplexity, AUROC, F-scores) can't be continued inside an epoch by anybody: their
-    /// last line is of the rest of the epoch, and a line in the log says so.
+    /// Burn's own logger truncates each file that it opens, so it loses the lines from before the interruption in the
+    /// interrupted epoch. The epoch value of the training metrics then also lacks these lines, and early stopping may
+    /// use that value.
     ///
-    /// Loggers given with Burn's `with_metric_logger` are used as well; let none of them write to the
-    /// same directory.
+    /// For some metrics the epoch value is not the mean of its lines: perplexity, AUROC, F-scores. Such metrics can't
+    /// be continued inside an epoch. Their last line covers only the rest of the epoch, and a line in the log says
+    /// so.
+    ///
+    /// Loggers given with Burn's `with_metric_logger` are used as well, but none of them may write to the same
+    /// directory.
     pub fn metric_logs(mut self, directory: impl Into<PathBuf>) -> Self {
         self.metric_logs = Some(absolute(directory.into()));
         self
     }
 
     /// Keeps everything that Burn writes into the training's artifact directory as it would be without an
-    /// interruption. Give the directory that the training was made with:
+    /// interruption. Pass the directory that the training was created with:
     ///
-    /// - metric logs: as [`metric_logs`](Self::metric_logs), and what past epochs came to is written again
-    ///   where the program has wiped the directory at its start;
-    /// - checkpoints: as [`checkpointing_strategy`](Self::checkpointing_strategy), with Burn's default
-    ///   strategy unless another one is given here;
-    /// - the summary at the end, which then covers all epochs.
+    /// - Metric logs: as with [`metric_logs`](Self::metric_logs). If the program clears the directory when it starts,
+    ///   the results of past epochs are written again.
+    /// - Checkpoints: as with [`checkpointing_strategy`](Self::checkpointing_strategy), using Burn's default strategy
+    ///   unless another one is given there.
+    /// - The summary at the end, which then covers all epochs.
     ///
     /// # Example
     ///
@@ -481,14 +482,13 @@ impl BackupAndRestore {
         self.metric_logs(directory)
     }
 
-    /// Which of Burn's checkpoints are kept: this takes the place of Burn's
-    /// `with_checkpointing_strategy`, and has the strategy decide after a restart as it would have
-    /// without one.
+    /// Which of Burn's checkpoints are kept. Use this instead of Burn's `with_checkpointing_strategy`. After a
+    /// restart, the strategy makes the same decisions as in an uninterrupted training.
     ///
-    /// A strategy remembers what it has decided, and Burn has no way to ask it. Here it makes its
-    /// decisions for the epochs before once more, by the metrics in the backup, and what they say to do
-    /// is not done again. (Burn writes its checkpoints on other threads, and does not sync them: one that a
-    /// kill or a power cut finds half written is not written again.)
+    /// A strategy remembers its decisions, and Burn offers no way to read them. On a restart, the strategy therefore
+    /// decides again for all past epochs, based on the metrics in the backup, but its actions are not repeated. (Burn
+    /// writes its checkpoints on other threads and does not sync them. A checkpoint that a kill or a power cut left
+    /// half written is not written again.)
     ///
     /// # Example
     ///
@@ -514,13 +514,15 @@ impl BackupAndRestore {
         self
     }
 
-    /// Mirrors every backup to a place that outlives the machine: a URL such as `s3://bucket/prefix`, or a
-    /// [`Mirror`] that says more. On a machine with an empty disk, or an older backup, the newest one is fetched from
-    /// there at the start.
+    /// Mirrors every backup to a place that outlives the machine: a URL such as `s3://bucket/prefix`, or a [`Mirror`]
+    /// with more settings. On a machine with an empty disk or an older backup, the newest backup is fetched from the
+    /// mirror at the start.
     ///
-    /// Backups are written to the disk first, as without a mirror, and sent in the background. A slow link leaves
-    /// some out: the newest one goes next. The end of a training waits until the last one is there. A mirror belongs
-    /// to one training. See [`Mirror`] for the URLs and where credentials come from.
+    /// Backups are first written to the disk, as without a mirror, and uploaded in the background. If the link is
+    /// slow, some backups are skipped, and the newest one is uploaded next. At the end, the training waits until the
+    /// last backup is uploaded.
+    ///
+    /// A mirror belongs to one training. See [`Mirror`] for the URLs and where credentials come from.
     ///
     /// # Example
     ///
@@ -537,8 +539,8 @@ impl BackupAndRestore {
         self
     }
 
-    /// The same with a store that the program has made, under `prefix`: for credentials and clients that no URL
-    /// describes.
+    /// Mirrors to an object store that the program has created, under `prefix`. Use it for credentials and clients
+    /// that no URL describes.
     ///
     /// # Example
     ///
@@ -556,15 +558,15 @@ impl BackupAndRestore {
         self.mirror(Mirror::with_store(store, prefix))
     }
 
-    /// Calls `callback` with what happens to the backups: restored, committed, failed, a notice, the end, and so on
-    /// (see [`Event`]). For a chat, a monitor, or a bar of the program's own.
+    /// Calls `callback` with each event of the backups: a restore, a commit, a failure, a notice, the end, and so on
+    /// (see [`Event`]). Use it for a chat, a monitor, or a progress bar of your own.
     ///
-    /// It is called on a thread of its own, in the order in which things happen, and may take its time: the training
-    /// goes on meanwhile. A panic in it is logged, and the next event comes all the same. At most 256 events wait; of
-    /// more the oldest are dropped, which [`Event::Dropped`] counts. The end of the training waits until all events are
-    /// told, for 5 seconds at most.
+    /// The callback runs on its own thread, in the order of the events. It may take its time, because the training
+    /// continues meanwhile. A panic in it is logged, and later events are still delivered. At most 256 events wait.
+    /// If there are more, the oldest ones are dropped, and [`Event::Dropped`] counts them. The training's end waits
+    /// until all events are delivered, for at most 5 seconds.
     ///
-    /// Given twice, the last one is called.
+    /// If this is called twice, only the last callback is used.
     ///
     /// # Example
     ///
@@ -578,56 +580,56 @@ impl BackupAndRestore {
         self
     }
 
-    /// Whether the training's dashboard shows a text metric "Backup": the last committed position, when
-    /// it was saved (a time of day, UTC), and any failure since; true by default. Burn's file logger does not write it down, as it does
-    /// not with anything that is "N/A"; loggers of others may.
+    /// Whether the training's dashboard shows a text metric "Backup"; true by default. It shows the last committed
+    /// position, when it was saved (a time of day, UTC), and any failure since. Burn's file logger does not write
+    /// this metric, because it skips every value that is "N/A". Other loggers may write it.
     ///
-    /// While a restore, or the wait for the mirror at the end, takes more than a second, the bottom border of the
-    /// dashboard shows how far it is. With false it does not: give that with a full-screen renderer of your own.
+    /// If a restore, or the wait for the mirror at the end, takes more than a second, the bottom border of the
+    /// dashboard shows its progress. With false, the border is left alone: use that with a full-screen renderer of
+    /// your own.
     pub fn dashboard(mut self, dashboard: bool) -> Self {
         self.dashboard = dashboard;
         self
     }
 
-    /// Trains as under DDP, with the gradients brought together on the host: this is how tests run
-    /// that loop without CUDA.
+    /// Trains as under DDP, but combines the gradients on the host, so that tests can run that loop without CUDA.
     #[cfg(feature = "testing")]
     pub fn ddp_on_host(mut self, devices: Vec<Device>) -> Self {
         self.ddp_on_host = Some(devices);
         self
     }
 
-    /// Uses `filesystem` for every call that concerns the backup directory: this is how tests
-    /// inject faults. Handles taken before keep to the one before.
+    /// Uses `filesystem` for every call that concerns the backup directory, so that tests can inject faults. Handles
+    /// taken before this call keep the previous filesystem.
     #[cfg(feature = "testing")]
     pub fn filesystem(mut self, filesystem: Arc<dyn Filesystem>) -> Self {
         self.handle.set_filesystem(filesystem);
         self
     }
 
-    /// Waits this long for the next try after a backup that failed, and twice as long after each further one in a row:
-    /// this is how tests have one fail and the next succeed.
+    /// Waits this long before the next attempt after a failed backup, and twice as long after each further failure in
+    /// a row. Tests use it to let one backup fail and the next one succeed.
     #[cfg(feature = "testing")]
     pub fn retry_after(mut self, first: Duration) -> Self {
         self.retry_after = first;
         self
     }
 
-    /// Tells of no silence that is shorter: this is how tests have a training hang.
+    /// Reports a hang only after at least this long without progress, so that tests can simulate a hanging training.
     #[cfg(feature = "testing")]
     pub fn hung_after(self, least: Duration) -> Self {
         self.handle.hung_after(least);
         self
     }
 
-    /// Has no more than so many threads for devices: this is how tests run out of them.
+    /// Limits the number of threads for devices, so that tests can run out of them.
     #[cfg(feature = "testing")]
     pub fn limit_threads(mut self, threads: usize) -> Self {
         self.threads = Threads::limited_to(threads);
         self
     }
 
-    /// A handle that answers while the training runs and after it.
+    /// A handle that works during the training and after it.
     pub fn handle(&self) -> BackupHandle {
         self.handle.clone()
     }
@@ -639,7 +641,7 @@ impl BackupAndRestore {
         strategy.is_some()
     }
 
-    /// Checks what can be checked without looking at the disk.
+    /// Checks everything that can be checked without reading the disk.
     pub(crate) fn validate(&self) -> Result<(), BackupError> {
         if !self.frequency.is_valid() {
             return Err(BackupError::InvalidFrequency {
@@ -653,26 +655,26 @@ impl BackupAndRestore {
         if goes_back && self.frequency == SaveFreq::Never {
             return Err(BackupError::InvalidDivergence {
                 setting: "Divergence::RollBack with SaveFreq::Never",
-                needed: "a save_freq that takes backups, to go back to",
+                needed: "a save_freq that takes backups, because a rollback needs one",
             });
         }
         if goes_back && self.fast_forward == FastForward::Replay {
             return Err(BackupError::InvalidDivergence {
                 setting: "Divergence::RollBack with FastForward::Replay",
-                needed: "FastForward::Skip, and a dataset without a state of its own",
+                needed: "FastForward::Skip, with a dataset that has no internal state",
             });
         }
         Ok(())
     }
 }
 
-/// The place that a path names now: the program may change its working directory later. What can't be
-/// resolved, such as an empty path, is refused at the launch.
+/// Makes the path absolute now, because the program may change its working directory later. A path that can't be
+/// resolved, such as an empty one, is refused at the launch.
 pub(crate) fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 
-/// What is there is used once.
+/// Takes a value that is used only once.
 pub(crate) fn taken<T>(once: &Mutex<Option<T>>) -> Option<T> {
     once.lock().unwrap_or_else(PoisonError::into_inner).take()
 }

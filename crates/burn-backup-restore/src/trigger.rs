@@ -1,4 +1,4 @@
-//! When a backup is due: positions, clock and policy in, yes or no out.
+//! Decides when a backup is due, as a function of positions, clock and policy.
 
 mod auto;
 mod backoff;
@@ -15,52 +15,52 @@ use backoff::Backoff;
 pub(crate) use auto::StepTime;
 pub(crate) use backoff::RETRY_AFTER;
 
-/// What there is to know about the moment of a decision.
+/// The facts about the moment of a decision.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Now {
-    /// Since the training's launch.
+    /// The time since the training's launch.
     pub time: Duration,
-    /// Whether a backup is being written, or pruned after.
+    /// Whether a backup is being written, or pruning after it is in progress.
     pub is_writing: bool,
 }
 
-/// What a training has learned of backups and interruptions. It is part of each backup.
+/// What a training has measured about backups and interruptions. It is part of each backup.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct CadenceRecord {
-    /// What a backup adds to the training's time, in seconds, if that was measured.
+    /// The time that a backup adds to the training, in seconds, if it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_cost: Option<f64>,
-    /// How long the processes of this training have been running, in seconds.
+    /// The total running time of this training's processes, in seconds.
     pub uptime: f64,
-    /// How many of them did not end in order.
+    /// How many of these processes did not end cleanly.
     pub interruptions: u64,
-    /// Whether this backup was made by one that did.
+    /// Whether the process that made this backup ended cleanly.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_stopped: bool,
 }
 
 impl CadenceRecord {
-    /// The same after a restart from this backup.
+    /// The record after a restart from this backup.
     pub(crate) fn resumed(self) -> Self {
         Self {
             interruptions: self
                 .interruptions
                 .saturating_add(u64::from(!self.is_stopped)),
             is_stopped: false,
-            // Whoever wrote it.
+            // Ignore impossible values, because the file may have been edited.
             uptime: self.uptime.max(0.0),
             backup_cost: self.backup_cost.filter(|cost| *cost >= 0.0),
         }
     }
 }
 
-/// Decides at each step and at each epoch's end. Times are counted from the training's launch.
+/// Decides after each step and each epoch. Times are measured from the training's launch.
 #[derive(Debug)]
 pub(crate) struct Trigger {
     policy: Policy,
-    /// Failures in a row hold the next try back, whatever the policy.
+    /// Delays the next attempt after consecutive failures, with any policy.
     backoff: Backoff,
-    /// A backup is due, and was not taken: gradients were accumulated that can't be saved, or failures hold it back.
+    /// Whether a due backup was not taken: accumulated gradients can't be saved, or a failure delays it.
     is_overdue: bool,
 }
 
@@ -75,8 +75,8 @@ enum Policy {
 }
 
 impl Trigger {
-    /// For a training whose state has about `state_bytes`, and of which this is known. After a failure the next try
-    /// waits for `retry_after`, and twice as long after each further one in a row.
+    /// For a training whose state has about `state_bytes`. `record` holds earlier measurements. After a failure, the
+    /// next attempt waits for `retry_after`, and twice as long after each further failure in a row.
     pub(crate) fn new(
         frequency: SaveFreq,
         state_bytes: u64,
@@ -103,8 +103,8 @@ impl Trigger {
         }
     }
 
-    /// Whether to take a backup after the batch that led to `position`, in a `step` that ends
-    /// `now`. It can be taken only if `can_save`, that is if no gradients wait for the optimizer.
+    /// Whether to take a backup after the batch that led to `position`, in a `step` that ends `now`. It can be taken
+    /// only if `can_save` is true, which means that no gradients wait for the optimizer.
     pub(crate) fn after_step(
         &mut self,
         position: &Position,
@@ -124,21 +124,21 @@ impl Trigger {
         self.decide(is_due, can_save, now)
     }
 
-    /// Whether to take a backup now that an epoch's validation is done. It can be taken only if
-    /// `can_save`, as after a step. `may_be_kept` says that this one may be kept for being at an epoch's end.
+    /// Whether to take a backup after an epoch's validation. It can be taken only if `can_save` is true, as after a
+    /// step. `may_be_kept` says that a retention rule may keep this backup because it is at an epoch's end.
     pub(crate) fn after_epoch(&mut self, can_save: bool, may_be_kept: bool, now: Now) -> bool {
         let is_due = match &self.policy {
             Policy::Never => false,
             _ if may_be_kept => true,
             Policy::Epoch => true,
             Policy::Every { .. } | Policy::Continuous => self.is_time(now),
-            // Nothing has been learned since the last step.
+            // Nothing has changed since the last step.
             Policy::Steps(_) | Policy::Auto(_) => false,
         };
         self.decide(is_due, can_save, now)
     }
 
-    /// A backup was taken at `now`, which held the training so long.
+    /// Records that a backup was taken at `now`, and that it blocked the training for `held`.
     pub(crate) fn saved(&mut self, now: Duration, held: Duration) {
         self.is_overdue = false;
         match &mut self.policy {
@@ -148,22 +148,22 @@ impl Trigger {
         }
     }
 
-    /// The backup that was taken last is committed.
+    /// Records that the last backup is committed.
     pub(crate) fn succeeded(&mut self) {
         self.backoff.reset();
     }
 
-    /// The training has gone back to a backup: those that failed since are not due any more.
+    /// Called when the training has gone back to a backup. Backups that failed since then are no longer due.
     pub(crate) fn rolled_back(&mut self) {
         self.backoff.reset();
         self.is_overdue = false;
     }
 
-    /// The backup that was taken last has failed, which is known since `now`. It stays due.
+    /// Records that the last backup has failed, which became known at `now`. The backup stays due.
     pub(crate) fn failed(&mut self, now: Duration) {
         self.backoff.failed(now);
         match &mut self.policy {
-            // It is due again once that is paid for.
+            // It is due again once its cost is paid for.
             Policy::Auto(auto) => auto.failed(),
             Policy::Never => {}
             Policy::Epoch | Policy::Steps(_) | Policy::Every { .. } | Policy::Continuous => {
@@ -172,37 +172,37 @@ impl Trigger {
         }
     }
 
-    /// Whether failures hold the next try back.
+    /// Whether the next attempt must wait because of failures.
     pub(crate) fn is_held_back(&self, now: Now) -> bool {
         self.backoff.holds_back(now)
     }
 
-    /// Whether a training of so many `epochs`, with `steps` in each if that is known, is over before a
-    /// backup is due.
+    /// Whether a training of `epochs` epochs ends before a backup is due. `steps` is the number of steps per epoch,
+    /// if known.
     pub(crate) fn comes_too_late(&self, epochs: usize, steps: Option<u64>) -> bool {
         match &self.policy {
-            // Said once, at the start.
+            // Report this only once, at the start.
             Policy::Epoch => epochs <= 1 && steps.is_none(),
             Policy::Steps(interval) => {
                 steps.is_some_and(|steps| steps.saturating_mul(epochs as u64) < *interval)
             }
-            // Times are not known beforehand, and never is as it is wanted.
+            // Times are not known in advance, and `Never` is a deliberate choice.
             Policy::Every { .. } | Policy::Auto(_) | Policy::Continuous | Policy::Never => false,
         }
     }
 
-    /// Whether a backup is due because the one before is written.
+    /// Whether a backup is due as soon as the previous one is written.
     pub(crate) fn follows_writing(&self) -> bool {
         matches!(self.policy, Policy::Continuous)
     }
 
-    /// Whether to take a backup when the training has run to its end.
+    /// Whether to take a backup when the training is complete.
     pub(crate) fn at_end(&self) -> bool {
         !matches!(self.policy, Policy::Never)
     }
 
-    /// After how many batches the next backup comes, and how much longer steps took because backups
-    /// were being written, if that is being measured.
+    /// The number of batches until the next backup, and how much backups have slowed steps down so far, if that is
+    /// measured.
     pub(crate) fn measured(&self) -> Option<(u64, Duration)> {
         match &self.policy {
             Policy::Auto(auto) => Some((auto.interval()?, auto.slowed())),
@@ -210,7 +210,7 @@ impl Trigger {
         }
     }
 
-    /// What a backup adds to the training's time, in seconds, if that is being measured.
+    /// The time that a backup adds to the training, in seconds, if it is measured.
     pub(crate) fn backup_cost(&self) -> Option<f64> {
         match &self.policy {
             Policy::Auto(auto) => auto.backup_cost(),
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn a_backup_that_is_due_after_the_trainings_end_comes_too_late() {
         let table = [
-            // The frequency, epochs, the steps in each, and whether it is too late.
+            // The frequency, epochs, steps per epoch, and whether the backup comes too late.
             (SaveFreq::Epoch, 1, None, true),
             (SaveFreq::Epoch, 1, Some(9), false),
             (SaveFreq::Epoch, 2, None, false),
@@ -265,8 +265,7 @@ mod tests {
 
     const VALIDATION: Duration = Duration::from_secs(20);
 
-    /// The global steps after which a backup is taken, in a training of epochs of 5 batches of 10
-    /// seconds each.
+    /// The global steps after which a backup is taken. Epochs have 5 batches, which take 10 seconds each.
     fn saves(
         frequency: SaveFreq,
         steps: u64,
@@ -275,7 +274,7 @@ mod tests {
         saves_keeping(frequency, steps, optimizer_steps_every, false)
     }
 
-    /// The same with a policy that may keep the end of each epoch.
+    /// Like `saves`, with a policy that may keep the end of each epoch.
     fn saves_keeping(
         frequency: SaveFreq,
         steps: u64,
@@ -371,7 +370,7 @@ mod tests {
             "70 seconds each"
         );
         assert_eq!(saves(every(1), 3, 1).len(), 3);
-        // Gradients are accumulated over two batches, and the fifth.
+        // Gradients are accumulated over batches 1 and 2, 3 and 4, and the fifth alone.
         assert_eq!(saves(every(35), 5, 2), [(4, "step")]);
     }
 
@@ -382,8 +381,8 @@ mod tests {
         assert!(trigger(auto).at_end());
     }
 
-    /// The steps after which backups are taken in a training of steps of 10 seconds, where each backup is
-    /// written for `writing` and the first so many fail.
+    /// The steps after which backups are taken, if steps take 10 seconds. Each backup is written for `writing`, and
+    /// the first `failing` ones fail.
     fn continuous_saves(steps: u64, writing: Duration, failing: usize) -> Vec<u64> {
         let mut trigger = trigger(SaveFreq::Continuous);
         let (mut position, mut taken) = (Position::start_of(1), Vec::new());
@@ -424,7 +423,7 @@ mod tests {
         assert_eq!(continuous_saves(10, seconds(35), 0), [1, 5, 9]);
         assert!(trigger(SaveFreq::Continuous).at_end());
         assert_eq!(saves(SaveFreq::Continuous, 2, 1).len(), 2);
-        // The epoch's end is a moment of its own.
+        // The epoch's end is a separate moment.
         assert_eq!(
             saves(SaveFreq::Continuous, 5, 1).last(),
             Some(&(5, "epoch"))
@@ -442,8 +441,8 @@ mod tests {
         assert_eq!(taken, [1, 3, 5, 7, 9, 12, 17, 18, 19, 20]);
     }
 
-    /// After which steps, and epochs of 10 steps, of a second each, backups are tried, where all of them fail, and
-    /// that is known one step later.
+    /// The steps after which backups are attempted. Each step takes a second, and an epoch has 10 steps. All attempts
+    /// fail, which becomes known one step later.
     fn tries(frequency: SaveFreq, steps: u64) -> Vec<u64> {
         let mut trigger = trigger(frequency);
         let (mut position, mut taken) = (Position::start_of(1), Vec::new());
@@ -477,7 +476,8 @@ mod tests {
 
     #[test]
     fn whatever_the_frequency_failing_backups_are_tried_less_and_less_often() {
-        // Each failure is known a second after the try. From then on it is 1, 2, 4, .. 60 seconds.
+        // Each failure is known a second after the attempt. From then on, the waits are 1, 2, 4, .. 60
+        // seconds.
         let from = |first: u64| -> Vec<u64> {
             let waits = [2, 3, 5, 9, 17, 33, 61, 61, 61].into_iter();
             let tries = waits.scan(first, |at, wait| {
@@ -524,11 +524,11 @@ mod tests {
         for failure in 0..4 {
             trigger.failed(Duration::from_secs(100 + failure));
         }
-        // Three after the first: 8 seconds from the last one.
+        // Three failures after the first: wait 8 seconds from the last one.
         assert!(!at(&mut trigger, 110, false));
         assert!(at(&mut trigger, 111, false));
         trigger.saved(Duration::from_secs(111), Duration::ZERO);
-        // What becomes of that one has to be known before the next.
+        // The result of that backup must be known before the next one.
         assert!(!at(&mut trigger, 200, true));
         trigger.succeeded();
         assert!(at(&mut trigger, 201, false));

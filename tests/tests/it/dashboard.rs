@@ -203,7 +203,7 @@ fn the_time_of_the_last_backup_is_on_one_line_of_the_dashboard() {
     terminal.press('k');
     let left = terminal.end();
     left.shows("Training killed by user.");
-    left.shows("the last backup is of epoch ");
+    left.shows("the last backup is from epoch ");
     assert_eq!(left.code, 101);
     assert!(!left.text.contains("the program goes on"), "{}", left.text);
 }
@@ -228,7 +228,7 @@ fn an_error_is_seen_on_the_screen_that_stays() {
     let scratch = tempfile::tempdir().unwrap();
     let left = Terminal::start(&scratch.path().join("backup"), ENDLESS, &["fail@8"]).end();
     left.shows("the training ended with an error");
-    left.shows("the last backup is of epoch 2, batch 0 (batch 6 of the training)");
+    left.shows("the last backup is from epoch 2, batch 0 (batch 6 of the training)");
     left.shows("the program goes on");
 }
 
@@ -243,7 +243,7 @@ fn a_panic_of_the_model_says_which_backup_there_is() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("the model panics"), "{said}");
-    let last = "the training ended with a panic; the last backup is of epoch ";
+    let last = "the training ended with a panic; the last backup is from epoch ";
     assert!(said.contains(last), "{said}");
     assert_eq!(output.status.code(), Some(101));
 }
@@ -273,9 +273,7 @@ fn a_backup_beyond_the_last_epoch_is_seen_on_the_screen_that_stays() {
     let dir = scratch.path().join("backup");
     Terminal::start(&dir, "3", &["stop@14"]).end();
     let left = Terminal::start(&dir, "1", &[]).end();
-    left.shows(
-        "epoch 3, batch 2 (batch 14 of the training), beyond the 1 epoch(s) that it is to have",
-    );
+    left.shows("epoch 3, batch 2 (batch 14 of the training), beyond the requested 1 epoch(s)");
     left.shows("the program goes on");
 }
 

@@ -349,7 +349,7 @@ fn going_back_is_announced_in_the_log() {
         .find(|line| line.contains("goes back to backup 00000001"));
     let said = said.unwrap();
     assert!(
-        said.contains("2 newer ones, 00000002 to 00000003, are moved"),
+        said.contains("2 newer backups, 00000002 to 00000003, were moved"),
         "{said}"
     );
     assert!(said.contains("the backup at the end of epoch 1"), "{said}");

@@ -1,4 +1,4 @@
-//! Which values of a metric are a divergence.
+//! Detects which values of a metric are a divergence.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,37 +7,37 @@ use serde::{Deserialize, Serialize};
 use super::DivergenceRule;
 use crate::text::Text;
 
-/// The factor that makes a median absolute deviation an estimate of the standard deviation, for values that are
-/// normally distributed: 1 / Φ⁻¹(3/4).
+/// The factor that turns a median absolute deviation into an estimate of the standard deviation of normally
+/// distributed values: 1 / Φ⁻¹(3/4).
 const MAD_TO_DEVIATION: f64 = 1.4826;
 
-/// The least deviation, as a share of the median.
+/// The minimum deviation, as a share of the median.
 const LEAST_DEVIATION: f64 = 0.05;
 
 /// A divergence.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Finding {
     pub metric: String,
-    /// The first batch that had such a value, counted from 1 over all epochs.
+    /// The first batch with a bad value, counted from 1 over all epochs.
     pub first: u64,
-    /// The batch at which that was certain.
+    /// The batch at which the divergence was certain.
     pub last: u64,
-    /// The last batch before these that had a value that was not; `None` if there was none.
+    /// The last earlier batch with a good value; `None` if there was none.
     pub good: Option<u64>,
-    /// The value of the last one.
+    /// The value of the batch `last`.
     pub value: f64,
-    /// What it was above; `None` if the value is not finite.
+    /// The bound that the value exceeded; `None` if the value is not finite.
     pub bound: Option<f64>,
 }
 
-/// What is known of the metrics that are looked at, and what follows from their next values.
+/// The state of the watched metrics, which decides about their next values.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Detector {
     rule: DivergenceRule,
     record: Record,
 }
 
-/// What a backup has of a detector.
+/// The part of a detector that backups record.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct Record {
     #[serde(default)]
@@ -47,21 +47,21 @@ pub(crate) struct Record {
 /// The values of a metric.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 struct Values {
-    /// The last ones that were not above the bound, the oldest first.
+    /// The last values that were not above the bound, oldest first.
     recent: VecDeque<Text>,
-    /// Those after them that are above it.
+    /// The values after them that are above the bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     above: Option<Above>,
-    /// The batch of the last one that was not above it.
+    /// The batch of the last value that was not above the bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     good: Option<u64>,
 }
 
-/// Values in a row that are above the bound.
+/// Consecutive values above the bound.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 struct Above {
     count: usize,
-    /// The batch of the first one.
+    /// The batch of the first of these values.
     first: u64,
 }
 
@@ -81,12 +81,12 @@ impl Detector {
         &self.record
     }
 
-    /// Goes on from what a backup has.
+    /// Continues from the record in a backup.
     pub(crate) fn resume(&mut self, record: Record) {
         self.record = record;
     }
 
-    /// Takes in the value that a metric has for a batch.
+    /// Adds a metric's value for a batch. Returns a finding if that makes a divergence certain.
     pub(crate) fn take(&mut self, metric: &str, batch: u64, value: f64) -> Option<Finding> {
         if !self.rule.metrics.iter().any(|name| name == metric) {
             return None;
@@ -127,7 +127,7 @@ impl Values {
         }
     }
 
-    /// What a value is to be above; `None` while too few are known.
+    /// The bound for the next value; `None` while too few values are known.
     fn bound(&self, rule: &DivergenceRule) -> Option<f64> {
         if !rule.jumps || self.recent.len() < rule.window / 2 {
             return None;
@@ -140,7 +140,7 @@ impl Values {
     }
 }
 
-/// The upper one of two in the middle.
+/// The upper one of the two middle values, if there are two.
 fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<_> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
@@ -151,26 +151,26 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
 mod tests {
     use super::*;
 
-    /// The losses of the batches of 3 epochs of `examples/digits`, as its metric log has them.
+    /// The losses of the batches in 3 epochs of `examples/digits`, from its metric log.
     const DIGITS: &str = include_str!("digits.log");
 
     fn detector(rule: DivergenceRule) -> Detector {
         Detector::new(rule)
     }
 
-    /// The first divergence in values of the batches 1, 2, ..
+    /// The first divergence in the values of batches 1, 2, ..
     fn found(rule: DivergenceRule, values: &[f64]) -> Option<Finding> {
         let mut detector = detector(rule);
         let mut batches = (1..).zip(values);
         batches.find_map(|(batch, value)| detector.take("Loss", batch, *value))
     }
 
-    /// The batches between which it was, and whether it had a bound.
+    /// The first and last batch of the divergence, and whether it has a bound.
     fn place(finding: Option<Finding>) -> Option<(u64, u64, bool)> {
         finding.map(|found| (found.first, found.last, found.bound.is_some()))
     }
 
-    /// Falls as losses do, with noise: the same each time.
+    /// Falls like a typical loss, with noise that is the same on each call.
     fn falling(batches: usize) -> Vec<f64> {
         let mut noise = 7_u64;
         let value = |batch: usize| {
@@ -213,7 +213,7 @@ mod tests {
             (100, 3, None),
             (100, 4, Some((101, 104, true))),
             (190, 9, Some((191, 194, true))),
-            // Before half of the window is known nothing is far above.
+            // Before half of the window is full, there is no bound.
             (20, 8, None),
             (31, 8, Some((33, 36, true))),
             (32, 8, Some((33, 36, true))),

@@ -1,7 +1,7 @@
-//! How far a training goes back, and which batches it skips then.
+//! Decides how far a training goes back and which batches it then skips.
 //!
-//! What is skipped follows from the findings alone: not from when backups were taken, nor from how the training was
-//! interrupted.
+//! The skipped batches depend only on the findings. They depend neither on when backups were taken nor on
+//! interruptions.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,24 +9,24 @@ use super::detector::Finding;
 use super::{Divergence, DivergenceRule};
 use crate::text::Text;
 
-/// More than so many times the batches that are skipped are not doubled.
+/// The number of skipped batches is doubled at most this many times.
 const MOST_DOUBLED: u32 = 6;
 
-/// A rollback, as backups have it.
+/// A rollback, as recorded in backups.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RollBack {
-    /// The first batch that is skipped, counted from 1 over all epochs.
+    /// The first skipped batch, counted from 1 over all epochs.
     pub from: u64,
-    /// The last one.
+    /// The last skipped batch.
     pub to: u64,
     /// The batch at which the divergence was certain.
     pub found: u64,
-    /// The metric that showed it, and its value there.
+    /// The metric that diverged, and its value at that batch.
     pub metric: String,
     pub value: Text,
-    /// How often the training had diverged here in a row, this time included.
+    /// The number of consecutive divergences at this place, including this one.
     pub attempt: u32,
-    /// Which batches a step of a loop had that is written by hand.
+    /// The batches that the diverged step of a hand-written loop fetched.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fetched: Vec<Fetched>,
 }
@@ -34,7 +34,7 @@ pub(crate) struct RollBack {
 /// Batches that a step has fetched from one loader or stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fetched {
-    /// Its place among the loaders, or among the streams.
+    /// The index among the loaders or among the streams.
     pub place: usize,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_stream: bool,
@@ -42,11 +42,11 @@ pub(crate) struct Fetched {
 }
 
 impl RollBack {
-    /// The rollback that follows a finding, after those of the `past`.
+    /// The rollback for a finding, after the `past` rollbacks.
     ///
-    /// The batch whose metric was the first to be wrong is skipped, and no other: most often it is the one that
-    /// did it. If no batch went well after those that were skipped, it was one before them that did it, and
-    /// these are skipped too: one, two more, four more.
+    /// Only the first batch with a bad metric is skipped, because it is usually the cause. If no batch goes well
+    /// after the skipped ones, an earlier batch must be the cause. Then the batches before them are skipped too: one,
+    /// two more, four more.
     pub(crate) fn of(finding: &Finding, past: &[Self]) -> Self {
         let is_again = |last: &&Self| {
             finding.first >= last.from && finding.good.is_none_or(|good| good <= last.to)
@@ -68,7 +68,7 @@ impl RollBack {
             found: finding.last,
             metric: finding.metric.clone(),
             value: Text(match finding.value.is_nan() {
-                // One that is read again is the same.
+                // Use one NaN representation, so that a value read back is the same.
                 true => f64::NAN,
                 false => finding.value,
             }),
@@ -83,8 +83,8 @@ impl RollBack {
     }
 }
 
-/// How many batches older than the newest one a backup must be that is kept to go back to: all rollbacks may be of
-/// the same divergence, each of which shows one batch later, and backups are taken until it is certain.
+/// How many batches older than the newest backup a backup kept for a rollback must be. All rollbacks may belong to
+/// the same divergence, which each time appears one batch later. Backups are taken until the divergence is certain.
 pub(crate) fn reach(divergence: Divergence, rule: &DivergenceRule) -> u64 {
     let more = u64::from(divergence.at_most().saturating_sub(1));
     let doubled = more.min(u64::from(MOST_DOUBLED));
@@ -107,7 +107,7 @@ mod tests {
         }
     }
 
-    /// What is skipped when the training diverges at each of these batches.
+    /// The skipped ranges when the training diverges at each of these batches.
     fn skipped(at: &[u64]) -> Vec<(u64, u64, u32)> {
         let mut past = Vec::new();
         for first in at {
@@ -127,14 +127,14 @@ mod tests {
                 &[10, 11, 12, 13],
                 vec![(10, 10, 1), (9, 11, 2), (7, 12, 3), (3, 13, 4)],
             ),
-            // Not before the first one.
+            // No batch before the first one is skipped.
             (&[1, 2, 3], vec![(1, 1, 1), (1, 2, 2), (1, 3, 3)]),
-            // Once a batch went well it is another one.
+            // After a batch went well, the next divergence is a separate one.
             (&[10, 12], vec![(10, 10, 1), (12, 12, 1)]),
             (&[10, 11, 13], vec![(10, 10, 1), (9, 11, 2), (13, 13, 1)]),
-            // A backup of the moment after it was made by somebody else.
+            // Another program may have written a backup from after the rollback.
             (&[10, 10], vec![(10, 10, 1), (9, 10, 2)]),
-            // What was found before it, on a device whose numbers differ each time.
+            // An earlier divergence, on a device whose numbers differ each time.
             (&[10, 5], vec![(10, 10, 1), (5, 5, 1)]),
         ] {
             assert_eq!(skipped(at), expected, "{at:?}");
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn backups_reach_back_to_before_all_that_is_ever_skipped() {
         for at_most in 1..=12 {
-            // Each time as late as it still counts as the same.
+            // Each divergence as late as possible while it still counts as the same.
             let mut past: Vec<RollBack> = Vec::new();
             let mut first = 10_000;
             for _ in 0..at_most {

@@ -1,5 +1,5 @@
-//! What each metric came to in each epoch: by this, early stopping and the choice of the best
-//! checkpoint decide, and after a restart they decide by what is in the backup.
+//! The value of each metric in each epoch. Early stopping and the choice of the best checkpoint use these values.
+//! After a restart, they use the values in the backup.
 
 mod checkpointing;
 mod recall;
@@ -22,11 +22,11 @@ pub(crate) struct History {
     values: BTreeMap<(String, String), BTreeMap<usize, Text>>,
 }
 
-/// What a metric came to in an epoch.
+/// The value of a metric in an epoch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EpochValue<'h> {
     pub metric: &'h str,
-    /// As Burn calls it: `train` or `valid`.
+    /// Burn's name: `train` or `valid`.
     pub split: &'h str,
     pub epoch: usize,
     pub value: f64,
@@ -36,9 +36,9 @@ pub(crate) struct EpochValue<'h> {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Series {
     metric: String,
-    /// As Burn calls it: `train` or `valid`.
+    /// Burn's name: `train` or `valid`.
     split: String,
-    /// By epoch.
+    /// The values by epoch.
     values: BTreeMap<usize, Text>,
 }
 
@@ -69,7 +69,7 @@ impl History {
         self.values.is_empty()
     }
 
-    /// What each metric came to in the validation of this epoch.
+    /// The validation value of each metric in this epoch.
     pub(crate) fn of_validation(&self, epoch: usize) -> BTreeMap<String, f64> {
         let valid = Split::Valid.to_string();
         let series = self.values.iter().filter(|((_, split), _)| *split == valid);
@@ -85,7 +85,7 @@ impl History {
         series.get(&epoch).map(|value| value.0)
     }
 
-    /// All values of the epochs up to this one.
+    /// All values of the epochs up to and including this one.
     pub(crate) fn up_to(&self, epoch: usize) -> impl Iterator<Item = EpochValue<'_>> {
         self.values
             .iter()
@@ -107,19 +107,18 @@ impl History {
     }
 }
 
-/// The history of the training at hand. Cloning it shares it.
+/// The history of the current training. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct MetricHistory(Arc<Mutex<HistoryState>>);
 
 #[derive(Debug)]
 struct HistoryState {
     history: Arc<History>,
-    /// Up to which epoch it may be told. While decisions of the past are made once more, their future
-    /// is not known.
+    /// The last epoch whose values are visible. While past decisions are repeated, later epochs are hidden.
     visible: usize,
-    /// The epochs that were trained and validated before this process.
+    /// The epochs that were trained and validated before this process started.
     past: RangeInclusive<usize>,
-    /// Whether the checkpointing strategy makes its decisions of the past once more.
+    /// Whether the checkpointing strategy repeats its past decisions.
     checkpoints_continue: bool,
 }
 
@@ -135,41 +134,40 @@ impl Default for HistoryState {
 }
 
 impl MetricHistory {
-    /// Continues what is in a backup, with the epochs of the `past`.
+    /// Continues the history in a backup. `past` are the completed epochs.
     pub(crate) fn continue_from(&self, history: History, past: RangeInclusive<usize>) {
         let mut state = self.state();
         state.history = Arc::new(history);
         state.past = past;
     }
 
-    /// The history as it is now.
+    /// The current history.
     pub(crate) fn history(&self) -> Arc<History> {
         self.state().history.clone()
     }
 
-    /// The epochs that were trained and validated before this process.
+    /// The epochs that were trained and validated before this process started.
     pub(crate) fn past(&self) -> RangeInclusive<usize> {
         self.state().past.clone()
     }
 
-    /// What `metric` came to in that `epoch`, if that is known.
+    /// The value of `metric` in `epoch`, if known.
     pub(crate) fn value(&self, metric: &str, split: &Split, epoch: usize) -> Option<f64> {
         self.state().history.value(metric, split, epoch)
     }
 
-    /// Notes what `metric` came to.
+    /// Records the value of `metric` in `epoch`.
     pub(crate) fn record(&self, metric: &str, split: &Split, epoch: usize, value: f64) {
         let mut state = self.state();
         Arc::make_mut(&mut state.history).record(metric, split, epoch, value);
     }
 
-    /// From here on, nothing is told of the epochs after this one.
+    /// Hides the values of the epochs after this one from now on.
     pub(crate) fn stand_at(&self, epoch: usize) {
         self.state().visible = epoch;
     }
 
-    /// Whether the checkpointing strategy that was asked last is one that makes its decisions of the past
-    /// once more.
+    /// Whether the checkpointing strategy that was last used repeats its past decisions.
     pub(crate) fn checkpoints_continue(&self) -> bool {
         self.state().checkpoints_continue
     }
@@ -182,7 +180,7 @@ impl MetricHistory {
         epoch <= self.state().visible
     }
 
-    /// Plain data: a panic elsewhere leaves nothing half done in it.
+    /// The data is plain, so a panic elsewhere leaves nothing half done in it.
     fn state(&self) -> MutexGuard<'_, HistoryState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,27 +1,27 @@
-//! Waiting for what Burn works out on a thread of its own, behind the training.
+//! Waiting for metrics that Burn computes on its own thread, behind the training.
 
 use std::sync::{Condvar, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often it is looked whether metrics will still come.
+/// How often to check whether metrics can still arrive.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// How long they are waited for while nothing is heard of them. At an epoch's end some metrics compute for long.
+/// How long to wait while no metrics arrive. At the end of an epoch, some metrics take long to compute.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The same once the training has failed, and with it perhaps what works them out.
+/// How long to wait after the training has failed, because the thread that computes the metrics may have failed too.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How far whoever hears of metrics is.
+/// The progress of a receiver of metrics.
 pub(super) struct Heard {
-    /// How many calls have come.
+    /// The number of calls so far.
     pub calls: u64,
-    /// No more will come.
+    /// Whether no more calls will come.
     pub is_abandoned: bool,
 }
 
-/// Waits until a moment is `reached`; nothing if it won't be. `heard` tells how far a state is, changes of which are
-/// `told`. `has_failed` says whether the training has.
+/// Waits until a moment is `reached`. Returns `None` if it can't be reached. `heard` returns the progress recorded in
+/// a state, and `told` is notified when the state changes. `has_failed` says whether the training has failed.
 pub(super) fn wait<S, T: Clone>(
     mut state: MutexGuard<'_, S>,
     told: &Condvar,

@@ -1,8 +1,8 @@
-//! Metric logs that go on after a restart as if there had been none: Burn's files, line by line.
+//! Metric logs that continue after a restart as if there had been no interruption: Burn's files, line by line.
 //!
-//! Metrics are worked out on threads of Burn's, behind the training. A backup is to hold what was logged
-//! up to its own moment, and no more: the training counts what it has told of, the logger what it has
-//! heard, and a [`Mark`] is reached when the two are equal.
+//! Burn computes metrics on its own threads, behind the training. A backup must contain exactly the lines up to its
+//! own moment. So the training counts the calls that it causes, and the logger counts the calls that it receives. A
+//! [`Mark`] is reached when the two counts are equal.
 
 mod running;
 mod writer;
@@ -26,7 +26,7 @@ pub(crate) use writer::Writer;
 
 const LOG: &str = "burn_backup::metrics";
 
-/// The metric logs of a training. Cloning them shares them.
+/// The metric logs of a training. Clones share them.
 #[derive(Clone)]
 pub(crate) struct MetricLogs {
     shared: Arc<Shared>,
@@ -35,7 +35,7 @@ pub(crate) struct MetricLogs {
 struct Shared {
     directory: PathBuf,
     metric_history: MetricHistory,
-    /// How many calls of the logger come of what the training has told so far.
+    /// The number of logger calls that the training has caused so far.
     told: AtomicU64,
     state: Mutex<State>,
     heard: Condvar,
@@ -43,32 +43,33 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// How many have come.
+    /// The number of calls received so far.
     heard: u64,
-    /// The logs of the epoch in progress, as they are now.
+    /// The current logs of the epoch in progress.
     open: Vec<OpenLog>,
-    /// Those that a backup had open, until the first update comes.
+    /// The logs that were open in a backup, until the first update arrives.
     carried: Vec<OpenLog>,
-    /// The epoch whose training was interrupted inside.
+    /// The epoch whose training was interrupted, if any.
     interrupted: Option<usize>,
-    /// How often they went on from a backup.
+    /// The number of times the logs resumed from a backup.
     resumptions: u64,
     marks: Vec<(u64, Weak<OnceLock<Logged>>)>,
-    /// No more calls will come.
+    /// Whether no more calls will come.
     is_abandoned: bool,
-    /// Files that may not be on disk yet, and directories that are known to be.
+    /// Files that may not be on disk yet.
     unsynced: BTreeSet<PathBuf>,
+    /// Directories that are known to be on disk.
     synced_directories: BTreeSet<PathBuf>,
 }
 
-/// What was logged up to a moment.
+/// Everything that was logged up to a moment.
 #[derive(Clone)]
 pub(crate) struct Logged {
     pub open: Vec<OpenLog>,
     pub history: Arc<History>,
 }
 
-/// A moment, up to which everything is to be logged.
+/// A moment up to which everything must be logged.
 #[derive(Clone)]
 pub(crate) struct Mark {
     logs: MetricLogs,
@@ -76,7 +77,7 @@ pub(crate) struct Mark {
 }
 
 impl MetricLogs {
-    /// Logs in `directory`, with what metrics come to noted in `metric_history`.
+    /// Logs in `directory`. The values of metrics are recorded in `metric_history`.
     pub(crate) fn new(directory: PathBuf, metric_history: MetricHistory) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -89,13 +90,13 @@ impl MetricLogs {
         }
     }
 
-    /// Burn is about to be told of what makes it call the logger so often.
+    /// Called before Burn gets an event for which it makes `calls` calls of the logger.
     pub(crate) fn told(&self, calls: u64) {
         self.shared.told.fetch_add(calls, Ordering::Relaxed);
     }
 
-    /// Has `tell` tell Burn something. That panics once the thread is gone on which Burn works metrics out,
-    /// and then nothing more is logged.
+    /// Runs `tell`, which sends an event to Burn. It panics if Burn's metric thread has ended. In that case, nothing
+    /// more is logged.
     pub(crate) fn telling<T>(&self, tell: impl FnOnce() -> T) -> T {
         let unless_told = AbandonedWhenDropped(Some(self));
         let told = tell();
@@ -103,18 +104,18 @@ impl MetricLogs {
         told
     }
 
-    /// Nothing more is logged: nobody is to wait for it.
+    /// Marks the logs as abandoned: nothing more is logged, and no thread may wait for it.
     pub(crate) fn abandon(&self) {
         self.state().is_abandoned = true;
         self.shared.heard.notify_all();
     }
 
-    /// Whether nothing more is logged.
+    /// Whether the logs are abandoned.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.state().is_abandoned
     }
 
-    /// This moment.
+    /// A mark for this moment.
     pub(crate) fn mark(&self) -> Mark {
         let reached = Arc::new(OnceLock::new());
         let told = self.shared.told.load(Ordering::Relaxed);
@@ -128,8 +129,8 @@ impl MetricLogs {
         }
     }
 
-    /// Goes on with the logs that a backup at this `position` had `open`, those of the training of its epoch:
-    /// what was logged after it is taken away.
+    /// Continues the training logs of the current epoch that were `open` in a backup at `position`. Lines written
+    /// after the backup are removed.
     pub(crate) fn resume(&self, position: Position, open: Vec<OpenLog>) {
         let train = Split::Train.to_string();
         let is_continued = |log: &OpenLog| {
@@ -141,8 +142,8 @@ impl MetricLogs {
             if let Err(error) = cut(&path, log.bytes) {
                 log::warn!(
                     target: LOG,
-                    "the metric log '{}' does not have all that was logged before the backup, and goes \
-                     on with what there is: {error}",
+                    "the metric log '{}' lacks lines that were logged before the backup; logging continues \
+                     after the lines that are left: {error}",
                     path.display(),
                 );
             }
@@ -155,9 +156,9 @@ impl MetricLogs {
         state.carried = carried;
     }
 
-    /// Writes again what the epochs up to this one came to, where a program has wiped the directory at its
-    /// start: Burn's summary reads the files. Of the epoch in progress, that is its training, once that has
-    /// ended.
+    /// Writes the values of the epochs up to this one again, if the program has cleared the directory at its start.
+    /// Burn's summary reads these files. The value of the current epoch is its training value, available once its
+    /// training has ended.
     fn write_past_again(&self, epoch: usize) {
         for past in self.shared.metric_history.history().up_to(epoch) {
             let log = OpenLog::of(past.metric, past.split, past.epoch);
@@ -175,8 +176,8 @@ impl MetricLogs {
         }
     }
 
-    /// Ends the logs of the epoch's training, of which no batch is left to be trained: Burn hears nothing
-    /// more of it.
+    /// Completes the training logs of an epoch that has no batches left. Burn makes no further calls for its
+    /// training.
     pub(crate) fn end_training(&self) {
         let mut state = self.state();
         let State {
@@ -190,8 +191,8 @@ impl MetricLogs {
             let (true, Some(mean)) = (log.is_mean, log.mean()) else {
                 log::warn!(
                     target: LOG,
-                    "what the metric '{}' came to in the training of epoch {} is not known: it is not \
-                     the mean of its lines, and what it had added up before the interruption is lost",
+                    "the value of the metric '{}' in the training of epoch {} is unknown: it is not the mean of \
+                     its lines, and the part before the interruption is lost",
                     log.metric, log.epoch,
                 );
                 continue;
@@ -210,7 +211,7 @@ impl MetricLogs {
         open.clone_from(carried);
     }
 
-    /// Has everything that was logged on disk.
+    /// Syncs everything that was logged to disk.
     pub(crate) fn sync(&self) {
         let (files, known) = {
             let mut state = self.state();
@@ -234,7 +235,7 @@ impl MetricLogs {
             }
         }
         for directory in &directories {
-            // Not on every system can a directory be opened, and then it need not be.
+            // Some systems can't open a directory, and don't need this sync.
             let _ = File::open(directory).and_then(|directory| directory.sync_all());
         }
         self.state().synced_directories.extend(directories);
@@ -244,7 +245,7 @@ impl MetricLogs {
         log.path(&self.shared.directory)
     }
 
-    /// Reaches the marks that are reached.
+    /// Completes the marks that are reached.
     fn settle(&self, state: &mut State) {
         let State {
             heard, open, marks, ..
@@ -264,7 +265,7 @@ impl MetricLogs {
         });
     }
 
-    /// One more call has come, after which the logs are so far.
+    /// Called after another logger call. `open` are the current logs, and `written` the files that may have changed.
     fn heard(&self, open: Vec<OpenLog>, written: Vec<PathBuf>) {
         let mut state = self.state();
         state.heard += 1;
@@ -275,7 +276,7 @@ impl MetricLogs {
         self.shared.heard.notify_all();
     }
 
-    /// Plain data: a panic elsewhere leaves nothing half done in it.
+    /// The data is plain, so a panic elsewhere leaves nothing half done in it.
     fn state(&self) -> MutexGuard<'_, State> {
         let state = self.shared.state.lock();
         state.unwrap_or_else(PoisonError::into_inner)
@@ -299,13 +300,13 @@ impl Drop for AbandonedWhenDropped<'_> {
 }
 
 impl Mark {
-    /// The logs that it is of.
+    /// The logs that the mark belongs to.
     pub(crate) fn logs(&self) -> &MetricLogs {
         &self.logs
     }
 
-    /// Waits until everything is logged up to this moment; nothing if it won't be. `has_failed` says
-    /// whether the training has.
+    /// Waits until everything up to this moment is logged. Returns `None` if that can't happen. `has_failed` says
+    /// whether the training has failed.
     pub(crate) fn wait(&self, has_failed: impl Fn() -> bool) -> Option<Logged> {
         let heard = |state: &State| Heard {
             calls: state.heard,
@@ -316,20 +317,20 @@ impl Mark {
     }
 }
 
-/// Takes away what comes after the first `bytes` of a log.
+/// Removes everything after the first `bytes` bytes of a log.
 fn cut(path: &Path, bytes: u64) -> io::Result<()> {
     let file = File::options().write(true).open(path)?;
     let length = file.metadata()?.len();
     if length < bytes {
         return Err(io::Error::new(
             io::ErrorKind::UnexpectedEof,
-            format!("it has {length} bytes instead of {bytes}"),
+            format!("the file has {length} bytes instead of at least {bytes}"),
         ));
     }
     file.set_len(bytes)
 }
 
-/// Windows syncs only what is open for writing.
+/// Windows syncs only files that are open for writing.
 fn sync_file(path: &Path) -> io::Result<()> {
     File::options().write(true).open(path)?.sync_all()
 }
@@ -361,7 +362,7 @@ mod tests {
         }
         let logged = mark.wait(|| false).unwrap();
         assert_eq!(logged.open, [log_of(2)]);
-        // Nothing was told since.
+        // The training has caused no calls since.
         let logged = logs.mark().wait(|| false).unwrap();
         assert_eq!(logged.open, [log_of(3)]);
     }

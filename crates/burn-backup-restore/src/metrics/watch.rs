@@ -1,7 +1,7 @@
-//! Looks at the metrics of training batches while they are worked out: on a thread of Burn's, behind the training.
+//! Checks the metrics of training batches as they are computed, on a Burn thread behind the training.
 //!
-//! The training says of which batch each call of the logger will be; the logger is called in this order. A
-//! [`WatchMark`] is reached when all calls have come that the training knew of when it was made.
+//! The training records the batch of each expected logger call, and the logger is called in this order. A
+//! [`WatchMark`] is reached when all calls have arrived that the training expected when the mark was made.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
 use super::lag::{self, Heard};
 use crate::divergence::{Detector, DivergenceRule, Finding, Record};
 
-/// The detector of a training, and what it has found. Cloning it shares it.
+/// The detector of a training and its finding. Clones share it.
 #[derive(Clone)]
 pub(crate) struct MetricWatch {
     shared: Arc<Shared>,
@@ -29,26 +29,26 @@ struct Shared {
 struct State {
     detector: Detector,
     finding: Option<Finding>,
-    /// Of which batch each call is that is still to come, if it is of one.
+    /// The batch of each call that is still expected; `None` if the call does not belong to a batch.
     expected: VecDeque<Option<u64>>,
     told: u64,
     heard: u64,
     marks: Vec<(u64, Weak<OnceLock<Seen>>)>,
-    /// The metrics of the training, once a batch has come and none of them is one that is to be looked at.
+    /// The metrics of the training, if a batch has arrived and a watched metric is missing.
     others: Option<Vec<String>>,
     has_looked: bool,
-    /// No more calls will come.
+    /// Whether no more calls will come.
     is_abandoned: bool,
 }
 
-/// What is known of the metrics up to a moment.
+/// The result of the checks up to a moment.
 #[derive(Clone)]
 pub(crate) struct Seen {
     pub record: Record,
     pub has_found: bool,
 }
 
-/// A moment, up to which all metrics are to be looked at.
+/// A moment up to which all metrics must be checked.
 #[derive(Clone)]
 pub(crate) struct WatchMark {
     watch: MetricWatch,
@@ -77,15 +77,15 @@ impl MetricWatch {
         }
     }
 
-    /// The training tells Burn of something because of which the logger is called once for its training split, for
-    /// this `batch` if it is one.
+    /// Called before Burn gets an event for which it calls the logger once for the training split. `batch` is the
+    /// batch that the event belongs to, if any.
     pub(crate) fn told(&self, batch: Option<u64>) {
         let mut state = self.state();
         state.told += 1;
         state.expected.push_back(batch);
     }
 
-    /// A loop that is written by hand has this value for a batch.
+    /// Checks a value of a batch from a hand-written loop.
     pub(crate) fn look(&self, metric: &str, batch: u64, value: f64) {
         let mut state = self.state();
         let metrics = &state.detector.rule().metrics;
@@ -93,12 +93,12 @@ impl MetricWatch {
         self.take(&mut state, metric, batch, value);
     }
 
-    /// Whether there is a divergence. Until [`resume`](Self::resume) nothing more is looked at.
+    /// Whether a divergence was found. After that, nothing more is checked until [`resume`](Self::resume).
     pub(crate) fn has_found(&self) -> bool {
         self.shared.has_found.load(Ordering::Acquire)
     }
 
-    /// Whether a value of a batch was looked at.
+    /// Whether a value of a batch was checked.
     pub(crate) fn has_looked(&self) -> bool {
         self.state().has_looked
     }
@@ -107,17 +107,17 @@ impl MetricWatch {
         self.state().finding.clone()
     }
 
-    /// What it looks at.
+    /// The rule of the detector.
     pub(crate) fn rule(&self) -> DivergenceRule {
         self.state().detector.rule().clone()
     }
 
-    /// The names of all metrics of the training, if none is one that is to be looked at.
+    /// The names of all metrics of the training, if a watched metric is missing.
     pub(crate) fn others(&self) -> Option<Vec<String>> {
         self.state().others.clone()
     }
 
-    /// Goes on from what a backup has: what was found since is forgotten.
+    /// Continues from the record in a backup. A later finding is forgotten.
     pub(crate) fn resume(&self, record: Record) {
         let mut state = self.state();
         state.detector.resume(record);
@@ -125,7 +125,7 @@ impl MetricWatch {
         self.shared.has_found.store(false, Ordering::Release);
     }
 
-    /// This moment.
+    /// A mark for this moment.
     pub(crate) fn mark(&self) -> WatchMark {
         let reached = Arc::new(OnceLock::new());
         let mut state = self.state();
@@ -149,7 +149,7 @@ impl MetricWatch {
         }
     }
 
-    /// Plain data: a panic elsewhere leaves nothing half done in it.
+    /// The data is plain, so a panic elsewhere leaves nothing half done in it.
     fn state(&self) -> MutexGuard<'_, State> {
         let state = self.shared.state.lock();
         state.unwrap_or_else(PoisonError::into_inner)
@@ -157,7 +157,7 @@ impl MetricWatch {
 }
 
 impl State {
-    /// Reaches the marks that are reached.
+    /// Completes the marks that are reached.
     fn settle(&mut self) {
         let Self {
             heard,
@@ -183,8 +183,8 @@ impl State {
 }
 
 impl WatchMark {
-    /// Waits until all metrics up to this moment are looked at; nothing if they won't be. `has_failed` says
-    /// whether the training has.
+    /// Waits until all metrics up to this moment are checked. Returns `None` if that can't happen. `has_failed` says
+    /// whether the training has failed.
     pub(crate) fn wait(&self, has_failed: impl Fn() -> bool) -> Option<Seen> {
         let heard = |state: &State| Heard {
             calls: state.heard,
@@ -195,7 +195,7 @@ impl WatchMark {
     }
 }
 
-/// Has a watch look at what Burn logs. Burn calls it on a thread of its own.
+/// Passes the metrics that Burn logs to a watch. Burn calls it on its own thread.
 pub(crate) struct WatchLogger {
     watch: MetricWatch,
     names: Vec<(MetricId, String)>,
@@ -227,7 +227,7 @@ impl WatchLogger {
     }
 }
 
-/// What a metric came to for a batch.
+/// The value of a metric for a batch.
 fn value(update: &NumericMetricUpdate) -> Option<f64> {
     let parsed = || NumericEntry::deserialize(&update.entry.serialized_entry.serialized).ok();
     let entry = update.numeric_entry.clone().or_else(parsed)?;
@@ -249,7 +249,7 @@ impl MetricLogger for WatchLogger {
         self.watch.shared.heard.notify_all();
     }
 
-    /// It keeps nothing: another logger is asked.
+    /// This logger keeps no values, so Burn asks another one.
     fn read_numeric(
         &mut self,
         name: &str,
@@ -268,7 +268,7 @@ impl MetricLogger for WatchLogger {
 }
 
 impl Drop for WatchLogger {
-    /// With the thread that Burn calls it on, if that panics.
+    /// Also runs if the Burn thread that owns this logger panics.
     fn drop(&mut self) {
         self.watch.state().is_abandoned = true;
         self.watch.shared.heard.notify_all();
@@ -295,7 +295,7 @@ mod tests {
         let mark = watch.mark();
         watch.told(None);
         assert!(mark.reached.get().is_none());
-        // Of a validation nothing is told.
+        // A call for the validation split does not count.
         logger.log(nothing(), 1, &Split::Valid);
         assert!(mark.reached.get().is_none());
         logger.log(nothing(), 1, &Split::Train);

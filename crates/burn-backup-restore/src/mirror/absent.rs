@@ -1,4 +1,5 @@
-//! What `burn-backup-remote` has, without values: nobody can make a mirror, so that nothing here is ever called.
+//! The types of `burn-backup-remote`, without values. No mirror can be created, so none of these methods is ever
+//! called.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use burn_backup_store::{GenerationId, Manifest, Store};
 
-/// There is none.
+/// A type without values.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Never {}
 
@@ -29,7 +30,7 @@ never!(
     Mirroring
 );
 
-#[expect(dead_code, reason = "nobody has one")]
+#[expect(dead_code, reason = "no value is ever created")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LeaseStatus {
     Held,
@@ -53,7 +54,7 @@ pub(crate) struct MirrorStatus {
     pub is_failing: bool,
 }
 
-#[expect(dead_code, reason = "nothing ever happens to one")]
+#[expect(dead_code, reason = "no event is ever sent")]
 pub(crate) enum MirrorEvent {
     Failed(Arc<MirrorError>),
     Recovered,
@@ -61,7 +62,7 @@ pub(crate) enum MirrorEvent {
     Stopped(Arc<MirrorError>),
 }
 
-#[expect(dead_code, reason = "nobody asks")]
+#[expect(dead_code, reason = "no method is ever called")]
 pub(crate) trait MirrorRetention: Send + Sync {
     fn learn(&self, manifest: &Manifest);
 

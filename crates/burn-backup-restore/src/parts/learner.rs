@@ -1,4 +1,4 @@
-//! Burn's learner, which hides its optimizer and its scheduler.
+//! Burn's learner, which does not expose its optimizer and its scheduler.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -25,7 +25,7 @@ use crate::save::{
     misfit_ahead,
 };
 
-/// What reads the records of a learner. Cloning it shares it.
+/// Reads the records of a learner. Clones share one reader.
 pub(crate) struct SharedReader<M: LearnerModel>(Arc<Mutex<RecordReader<M>>>);
 
 impl<M: LearnerModel> SharedReader<M> {
@@ -35,7 +35,7 @@ impl<M: LearnerModel> SharedReader<M> {
 
     fn lock(&self) -> MutexGuard<'_, RecordReader<M>> {
         self.0.lock().unwrap_or_else(|poisoned| {
-            // Half of a record may still be on its way through this one.
+            // The panic may have left half of a record in this reader.
             let mut reader = poisoned.into_inner();
             reader.reset();
             self.0.clear_poison();
@@ -50,13 +50,13 @@ impl<M: LearnerModel> Clone for SharedReader<M> {
     }
 }
 
-/// A learner that is saved.
+/// A learner, for saving.
 pub(crate) struct LearnerRef<'l, M: LearnerModel> {
     pub learner: &'l Learner<M>,
     pub reader: &'l SharedReader<M>,
 }
 
-/// A learner that is loaded.
+/// A learner, for loading.
 pub(crate) struct LearnerMut<'l, M: LearnerModel> {
     pub learner: &'l mut Learner<M>,
     pub reader: &'l SharedReader<M>,
@@ -73,7 +73,7 @@ impl<M: LearnerModel> LearnerMut<'_, M> {
 
 impl<M: LearnerModel> SavePart for LearnerRef<'_, M> {
     fn snapshot(&self, running_states: RunningStates) -> Box<dyn SharedPart> {
-        // A learner gives its model as a clone, which is only made where it is needed here and now.
+        // The learner returns its model only as a clone, so make one only if it is needed now.
         let has_running_states = running_states == RunningStates::Possible;
         let detached = has_running_states.then(|| self.learner.model().valid());
         Box::new(SharedLearner {
@@ -102,7 +102,7 @@ impl<M: LearnerModel> SavePart for LearnerRef<'_, M> {
         Some(model::outline(&self.learner.model()))
     }
 
-    /// A clone of the learner is asked.
+    /// Tries the step on a clone of the learner.
     fn misfit_ahead(&self) -> Option<Misfit> {
         let mut reader = self.reader.lock();
         let step = |gradients: GradientsParams| {
@@ -133,9 +133,9 @@ impl<M: LearnerModel> SavePart for LearnerRef<'_, M> {
     }
 }
 
-/// A learner at one moment.
+/// A snapshot of a learner.
 struct SharedLearner<M: LearnerModel> {
-    /// Its model with running states of its own, if it has some.
+    /// The model with its own running states, if it has any.
     detached: Option<M>,
     learner: Learner<M>,
     reader: SharedReader<M>,
@@ -173,7 +173,7 @@ impl<M: LearnerModel> SharedPart for SharedLearner<M> {
     }
 }
 
-/// A learner whose records are read.
+/// A learner and the reader of its records.
 struct Reading<'r, M: LearnerModel> {
     learner: &'r Learner<M>,
     reader: &'r mut RecordReader<M>,
@@ -232,8 +232,8 @@ impl<M: LearnerModel> LoadPart for LearnerMut<'_, M> {
         Ok(Vec::new())
     }
 
-    /// The optimizer is found by the ids of the parameters, so it is checked once the model is loaded. After
-    /// an error nobody trains this learner.
+    /// The optimizer's state is keyed by the parameters' ids, so it is checked after the model is loaded. After an
+    /// error, this learner is not trained.
     fn load(
         &mut self,
         mut saved: SavedPart,
@@ -257,7 +257,7 @@ impl<M: LearnerModel> LoadPart for LearnerMut<'_, M> {
             learner.load_model(record);
         }
         if let Some(untrained) = &saved.document.untrained {
-            // As it will be trained.
+            // Check the model in the form in which it will be trained.
             match check_trained(untrained, &learner.model().fork(main), backup_dir) {
                 Err(BackupError::TrainedMismatch { .. })
                     if changes.allows(Change::TrainedParameters) =>
@@ -293,7 +293,7 @@ impl<M: LearnerModel> LoadPart for LearnerMut<'_, M> {
         };
         let mut learning_rate = None;
         if changed.contains(&Change::Schedule) {
-            // The program's own, where it would be now.
+            // Use the program's new schedule, advanced to the current step.
             *learner = fresh;
             for _ in 0..saved.optimizer_steps {
                 learner.lr_step();

@@ -1,4 +1,4 @@
-//! A module at one moment, and a module that is loaded.
+//! Module snapshots and module loading.
 
 use std::path::Path;
 
@@ -11,21 +11,21 @@ use crate::part::{self, MODEL};
 use crate::resume::SavedPart;
 use crate::save::{RunningStates, SharedModel};
 
-/// A module at one moment, sharing its tensors with the training.
+/// A snapshot of a module that shares its tensors with the training.
 #[derive(Clone)]
 pub(super) struct SharedModule<M> {
-    /// The module with running states of its own, unless it has none.
+    /// The module with its own running states, unless it has none.
     detached: Option<M>,
-    /// Shares running states with the living one, so they are of no certain moment.
+    /// Shares running states with the module in training, so they may belong to any moment.
     living: M,
 }
 
 impl<M: Module> SharedModule<M> {
     pub(super) fn of(module: &M, running_states: RunningStates) -> Self {
         Self {
-            // Running states (the mean and variance of a batch normalisation) hold their newest
-            // update back until the next forward pass. `valid` applies it, here and now, and gives
-            // a module with cells of its own.
+            // Running states (the mean and variance of a batch normalisation) hold back their newest update
+            // until the next forward pass. `valid` applies the update immediately and returns a module with
+            // separate state cells.
             detached: (running_states == RunningStates::Possible).then(|| module.valid()),
             living: module.clone(),
         }
@@ -35,13 +35,13 @@ impl<M: Module> SharedModule<M> {
         &self.living
     }
 
-    /// The tensors, which hold on to the module's memory until they are taken.
+    /// The tensors, which keep the module's memory alive until they are taken.
     pub(super) fn model(&self, read: DeviceRead) -> SharedModel {
         shared_model(self.detached.as_ref(), &self.living, read)
     }
 }
 
-/// The tensors of `living`; or of the module that was `detached` from it, if that has running states.
+/// The tensors of `living`, or of its `detached` copy if the module has running states.
 pub(super) fn shared_model<M: Module>(
     detached: Option<&M>,
     living: &M,
@@ -56,8 +56,8 @@ pub(super) fn shared_model<M: Module>(
     }
 }
 
-/// Whether `module` may have running states. One is a buffer and never has a gradient: where all parameters
-/// have one, there is none.
+/// Whether `module` may have running states. A running state is a buffer and never has a gradient, so a module whose
+/// parameters all have gradients has none.
 pub(crate) fn running_states<M: Module>(module: &M) -> RunningStates {
     match model::without_gradient(module).is_empty() {
         true => RunningStates::None,
@@ -65,7 +65,7 @@ pub(crate) fn running_states<M: Module>(module: &M) -> RunningStates {
     }
 }
 
-/// The module with the weights that were saved. That they fit was checked.
+/// The module with the saved weights, which the caller has checked to fit.
 pub(super) fn load<M: Module>(
     module: &M,
     saved: &mut SavedPart,

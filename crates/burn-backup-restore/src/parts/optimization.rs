@@ -1,4 +1,4 @@
-//! Optimizers and schedulers, as a [`Trainee`](super::Trainee) has them.
+//! The optimizers and schedulers of a [`Trainee`](super::Trainee).
 
 use std::collections::BTreeMap;
 
@@ -20,27 +20,26 @@ use crate::burn_api::Unpacker;
 use crate::burn_api::burnpack::Container;
 use crate::save::Optimization;
 
-/// An optimizer of Burn's whose state is saved: [`ModuleOptimizer`], which all that is made with
-/// `Config::init` are, and [`LBFGS`].
+/// A Burn optimizer whose state is saved: [`LBFGS`], or [`ModuleOptimizer`], which every `Config::init` returns.
 pub trait TraineeOptimizer: Clone + Send + sealed::Sealed + 'static {
-    /// Its state.
+    /// The optimizer's state.
     fn to_record(&self) -> OptimizerRecord;
 
-    /// The optimizer with this state.
+    /// Returns the optimizer with this state.
     #[must_use]
     fn load_record(self, record: OptimizerRecord) -> Self;
 }
 
-/// A learning-rate scheduler whose state is saved: those of Burn's, a number, or `()` where the program has
-/// none. One of the program's own is given as a [`DynLrScheduler`].
+/// A learning-rate scheduler whose state is saved: one of Burn's schedulers, a number, or `()` if the program has
+/// none. Pass a scheduler of your own as a [`DynLrScheduler`].
 pub trait TraineeScheduler: Clone + Send + sealed::Sealed + 'static {
-    /// The rates of the next optimizer step; `None` where the program has none.
+    /// The rates of the next optimizer step; `None` if the program has no scheduler.
     fn next_rate(&mut self) -> Option<ModuleLearningRate>;
 
-    /// Its state.
+    /// The scheduler's state.
     fn to_record(&self) -> LrSchedulerRecord;
 
-    /// The scheduler with this state.
+    /// Returns the scheduler with this state.
     #[must_use]
     fn load_record(self, record: LrSchedulerRecord) -> Self;
 }
@@ -150,7 +149,7 @@ impl TraineeScheduler for () {
 pub(super) struct Reading<'r, O, S> {
     pub optim: &'r O,
     pub lr: &'r S,
-    /// The paths of the model's parameters, by their ids.
+    /// The paths of the model's parameters, keyed by parameter id.
     pub paths: BTreeMap<u64, String>,
     pub unpacker: Unpacker,
 }

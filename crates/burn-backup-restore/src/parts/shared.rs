@@ -13,11 +13,11 @@ use crate::error::BackupError;
 use crate::resume::{Expected, LoadPart, Loaded, SavedPart};
 use crate::save::{Misfit, RunningStates, SavePart, SharedPart};
 
-/// A part of the state that a training and its backup both hold. Cloning it shares it.
+/// A part of the state that is shared between the training and the backup. Clones share the same part.
 ///
-/// Burn's builder owns the learner while it trains, and the model's `step` has only a reference to the model.
-/// What the program counts or averages there goes into one of these: a clone for the model or a metric, and
-/// one for [`BackupAndRestore::state`](crate::BackupAndRestore::state).
+/// Burn's builder owns the learner while it trains, and the model's `step` has only a reference to the model. To
+/// count or average values there, use a `SharedState`. Give one clone to the model or a metric, and another one to
+/// [`BackupAndRestore::state`](crate::BackupAndRestore::state).
 ///
 /// # Example
 ///
@@ -32,7 +32,7 @@ use crate::save::{Misfit, RunningStates, SavePart, SharedPart};
 /// ```
 pub struct SharedState<P>(Arc<Mutex<P>>);
 
-/// The state, until this is dropped.
+/// Gives access to the state until it is dropped.
 pub struct StateGuard<'s, P>(MutexGuard<'s, P>);
 
 impl<P> SharedState<P> {
@@ -42,9 +42,9 @@ impl<P> SharedState<P> {
         Self(Arc::new(Mutex::new(part)))
     }
 
-    /// The state. Hold it for a moment only: a backup that is due waits for it.
+    /// Locks the state. Hold the lock only briefly, because a due backup waits for it.
     pub fn lock(&self) -> StateGuard<'_, P> {
-        // What a panic has left half done is the program's to judge.
+        // After a panic in the program, only the program can judge whether its state is complete.
         StateGuard(self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

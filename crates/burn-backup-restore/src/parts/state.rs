@@ -10,12 +10,12 @@ use crate::part;
 use crate::resume::LoadPart;
 use crate::save::SavePart;
 
-/// What a training consists of, and a backup saves: a [`Trainee`](crate::Trainee), a module's
+/// The state of a training, which a backup saves: a [`Trainee`](crate::Trainee), a module's
 /// [`Weights`](crate::Weights), a [`Value`](crate::Value), or several of them.
 ///
-/// Tuples of states are states; their parts are called `0`, `1` and so on. A struct of states is made one by
-/// [`impl_state!`](crate::impl_state); its parts are called as its fields are. The names stand in the backup:
-/// a restart with other ones is refused.
+/// A tuple of states is a state; its parts are named `0`, `1` and so on. [`impl_state!`](crate::impl_state) makes a
+/// struct of states a state; its parts have the names of its fields. The backup stores these names, and a restart
+/// with different names is refused.
 ///
 /// # Example
 ///
@@ -37,10 +37,10 @@ use crate::save::SavePart;
 /// impl_state!(Gan { generator, critic, average, best_loss });
 /// ```
 pub trait State {
-    /// Shows each part, with its name, in an order that is always the same.
+    /// Adds each part with its name, always in the same order.
     fn parts<'a>(&'a self, parts: &mut Parts<'a>);
 
-    /// The same, to be loaded.
+    /// Adds each part for loading, with the same names and in the same order as [`parts`](Self::parts).
     fn parts_mut<'a>(&'a mut self, parts: &mut PartsMut<'a>);
 }
 
@@ -50,7 +50,7 @@ pub struct Parts<'a> {
     found: Vec<(String, &'a dyn SavePart)>,
 }
 
-/// The parts of a [`State`], to be loaded.
+/// The parts of a [`State`], for loading.
 pub struct PartsMut<'a> {
     prefix: String,
     found: Vec<(String, &'a mut dyn LoadPart)>,
@@ -91,7 +91,7 @@ fn nested(prefix: &str, name: &str) -> String {
     }
 }
 
-/// The parts of a state that is called `name`, with their names.
+/// The parts of the state called `name`, with their names.
 pub(crate) fn parts_of<'a, S: State + ?Sized>(
     name: &str,
     state: &'a S,
@@ -104,7 +104,7 @@ pub(crate) fn parts_of<'a, S: State + ?Sized>(
     parts.found
 }
 
-/// The parts of a state that is called `name`, with their names, to be loaded.
+/// The parts of the state called `name`, with their names, for loading.
 pub(crate) fn parts_of_mut<'a, S: State + ?Sized>(
     name: &str,
     state: &'a mut S,
@@ -117,7 +117,7 @@ pub(crate) fn parts_of_mut<'a, S: State + ?Sized>(
     parts.found
 }
 
-/// Checks that names can stand in a backup, each for one part.
+/// Checks that the names are valid in a backup, and that each one is used once.
 pub(crate) fn check_names<'n>(names: impl Iterator<Item = &'n str>) -> Result<(), BackupError> {
     let mut seen = BTreeSet::new();
     for name in names {
@@ -131,10 +131,10 @@ pub(crate) fn check_names<'n>(names: impl Iterator<Item = &'n str>) -> Result<()
     Ok(())
 }
 
-/// A part that is a state by itself.
+/// A part that is also a state.
 pub(crate) trait StatePart: LoadPart {}
 
-/// A part is a state that consists of itself.
+/// Implements `State` for a part: a state that consists of only that part.
 macro_rules! state_of_one_part {
     ($([$($generics:tt)*] $state:ty),* $(,)?) => {$(
         impl<$($generics)*> StatePart for $state {}
@@ -215,7 +215,7 @@ state_of_tuple!(A 0, B 1, C 2, D 3);
 state_of_tuple!(A 0, B 1, C 2, D 3, E 4);
 state_of_tuple!(A 0, B 1, C 2, D 3, E 4, F 5);
 
-/// Makes a struct a [`State`](crate::State): the named fields, which are states, are saved under their names.
+/// Implements [`State`](crate::State) for a struct. The listed fields, which are states, are saved under their names.
 ///
 /// # Example
 ///

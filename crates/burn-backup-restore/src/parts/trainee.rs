@@ -18,10 +18,10 @@ use crate::part::{self, OPTIMIZER, SCHEDULER, unreadable};
 use crate::resume::{Expected, LoadPart, Loaded, SavedPart, check_trained, foreign};
 use crate::save::{Fit, Misfit, Others, RunningStates, SavePart, SharedModel, SharedPart, misfit};
 
-/// A model with what trains it: the state of a loop that is written by hand.
+/// A model with its optimizer and learning rate: the state of a hand-written loop.
 ///
-/// The fields are the program's: between two calls of the session it does with them as it likes. `lr` is a
-/// scheduler of Burn's, a number that stays the same, or `()` where the program works its rates out itself.
+/// The fields belong to the program, which may change them freely between two calls of the session. `lr` is one of
+/// Burn's schedulers, a constant number, or `()` if the program computes its own learning rates.
 ///
 /// # Example
 ///
@@ -46,7 +46,7 @@ pub struct Trainee<M, O = ModuleOptimizer, S = LearningRate> {
     pub model: M,
     /// Its optimizer.
     pub optim: O,
-    /// The learning rate, or what schedules it.
+    /// The learning rate or its scheduler.
     pub lr: S,
 }
 
@@ -108,7 +108,7 @@ where
     }
 }
 
-/// A trainee at one moment.
+/// A snapshot of a trainee.
 struct SharedTrainee<M, O, S> {
     model: SharedModule<M>,
     optim: O,
@@ -220,7 +220,7 @@ where
             self.optim = self.optim.clone().load_record(record);
         }
         match (changed.contains(&Change::Schedule), saved.scheduler) {
-            // The program's own, where it would be now.
+            // Use the program's new schedule, advanced to the current step.
             (true, _) => {
                 for _ in 0..saved.optimizer_steps {
                     self.lr.next_rate();

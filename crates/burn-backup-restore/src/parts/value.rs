@@ -11,11 +11,11 @@ use crate::error::BackupError;
 use crate::resume::{Expected, LoadPart, Loaded, SavedPart};
 use crate::save::{Fit, Others, RunningStates, SavePart, SharedModel, SharedPart};
 
-/// A value of the program's own: counters, a curriculum, a best loss, a generator of random numbers.
+/// A value of the program's own: counters, a curriculum, a best loss, a random number generator.
 ///
-/// It is written as [CBOR](https://www.rfc-editor.org/rfc/rfc8949), which unlike JSON keeps infinities and
-/// NaN, with which a best loss often begins. That is done on the training's thread whenever a snapshot is taken, so a
-/// value of many megabytes holds the training.
+/// It is written as [CBOR](https://www.rfc-editor.org/rfc/rfc8949). Unlike JSON, CBOR keeps infinities and NaN, with
+/// which a best loss often starts. Encoding happens on the training thread at every snapshot, so a value of many
+/// megabytes delays the training.
 ///
 /// # Example
 ///
@@ -48,12 +48,12 @@ impl<T: Serialize + DeserializeOwned + 'static> SavePart for Value<T> {
     }
 }
 
-/// A value that was encoded, or why it was not, as a part at one moment.
+/// The snapshot of a value: its encoded bytes, or the error of the encoding.
 pub(crate) fn shared_value(bytes: Result<Vec<u8>, BackupError>) -> Box<dyn SharedPart> {
     Box::new(SharedValue(bytes.map(Arc::new).map_err(Arc::new)))
 }
 
-/// A value as CBOR.
+/// Encodes a value as CBOR.
 pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, BackupError> {
     let mut bytes = Vec::new();
     match ciborium::into_writer(value, &mut bytes) {
@@ -66,7 +66,7 @@ pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, BackupError> {
     }
 }
 
-/// The value that was written as these bytes.
+/// Decodes a value from CBOR.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BackupError> {
     ciborium::from_reader(bytes).map_err(|error| BackupError::Value {
         operation: "decode",
@@ -75,7 +75,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BackupError
     })
 }
 
-/// The value's bytes, or why it has none.
+/// The value's bytes, or the error of encoding them.
 struct SharedValue(Result<Arc<Vec<u8>>, Arc<BackupError>>);
 
 impl SharedPart for SharedValue {

@@ -15,8 +15,8 @@ use crate::save::{Fit, Others, RunningStates, SavePart, SharedModel, SharedPart}
 
 /// A module without an optimizer: an average of the weights, a teacher, a target network.
 ///
-/// What stays as it is, such as a frozen teacher, is written once and linked from then on. State of a module
-/// that is no parameter (`#[module(skip)]`, plain fields) is not saved: put it into a
+/// Weights that do not change, such as those of a frozen teacher, are written once and linked in later backups. Data
+/// of a module that is not a parameter (`#[module(skip)]`, plain fields) is not saved. Put it into a
 /// [`Value`](crate::Value).
 #[derive(Debug, Clone)]
 pub struct Weights<M>(pub M);

@@ -1,5 +1,5 @@
-//! Bringing the loaders to where they were: as many iterators as the undisturbed training had asked
-//! for, and the trained batches skipped.
+//! Moves the loaders to their position: requests as many iterators as the uninterrupted training had, and skips the
+//! trained batches.
 
 use std::sync::Arc;
 
@@ -15,43 +15,43 @@ use crate::change::Change;
 use crate::data_loader;
 use crate::state::{Entered, Phase, TrainingState};
 
-/// What a loader has left of the epoch in progress.
+/// The batches that a loader has left in the current epoch.
 pub(crate) enum Rest<'l, O> {
-    /// The epoch has not begun: its iterator is still to be asked for.
+    /// The epoch has not begun. Its iterator must still be requested.
     WholeEpoch,
-    /// What comes after the batches that were `skipped`, if anything.
+    /// The batches after the `skipped` ones, if any.
     Batches {
         rest: Batches<'l, O>,
         skipped: usize,
     },
     /// Only the validation is left.
     Validation,
-    /// What comes after the items that were trained, in batches or of data that are changed on purpose.
+    /// The batches after the trained items, with batches or data that were changed on purpose.
     Entered {
         rest: Batches<'l, O>,
         at: Entered,
-        /// `None` if an earlier restart has found it.
+        /// `None` if an earlier restart has already found the change.
         change: Option<Change>,
     },
-    /// The epoch begins anew: batches or data are changed on purpose, and the loader can't go on in
-    /// between.
+    /// The epoch starts again, because batches or data were changed on purpose and the loader can't continue inside
+    /// the epoch.
     Anew(Change),
 }
 
-/// The batches of one epoch that are still to be trained.
+/// The batches of one epoch that remain to be trained.
 pub(crate) struct Batches<'l, O> {
-    /// Fetched already, to see whether there is one.
+    /// The next batch, if it was already fetched to find out whether there is one.
     peeked: Option<Option<O>>,
     pub(super) iterator: Box<dyn DataLoaderIterator<O> + 'l>,
 }
 
 impl<'l, O> Batches<'l, O> {
-    /// All of them.
+    /// All batches of an epoch.
     pub(crate) fn of(loader: &'l Arc<dyn DataLoader<O>>) -> Self {
         Self::left_in(loader.iter())
     }
 
-    /// Those that an iterator has left.
+    /// The remaining batches of an iterator.
     pub(super) fn left_in(iterator: Box<dyn DataLoaderIterator<O> + 'l>) -> Self {
         Self {
             peeked: None,
@@ -59,7 +59,7 @@ impl<'l, O> Batches<'l, O> {
         }
     }
 
-    /// Fetches the next one, to see whether there is one; `seed` is called before that.
+    /// Fetches the next batch to find out whether there is one. Calls `seed` before.
     pub(crate) fn look_ahead(&mut self, seed: impl FnOnce()) -> Result<(), TrainingError> {
         if self.peeked.is_none() {
             seed();
@@ -68,7 +68,7 @@ impl<'l, O> Batches<'l, O> {
         Ok(())
     }
 
-    /// The next batch; `seed` is called before it is fetched.
+    /// Returns the next batch. Calls `seed` before it is fetched.
     pub(crate) fn next(&mut self, seed: impl FnOnce()) -> Option<Result<O, DatasetError>> {
         match self.peeked.take() {
             Some(peeked) => peeked.map(Ok),
@@ -79,24 +79,24 @@ impl<'l, O> Batches<'l, O> {
         }
     }
 
-    /// Whether a batch is left, of those that were looked at.
+    /// Whether a batch is left, as far as [`look_ahead`](Self::look_ahead) has checked.
     pub(crate) fn has_more(&self) -> bool {
         !matches!(self.peeked, Some(None))
     }
 
-    /// How far the epoch is, as the loader tells it.
+    /// The progress of the epoch, as reported by the loader.
     pub(crate) fn progress(&self) -> Progress {
         self.iterator.progress()
     }
 
-    /// How far the epoch is, in items.
+    /// The progress of the epoch, in items.
     pub(crate) fn items(&self) -> Items {
         burn_api::items(self.iterator.as_ref())
     }
 }
 
 impl<O> Rest<'_, O> {
-    /// Fetches the next batch, to see whether there is one; `seed` is called before that.
+    /// Fetches the next batch to find out whether there is one. Calls `seed` before.
     pub(crate) fn look_ahead(&mut self, seed: impl FnOnce()) -> Result<(), TrainingError> {
         match self {
             Self::Batches { rest, .. } | Self::Entered { rest, .. } => rest.look_ahead(seed),
@@ -105,8 +105,8 @@ impl<O> Rest<'_, O> {
     }
 }
 
-/// Brings a training loader to where the training was, and checks on the way that it yields what it did when
-/// the backup was made.
+/// Moves a training loader to the position of the training. Checks that it gives the same data as when the backup was
+/// made.
 pub(crate) fn train_loader<'l, O>(
     loader: &'l Arc<dyn DataLoader<O>>,
     plan: &Plan,
@@ -138,15 +138,16 @@ pub(crate) fn train_loader<'l, O>(
     }
 }
 
-/// Goes on in the epoch in progress after so many items, and after the batches that were trained since, if
-/// the loader can.
+/// Continues the current epoch after the items in `at`, and after the batches trained since then, if the loader
+/// supports it.
 fn enter<'l, O>(
     loader: &'l Arc<dyn DataLoader<O>>,
     plan: &Plan,
     at: Entered,
     change: Option<Change>,
 ) -> Result<Rest<'l, O>, TrainingError> {
-    // Several devices have parts of the data, whose ends are elsewhere than they were.
+    // With several devices, each has a part of the data, and the parts no longer begin and end at the same
+    // items.
     let entered = match plan.is_only_loader {
         true => data_loader::enter(plan.iterators as u64, at.items, || loader.iter()),
         false => None,
@@ -157,7 +158,7 @@ fn enter<'l, O>(
     let since = plan.batches.saturating_sub(at.batches);
     if let (Some(last), Some(data)) = (since.checked_sub(1), &plan.recorded) {
         iterator.nth(last).transpose()?;
-        // They may be of yet another size, or of other data.
+        // The program may have changed the batch size or the data once more.
         let found = burn_api::items(iterator.as_ref());
         let path = &plan.backup_dir;
         if found.total != data.items_total {
@@ -189,7 +190,7 @@ fn skip<'l, O>(
     let is_between_epochs = plan.batches == 0;
     for epoch in 1..=plan.iterators {
         let mut iterator = loader.iter();
-        // Between epochs, the batch size shows in the epoch before.
+        // Between epochs, take the batch size from the previous epoch.
         if is_between_epochs && epoch == plan.iterators && plan.has_trained {
             if plan.is_first {
                 say_what_is_loaded(iterator.as_ref(), 0);
@@ -229,7 +230,7 @@ fn skip<'l, O>(
                 skipped: batches,
             });
         }
-        // It is one of those that are skipped.
+        // The batch ahead is one of those to skip.
         (Some(_), _) => others -= 1,
         (None, _) => {}
     }
@@ -242,15 +243,14 @@ fn skip<'l, O>(
     })
 }
 
-/// Brings the validation loader to the position in `state`.
+/// Moves the validation loader to the position in `state`.
 pub(crate) fn valid_loader<O>(loader: &Arc<dyn DataLoader<O>>, state: &TrainingState) {
     for _ in 0..state.epochs_done() {
         drop(loader.iter());
     }
 }
 
-/// Says what it costs to skip `batches` of a loader that knows no other way than to load them, and on what
-/// condition such a loader is exact.
+/// Logs that `batches` batches are loaded only to be skipped, if the loader can't skip them in another way.
 fn say_what_is_loaded<O>(iterator: &dyn DataLoaderIterator<O>, batches: usize) {
     if batches_left(iterator).is_some() {
         return;

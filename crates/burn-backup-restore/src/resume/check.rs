@@ -1,4 +1,4 @@
-//! Whether a loader gives what it gave when the backup was made.
+//! Checks whether a loader gives the same data as when the backup was made.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,39 +13,40 @@ use crate::burn_api::{self, Items, LoaderKind};
 use crate::change::Change;
 use crate::error::BackupError;
 
-/// How many batches are left, if the iterator knows. Then it is asked to go to any of them by itself.
+/// The number of remaining batches, if the iterator knows it. Such an iterator is expected to skip on its own.
 pub(super) fn batches_left<O>(iterator: &dyn DataLoaderIterator<O>) -> Option<usize> {
     let (least, most) = iterator.size_hint();
     most.filter(|most| *most == least)
 }
 
-/// A loader that can be asked to skip, and has not skipped what it was asked to.
+/// A loader that claims to support skipping, but did not skip as requested.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the training loader said that it had {left} batches left, and was to skip {batches} of them; what it has \
-     left now is not what remains: its `nth` may have passed over an error of the dataset; the backup was not \
-     touched: have `nth` and `size_hint` count what `next` gives, or leave `size_hint` as it is by default"
+    "the training loader reported {left} remaining batches and had to skip {batches} of them, but the number that it \
+     reports now is wrong: its `nth` may have passed over an error of the dataset; the backup was not touched: make \
+     `nth` and `size_hint` count the batches that `next` gives, or keep the default `size_hint`"
 )]
 struct Miscount {
     left: usize,
     batches: usize,
 }
 
-/// An epoch whose loader says that it is over.
+/// An epoch whose loader says that it has ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WholeEpoch {
-    /// How many items the loader gave, and how many it promised.
+    /// The number of items that the loader gave, and the number that it promised.
     pub items: Items,
-    /// How many it gave in its first batch; nothing if that is not known.
+    /// The number of items in its first batch; `None` if unknown.
     pub first_batch: Option<usize>,
     pub loader: LoaderKind,
 }
 
 impl WholeEpoch {
-    /// How many items it should have given, if it gave fewer. `recorded` is what the first whole epoch gave.
+    /// The number of items that the loader should have given, if it gave fewer. `recorded` is the number in the first
+    /// complete epoch.
     ///
-    /// Burn's loader with workers ends like this when one of them panics. A loader that leaves out what does
-    /// not fill a batch does so in each epoch.
+    /// An epoch of Burn's loader with workers ends early if a worker panics. A loader that drops an incomplete last
+    /// batch does so in each epoch.
     pub(crate) fn check(self, recorded: Option<usize>) -> Option<usize> {
         let Items { processed, total } = self.items;
         if processed >= total {
@@ -59,13 +60,13 @@ impl WholeEpoch {
             .is_some_and(|batch| total - processed < batch);
         match self.loader {
             LoaderKind::Other if leaves_out_less_than_a_batch => None,
-            // Burn's own leave out nothing.
+            // Burn's own loaders drop nothing.
             _ => Some(total),
         }
     }
 }
 
-/// Compares a loader with what it was.
+/// Compares a loader with its recorded progress.
 pub(super) struct Check<'a> {
     pub plan: &'a Plan,
     pub loader: LoaderKind,
@@ -73,17 +74,16 @@ pub(super) struct Check<'a> {
 
 /// The first batch of an epoch.
 pub(super) struct FirstBatch<O> {
-    /// The items in a whole batch.
+    /// The number of items in a full batch.
     pub whole: usize,
-    /// How many batches were looked at: 0 or 1.
+    /// The number of batches that were fetched: 0 or 1.
     pub batches: usize,
-    /// The batch after it, if that was looked at as well.
+    /// The batch after it, if that one was fetched as well.
     pub ahead: Option<O>,
 }
 
 impl Check<'_> {
-    /// Looks at the first batch of an epoch. A loader whose short batch may come first is asked for the
-    /// second one too.
+    /// Fetches the first batch of an epoch. If the loader's short batch may come first, fetches the second one too.
     pub(super) fn first_batch<O>(
         &self,
         iterator: &mut dyn DataLoaderIterator<O>,
@@ -105,7 +105,7 @@ impl Check<'_> {
         if known == 0 {
             return Ok(first(items.processed, None));
         }
-        // The short batch may have come first before, and all may be so short now.
+        // The short batch may have come first before. Now all batches may be that short.
         let is_same = recorded.first_batch_items == items.processed;
         if is_same && (has_order || items.processed == known) {
             return Ok(first(known, None));
@@ -123,7 +123,7 @@ impl Check<'_> {
             .processed
             .saturating_sub(items.processed);
         let found = items.processed.max(second);
-        // Of a single batch, nobody knows whether it was the short one.
+        // With a single batch, it is unknown whether it was the short one.
         let may_be_short =
             recorded.items_processed == recorded.first_batch_items || recorded.largest_batch == 0;
         let is_same_size = found == known || (found > known && may_be_short);
@@ -141,7 +141,7 @@ impl Check<'_> {
         Ok(first(whole, ahead))
     }
 
-    /// Skips so many batches, after those that were `skipped`; says how many there were.
+    /// Skips `batches` batches, after `skipped` earlier ones. Returns how many batches there were.
     pub(super) fn skip<O>(
         &self,
         iterator: &mut dyn DataLoaderIterator<O>,
@@ -156,7 +156,7 @@ impl Check<'_> {
             if iterator.nth(last).transpose()?.is_some() != (there == batches)
                 || batches_left(iterator) != Some(left - there)
             {
-                // What is passed over is thrown away, errors too, by an `nth` that loads it.
+                // An `nth` that loads the skipped batches discards them together with their errors.
                 let miscount = Miscount { left, batches };
                 return Err(DatasetError::new(miscount).into());
             }
@@ -173,7 +173,7 @@ impl Check<'_> {
         Ok(batches)
     }
 
-    /// Checks how many items are in the batches trained so far, of which a whole one has so many.
+    /// Checks the number of items in the batches trained so far. `whole` is the number in a full batch.
     pub(super) fn trained(&self, found: Items, whole: usize) -> Result<(), TrainingError> {
         let Some(recorded) = &self.plan.recorded else {
             return Ok(());
@@ -188,7 +188,7 @@ impl Check<'_> {
         self.equal(Change::BatchSize, what, before, now)
     }
 
-    /// There were no more than these batches after those that were `skipped`.
+    /// Called when the epoch had only `batches` batches after the `skipped` ones.
     fn at_end<O>(
         &self,
         iterator: &dyn DataLoaderIterator<O>,
@@ -202,7 +202,7 @@ impl Check<'_> {
         let total = burn_api::items(iterator).total;
         let what = "the number of items in an epoch";
         self.equal(Change::Data, what, recorded.items_total, total)?;
-        let what = "the number of batches in an epoch, at least,";
+        let what = "the number of batches in an epoch (at least)";
         let trained = self.plan.batches;
         Err(self.differ(Change::BatchSize, what, trained, skipped + batches))
     }
@@ -250,14 +250,14 @@ pub(super) fn mismatch(
 fn warn_of_order() {
     log::warn!(
         target: LOG,
-        "the training loader yields its batches in another order than before the interruption, as Burn's \
-         does with workers: what is skipped is not exactly what was trained; \
+        "the training loader gives its batches in a different order than before the interruption, as Burn's \
+         loader with workers does: the skipped batches are not exactly the trained ones; \
          burn_backup_restore::data::DataLoaderBuilder makes loaders whose order is always the same",
     );
 }
 
-/// Whether `found` items instead of those `recorded`, after the same number of batches, come from
-/// nothing but the epoch's one short batch standing elsewhere.
+/// Whether the difference between `found` and `recorded` items after the same number of batches is explained by a
+/// different place of the epoch's one short batch.
 pub(super) fn is_reordered(
     total: usize,
     batch_items: usize,

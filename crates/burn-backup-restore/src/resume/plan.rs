@@ -1,4 +1,4 @@
-//! Where a restored training goes on, and where each of its loaders does.
+//! Where a restored training and each of its loaders continue.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use crate::change::{Change, Changes};
 use crate::error::BackupError;
 use crate::state::{DataProgress, Phase, TrainingState};
 
-/// Where a training is resumed.
+/// Where a training resumes.
 #[derive(Debug, Clone)]
 pub(crate) struct Resumption {
     pub(super) state: TrainingState,
     backup_dir: PathBuf,
     changes: Changes,
-    /// Whether the data is split among the devices as it was when the backup was made.
+    /// Whether the data is split among the same number of devices as when the backup was made.
     is_same_split: bool,
 }
 
 impl Resumption {
-    /// Checks that a training, whose data is `split` among so many devices, can be taken up at
-    /// `state` (see [`Execution::split`](crate::execution::Execution::split)). Among another number of
-    /// devices each sees other items: that works at an epoch's start.
+    /// Checks that a training can resume at `state` with its data `split` among this many devices (see
+    /// [`Execution::split`](crate::execution::Execution::split)). With a different number, each device sees other
+    /// items, which is possible only at the start of an epoch.
     pub(crate) fn new(
         state: &TrainingState,
         split: Option<usize>,
@@ -64,20 +64,20 @@ impl Resumption {
         }
         log::warn!(
             target: LOG,
-            "the training goes on with its data split among {} devices, and among {} before: the \
-             next epochs have their batches in another order than the undisturbed training",
+            "the training continues with its data split among {} devices instead of {}: the next epochs have \
+             their batches in a different order than an uninterrupted training",
             devices(split), devices(state.split),
         );
         Ok(resumption)
     }
 
-    /// How many items the first batch had of the epoch that was begun last, on the first device.
+    /// The number of items in the first batch of the epoch begun last, on the first device.
     pub(crate) fn first_batch(&self) -> Option<usize> {
         let recorded = self.state.recorded(0);
         recorded.map(|data| data.first_batch_items)
     }
 
-    /// Where the loader of the device with this index goes on.
+    /// Where the loader of the device with this index continues.
     pub(crate) fn loader(&self, device: usize) -> Plan {
         let state = &self.state;
         let recorded = state.recorded(device).filter(|_| self.is_same_split);
@@ -95,28 +95,28 @@ impl Resumption {
     }
 }
 
-/// Where a loader goes on.
+/// Where a loader continues.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    /// How many iterators it was asked for before the epoch in progress.
+    /// The number of iterators requested before the current epoch.
     pub iterators: usize,
-    /// How many batches of that epoch it has given.
+    /// The number of batches that it has given in that epoch.
     pub batches: usize,
     pub phase: Phase,
-    /// Whether a batch was trained at all.
+    /// Whether any batch was trained.
     pub has_trained: bool,
-    /// What it said when the backup was made, if that can be compared.
+    /// The progress recorded in the backup, if it can be compared.
     pub recorded: Option<DataProgress>,
-    /// Of several loaders, some may have fewer batches in an epoch.
+    /// Whether this is the only loader. One of several loaders may have fewer batches in an epoch.
     pub is_only_loader: bool,
-    /// Of several loaders, this one speaks for all.
+    /// Whether this is the first loader, which logs for all of them.
     pub is_first: bool,
     pub backup_dir: PathBuf,
     pub changes: Changes,
 }
 
 impl Plan {
-    /// Whether the error is of a change that is meant to be.
+    /// The change that causes the error, if it is allowed.
     pub(super) fn allows(&self, error: &TrainingError) -> Option<Change> {
         match BackupError::find(error) {
             Some(BackupError::DataMismatch { change, .. }) if self.changes.allows(*change) => {

@@ -1,4 +1,4 @@
-//! Everything that was loaded before, loaded once more.
+//! Loads everything that was loaded before once more.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,13 +11,15 @@ use super::plan::Resumption;
 use crate::say::announce;
 use crate::state::Phase;
 
-/// How often it is said how far it is.
+/// How often progress is printed.
 const TELL: Duration = Duration::from_secs(5);
 
-/// Loads what the training and the validation have loaded up to `resumption`, in the same order, and gives
-/// what is left of the epoch in progress; nothing if it has not begun, or only its validation is left.
-/// `seed_step` seeds the device with this index for its batch after so many steps, and `seed_validation`
-/// for that validation.
+/// Loads everything that training and validation have loaded up to `resumption`, in the same order. Returns the
+/// remaining batches of the current epoch. The result is empty if the epoch has not begun, or if only its validation
+/// is left.
+///
+/// `seed_step` seeds the device with this index for the batch after this many steps. `seed_validation` seeds it for
+/// the validation after this many steps.
 pub(crate) fn replay<'l, O, V>(
     loaders: &'l [Arc<dyn DataLoader<O>>],
     valid: &Arc<dyn DataLoader<V>>,
@@ -58,7 +60,7 @@ pub(crate) fn replay<'l, O, V>(
         }
     }
     if state.phase == Phase::Train && state.position.step_in_epoch == 0 {
-        // Who begins the epoch asks for its iterators.
+        // The code that begins the epoch requests its iterators.
         return Ok(Vec::new());
     }
     let mut batches: Vec<_> = loaders.iter().map(Batches::of).collect();

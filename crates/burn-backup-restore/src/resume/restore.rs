@@ -1,4 +1,4 @@
-//! From a verified generation to a state that is what it was.
+//! Restores a state from a verified generation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,14 +20,14 @@ use crate::part::{self, FROZEN, MODEL, OPTIMIZER, SCHEDULER, VALUE, unreadable};
 use crate::save::{Fit, Frozen, Memory, SavePart, Segment};
 use crate::state::{PartDocument, TrainingState};
 
-/// A part of a training's state that takes back what was saved of it.
+/// A part of a training's state that can load its saved records.
 pub(crate) trait LoadPart: SavePart {
-    /// Checks that the part can be what was saved, before anything is changed. Gives the changes that are
-    /// there and allowed.
+    /// Checks that the saved records fit the part, before anything is changed. Returns the changes that were found
+    /// and are allowed.
     fn check(&self, saved: &SavedPart, expected: &Expected<'_>)
     -> Result<Vec<Change>, BackupError>;
 
-    /// Loads what was saved. `changed` are the changes that were found to be allowed.
+    /// Loads the saved records. `changed` lists the allowed changes that were found.
     fn load(
         &mut self,
         saved: SavedPart,
@@ -35,17 +35,17 @@ pub(crate) trait LoadPart: SavePart {
         expected: &Expected<'_>,
     ) -> Result<Loaded, BackupError>;
 
-    /// Loads nothing but a model's weights.
+    /// Loads only the weights of a model.
     fn load_weights(&mut self, _saved: SavedPart, _backup_dir: &Path) -> Result<(), BackupError> {
         Ok(())
     }
 }
 
-/// What was saved of a part.
+/// The saved records of a part.
 pub(crate) struct SavedPart {
     pub name: String,
     pub document: PartDocument,
-    /// How often the optimizer had stepped.
+    /// The number of optimizer steps so far.
     pub optimizer_steps: u64,
     pub model: Option<Bytes>,
     pub frozen: Option<Bytes>,
@@ -59,7 +59,7 @@ pub(crate) struct SavedPart {
     pub segments: Vec<Segment>,
 }
 
-/// What is known once a part is loaded.
+/// Information that is known after a part is loaded.
 #[derive(Default)]
 pub(crate) struct Loaded {
     pub fit: Fit,
@@ -67,11 +67,11 @@ pub(crate) struct Loaded {
     pub learning_rate: Option<f64>,
 }
 
-/// What a generation says besides what is in the training now.
+/// Information from a generation that is not part of the training's state.
 #[derive(Default)]
 pub(crate) struct Restored {
     pub memories: BTreeMap<String, Memory>,
-    /// What is changed on purpose.
+    /// The allowed changes that were found.
     pub changed: Vec<Change>,
 }
 
@@ -79,18 +79,18 @@ pub(crate) struct Restored {
 pub(crate) struct Expected<'a> {
     pub configuration: &'a Configuration,
     pub changes: &'a Changes,
-    /// The device that the model is trained on, or the first of them.
+    /// The device that trains the model, or the first one of several.
     pub main: &'a Device,
     pub backup_dir: &'a Path,
-    /// Whether the parts are as the program made them. If the training goes back while it runs, they have stepped.
+    /// Whether the parts are as the program created them. In a rollback they have already been trained.
     pub are_fresh: bool,
 }
 
 /// The parts of a training's state, with their names.
 pub(crate) type PartsMut<'a> = Vec<(String, &'a mut dyn LoadPart)>;
 
-/// Loads `generation` into `parts`, after checking that it fits: Burn panics on a model that doesn't, and
-/// says nothing of an optimizer or a scheduler that doesn't.
+/// Loads `generation` into `parts`, after checking that it fits. Burn panics on a model that does not fit, and
+/// silently accepts an optimizer or a scheduler that does not.
 pub(crate) fn restore(
     parts: &mut PartsMut<'_>,
     mut generation: Generation,
@@ -103,7 +103,7 @@ pub(crate) fn restore(
         ..
     } = expected;
     let mut state = read_state(&generation, backup_dir)?;
-    // A backup of an earlier version does not say.
+    // Backups of earlier versions do not record this number.
     state.optimizer_steps = state.optimizer_steps();
     check_names(&state, parts, backup_dir)?;
     let mut changed = match &state.configuration {
@@ -127,8 +127,8 @@ pub(crate) fn restore(
     let mut schedules = Vec::with_capacity(parts.len());
     for (name, part) in parts.iter() {
         let part_of = SavedPart::take(name, &state, &mut generation)?;
-        // As the program has made it: once it is loaded, it has stepped. Of the part without a name, the
-        // configuration tells.
+        // Read the schedule before the part is loaded, because it has stepped afterwards. The configuration
+        // covers the part without a name.
         let schedule = match (name.is_empty(), expected.are_fresh) {
             (true, _) => None,
             (false, true) => part.schedule(),
@@ -181,7 +181,7 @@ pub(crate) fn restore(
     Ok((state, Restored { memories, changed }))
 }
 
-/// The rates of a named part's scheduler.
+/// Checks the rates of a named part's scheduler.
 fn check_schedule(
     saved: &SavedPart,
     schedule: Option<&Schedule>,
@@ -220,7 +220,7 @@ pub(crate) fn read_state(
     }
 }
 
-/// Checks that the training has the states that were saved, by their names.
+/// Checks that the training has the same state names as the backup.
 fn check_names(
     state: &TrainingState,
     parts: &PartsMut<'_>,
@@ -268,7 +268,7 @@ impl SavedPart {
         })
     }
 
-    /// Checks that `module` has the parameters that were saved.
+    /// Checks that `module` has the saved parameters.
     pub(crate) fn check_model<M: Module>(
         &self,
         module: &M,
@@ -289,13 +289,13 @@ impl SavedPart {
         })
     }
 
-    /// The value that was saved, as CBOR.
+    /// The saved value, as CBOR.
     pub(crate) fn value(&self, backup_dir: &Path) -> Result<&Bytes, BackupError> {
         let value = self.value.as_ref();
         value.ok_or_else(|| foreign(backup_dir, None))
     }
 
-    /// The records of the model, to be loaded one after the other. That they fit was checked.
+    /// The records of the model, to be loaded one after the other. The caller has checked that they fit.
     pub(crate) fn model_records(
         &mut self,
         backup_dir: &Path,
@@ -312,7 +312,7 @@ impl SavedPart {
         if records.iter().map(ModuleRecord::len).sum::<usize>() != self.document.model.len() {
             return Err(foreign(backup_dir, None));
         }
-        // What follows must not panic.
+        // Loading these records must not panic.
         let lenient = |record: ModuleRecord| {
             let record = record.validate(false).allow_partial(true);
             record.allow_unused(true)
@@ -341,8 +341,8 @@ fn take_segments(name: &str, generation: &mut Generation) -> Vec<Segment> {
     segments.collect()
 }
 
-/// Loads the weights of `generation`, which may be another training's, into `parts`: each into the part of
-/// the same name.
+/// Loads the weights of `generation`, possibly of another training, into `parts`. Each goes into the part with the
+/// same name.
 pub(crate) fn load_weights(
     parts: &mut PartsMut<'_>,
     mut generation: Generation,

@@ -24,7 +24,7 @@ use crate::position::Position;
 use crate::state::{DataProgress, TrainingState};
 
 thread_local! {
-    /// What this thread has logged.
+    /// The lines that this thread has logged.
     static LOGGED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -50,13 +50,13 @@ fn logged() -> Vec<String> {
 }
 
 fn log_lines() {
-    // The second time, it is there already.
+    // A second call fails because the logger is already set.
     let _ = log::set_logger(&Logger);
     log::set_max_level(log::LevelFilter::Info);
     logged();
 }
 
-/// The numbers from 0 on; counts how many were loaded.
+/// The numbers from 0 on. Counts how many were loaded.
 struct Counting {
     items: usize,
     loaded: Arc<AtomicUsize>,
@@ -101,7 +101,7 @@ fn burns(workers: usize, data: Counting) -> Arc<dyn DataLoader<Batch>> {
         .build(data)
 }
 
-/// Where a training is after so many epochs and batches, of epochs of so many items.
+/// The position of a training after `epochs` epochs of `items_total` items and `batches` batches.
 fn resumption(epochs: usize, batches: usize, items_total: usize) -> Resumption {
     let mut state = TrainingState::fresh(1, true, burn_api::BURN_VERSION);
     let epoch = items_total.div_ceil(8);
@@ -127,7 +127,7 @@ fn resumption(epochs: usize, batches: usize, items_total: usize) -> Resumption {
     .unwrap()
 }
 
-/// The batches that are left, as many as asked for.
+/// The remaining batches, at most `most`.
 fn rest(loader: &Arc<dyn DataLoader<Batch>>, resumption: &Resumption, most: usize) -> Vec<Batch> {
     let Rest::Batches { mut rest, skipped } = train_loader(loader, &resumption.loader(0)).unwrap()
     else {
@@ -161,8 +161,8 @@ fn taken_up_anywhere_among_millions_of_items_a_constant_number_is_loaded() {
             let next = rest(&loader, &resumption, 1);
             assert_eq!(next.is_empty(), trained == batches);
             drop(loader);
-            // The first batch, the last one trained, and the one after it; after each, what
-            // workers make ahead.
+            // The first batch, the last trained one, and the next one, each with the batches that workers
+            // load ahead.
             let most = 3 * (1 + (WINDOW_PER_THREAD + 1) * workers) * 8;
             let loaded = loaded.load(Ordering::SeqCst);
             assert!(loaded <= most, "{loaded} at {epochs}, {trained}");
@@ -177,7 +177,7 @@ fn what_is_left_is_what_comes_after_the_trained_batches() {
         loaded: Arc::default(),
     };
     for workers in [0, 1, 2] {
-        // With more of Burn's own there is no order.
+        // Burn's own loader has no fixed order with more workers.
         for make in [|workers: usize, data| burns(workers.min(1), data), ours] {
             let loader = make(workers, data());
             let epochs: [Vec<_>; 3] = [(); 3].map(|()| loader.iter().map(Result::unwrap).collect());
@@ -201,7 +201,7 @@ fn other_data_is_refused_of_a_loader_that_skips_at_once() {
         };
         let loader = ours(1, data);
         let mut resumption = resumption(epochs, trained, 50);
-        // The split of the data does not tell; the loader does.
+        // The split of the data does not reveal the change, but the loader does.
         resumption.state.position.global_step += 1;
         let refused = train_loader(&loader, &resumption.loader(0));
         refused.err().unwrap().to_string()
@@ -239,11 +239,11 @@ fn it_is_said_what_is_loaded_only_to_be_skipped() {
     assert_eq!(logged(), [""; 0], "between epochs");
 }
 
-/// Says how many batches are left, and skips as iterators do by default: errors are passed over.
+/// Reports how many batches are left, and skips like iterators by default: errors are passed over.
 struct Careless {
     left: usize,
     broken: usize,
-    /// Whether it goes on after an error as if nothing had been.
+    /// Whether it continues after an error.
     goes_on: bool,
 }
 
@@ -291,7 +291,7 @@ fn an_error_that_was_passed_over_is_noticed() {
     };
     assert_eq!(skip(usize::MAX, true).unwrap(), 5);
     for goes_on in [true, false] {
-        // The last one that is skipped is looked at; those before it are not.
+        // The last skipped batch is checked, and those before it are not.
         let error = skip(5, goes_on).unwrap_err().to_string();
         assert!(error.contains("broken"), "{error}");
         for broken in 6..=9 {
@@ -303,7 +303,7 @@ fn an_error_that_was_passed_over_is_noticed() {
 
 #[test]
 fn only_a_short_batch_that_stands_elsewhere_makes_another_order() {
-    // The epoch, a whole batch, what was recorded, and what is found.
+    // The items of the epoch, of a full batch, the recorded number and the found number.
     let table = [
         // Batches of 4, 4, 4, 4, 4 and 2 items.
         (22, 4, 12, 12, false),
@@ -313,9 +313,9 @@ fn only_a_short_batch_that_stands_elsewhere_makes_another_order() {
         (22, 4, 12, 9, false),
         (22, 4, 12, 15, false),
         (22, 4, 12, 16, false),
-        // Another batch size.
+        // A different batch size.
         (22, 5, 4, 5, false),
-        // No short batch, and a loader that doesn't tell.
+        // No short batch, and a loader that reports no progress.
         (24, 4, 12, 8, false),
         (0, 0, 0, 0, false),
     ];

@@ -1,4 +1,4 @@
-//! Which parameters of a model are trained: `set_require_grad`, which no record of Burn's holds.
+//! Which parameters of a model are trained (`set_require_grad`). Burn's records do not contain this.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,8 +9,8 @@ use burn::tensor::Tensor;
 use crate::error::BackupError;
 use crate::model;
 
-/// Checks that `model` trains the parameters that were trained when the backup was made. `recorded` are
-/// the paths of those that were not.
+/// Checks that `model` trains the same parameters as when the backup was made. `recorded` are the paths of the
+/// parameters that were not trained.
 pub(crate) fn check<M: Module>(
     recorded: &[String],
     model: &M,
@@ -28,7 +28,7 @@ pub(crate) fn check<M: Module>(
     })
 }
 
-/// The model with the parameters at these paths frozen, and all others trained.
+/// Returns the model with the parameters at these paths frozen and all others trained.
 pub(crate) fn apply<M: Module>(recorded: &[String], model: M) -> M {
     let mut flags = Flags {
         frozen: recorded.iter().cloned().collect(),
@@ -45,7 +45,7 @@ struct Flags {
 impl ModuleMapper for Flags {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let is_trained = !self.frozen.contains(&self.path.join("."));
-        // A parameter that is still lazy stays so.
+        // This keeps a lazy parameter lazy.
         param.set_require_grad(is_trained)
     }
 

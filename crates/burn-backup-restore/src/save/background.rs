@@ -22,50 +22,50 @@ use crate::state::Moment;
 
 const LOG: &str = "burn_backup::commit";
 
-/// What the thread works with.
+/// The context of the thread.
 pub(crate) struct WriterContext {
     pub store: Arc<Store>,
-    /// Where what is committed goes besides.
+    /// The mirror that committed backups are uploaded to, if any.
     pub mirror: Option<Arc<Mirroring>>,
     pub handle: BackupHandle,
     pub retention: Arc<Retention>,
     pub skip_nan: bool,
     pub on_error: OnBackupError,
     pub interrupter: Interrupter,
-    /// The training is over, or unwinds: nobody waits for much.
+    /// Whether the training has ended or is unwinding, so that the thread must not wait for metrics.
     pub is_left: AtomicBool,
 }
 
-/// What the thread says of a snapshot, in this order.
+/// The thread's reports about a snapshot, in this order.
 enum Report {
-    /// It is done, and this says whether it was committed.
+    /// Whether the snapshot was committed.
     Outcome(bool),
-    /// All work after it is done too.
+    /// The work after the commit is done as well.
     Idle,
 }
 
-/// What became of a snapshot.
+/// The result of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It was committed, and is of this moment.
+    /// A backup of this moment was committed.
     Committed(Moment),
-    /// It failed; the handle has the error.
+    /// The backup failed. The handle has the error.
     Failed,
 }
 
-/// Writes snapshots, one at a time, on a thread of its own. Dropping it waits for the last one.
+/// Writes snapshots, one at a time, on a separate thread. Dropping it waits for the last one.
 ///
-/// The thread catches and reports panics while it writes. A panic elsewhere, in a logger say, ends
-/// it: that fails the snapshot in flight, and the next snapshot starts another thread.
+/// The thread catches and reports panics while it writes. A panic elsewhere, for example in a logger, ends the thread
+/// and fails the snapshot in flight. The next snapshot starts another thread.
 pub(crate) struct Background {
     context: Arc<WriterContext>,
     writer: Option<Writer>,
     in_flight: Option<Moment>,
-    /// When that one's backup began.
+    /// When the backup in flight began.
     begun: Instant,
-    /// Whether one has failed since that was last asked.
+    /// Whether a backup has failed since the last call of [`take_failure`](Self::take_failure).
     has_failed: bool,
-    /// How many snapshots still keep the thread at work.
+    /// The number of snapshots that still keep the thread busy.
     unfinished: usize,
 }
 
@@ -94,7 +94,7 @@ impl Writer {
         })
     }
 
-    /// Waits for the thread's end. Gives the message of the panic that ended it, if one did.
+    /// Waits until the thread ends. Returns its panic message if it panicked.
     fn join(self) -> Option<String> {
         drop(self.snapshots);
         let panic = self.thread.join().err()?;
@@ -115,14 +115,14 @@ impl Background {
         })
     }
 
-    /// Hands a snapshot over, whose backup has `begun` then. At most one is in flight:
-    /// [`settle`](Self::settle) comes first.
+    /// Sends a snapshot to the thread. Its backup began at `begun`. At most one snapshot may be in flight, so call
+    /// [`settle`](Self::settle) first.
     pub(crate) fn submit(&mut self, snapshot: TrainingSnapshot, begun: Instant) {
         self.in_flight = Some(snapshot.state.moment());
         self.begun = begun;
         self.unfinished += 1;
         let mut job = (snapshot, begun);
-        // A thread that has ended since its last snapshot gives it back.
+        // If the thread has ended since its last snapshot, the send returns the job.
         if let Some(writer) = &self.writer {
             match writer.snapshots.send(job) {
                 Ok(()) => return,
@@ -132,26 +132,26 @@ impl Background {
         }
         match Writer::start(self.context.clone(), Memories::new()) {
             Ok(writer) => {
-                // It waits for this one first.
+                // The new thread first waits for this job.
                 let _ = writer.snapshots.send(job);
                 self.writer = Some(writer);
             }
-            // The next one tries again. What becomes of this one shows when it is settled.
+            // The next backup tries again. `settle` reports the result of this one.
             Err(error) => report(&self.context, Arc::new(error)),
         }
     }
 
-    /// Whether the thread is at work, as far as is known: it writes a snapshot or prunes after it.
+    /// Whether the thread is known to be busy: it writes a snapshot or prunes after it.
     pub(crate) fn is_busy(&self) -> bool {
         self.unfinished > 0
     }
 
-    /// How long the snapshot in flight has been; nothing if there is none.
+    /// How long the snapshot in flight has taken so far; `None` if there is none.
     pub(crate) fn in_flight_for(&self) -> Option<Duration> {
         self.in_flight.map(|_| self.begun.elapsed())
     }
 
-    /// What became of the snapshot in flight, if that is known by now.
+    /// The result of the snapshot in flight, if it is known.
     pub(crate) fn poll(&mut self) -> Option<Outcome> {
         let mut outcome = None;
         while self.unfinished > 0 {
@@ -170,7 +170,7 @@ impl Background {
         outcome
     }
 
-    /// Waits until nothing is in flight, and says what became of it.
+    /// Waits until no snapshot is in flight, and returns the result.
     pub(crate) fn settle(&mut self) -> Option<Outcome> {
         while self.in_flight.is_some() {
             let Some(writer) = &self.writer else {
@@ -188,7 +188,8 @@ impl Background {
         None
     }
 
-    /// Waits until the thread has nothing to do, not even to prune, and goes on with one that knows this of the parts.
+    /// Waits until the thread has finished all work, including pruning. Then starts a new one with these `memories`
+    /// of the parts.
     pub(crate) fn restart(&mut self, memories: Memories) -> Result<(), BackupError> {
         self.settle();
         if let Some(writer) = self.writer.take() {
@@ -204,7 +205,7 @@ impl Background {
         std::mem::take(&mut self.has_failed)
     }
 
-    /// What became of the snapshot, if the report is of that.
+    /// The result of the snapshot, if the report contains it.
     fn take(&mut self, report: Report) -> Option<Outcome> {
         match report {
             Report::Outcome(true) => self.in_flight.take().map(Outcome::Committed),
@@ -216,7 +217,7 @@ impl Background {
         }
     }
 
-    /// The snapshot in flight, if there is one, has failed.
+    /// Marks the snapshot in flight, if there is one, as failed.
     fn lose(&mut self) -> Option<Outcome> {
         let lost = self.in_flight.take()?;
         log::debug!(target: LOG, "no backup of {}", lost.position);
@@ -227,20 +228,20 @@ impl Background {
         Some(Outcome::Failed)
     }
 
-    /// The thread has ended, which it never does by itself while it is needed.
+    /// Called when the thread has ended, which it never does while it is needed, unless it panics.
     fn thread_ended(&mut self) -> Option<Outcome> {
         let message = self.bury();
-        // Once the outcome is known, what is left undone is a prune: the next one does it.
+        // If the result was already known, only a prune is missing, and the next one makes up for it.
         if self.in_flight.is_some() {
             report(&self.context, Arc::new(BackupError::Panicked { message }));
         }
         self.lose()
     }
 
-    /// Takes leave of a thread that has ended; gives the reason.
+    /// Joins a thread that has ended, and returns the reason.
     fn bury(&mut self) -> String {
         let message = self.writer.take().and_then(Writer::join);
-        let message = message.unwrap_or_else(|| "it ended by itself".to_owned());
+        let message = message.unwrap_or_else(|| "it ended without a panic".to_owned());
         log::error!(
             target: LOG,
             "the thread that writes backups has ended: {message}; the next backup starts another one",
@@ -291,14 +292,15 @@ fn work(
                 None
             }
         };
-        // Whoever hears of the outcome may wait for the mirror.
+        // Announce it to the mirror before sending the outcome, because the receiver of the outcome may wait
+        // for the mirror.
         if let (Some(mirror), Some(committed)) = (&context.mirror, &committed) {
             mirror.announce(committed.id());
         }
-        // Nobody need wait for what is pruned.
+        // Send the outcome before pruning, because no other thread has to wait for the prune.
         let outcome = outbox.send(Report::Outcome(committed.is_some()));
         if let Some(committed) = committed {
-            // Before it could be pruned.
+            // Tell the mirror before the backup could be pruned.
             if let Some(mirror) = &context.mirror {
                 mirror.committed(committed.id());
             }
@@ -329,7 +331,7 @@ fn save(
     };
     let has_failed =
         || context.interrupter.error().is_some() || context.is_left.load(Ordering::Relaxed);
-    // Whether it has diverged comes first: NaN in the model is what follows from it.
+    // Check for a divergence first, because NaN in the model may be a consequence of it.
     if let Some(mark) = watched {
         let seen = mark.wait(has_failed).ok_or(BackupError::MetricsMissing)?;
         if seen.has_found {
@@ -345,7 +347,7 @@ fn save(
             let logged = logged.ok_or(BackupError::MetricsMissing)?;
             state.history = Arc::unwrap_or_clone(logged.history);
             state.logs = logged.open;
-            // What the backup says of them is to be true after a power cut, too.
+            // Sync the logs, so that the backup's record of them is still true after a power cut.
             mark.logs().sync();
         }
     }
@@ -360,18 +362,18 @@ fn prune(context: &WriterContext, committed: &Committed) {
     let _span = spans::prune();
     let stay = |newest_first: &[GenerationId]| context.retention.stay(newest_first);
     if let Err(error) = context.store.prune_with(committed, &stay) {
-        // The backup is there; one too many costs space only, and the next prune tries again.
+        // The backup exists. An extra old backup only costs space, and the next prune tries again.
         log::warn!(target: LOG, "{}", with_causes(&BackupError::from(error)));
     }
 }
 
 fn report(context: &WriterContext, error: Arc<BackupError>) {
     if matches!(*error, BackupError::DivergedBefore) {
-        // What follows is the training's matter: it goes back, or ends.
+        // The training itself reacts: it goes back or ends.
         log::info!(target: LOG, "{error}");
         return;
     }
-    // What keeps failing in the same ways, on a full disk say, is said loudly once.
+    // Log repeated failures of the same kind, for example on a full disk, as errors only once.
     let level = match context.handle.is_failing_like(&error) {
         true => log::Level::Debug,
         false => log::Level::Error,

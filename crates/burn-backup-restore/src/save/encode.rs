@@ -1,4 +1,4 @@
-//! From a snapshot to the parts of a generation: Burn's own records in the burnpack format.
+//! Writes a snapshot as the parts of a generation: Burn's own records in the burnpack format.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::resume_unwind;
@@ -21,18 +21,18 @@ use crate::fingerprint;
 use crate::part::{self, FROZEN, MODEL, OPTIMIZER, SCHEDULER, VALUE, failed};
 use crate::state::TrainingState;
 
-/// Makes the parts of backups.
+/// Writes the parts of backups.
 pub(crate) struct Encoder {
-    /// What is remembered of each part from one backup to the next, by its name.
+    /// The memory of each part, by its name.
     pub memories: Memories,
-    /// Whether a model that holds NaN is an error.
+    /// Whether a model that contains NaN is an error.
     pub skip_nan: bool,
 }
 
-/// What is remembered of each part, by its name.
+/// The memory of each part, by its name.
 pub(crate) type Memories = BTreeMap<String, Memory>;
 
-/// What is remembered of a part from one backup to the next.
+/// Information about a part that is kept from one backup to the next.
 #[derive(Default)]
 pub(crate) struct Memory {
     pub fit: Fit,
@@ -40,7 +40,7 @@ pub(crate) struct Memory {
 }
 
 impl Encoder {
-    /// Writes the parts of a snapshot, and the models' fingerprints into the state document.
+    /// Writes the parts of a snapshot, and the fingerprints of the models into the state document.
     pub(crate) fn encode(
         &mut self,
         parts: Vec<PartSnapshot>,
@@ -85,7 +85,7 @@ impl PartWriter<'_> {
         write_others(&self.name, others, staging)
     }
 
-    /// Writes the model while the other records are read, and then these.
+    /// Writes the model while the other records are read, and then the other records.
     fn write_shared(
         &mut self,
         shared: Box<dyn SharedPart>,
@@ -105,8 +105,8 @@ impl PartWriter<'_> {
             drop(shared);
             checked(&name, others)
         };
-        // Nothing is written before it is known that a restart can use it. After that the model is
-        // written while the others are read.
+        // Before the first backup, check that a restart can use the records, and write only then. Later
+        // backups write the model while the other records are read.
         if self.memory.fit.is_unknown() {
             let others = read_others(shared, &mut self.memory.fit)?;
             self.model_parts().write(model, staging)?;
@@ -119,12 +119,12 @@ impl PartWriter<'_> {
             skip_nan: self.skip_nan,
         };
         let (sender, inbox) = channel();
-        // Whoever reads takes these.
+        // The thread that reads takes these.
         let tools = Mutex::new(Some((shared, fit, sender)));
         let read = || {
             let taken = tools.lock().unwrap_or_else(PoisonError::into_inner).take();
             if let Some((shared, fit, sender)) = taken {
-                // Nobody waits for them if the model can't be written.
+                // If the model can't be written, nothing receives the records.
                 let _ = sender.send(read_others(shared, fit));
             }
         };
@@ -133,12 +133,12 @@ impl PartWriter<'_> {
             let reading = thread.spawn_scoped(scope, read).ok();
             parts.write(model, staging)?;
             if reading.is_none() {
-                // No thread could be had.
+                // The thread could not be started, so read here.
                 read();
             }
             match inbox.recv() {
                 Ok(others) => write_others(&name, others?, staging),
-                // It has panicked.
+                // The reading thread has panicked.
                 Err(RecvError) => match reading.map(ScopedJoinHandle::join) {
                     Some(Err(panic)) => resume_unwind(panic),
                     _ => Err(BackupError::Panicked {
@@ -149,7 +149,7 @@ impl PartWriter<'_> {
         })
     }
 
-    /// The model, once it is known that it can be read again; the state document says what it looks like.
+    /// Checks that the model can be read again, and describes it in the state document.
     fn described(&mut self, model: SharedModel) -> Result<SharedModel, BackupError> {
         let name = part::name(&self.name, MODEL);
         let tensors = within_limits(&name, model.tensors.into())?.tensors;
@@ -175,7 +175,7 @@ fn sorted(paths: &HashSet<String>) -> Vec<String> {
     sorted
 }
 
-/// The records besides the model, if Burn's reader takes them.
+/// Returns the records other than the model, if Burn's reader accepts them.
 fn checked(name: &str, others: Others) -> Result<Others, BackupError> {
     let optimizer = others.optimizer.map(|optimizer| {
         let part = part::name(name, OPTIMIZER);
@@ -187,7 +187,7 @@ fn checked(name: &str, others: Others) -> Result<Others, BackupError> {
     })
 }
 
-/// The container, if Burn's reader takes it.
+/// Returns the container, if Burn's reader accepts it.
 pub(crate) fn within_limits(part: &str, container: Container) -> Result<Container, BackupError> {
     match container.exceeded_limit().map_err(failed(part))? {
         None => Ok(container),
@@ -226,7 +226,7 @@ fn write_others(name: &str, others: Others, staging: &mut Staging<'_>) -> Result
     Ok(())
 }
 
-/// Writes bytes, unless the backup before has the same ones.
+/// Writes bytes, unless the previous backup has the same ones.
 fn write_segment(
     name: &str,
     bytes: Arc<Vec<u8>>,
@@ -242,13 +242,13 @@ fn write_segment(
     Ok(part.finish()?)
 }
 
-/// Refuses a model that is about to push the last good backup out.
+/// Refuses a model with NaN that would replace the last good backup.
 pub(crate) fn refuse_nan(model: Vec<Tensor>) -> Result<(), BackupError> {
     let container = Container::from(model);
     container.stream(failed(MODEL), |chunk| refuse_nan_in(&chunk))
 }
 
-/// Writes the parts that hold the model.
+/// Writes the parts of a model.
 struct ModelParts<'a> {
     name: &'a str,
     frozen: &'a mut Frozen,
@@ -294,7 +294,7 @@ impl ModelParts<'_> {
     }
 }
 
-/// What the part would be.
+/// The digest of the part, without writing it.
 fn digest(
     part: &str,
     container: Container,
@@ -309,7 +309,7 @@ fn digest(
     Ok(digest)
 }
 
-/// The hash of each of its tensors.
+/// The hash of each of the container's tensors.
 fn hashes(part: &str, container: Container) -> Result<HashMap<String, u128>, BackupError> {
     let mut hashes: HashMap<String, Xxh3> = HashMap::new();
     container.stream(failed(part), |chunk| {
@@ -325,8 +325,8 @@ fn hashes(part: &str, container: Container) -> Result<HashMap<String, u128>, Bac
         .collect())
 }
 
-/// Writes a part. Where a tensor holds NaN that `skip_nan` refuses, an error says so: this one, that of a part
-/// that comes later, or of the commit.
+/// Writes a part. If `skip_nan` is set and a tensor contains NaN, an error reports it: from this call, from a later
+/// part, or from the commit.
 fn write(
     name: &str,
     container: Container,
@@ -336,7 +336,7 @@ fn write(
     let mut part = staging.part(name)?;
     container.stream(failed(name), |chunk| {
         let appended = match chunk.tensor.clone().filter(|_| skip_nan) {
-            // The threads that write look at the bytes.
+            // The writing threads inspect the bytes.
             Some((parameter, dtype)) => {
                 part.append_inspected(chunk, move |bytes| match poison::holds_nan(dtype, bytes) {
                     true => Err(BackupError::Poisoned {
@@ -370,7 +370,7 @@ mod tests {
 
     use super::*;
 
-    /// More than a block of the store's, and no whole number of its pieces.
+    /// More than one block of the store, and not a whole number of its pieces.
     const NUMBERS: usize = 9 * 1024 * 1024 / 4 + 5;
 
     #[test]
@@ -394,7 +394,7 @@ mod tests {
         };
         let per_mebibyte = 1024 * 1024 / 4;
         let ends = (1..=9).map(|mebibytes| mebibytes * per_mebibyte);
-        // Headers and the bias come before: the ends of pieces and blocks are somewhat earlier.
+        // Headers and the bias come first, so the ends of pieces and blocks are slightly earlier.
         let around = ends.flat_map(|end| (end - 200..end + 2).step_by(20));
         for at in [0, NUMBERS - 1].into_iter().chain(around) {
             match written(Some(at), true) {

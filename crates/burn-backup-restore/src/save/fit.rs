@@ -1,9 +1,9 @@
-//! Whether a learner can load what was read from it. Burn drops silently what an optimizer or a
-//! scheduler has no place for, and gives the optimizer's state the default type of its default device.
+//! Checks whether a learner can load the records read from it. Burn silently drops entries that an optimizer or a
+//! scheduler has no place for. It also converts the optimizer's state to the default type of its default device.
 //!
-//! A restore checks this before it changes anything. A training that is begun checks it too, because
-//! backups that no restart can use are worth nothing: where the model's types make it likely, before
-//! the first step, and for each kind of state that appears, before the first backup of it.
+//! A restore checks this before it changes anything. A new training checks it too, because a backup that no restart
+//! can load is useless. If the types in the model make a misfit likely, the check runs before the first step. It also
+//! runs for each new kind of state, before the first backup of that state.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -21,10 +21,10 @@ use crate::part;
 
 const LOG: &str = "burn_backup::restore";
 
-/// What a learner would not load as it was read.
+/// A difference between the records read from a learner and what it loads from them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Misfit {
-    /// So many of the optimizer's `total` entries have no place.
+    /// `lost` of the optimizer's `total` entries have no place.
     OptimizerLost {
         lost: usize,
         total: usize,
@@ -42,25 +42,25 @@ pub(crate) enum Misfit {
 
 /// An optimizer and a scheduler whose records are read.
 pub(crate) trait Optimization {
-    /// The records.
+    /// Reads the records.
     fn read(&mut self) -> Result<(Container, Bytes), RecordError>;
 
-    /// The records of a clone that has loaded these.
+    /// Loads these records into a clone and returns the clone's records.
     fn keeps(
         &mut self,
         optimizer: OptimizerRecord,
         scheduler: Bytes,
     ) -> Result<(Container, Bytes), RecordError>;
 
-    /// What takes the optimizer's records apart.
+    /// The unpacker for the optimizer's records.
     fn unpacker(&mut self) -> &mut Unpacker;
 
-    /// Forgets what is still on its way after a panic.
+    /// Discards anything left over from a panic.
     fn reset(&mut self) {}
 }
 
-/// Has a clone load the records, and compares what it keeps with them. The optimizer's tensors are
-/// replaced by tensors of one element.
+/// Loads the records into a clone and compares the result with them. The optimizer's tensors are replaced by tensors
+/// of one element.
 pub(crate) fn misfit(
     optimization: &mut impl Optimization,
     optimizer: &Container,
@@ -97,17 +97,17 @@ pub(crate) fn misfit(
     Ok(first.map(|first| Misfit::SchedulerLost { first }))
 }
 
-/// Which states are known to fit.
+/// The states that are known to fit.
 #[derive(Default)]
 pub(crate) struct Fit {
     /// The number of entries of the largest optimizer state that was checked.
     checked: Option<usize>,
-    /// What is known of the optimizer's record.
+    /// What is known about the optimizer's record.
     pub unpacker: Unpacker,
 }
 
 impl Fit {
-    /// That of a training whose restore has just checked an optimizer state with so many entries.
+    /// For a training whose restore has just checked an optimizer state with `entries` entries.
     pub(crate) fn checked(entries: usize) -> Self {
         Self {
             checked: Some(entries),
@@ -115,13 +115,13 @@ impl Fit {
         }
     }
 
-    /// Reads the records of the optimizer and the scheduler, and checks that a restart can load them,
-    /// unless a state with as many entries was checked before: a parameter that is trained for the first
-    /// time adds some.
+    /// Reads the records of the optimizer and the scheduler, and checks that a restart can load them. Skips the check
+    /// if a state with at least as many entries was checked before. A parameter that is trained for the first time
+    /// adds entries.
     ///
     /// # Errors
     ///
-    /// Those of a misfit, and [`BackupError::Record`] if a record can't be read.
+    /// The error of a misfit, or [`BackupError::Record`] if a record can't be read.
     pub(crate) fn read(
         &mut self,
         optimization: &mut impl Optimization,
@@ -138,15 +138,15 @@ impl Fit {
                         return Err(misfit.into_refusal());
                     }
                 }
-                // A restart can still use the backup once the default device is there.
+                // A restart can still use the backup when the default device is available.
                 Err(panic) => {
                     let message = panic_message(panic.as_ref());
                     log::error!(
                         target: LOG,
                         "a restart would be refused: Burn panics when it loads the optimizer's state on its \
                          default device: {message}. If the program is built with several backends and the \
-                         default one has no device here, name the one to use in the environment variable \
-                         BURN_DEVICE. Backups are taken all the same",
+                         default one has no device here, set the environment variable BURN_DEVICE to the one \
+                         to use. Backups are still taken",
                     );
                     optimization.reset();
                 }
@@ -156,7 +156,7 @@ impl Fit {
         Ok((optimizer, scheduler))
     }
 
-    /// The same for another thread that reads.
+    /// A copy for another thread that reads.
     pub(crate) fn again(&self) -> Self {
         Self {
             checked: self.checked,
@@ -164,14 +164,14 @@ impl Fit {
         }
     }
 
-    /// Whether nothing was checked yet.
+    /// Whether nothing has been checked yet.
     pub(crate) fn is_unknown(&self) -> bool {
         self.checked.is_none()
     }
 }
 
 impl Misfit {
-    /// The error of a backup that no restart could use.
+    /// The error for a backup that no restart could use.
     pub(crate) fn into_refusal(self) -> BackupError {
         match self {
             Self::OptimizerLost { first, .. } | Self::SchedulerLost { first } => {
@@ -189,7 +189,7 @@ impl Misfit {
         }
     }
 
-    /// The error of a restore.
+    /// The error for a restore.
     pub(crate) fn into_mismatch(self, backup_dir: &Path) -> BackupError {
         let path = backup_dir.to_path_buf();
         match self {
@@ -214,14 +214,14 @@ impl Misfit {
     }
 }
 
-/// Looks for a misfit before the first step. A parameter whose type is not the default device's makes
-/// one likely: whether it comes to that depends on the optimizer. `step` has a clone of it step with a
-/// gradient of zeros for one parameter, and looks.
+/// Looks for a misfit before the first step. A parameter whose type differs from the default device's makes a misfit
+/// likely, depending on the optimizer. `step` lets a clone of the optimizer step with a gradient of zeros for one
+/// parameter, and checks the result.
 pub(crate) fn misfit_ahead<M: Module>(
     model: &M,
     mut step: impl FnMut(GradientsParams) -> Option<Misfit>,
 ) -> Option<Misfit> {
-    // Without an adapter, asking for the default device may panic. So may an optimizer that does not
+    // Without an adapter, the request for the default device may panic. So may an optimizer that does not
     // expect a gradient of zeros. The first backup is checked in any case.
     let ask = AssertUnwindSafe(|| {
         let default = Device::default().settings().float_dtype.into();
@@ -236,10 +236,10 @@ pub(crate) fn misfit_ahead<M: Module>(
     catch_unwind(ask).ok().flatten()
 }
 
-/// Makes a gradient of zeros.
+/// Creates a gradient of zeros.
 type Zeros = Box<dyn FnOnce() -> GradientsParams>;
 
-/// The parameters that are trained and have another type than `default`.
+/// The trained parameters whose type differs from `default`.
 struct OfOtherType {
     default: DType,
     zeros: Vec<Zeros>,
@@ -247,7 +247,7 @@ struct OfOtherType {
 
 impl ModuleVisitor for OfOtherType {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        // A parameter that is still to be initialised gets its device's type.
+        // A parameter that is not initialized yet will get its device's type.
         if !param.is_initialized() {
             return;
         }

@@ -1,39 +1,38 @@
-//! Which parameters stay as they are, and so needn't be written again.
+//! Finds parameters that do not change, which don't have to be written again.
 
 use std::collections::{HashMap, HashSet};
 
 use burn_backup_store::PartDigest;
 use burn_pack::Tensor;
 
-/// A part of less is not worth a file of its own, which is one more to sync.
+/// The minimum size of a part of frozen tensors. A smaller one is not worth another file to sync.
 const MIN_BYTES: usize = 1024 * 1024;
 
-/// Divides a model's tensors into those that training changes and those that it leaves alone.
+/// Divides a model's tensors into those that the training changes and frozen ones.
 ///
-/// What has no gradient is taken for the latter until it is seen to change, as running statistics
-/// do. Being wrong costs one more write and nothing else: a part is linked only if its bytes are the
-/// same.
+/// A tensor without a gradient counts as frozen until it changes, as running statistics do. A wrong guess costs one
+/// additional write and nothing else, because a part is linked only if its bytes are the same.
 #[derive(Default)]
 pub(crate) struct Frozen {
-    /// What all of them together were last.
+    /// The digest of all frozen tensors in the last backup.
     last: Option<PartDigest>,
-    /// The contents of the tensors that stayed as they are so far.
+    /// The hashes of the tensors that have not changed so far.
     hashes: HashMap<String, u128>,
-    /// Those without a gradient that changed all the same.
+    /// The tensors without a gradient that have changed.
     changing: HashSet<String>,
-    /// The only ones that may be frozen, if the training was taken up from a backup that knows.
+    /// The only tensors that may be frozen, if the training was resumed from a backup that records them.
     only: Option<HashSet<String>>,
 }
 
 /// A model's tensors, divided.
 pub(super) struct Divided {
     pub changing: Vec<Tensor>,
-    /// Empty if they are too small to matter.
+    /// Empty if the frozen tensors are too small for a part.
     pub frozen: Vec<Tensor>,
 }
 
 impl Frozen {
-    /// Goes on with the division that a backup was made with.
+    /// Continues with the division of the restored backup.
     pub(crate) fn continued(frozen: HashSet<String>) -> Self {
         Self {
             only: Some(frozen),
@@ -41,7 +40,7 @@ impl Frozen {
         }
     }
 
-    /// Divides `tensors`, of which those that `without_gradient` names may stay as they are.
+    /// Divides `tensors`. Only those named in `without_gradient` may be frozen.
     pub(super) fn divide(&self, tensors: &[Tensor], without_gradient: &HashSet<String>) -> Divided {
         let is_frozen = |tensor: &&Tensor| {
             without_gradient.contains(&tensor.name)
@@ -59,7 +58,7 @@ impl Frozen {
         Divided { changing, frozen }
     }
 
-    /// Whether all of them are what they were last, by their names and their contents.
+    /// Whether all frozen tensors have the same names and contents as in the last backup.
     pub(super) fn is_as_before(&self, digest: &PartDigest) -> bool {
         self.last.as_ref().is_some_and(|last| last.is_same(digest))
     }
@@ -68,8 +67,8 @@ impl Frozen {
         self.last = Some(digest);
     }
 
-    /// Takes note of the frozen tensors' contents, and says whether any of them has changed after
-    /// all: the tensors are to be divided again then.
+    /// Records the hashes of the frozen tensors, and returns whether any tensor has changed. If so, the tensors must
+    /// be divided again.
     pub(super) fn note(&mut self, hashes: HashMap<String, u128>) -> bool {
         let mut has_changed = false;
         for (name, hash) in hashes {

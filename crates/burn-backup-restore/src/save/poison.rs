@@ -1,17 +1,16 @@
-//! Whether a model's record holds NaN: a training that has gone wrong must not push the last good
-//! backup out.
+//! Finds NaN in a model's record, so that a training that has gone wrong does not replace the last good backup.
 
 use burn::tensor::DType;
 
-/// How many bytes are looked at between two chances to stop.
+/// How many bytes are checked before the loop can stop early.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Whether some of a tensor's bytes hold NaN. What is quantized is not looked at.
+/// Whether a tensor's bytes contain NaN. Quantized tensors are not checked.
 ///
-/// Looks at the bits of little-endian numbers: NaN are all those beyond infinity, whatever the sign
-/// (IEEE 754, section 3.4; bfloat16 is the upper half of a 32-bit float).
+/// Checks the bits of little-endian numbers. Every value beyond infinity is NaN, regardless of the sign (IEEE 754,
+/// section 3.4; bfloat16 is the upper half of a 32-bit float).
 pub(crate) fn holds_nan(dtype: DType, bytes: &[u8]) -> bool {
-    /// Without a way out in it, the inner loop works on many numbers at once.
+    /// The inner loop has no early exit, so that it can be vectorized.
     fn any<const N: usize>(bytes: &[u8], is_nan: impl Fn([u8; N]) -> bool) -> bool {
         let (numbers, _) = bytes.as_chunks::<N>();
         numbers.chunks(CHUNK_BYTES / N).any(|chunk| {
@@ -33,7 +32,7 @@ pub(crate) fn holds_nan(dtype: DType, bytes: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// Many zeros, `number` somewhere among them.
+    /// Many zeros, with `number` among them.
     fn among_zeros<const N: usize>(number: [u8; N]) -> Vec<u8> {
         let mut bytes = vec![0; N * 100_000];
         bytes[N * 70_001..N * 70_002].copy_from_slice(&number);

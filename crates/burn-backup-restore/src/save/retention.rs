@@ -1,4 +1,4 @@
-//! Which backups stay, going by all that are there: the policy, with what is known of each.
+//! Decides which of all existing backups are kept, from the policy and the facts about each backup.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use crate::position::Position;
 use crate::say::warn;
 use crate::state::{Fork, Phase, TrainingState};
 
-/// Decides which backups stay. The thread that prunes asks it, and that of the mirror.
+/// Decides which backups are kept. Both the pruning thread and the mirror's thread use it.
 pub(crate) struct Retention {
     keep: Keep,
     handle: BackupHandle,
@@ -26,15 +26,15 @@ pub(crate) struct Retention {
 #[derive(Default)]
 struct Facts {
     known: BTreeMap<GenerationId, Candidate>,
-    /// What the training has left behind when it went back.
+    /// The backups that the training abandoned when it went back.
     left_behind: Vec<Fork>,
-    /// Those that stayed at the last prune.
+    /// The backups that stayed at the last prune.
     stayed: BTreeSet<GenerationId>,
-    /// Metrics of which was said that they have no value.
+    /// The metrics for which a missing value was reported.
     missed: BTreeSet<String>,
 }
 
-/// What of a state document tells whether its backup stays.
+/// The fields of a state document that decide whether its backup is kept.
 #[derive(Deserialize)]
 struct Outline {
     position: Position,
@@ -46,7 +46,7 @@ struct Outline {
     rollbacks: Vec<RollBack>,
 }
 
-/// What is known of a backup by its manifest; nothing if that is not one of this crate.
+/// The facts about a backup from its manifest; `None` if this crate did not write it.
 pub(crate) fn candidate(manifest: &Manifest) -> Option<Candidate> {
     let outline: Outline = manifest.state().ok()?;
     let Outline {
@@ -100,12 +100,12 @@ impl Retention {
         }
     }
 
-    /// Whether it has to know of the backups that are there already.
+    /// Whether it needs the manifests of existing backups.
     pub(crate) fn needs_manifests(&self) -> bool {
         self.keep.needs_candidates()
     }
 
-    /// A backup is there, on this disk or in the mirror.
+    /// Learns about an existing backup, on this disk or in the mirror.
     pub(crate) fn learn(&self, manifest: &Manifest) {
         if self.keep.needs_candidates()
             && let Some(candidate) = candidate(manifest)
@@ -114,7 +114,7 @@ impl Retention {
         }
     }
 
-    /// One is committed, with this state.
+    /// Learns about a backup that was committed with this state.
     pub(crate) fn committed(&self, id: GenerationId, created: SystemTime, state: &TrainingState) {
         if !self.keep.needs_candidates() {
             return;
@@ -134,7 +134,7 @@ impl Retention {
         self.facts().known.insert(id, candidate);
     }
 
-    /// Which of the backups on this disk stay, which are given newest first.
+    /// Which of the backups on this disk stay. They are given newest first.
     pub(crate) fn stay(&self, newest_first: &[GenerationId]) -> BTreeSet<GenerationId> {
         let mut facts = self.facts();
         let stay = self.keep.decide(newest_first, &facts.known);
@@ -145,7 +145,8 @@ impl Retention {
         stay
     }
 
-    /// The same of those in the mirror: the policy is applied to what is there. What the training has left behind stays.
+    /// The same for the backups in the mirror. The policy is applied to those that exist there. Backups that the
+    /// training abandoned stay.
     fn stay_mirrored(&self, newest_first: &[GenerationId]) -> BTreeSet<GenerationId> {
         let mut facts = self.facts();
         let forks = &facts.left_behind;
@@ -157,7 +158,7 @@ impl Retention {
         stay
     }
 
-    /// Says once of each metric that the policy goes by it and the validation has no value of it.
+    /// Warns once for each metric that the policy uses but the validation has no value for.
     fn warn_of_missing(&self, candidate: &Candidate) {
         let Some(epoch) = candidate.closes else {
             return;
@@ -170,14 +171,14 @@ impl Retention {
         }
     }
 
-    /// Plain data: a panic elsewhere leaves nothing half done in it.
+    /// The data is plain, so a panic elsewhere leaves nothing half done in it.
     fn facts(&self) -> MutexGuard<'_, Facts> {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Forgets what is neither here nor in the mirror: of those older than the newest of `there`, what is not among them and
-/// did not stay.
+/// Forgets backups that are neither on this disk nor in the mirror. A backup is forgotten if it is older than the
+/// newest of `there`, is not in `there`, and did not stay at the last prune.
 fn forget(facts: &mut Facts, there: &[GenerationId]) {
     let newest = there.first().copied().unwrap_or_default();
     let Facts { known, stayed, .. } = facts;
@@ -187,13 +188,13 @@ fn forget(facts: &mut Facts, there: &[GenerationId]) {
 fn missing(metric: &str, epoch: usize, candidate: &Candidate) -> String {
     let known: Vec<_> = candidate.values.keys().map(String::as_str).collect();
     let known = match known.as_slice() {
-        [] => "and is not known to give any".to_owned(),
-        known => format!("but of {}", known.join(", ")),
+        [] => "and it gave no other values".to_owned(),
+        known => format!("only of {}", known.join(", ")),
     };
     format!(
         "Keep::best(\"{metric}\", ..) keeps no backup of epoch {epoch}: its validation gave no value of that metric, \
-         {known}; give the name of a metric of the validation, or Session::log it between Session::trained and \
-         Session::epoch_done; of Burn's metric loggers, one in memory does not know an epoch after a restart, where \
+         {known}; use the name of a metric of the validation, or call Session::log for it between Session::trained \
+         and Session::epoch_done; after a restart, Burn's in-memory metric logger does not know earlier epochs, but \
          BackupAndRestore::metric_logs does",
     )
 }

@@ -1,4 +1,4 @@
-//! The training at one moment, taken on the training thread.
+//! A snapshot of the training, taken on the training thread.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,15 +17,15 @@ use crate::metrics::{History, Mark, WatchMark};
 use crate::part;
 use crate::state::TrainingState;
 
-/// A part of a training's state, as the training has it.
+/// A part of a training's state, for saving.
 pub(crate) trait SavePart {
-    /// Shares the part as it is now. Its tensors are reference counted: sharing them copies none.
+    /// Shares the part in its current state. Its tensors are reference counted, so nothing is copied.
     fn snapshot(&self, running_states: RunningStates) -> Box<dyn SharedPart>;
 
-    /// Initialises what is still lazy.
+    /// Initializes parameters that are still lazy.
     fn initialize(&self) {}
 
-    /// The devices that its tensors are on.
+    /// The devices of its tensors.
     fn devices(&self) -> Vec<Device> {
         Vec::new()
     }
@@ -35,55 +35,55 @@ pub(crate) trait SavePart {
         RunningStates::None
     }
 
-    /// Has running states apply the update that they hold back.
+    /// Applies the pending updates of running states.
     fn settle_running_states(&self) {}
 
-    /// The tensors of its model, if it has one, to be looked at or read one by one.
+    /// The tensors of its model, if it has one. They can be inspected or read one by one.
     fn model(&self) -> Option<Vec<Tensor>> {
         None
     }
 
-    /// What the model's tensors will look like, those that are still to be initialised too.
+    /// The names, types and shapes of the model's tensors, including tensors that are not initialized yet.
     fn outline(&self) -> Option<Vec<Tensor>> {
         None
     }
 
-    /// What no restart could load, as far as that can be known before the first step.
+    /// A state that no restart could load, if it can be detected before the first step.
     fn misfit_ahead(&self) -> Option<Misfit> {
         None
     }
 
-    /// The learning rate that is in use, if the part knows.
+    /// The current learning rate, if the part knows it.
     fn learning_rate(&self) -> Option<f64> {
         None
     }
 
-    /// The rates of its scheduler, which has not stepped yet.
+    /// The rates of its scheduler, which must not have stepped yet.
     fn schedule(&self) -> Option<Schedule> {
         None
     }
 }
 
-/// A part at one moment, sharing its tensors with the training.
+/// A snapshot of a part that shares its tensors with the training.
 pub(crate) trait SharedPart: Send {
-    /// Its model, if it has one. What is on a device is read as `read` says.
+    /// Its model, if it has one. `read` says when the data on a device is read.
     fn model(&self, read: DeviceRead) -> Option<SharedModel>;
 
-    /// All but the model. What is on a device is not read yet.
+    /// All records except the model. Data on a device is not read yet.
     fn others(&self, fit: &mut Fit) -> Result<Others, BackupError>;
 
-    /// The same once more.
+    /// A copy of this snapshot.
     fn again(&self) -> Box<dyn SharedPart>;
 }
 
-/// A model's tensors, which hold on to its memory until they are taken.
+/// A model's tensors, which keep its memory alive until they are taken.
 pub(crate) struct SharedModel {
     pub tensors: Vec<Tensor>,
-    /// The paths of the parameters that no gradient changes.
+    /// The paths of the parameters that have no gradient.
     pub without_gradient: HashSet<String>,
 }
 
-/// What a part consists of besides a model.
+/// The records of a part except its model.
 #[derive(Default)]
 pub(crate) struct Others {
     pub optimizer: Option<Container>,
@@ -92,33 +92,33 @@ pub(crate) struct Others {
     pub segments: Vec<Segment>,
 }
 
-/// Bytes that are written once, and linked as long as they stay the same.
+/// Bytes that are written once, and linked in later backups while they stay the same.
 #[derive(Clone)]
 pub(crate) struct Segment {
     pub name: String,
     pub bytes: Arc<Vec<u8>>,
 }
 
-/// A training at one moment.
+/// A snapshot of a training.
 pub(crate) struct TrainingSnapshot {
     pub state: TrainingState,
     pub metrics: Metrics,
-    /// Reached once it is known whether the training had diverged by then, if anybody looks for that.
+    /// Reached when it is known whether the training had diverged by then. `None` if divergences are not watched.
     pub watched: Option<WatchMark>,
     pub parts: Vec<PartSnapshot>,
 }
 
-/// A part of it, with its name.
+/// The snapshot of a part, with its name.
 pub(crate) struct PartSnapshot {
     pub name: String,
     pub contents: Contents,
 }
 
-/// What is known of the metrics at that moment.
+/// The metrics at the moment of the snapshot.
 #[derive(Clone)]
 pub(crate) enum Metrics {
     Known(Arc<History>),
-    /// What will have been logged when this is reached.
+    /// The metrics that will have been logged when this mark is reached.
     Until(Mark),
 }
 
@@ -128,15 +128,15 @@ pub(crate) enum Contents {
     Taken(Result<Records, BackupError>),
 }
 
-/// Records that are free of the training's thread: in the host's memory, or to be read from their device
-/// while something else keeps the training's tensors.
+/// Records that no longer need the training thread. They are in host memory, or are read later from their device
+/// while another object keeps the training's tensors alive.
 pub(crate) struct Records {
     pub model: Option<SharedModel>,
     pub others: Others,
 }
 
 impl TrainingSnapshot {
-    /// The same moment once more; nothing if its tensors are not shared any longer, but read.
+    /// A copy of the snapshot; `None` if its tensors are no longer shared but already read.
     pub(crate) fn again(&self) -> Option<Self> {
         let part = |part: &PartSnapshot| match &part.contents {
             Contents::Shared(shared) => Some(PartSnapshot {
@@ -154,8 +154,8 @@ impl TrainingSnapshot {
     }
 }
 
-/// Whether a model may have running states, which its clones share with it. Detaching them is most
-/// of what a snapshot of many small tensors costs.
+/// Whether a model may have running states, which its clones share with it. Detaching them is most of the cost of a
+/// snapshot with many small tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RunningStates {
     Possible,
@@ -163,8 +163,7 @@ pub(crate) enum RunningStates {
 }
 
 impl Records {
-    /// Those of the part that is called `name`. If what is on a device is read later, `shared` must be kept
-    /// until it is.
+    /// The records of the part called `name`. If data on a device is read later, `shared` must be kept until then.
     pub(crate) fn of(
         name: &str,
         shared: &dyn SharedPart,
@@ -190,7 +189,7 @@ impl Records {
 }
 
 impl Others {
-    /// With all read that is on a device; they are those of the part that is called `name`.
+    /// Reads all data that is on a device. `name` is the name of the part.
     pub(crate) fn into_memory(self, name: &str) -> Result<Self, BackupError> {
         let optimizer = self.optimizer.map(Container::into_memory);
         let optimizer = optimizer.transpose();
@@ -201,7 +200,7 @@ impl Others {
     }
 }
 
-/// The same tensor, without what it was taken from. Its clones share its bytes.
+/// The same tensor without references to its origin. Its clones share its bytes.
 fn independent(tensor: Tensor) -> Result<Tensor, RecordError> {
     let (name, dtype, shape, id, bytes) = tensor.into_parts()?;
     let len = bytes.len();
@@ -209,7 +208,7 @@ fn independent(tensor: Tensor) -> Result<Tensor, RecordError> {
     if !is_divisible {
         return Ok(Tensor::new(name, dtype, shape, id, bytes.shared()));
     }
-    // Shared, it would have to be read as a whole.
+    // Shared bytes could be read only as a whole.
     Ok(Tensor::deferred(name, dtype, shape, id, len, move || {
         let view = bytes.view(0, len);
         view.map_err(|error| burn_pack::Error::IoError(format!("{error:?}")))
@@ -225,7 +224,7 @@ mod tests {
 
     const MEBIBYTE: usize = 1024 * 1024;
 
-    /// A part with a model of one tensor, and an optimizer of one, on a device.
+    /// A part with a one-tensor model and a one-tensor optimizer on a device.
     struct OnDevice {
         weight: FakeDevice,
         moment: FakeDevice,
@@ -291,7 +290,7 @@ mod tests {
             for device in &devices {
                 assert_eq!(!device.read().is_empty(), is_read, "{read:?}");
             }
-            // A frozen part looks at its tensors more than once.
+            // A frozen part reads its tensors more than once.
             let tensors = records.model.unwrap().tensors;
             for _ in 0..2 {
                 assert!(written(tensors.clone().into()) > 17 * MEBIBYTE);

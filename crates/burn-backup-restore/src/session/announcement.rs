@@ -1,5 +1,5 @@
-//! What a training's user is told at its start: one line on the backups, and what keeps the training from
-//! being exact.
+//! The messages at the start of a training: one line about its backups, and warnings about anything that prevents an
+//! exact restart.
 
 use burn::tensor::Device;
 
@@ -11,7 +11,7 @@ use crate::settings::BackupAndRestore;
 
 const LOG: &str = "burn_backup::restore";
 
-/// The line on a training that begins, or is resumed, on these `devices` (see [`devices`]).
+/// The line about a training that starts or resumes on these `devices` (see [`devices`]).
 pub(crate) fn line(settings: &BackupAndRestore, devices: &str) -> String {
     format!(
         "backups in '{}'{}, {}, {}; {}; {}",
@@ -24,60 +24,60 @@ pub(crate) fn line(settings: &BackupAndRestore, devices: &str) -> String {
     )
 }
 
-/// Says of a validation loader what makes its order another one each time.
+/// Logs why the order of a validation loader may differ each time.
 pub(crate) fn say_of_validation(loader: LoaderKind) {
     if loader == LoaderKind::Workers {
         log::info!(target: LOG, "{VALIDATION_WORKERS}");
     }
 }
 
-/// Warns of a policy for the ends of epochs, where no backup is taken.
+/// Warns if backups at the ends of epochs are to be kept but none are taken there.
 pub(crate) fn warn_of_kept_epochs(settings: &BackupAndRestore) {
     if settings.frequency == SaveFreq::Never && settings.keep.first_end(1).is_some() {
         warn(&settings.handle, NO_ENDS_OF_EPOCHS);
     }
 }
 
-/// Said of `SaveFreq::Never`.
-const NO_ENDS_OF_EPOCHS: &str = "keep(..) has rules for the ends of epochs, where SaveFreq::Never takes no backups: \
-     they keep none; give another save_freq";
+/// The warning for `SaveFreq::Never`.
+const NO_ENDS_OF_EPOCHS: &str = "keep(..) has rules for the ends of epochs, but SaveFreq::Never takes no backups \
+     there: these rules keep nothing; use another save_freq";
 
-/// Warns of a training loader whose order no restart can make again.
+/// Warns if a restart can't reproduce the order of a training loader.
 pub(crate) fn warn_of_workers(handle: &BackupHandle, loader: LoaderKind, is_restored: bool) {
     match loader {
-        // Said once where the user looks.
+        // The first start has already printed it.
         LoaderKind::Workers if is_restored => log::warn!(target: LOG, "{WORKERS}"),
         LoaderKind::Workers => warn(handle, WORKERS),
         _ => log::info!(target: LOG, "{CONDITION}"),
     }
 }
 
-/// Says that backups hold the training, where it can't be otherwise.
+/// Warns that each backup blocks the training, if that can't be avoided.
 pub(crate) fn warn_of_holding(handle: &BackupHandle) {
     warn(handle, HOLDING);
 }
 
-/// Said of several GPUs, and of remote ones.
-const HOLDING: &str = "each backup holds the training while the state is read from its devices, because Burn can't read \
-     from several GPUs, or from remote ones, beside a training; BackupHandle::stats() tells how long, and \
-     save_freq(SaveFreq::auto(0.01)) bounds it";
+/// The warning for several GPUs, and for remote ones.
+const HOLDING: &str = "each backup blocks the training while the state is read from its devices, because Burn can't \
+     read from several GPUs, or from remote ones, while a training runs; BackupHandle::stats() shows for how long, \
+     and save_freq(SaveFreq::auto(0.01)) limits it";
 
-/// Said where it can't be known.
-const CONDITION: &str = "a resumed training is exact if what its datasets and batchers give follows from the \
-     index of an item: Burn's SamplerDataset, or augmentation with a generator of its own, need \
+/// The note for loaders about which nothing is known.
+const CONDITION: &str = "a resumed training is exact if its datasets and batchers depend only on the index of an \
+     item; Burn's SamplerDataset, or augmentation with a random generator of its own, needs \
      burn_backup_restore::data::SamplerDataset, data::draw_seed, or FastForward::Replay";
 
-/// Said of Burn's loader with workers.
-const WORKERS: &str = "not exact after a restart: the training loader is Burn's with workers; several give their \
-     batches in another order each time, and one draws its random numbers beside the training's; import \
-     burn_backup_restore::data::DataLoaderBuilder instead of burn::data::dataloader::DataLoaderBuilder, it has \
-     the same methods";
+/// The warning for Burn's loader with workers.
+const WORKERS: &str = "not exact after a restart: the training loader is Burn's with workers; several workers give \
+     their batches in a different order each time, and a single worker draws its random numbers concurrently with \
+     the training; import burn_backup_restore::data::DataLoaderBuilder instead of \
+     burn::data::dataloader::DataLoaderBuilder, it has the same methods";
 
-/// Said of the same loader in the validation.
-const VALIDATION_WORKERS: &str = "the validation loader is Burn's with workers: the last digits of what is \
-     measured may differ each time";
+/// The note for the same loader in the validation.
+const VALIDATION_WORKERS: &str = "the validation loader is Burn's with workers: the last digits of the metrics may \
+     differ each time";
 
-/// How often backups are taken, in words.
+/// How often backups are taken, as text.
 pub(crate) fn frequency(frequency: SaveFreq) -> String {
     match frequency {
         SaveFreq::Epoch => "after each epoch".to_owned(),
@@ -85,12 +85,9 @@ pub(crate) fn frequency(frequency: SaveFreq) -> String {
         SaveFreq::Steps(steps) => format!("every {steps} batches"),
         SaveFreq::Every(interval) => format!("every {interval:?}"),
         SaveFreq::Auto { max_overhead } => {
-            format!(
-                "as often as {} % of the time pays for",
-                max_overhead * 100.0
-            )
+            format!("as often as fits in {} % of the time", max_overhead * 100.0)
         }
-        SaveFreq::Continuous => "one after the other".to_owned(),
+        SaveFreq::Continuous => "continuously".to_owned(),
         SaveFreq::Never => "when the training is stopped".to_owned(),
     }
 }
@@ -102,7 +99,7 @@ fn mirrored(handle: &BackupHandle) -> String {
     }
 }
 
-/// Which devices train.
+/// The devices of the training, as text.
 pub(crate) fn devices(devices: &[Device]) -> String {
     let names: Vec<_> = devices.iter().map(burn_api::device_name).collect();
     match names.as_slice() {

@@ -1,4 +1,4 @@
-//! The session of a loop that is written by hand.
+//! The session of a hand-written training loop.
 
 mod batches;
 mod farewell;
@@ -36,13 +36,13 @@ use loaders::Loaders;
 use metric_lines::MetricLines;
 use metric_values::MetricValues;
 
-/// What a loop does next.
+/// What a loop must do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Flow {
-    /// It goes on.
+    /// Continue with the next batch or epoch.
     Continue,
-    /// The training is being stopped: the loop is left, and [`Session::finish`] saves the training.
+    /// The training is being stopped: leave the loop and call [`Session::finish`], which saves the training.
     Stop,
 }
 
@@ -53,35 +53,39 @@ impl Flow {
     }
 }
 
-/// Backs up a training whose loop is written by hand, and resumes it.
+/// Backs up and resumes a training with a hand-written loop.
 ///
-/// [`BackupAndRestore::resume`](crate::BackupAndRestore::resume) makes it. The loop then tells it what it does:
+/// [`BackupAndRestore::resume`](crate::BackupAndRestore::resume) creates it. The loop then reports its progress with
+/// these calls:
 ///
 /// | call | when |
 /// |---|---|
-/// | [`epochs`](Self::epochs) | gives the epochs that are left |
-/// | [`batches`](Self::batches), [`batches_of`](Self::batches_of), [`stream`](Self::stream), [`steps`](Self::steps) | give the batches that are left |
-/// | [`next`](Self::next) | fetches a batch, or gives none when the training is being stopped |
+/// | [`epochs`](Self::epochs) | gives the remaining epochs |
+/// | [`batches`](Self::batches), [`batches_of`](Self::batches_of), [`stream`](Self::stream), [`steps`](Self::steps) | give the remaining batches |
+/// | [`next`](Self::next) | fetches a batch, or gives none if the training is being stopped |
 /// | [`stepped`](Self::stepped) or [`accumulated`](Self::accumulated) | after each batch |
 /// | [`trained`](Self::trained) | before a validation |
-/// | [`epoch_done`](Self::epoch_done) | after the epoch, and its validation |
-/// | [`roll_back`](Self::roll_back) | after the loop, if it goes back after a divergence |
-/// | [`finish`](Self::finish) | at last |
+/// | [`epoch_done`](Self::epoch_done) | after the epoch and its validation |
+/// | [`roll_back`](Self::roll_back) | after the loop, to go back after a divergence |
+/// | [`finish`](Self::finish) | at the end |
 ///
-/// Between two calls the state is the program's: each call borrows it for a moment. Each batch counts as one
-/// step, and a backup is taken between two batches. A restart goes on with [`next`](Self::next), so what belongs
-/// to a step comes before [`stepped`](Self::stepped), also a validation in the middle of an epoch. Random numbers are exact as well: the device is seeded
-/// before each batch is fetched, after each step, and before each epoch. What the loop draws once and uses
-/// in many steps is part of the training: it belongs in the state, or before
-/// [`resume`](crate::BackupAndRestore::resume).
+/// Between two calls, the state belongs to the program: each call borrows it only briefly. Each batch counts as one
+/// step, and backups are taken between two batches.
 ///
-/// A session that is dropped before [`finish`](Self::finish), by an early return or a panic, keeps the last
-/// backup: the program resumes from it when it is run again.
+/// A restart continues with [`next`](Self::next). Everything that belongs to a step must therefore come before
+/// [`stepped`](Self::stepped), including a validation in the middle of an epoch.
+///
+/// Random numbers are exact too: the device is seeded before each batch is fetched, after each step, and before each
+/// epoch. Values that the loop draws once and uses in many steps are part of the training. Put them into the state,
+/// or draw them before [`resume`](crate::BackupAndRestore::resume).
+///
+/// If a session is dropped before [`finish`](Self::finish), by an early return or a panic, the last backup is kept.
+/// The program resumes from it when it runs again.
 ///
 /// # Examples
 ///
-/// A generator and a critic, with an average of the generator's weights. Both have their own batches, and
-/// the critic has two for each of the generator's:
+/// A generator and a critic, with an average of the generator's weights. Both have their own batches, and the critic
+/// trains on two batches for each one of the generator:
 ///
 /// ```
 /// use burn::module::Module;
@@ -194,7 +198,7 @@ impl Flow {
 /// # }
 /// ```
 ///
-/// Gradients that are accumulated over four batches, and a long validation that is not run twice:
+/// Gradient accumulation over four batches, and a long validation that a restart does not repeat:
 ///
 /// ```
 /// use burn::optim::{AdamConfig, GradientsAccumulator, GradientsParams};
@@ -260,34 +264,34 @@ impl Flow {
 /// ```
 pub struct Session<S> {
     core: Core,
-    /// Dropped after the core, which waits for what is in flight.
+    /// Dropped after `core`, which waits for the backup in flight.
     farewell: Farewell,
     loaders: Loaders,
     metrics: Option<MetricLines>,
     values: MetricValues,
-    /// The one that the training draws on first, and others.
+    /// The devices that the training draws random numbers on. The main one comes first.
     devices: Vec<Device>,
     has_fusion: bool,
     after: AfterPreemption,
-    /// How many epochs were begun in this process.
+    /// The number of epochs that this process has completed or rolled back.
     epoch_count: u64,
     is_validating: bool,
     has_split_begun: bool,
     has_stepped_in_epoch: bool,
     has_warned_of_workers: bool,
-    /// How many epochs the loop is to have, if it has said so.
+    /// The number of epochs of the loop, if the loop has given it.
     num_epochs: Option<usize>,
-    /// How many steps, by the place of their stream.
+    /// The number of steps that the loop has given, with the index of the stream.
     num_steps: Vec<(usize, u64)>,
-    /// How often the training went back in this process.
+    /// The number of rollbacks in this process.
     rollbacks: u64,
     state: PhantomData<fn(&S)>,
 }
 
 impl<S: State> Session<S> {
-    /// The epochs that are left of `num_epochs`, which are counted from 1.
+    /// The remaining epochs out of `num_epochs`, counted from 1.
     ///
-    /// None is left of a training that is complete, or whose loop has left it before.
+    /// The range is empty if the training is complete, or if an earlier run left the loop early.
     pub fn epochs(&mut self, num_epochs: usize) -> RangeInclusive<usize> {
         self.num_epochs = Some(
             self.num_epochs
@@ -305,11 +309,11 @@ impl<S: State> Session<S> {
         epoch..=num_epochs
     }
 
-    /// A batch is trained: the state is what it is after the optimizer's step. This is the moment at which a
-    /// backup is taken, if one is due.
+    /// Reports that a batch is trained, and that `state` is the state after the optimizer step. If a backup is due,
+    /// it is taken here.
     ///
-    /// The answer says whether the training is being stopped. It may be left alone, because
-    /// [`next`](Self::next) then gives no batch.
+    /// Returns whether the training is being stopped. The result may be ignored, because [`next`](Self::next) then
+    /// gives no batch.
     pub fn stepped(&mut self, state: &S) -> Flow {
         self.core.window.set_between(false);
         if !self.core.window.accumulates() {
@@ -318,41 +322,42 @@ impl<S: State> Session<S> {
         self.step_done(state, true)
     }
 
-    /// A batch's gradients are accumulated, and the optimizer has not stepped.
+    /// Reports that the gradients of a batch were accumulated, without an optimizer step.
     ///
-    /// They can't be saved. A backup that is due is taken after the next [`stepped`](Self::stepped), and a
-    /// training that is stopped before goes back to the optimizer's step before this batch. Gradients
-    /// may be accumulated beyond the end of an epoch.
+    /// Accumulated gradients can't be saved. If a backup is due, it is taken after the next
+    /// [`stepped`](Self::stepped). If the training is stopped before that, it goes back to the last optimizer step.
+    /// Gradients may be accumulated across the end of an epoch.
     pub fn accumulated(&mut self, state: &S) -> Flow {
         self.core.window.accumulates_from_here();
         self.core.window.set_between(true);
         self.step_done(state, false)
     }
 
-    /// The optimizer is about to use gradients that were accumulated. May be left out: then the step needs
-    /// memory for the state before it as well.
+    /// Reports that the optimizer is about to use accumulated gradients. This call is optional: without it, the step
+    /// also needs memory for the previous state.
     pub fn optimizer_begins(&mut self) {
         self.core.window.release();
     }
 
-    /// Gradients that were accumulated are not used: the state is as after the last optimizer's step.
+    /// Reports that accumulated gradients are discarded: `state` is unchanged since the last optimizer step.
     pub fn gradients_dropped(&mut self, state: &S) {
         self.core.window.set_between(false);
         self.core.hold(state);
     }
 
-    /// All batches of the epoch are trained, and its validation is next. The device is seeded for it.
+    /// Reports that all batches of the epoch are trained and that its validation comes next. Seeds the device for the
+    /// validation.
     ///
-    /// A restart from here on gives no batches of this epoch, and begins with the validation. It need not be
-    /// called in a loop that does nothing between the last batch and [`epoch_done`](Self::epoch_done).
-    #[must_use = "a training that is being stopped is left before its validation"]
+    /// A restart after this call gives no batches of this epoch and starts with the validation. A loop that does
+    /// nothing between the last batch and [`epoch_done`](Self::epoch_done) does not need to call it.
+    #[must_use = "leave the loop before the validation if the training is being stopped"]
     pub fn trained(&mut self, state: &S) -> Flow {
         if self.is_left() {
             return Flow::Stop;
         }
         self.end_training_split();
         if !self.core.window.is_between() {
-            // What the loop changes from here on is saved with the end of the epoch, or not at all.
+            // Later changes by the loop are saved with the end of the epoch, or not at all.
             self.core.hold(state);
         }
         self.is_validating = true;
@@ -363,9 +368,9 @@ impl<S: State> Session<S> {
         Flow::Continue
     }
 
-    /// The epoch is over, with its validation. This is the moment at which
-    /// [`SaveFreq::Epoch`](crate::SaveFreq::Epoch) takes a backup.
-    #[must_use = "a training that is being stopped has no other epoch"]
+    /// Reports that the epoch and its validation are done. [`SaveFreq::Epoch`](crate::SaveFreq::Epoch) takes its
+    /// backup here.
+    #[must_use = "leave the loop if the training is being stopped"]
     pub fn epoch_done(&mut self, state: &S) -> Flow {
         if !self.is_validating {
             if self.is_left() {
@@ -405,15 +410,15 @@ impl<S: State> Session<S> {
         self.flow()
     }
 
-    /// Logs a value of a metric, which is the mean of so many `items`. Before [`trained`](Self::trained) it is one of
-    /// the training, and after it one of the validation.
+    /// Logs a value of a metric: the mean of `items` items. Before [`trained`](Self::trained), it is a training
+    /// value, afterwards a validation value.
     ///
-    /// What a metric comes to in a validation is in the backups that follow, and
-    /// [`Keep::best`](crate::Keep::best) goes by it. If [`metric_logs`](crate::BackupAndRestore::metric_logs) are asked
-    /// for, each value is written to Burn's files as well, which after a restart are those of an undisturbed training.
+    /// The validation result of each metric is stored in later backups, and [`Keep::best`](crate::Keep::best) uses
+    /// it. With [`metric_logs`](crate::BackupAndRestore::metric_logs), each value is also written to Burn's files.
+    /// After a restart, these files are the same as those of an uninterrupted training.
     ///
-    /// Divergences are looked for in the values of the training (see
-    /// [`on_divergence`](crate::BackupAndRestore::on_divergence)), which belong to the batches fetched last.
+    /// Divergences are detected in the training values (see
+    /// [`on_divergence`](crate::BackupAndRestore::on_divergence)). Each value belongs to the batches fetched last.
     pub fn log(&mut self, metric: &str, value: f64, items: usize) {
         if !self.is_validating {
             let is_in_step = self.loaders.has_pending();
@@ -431,13 +436,13 @@ impl<S: State> Session<S> {
         }
     }
 
-    /// Seeds another device as well before each batch: for a program that draws on several.
+    /// Also seeds this device before each batch. Call it if the program draws random numbers on several devices.
     pub fn also_on(&mut self, device: &Device) {
         self.has_fusion |= burn_api::has_fusion(device);
         self.devices.push(device.clone());
     }
 
-    /// Where the training is.
+    /// The position of the training.
     pub fn position(&self) -> Position {
         self.core.progress.state.position
     }
@@ -447,36 +452,36 @@ impl<S: State> Session<S> {
         self.core.progress.is_restored()
     }
 
-    /// Whether the training is being stopped. A long validation may be left then: it is run again when the
-    /// training is resumed, from the state that [`trained`](Self::trained) was given.
+    /// Whether the training is being stopped. A long validation may then be left early. It runs again when the
+    /// training is resumed, from the state that was passed to [`trained`](Self::trained).
     pub fn is_stopping(&self) -> bool {
         self.is_left()
     }
 
-    /// Stops the training: from another thread, or from the loop.
+    /// Burn's interrupter, which stops the training from another thread or from the loop.
     pub fn interrupter(&self) -> Interrupter {
         self.core.interrupter().clone()
     }
 
-    /// A handle that answers while the training runs and after it.
+    /// A handle that works during the training and after it.
     pub fn handle(&self) -> BackupHandle {
         self.farewell.handle().clone()
     }
 
-    /// Whether the loop has left the training before, without being stopped; then says so.
+    /// Whether an earlier run left the loop early without being stopped. If so, prints a line about it.
     fn was_left(&self) -> bool {
         let state = &self.core.progress.state;
         if state.early_stopped {
             announce(&format!(
-                "the loop had left the training at {}: nothing is trained; to train anew, delete the directory \
-                 or give another one",
+                "an earlier run left the training loop early, at {}: nothing is trained; to start a new training, \
+                 delete the backup directory or use another one",
                 state.position,
             ));
         }
         state.early_stopped
     }
 
-    /// Whether the loop is to be left: the training is being stopped, or has diverged.
+    /// Whether the loop must end, because the training is being stopped or has diverged.
     fn is_left(&self) -> bool {
         self.core.interrupter().should_stop() || self.core.has_diverged()
     }
@@ -511,7 +516,7 @@ impl<S: State> Session<S> {
         }
     }
 
-    /// What was fetched and computed is part of the training.
+    /// Counts everything that was fetched and computed as part of the training.
     fn commit(&mut self) {
         let state = &mut self.core.progress.state;
         self.loaders.commit(state);
@@ -526,7 +531,7 @@ impl<S: State> Session<S> {
         if has_fetched && !self.has_stepped_in_epoch {
             warn(
                 self.farewell.handle(),
-                "this training runs WITHOUT BACKUPS: no batch of the epoch was followed by Session::stepped",
+                "this training runs WITHOUT BACKUPS: the loop did not call Session::stepped after any batch of the epoch",
             );
         }
         if let Some(metrics) = &mut self.metrics {

@@ -1,4 +1,4 @@
-//! When a backup is due.
+//! Decides when a backup is due.
 
 use std::time::{Duration, Instant};
 
@@ -7,21 +7,21 @@ use crate::position::Position;
 use crate::settings::BackupAndRestore;
 use crate::trigger::{CadenceRecord, Now, StepTime, Trigger};
 
-/// The trigger, and the clocks that it goes by.
+/// The trigger and its clocks.
 pub(super) struct Cadence {
     trigger: Trigger,
     keep: Keep,
     launched: Instant,
-    /// When the last step ended, and the backup after it was taken.
+    /// When the last step ended and the backup after it, if any, was taken.
     step_began: Instant,
-    /// The interval that was logged last.
+    /// The interval that was last logged.
     logged_interval: Option<u64>,
-    /// As it was at the launch.
+    /// The record at the launch.
     record: CadenceRecord,
 }
 
 impl Cadence {
-    /// For a training whose state has about `state_bytes`, and of which this is known.
+    /// For a training whose state has about `state_bytes`. `record` holds earlier measurements.
     pub(super) fn new(
         settings: &BackupAndRestore,
         state_bytes: u64,
@@ -42,13 +42,13 @@ impl Cadence {
         }
     }
 
-    /// Whether a backup is taken before the last of so many `epochs`, from `first` on, because it may be kept.
+    /// Whether a backup is taken before the last of `epochs` epochs, starting with `first`, because it may be kept.
     pub(super) fn saves_an_epoch(&self, first: usize, epochs: usize) -> bool {
         let last = first.saturating_add(epochs).saturating_sub(1);
         self.keep.first_end(first).is_some_and(|end| end < last)
     }
 
-    /// The metrics by which backups are kept.
+    /// The metrics that decide which backups are kept.
     pub(super) fn metrics(&self) -> Vec<String> {
         let metrics = self.keep.metrics().into_iter();
         metrics.map(str::to_owned).collect()
@@ -58,7 +58,7 @@ impl Cadence {
         &self.trigger
     }
 
-    /// What is known by now.
+    /// The measurements so far.
     pub(super) fn record(&self) -> CadenceRecord {
         let known = self.record.backup_cost;
         CadenceRecord {
@@ -68,12 +68,12 @@ impl Cadence {
         }
     }
 
-    /// A step begins.
+    /// Called when a step begins.
     pub(super) fn step_begins(&mut self) {
         self.step_began = Instant::now();
     }
 
-    /// How long the step has taken that ends now.
+    /// The duration of the step that ends now.
     pub(super) fn step_time(&self, is_disturbed: bool) -> StepTime {
         StepTime {
             took: self.step_began.elapsed(),
@@ -110,17 +110,17 @@ impl Cadence {
         }
     }
 
-    /// A backup was taken, which held the training so long.
+    /// Records that a backup was taken, and that it blocked the training for `held`.
     pub(super) fn saved(&mut self, held: Duration) {
         self.trigger.saved(self.launched.elapsed(), held);
     }
 
-    /// The training has gone back to a backup.
+    /// Called when the training has gone back to a backup.
     pub(super) fn rolled_back(&mut self) {
         self.trigger.rolled_back();
     }
 
-    /// What became of the last backup.
+    /// Records whether the last backup was committed.
     pub(super) fn noted(&mut self, is_committed: bool) {
         match is_committed {
             true => self.trigger.succeeded(),
@@ -128,12 +128,12 @@ impl Cadence {
         }
     }
 
-    /// Whether failures hold the next try back.
+    /// Whether the next attempt must wait because of failures.
     pub(super) fn is_held_back(&self, is_writing: bool) -> bool {
         self.trigger.is_held_back(self.now(is_writing))
     }
 
-    /// The interval, how much steps were slowed, and whether the interval is worth a line in the log.
+    /// The interval, how much steps were slowed, and whether the interval should be logged.
     pub(super) fn measured(&mut self) -> Option<(u64, Duration, bool)> {
         let (interval, slowed) = self.trigger.measured()?;
         let is_news = self

@@ -1,4 +1,4 @@
-//! The backup that a training goes on from: the newest one, or the one that its program asks for.
+//! Chooses the backup to resume from: the newest one, or the one that the program requests.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -17,23 +17,23 @@ use crate::settings::BackupAndRestore;
 use crate::state::{Fork, TrainingState};
 use crate::which::Which;
 
-/// What a training goes on from.
+/// The backup to resume from.
 pub(super) struct Choice {
     pub generation: Option<Generation>,
     pub mirror: Option<Reached>,
-    /// Whether it goes back to it.
+    /// Whether the training goes back to an older backup.
     pub goes_back: bool,
 }
 
-/// What is there, on this disk or in the mirror.
+/// The backups on this disk and in the mirror.
 struct Inventory {
     newest_first: Vec<GenerationId>,
     known: BTreeMap<GenerationId, Candidate>,
-    /// What the newest one says.
+    /// The training state in the newest backup.
     newest: Option<TrainingState>,
 }
 
-/// Chooses the backup, and reads it. Nothing but what is fetched from the mirror is changed.
+/// Chooses the backup and reads it. Changes nothing except that it may fetch backups from the mirror.
 pub(super) fn choose(
     settings: &BackupAndRestore,
     store: &mut Store,
@@ -64,7 +64,7 @@ pub(super) fn choose(
         if has_gone_back {
             log::info!(
                 target: super::LOG,
-                "restore_from asks for {which}, and the training has gone back to it before: it goes on from the newest \
+                "restore_from asks for {which}, but the training has already gone back to it: it resumes from the newest \
                  backup",
             );
         }
@@ -104,7 +104,8 @@ impl Inventory {
         manifests.dedup_by_key(|manifest| manifest.generation);
         let newest = manifests.first();
         let newest: Option<TrainingState> = newest.and_then(|manifest| manifest.state().ok());
-        // A mirror has what was left behind before in the same place. It can be named by its number.
+        // A mirror may still hold backups that an earlier rollback abandoned. They can be requested only by
+        // number.
         let forks = newest.as_ref().map_or(&[][..], |newest| &newest.forks);
         let is_left = |id| forks.iter().any(|fork| fork.has_left(id));
         if !matches!(which, Which::Generation(_)) {
@@ -144,8 +145,8 @@ fn no_such_backup(
     }
 }
 
-/// The training has gone back to the backup `from`: what is newer is moved out of the way, and all that follows says
-/// so. Without a request, it no longer asks for what it went back to before.
+/// Records that the training went back to the backup `from`: newer backups are moved aside, and all later backups
+/// note the request. Without a request, the last recorded request is cleared.
 pub(super) fn fork(
     settings: &BackupAndRestore,
     store: &Store,
@@ -163,7 +164,7 @@ pub(super) fn fork(
     if goes_back {
         let moved = store.set_aside_newer(from)?;
         announce(&format!(
-            "the training goes back to backup {from} at {}, as restore_from asks for {which}{}",
+            "the training goes back to backup {from} at {}, because restore_from asks for {which}{}",
             state.position,
             moved_aside(&moved, settings),
         ));
@@ -184,9 +185,9 @@ fn moved_aside(moved: &[GenerationId], settings: &BackupAndRestore) -> String {
     let aside = aside.display();
     match moved {
         [] => String::new(),
-        [only] => format!("; the newer one, {only}, is moved to '{aside}'"),
+        [only] => format!("; the newer backup {only} was moved to '{aside}'"),
         [first, .., last] => format!(
-            "; the {} newer ones, {first} to {last}, are moved to '{aside}'",
+            "; the {} newer backups, {first} to {last}, were moved to '{aside}'",
             moved.len(),
         ),
     }

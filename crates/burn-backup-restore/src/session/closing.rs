@@ -1,4 +1,4 @@
-//! The end of a training, in one line.
+//! The line that is printed when a training ends.
 
 use std::thread;
 
@@ -11,8 +11,8 @@ use crate::say::say;
 
 const LOG: &str = "burn_backup::restore";
 
-/// The line on a training that ended like this; `None` if it is finished. `error` is what ended it,
-/// `reason` why it was stopped, and `saved` what became of it then.
+/// The line for a training that ended with `outcome`; `None` if it finished. `error` ended the training, `reason`
+/// says why it was stopped, and `saved` whether it was saved.
 pub(crate) fn line(
     outcome: Outcome,
     error: Option<&TrainingError>,
@@ -27,15 +27,15 @@ pub(crate) fn line(
             let reason = reason.unwrap_or("the training was stopped");
             let reason = reason.trim_end_matches('.');
             match saved {
-                // A notice's reason says so itself.
+                // The reason of a notice already includes it.
                 Some(saved) if reason.ends_with(saved) => reason.to_owned(),
                 Some(saved) => format!("{reason}; {saved}"),
                 None => format!("{reason}; {}", last_backup(handle)),
             }
         }
         Outcome::Beyond { at, num_epochs } => format!(
-            "the training is at {at}, beyond the {num_epochs} epoch(s) that it is to have: nothing was \
-             trained, the model is returned as it is; {}",
+            "the training is at {at}, beyond the requested {num_epochs} epoch(s): nothing was trained, and the \
+             model is returned unchanged; {}",
             last_backup(handle),
         ),
         Outcome::Refused => format!("error: the training did not start: {error}"),
@@ -46,7 +46,7 @@ pub(crate) fn line(
     })
 }
 
-/// Ends the process with `code`, after this `line`.
+/// Prints this `line` and exits the process with `code`.
 pub(crate) fn exit(line: &str, code: i32) -> ! {
     let line = format!("{line}; the process exits with {code}");
     log::warn!(target: LOG, "{line}");
@@ -55,7 +55,7 @@ pub(crate) fn exit(line: &str, code: i32) -> ! {
     std::process::exit(code)
 }
 
-/// An error of ours without what Burn writes in front of it.
+/// The message of this crate's error without the text that Burn prepends.
 fn describe(error: &TrainingError) -> String {
     match BackupError::find(error) {
         Some(error) => error.to_string(),
@@ -63,16 +63,16 @@ fn describe(error: &TrainingError) -> String {
     }
 }
 
-/// Which backup there is.
+/// The last backup, as text.
 pub(crate) fn last_backup(handle: &BackupHandle) -> String {
     match handle.newest() {
-        Some(position) => format!("the last backup is of {position}"),
+        Some(position) => format!("the last backup is from {position}"),
         None => "there is no backup".to_owned(),
     }
 }
 
-/// Says which backup there is when a panic ends the training, as it does when Burn's dashboard is told to
-/// kill it.
+/// Prints the last backup when a panic ends the training, for example after the user kills the training in Burn's
+/// dashboard.
 pub(crate) struct OnPanic(pub BackupHandle);
 
 impl Drop for OnPanic {

@@ -4,29 +4,29 @@ use burn::train::{Interrupter, Interruption, TrainingError};
 
 use crate::position::Position;
 
-/// How a training ended. Burn's renderer for terminals has the interrupter forget it.
+/// How a training ended. It is stored here because Burn's terminal renderer makes the interrupter forget it.
 #[derive(Default)]
 pub(crate) struct Ending {
     pub interrupted: Option<Interruption>,
     pub error: Option<Arc<TrainingError>>,
-    /// Whether the training was left because of a notice.
+    /// Whether a notice stopped the training.
     pub is_preempted: bool,
-    /// Whether it ended before its first batch, because the loaders can't be brought to where they were.
+    /// Whether the training ended before its first batch because its loaders can't return to their position.
     pub is_refused: bool,
-    /// Where it is, if that is beyond its end, and how many epochs it is to have.
+    /// The position and the requested number of epochs, if the training is already beyond them.
     pub beyond: Option<(Position, usize)>,
-    /// Where it was saved when it was stopped, or was complete.
+    /// The position at which the training was saved when it was stopped or complete.
     pub saved_at: Option<Position>,
-    /// What became of a training that was stopped, in words.
+    /// Whether a stopped training was saved, as text.
     pub saved: Option<String>,
-    /// Whether the mirror was waited for.
+    /// Whether the training waited for the mirror.
     pub is_flushed: bool,
-    /// Whether it ran to its end.
+    /// Whether the training is complete.
     pub is_complete: bool,
 }
 
 impl Ending {
-    /// Notes what the interrupter says now.
+    /// Copies the interrupter's current result.
     pub(super) fn note(&mut self, interrupter: &Interrupter, is_preempted: bool) {
         self.interrupted = interrupter.interruption();
         self.error = interrupter.error();

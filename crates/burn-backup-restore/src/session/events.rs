@@ -1,4 +1,4 @@
-//! What a loop tells of the training, and what follows from it.
+//! The events that a loop reports, and how the session reacts to them.
 
 #[cfg(feature = "rl")]
 use std::sync::Arc;
@@ -35,31 +35,31 @@ pub(crate) struct Core {
     pub(super) cadence: Cadence,
     pub(super) window: Window,
     pub(super) watch: Watch,
-    /// Looks for divergences, if that is asked for.
+    /// Detects divergences, if that is requested.
     pub(super) guard: Option<Guard>,
     pub(super) has_warned_of_unseen: bool,
-    /// The device that the model is trained on, or the first of several.
+    /// The device that trains the model, or the first one of several.
     pub(super) main: Device,
     pub(super) measured: Measured,
     pub(super) ending: Ending,
-    /// For whoever has started the program.
+    /// Shows the process that started this program that the training is alive.
     pub(super) heartbeat: Option<Heartbeat>,
-    /// For whoever listens.
+    /// Sends events to the program's callback.
     pub(super) watching: Watching,
 }
 
 /// The metrics of the training.
 pub(super) struct Measured {
-    /// What each metric came to.
+    /// The value of each metric per epoch.
     pub history: MetricHistory,
     /// The metric logs, if this crate writes them.
     pub logs: Option<MetricLogs>,
-    /// The moment of a stop, before Burn logs what each metric came to in a part of an epoch.
+    /// The state of the logs at a stop, before Burn logs the metrics of an incomplete epoch.
     pub stop_mark: Option<Mark>,
 }
 
 impl Measured {
-    /// What is known of the metrics at this moment.
+    /// The metrics known at this moment.
     fn now(&mut self) -> Metrics {
         let mark = self.stop_mark.take();
         match mark.or_else(|| self.logs.as_ref().map(MetricLogs::mark)) {
@@ -74,12 +74,12 @@ impl Core {
         self.watch.interrupter()
     }
 
-    /// What each metric came to so far.
+    /// The value of each metric per epoch so far.
     pub(crate) fn metric_history(&self) -> &MetricHistory {
         &self.measured.history
     }
 
-    /// The metrics by which backups are kept.
+    /// The metrics that decide which backups are kept.
     pub(crate) fn metrics_to_keep_by(&self) -> Vec<String> {
         self.cadence.metrics()
     }
@@ -89,8 +89,8 @@ impl Core {
         self.measured.logs.as_ref()
     }
 
-    /// Says so if the training, of `num_epochs` epochs, is over before a backup is due. `steps` are those
-    /// of an epoch, if they are known.
+    /// Warns if a training of `num_epochs` epochs ends before its first backup is due. `steps` is the number of steps
+    /// in an epoch, if known.
     pub(crate) fn warn_if_unprotected(&self, num_epochs: usize, steps: Option<u64>) {
         let epochs = num_epochs
             .saturating_add(1)
@@ -101,14 +101,13 @@ impl Core {
         if !self.progress.is_restored && is_too_late {
             log::warn!(
                 target: TRIGGER_LOG,
-                "this training runs UNPROTECTED: with its save_freq the first backup is not due before \
-                 its end; give save_freq fewer batches, or a time",
+                "this training runs UNPROTECTED: its save_freq takes no backup before the end of the training; \
+                 use a save_freq with fewer batches, or with a time interval",
             );
         }
     }
 
-    /// A batch boundary: if there is a notice that the training is about to be ended from outside, it
-    /// is saved, or stopped.
+    /// Called between two batches. If a notice says that the training will be killed, saves or stops the training.
     pub(crate) fn look_out(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
         self.saver.handle.lives();
         self.look_for_divergence();
@@ -117,7 +116,7 @@ impl Core {
         }
         match self.look() {
             Advice::GoOn => {}
-            // Gradients that are being accumulated can't be saved; the moment before them can.
+            // Accumulated gradients can't be saved, but the last optimizer step can.
             Advice::Save => match self.window.again() {
                 Some(held) => self.save_held(held, metrics),
                 None if self.window.has_nothing_to_save() => {}
@@ -127,7 +126,7 @@ impl Core {
         }
     }
 
-    /// Looks whether a notice has come, and says what to do.
+    /// Checks for a notice and returns what to do.
     fn look(&mut self) -> Advice {
         self.poll();
         let stats = self.saver.handle.stats();
@@ -144,7 +143,7 @@ impl Core {
         advice
     }
 
-    /// What is known of uploads. Before there is a notice nobody needs it.
+    /// The state of uploads. It matters only after a notice.
     fn upload(&self) -> Upload {
         let mirror = self.saver.mirror.as_ref();
         let Some(mirror) = mirror.filter(|_| self.watch.notice().is_some()) else {
@@ -159,7 +158,7 @@ impl Core {
         }
     }
 
-    /// The epoch's batches, or what is left of them, are about to be trained.
+    /// Called before the first batch of an epoch, or of the rest of an epoch, is trained.
     pub(crate) fn split_begins(&mut self, training: &dyn Parted) {
         self.saver.find_running_states(training);
         if self.window.accumulates() && !self.window.is_between() {
@@ -171,14 +170,14 @@ impl Core {
         self.cadence.step_begins();
     }
 
-    /// To be called before the optimizer steps, if gradients are accumulated: nothing may keep
-    /// the tensors alive that it is about to replace.
+    /// Called before the optimizer steps on accumulated gradients. Frees the held snapshot, which would keep the
+    /// tensors that the optimizer replaces in memory.
     pub(crate) fn optimizer_step_begins(&mut self) {
         self.window.release();
     }
 
-    /// One more batch is trained on each device, after which the loaders are this far. `has_stepped`
-    /// says that the optimizer has used the gradients.
+    /// Called when one more batch is trained on each device. `items` is the progress of the loaders after it, and
+    /// `has_stepped` says whether the optimizer has used the gradients.
     pub(crate) fn step_done(
         &mut self,
         training: &dyn Parted,
@@ -211,46 +210,46 @@ impl Core {
         self.cadence.step_begins();
     }
 
-    /// The training is being stopped, and Burn is about to be told that the epoch's part has ended.
+    /// Called when the training is being stopped, before Burn is told that this part of the epoch has ended.
     pub(crate) fn split_stops(&mut self) {
         let logs = self.measured.logs.as_ref();
         self.measured.stop_mark = logs.map(MetricLogs::mark);
     }
 
-    /// A stop goes back to this moment, until the next one is held.
+    /// Holds a snapshot of this moment. A stop goes back to it until the next one is held.
     pub(super) fn hold(&mut self, training: &dyn Parted) {
         let snapshot = self.snapshot(training);
         self.window.hold(snapshot);
     }
 
-    /// Saves the moment that is held, if there is one: the training is being left, and its program goes on
-    /// with something else first.
+    /// Saves the held snapshot, if there is one. Called when the training stops but the program first continues with
+    /// other work.
     pub(super) fn save_what_is_held(&mut self, metrics: &mut dyn MetricSource) {
         if let Some(held) = self.window.again() {
             self.save_held(held, metrics);
         }
     }
 
-    /// All batches of the epoch are trained.
+    /// Called when all batches of the epoch are trained.
     pub(crate) fn split_done(&mut self) {
         self.progress.state.phase = Phase::Validate;
-        // Gradients that no optimizer step has used by now are never used.
+        // Gradients without an optimizer step by now are never used.
         self.window.release();
     }
 
-    /// A part of the validation that has this name is done: a restart goes on after it.
+    /// Records that the part of the validation with this name is done. A restart continues after it.
     #[cfg(feature = "rl")]
     pub(crate) fn part_validated(&mut self, name: String) {
         self.progress.state.results.insert(name, Vec::new());
     }
 
-    /// No part of the next validation is done.
+    /// Forgets which parts of the validation are done.
     #[cfg(feature = "rl")]
     pub(crate) fn forget_validated_parts(&mut self) {
         self.progress.state.results.clear();
     }
 
-    /// The epoch's validation is done, and so is what Burn does after it.
+    /// Called when the epoch's validation, and everything that Burn does after it, is done.
     pub(crate) fn epoch_done(
         &mut self,
         training: &dyn Parted,
@@ -274,8 +273,8 @@ impl Core {
         self.saver.background.take_failure()
     }
 
-    /// The training stops before its end. If that is a user's wish, this moment is kept; if it is
-    /// an error, the last good backup is what stays.
+    /// Called when the training stops before its end. If a user requested the stop, this moment is saved. After an
+    /// error, the last good backup is kept instead.
     pub(crate) fn stopped(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
         if !self.watch.has_failed() {
             let is_possible = !self.window.has_nothing_to_save();
@@ -305,8 +304,8 @@ impl Core {
         self.note_ending();
     }
 
-    /// Waits until the mirror has the last backup, as long as the time before the kill allows. Gives what became of
-    /// it, in words; nothing if there is no mirror, or no backup.
+    /// Waits until the mirror has the last backup, as long as the time before the kill allows. Returns the result as
+    /// text, or `None` if there is no mirror or no backup.
     fn flush_mirror(&mut self) -> Option<String> {
         let mirroring = self.saver.mirror.clone()?;
         self.saver.committed?;
@@ -320,14 +319,14 @@ impl Core {
         let there = match self.saver.handle.mirrored() {
             Some((_, Some(position))) => format!("which has {position}"),
             Some((id, None)) => format!("which has backup {id}"),
-            None => "which has no backup that is known".to_owned(),
+            None => "which has no known backup".to_owned(),
         };
         let error = with_causes(error.as_ref());
         Some(format!("but NOT in the mirror, {there}: {error}"))
     }
 
-    /// Saves the moment of `snapshot`, at which the training is left. If that fails, it is tried again
-    /// while the time before the kill allows.
+    /// Saves `snapshot`, the last moment before the training stops. If that fails, retries while the time before the
+    /// kill allows it.
     fn keep_at_last(&mut self, snapshot: TrainingSnapshot, metrics: &mut dyn MetricSource) {
         let moment = snapshot.state.moment();
         let mut next = Some(snapshot);
@@ -339,14 +338,14 @@ impl Core {
             tries += 1;
             let is_missing = self.saver.committed != Some(moment);
             if is_missing && self.can_try_again(tries, begun.elapsed()) {
-                log::warn!(target: LOG, "the last backup has failed, and is tried again");
+                log::warn!(target: LOG, "the last backup failed; trying again");
                 next = again;
             }
         }
     }
 
-    /// Whether the last backup, of which so many `tries` have failed and the last one `took` so long, can
-    /// be tried again before the kill.
+    /// Whether the last backup can be retried before the kill, after `tries` failed attempts of which the last one
+    /// `took` this long.
     fn can_try_again(&self, tries: u32, took: Duration) -> bool {
         let has_diverged = self.guard.as_ref().is_some_and(Guard::has_found);
         let is_hopeless =
@@ -354,7 +353,7 @@ impl Core {
         !is_hopeless && self.watch.allows_another_try(tries, took)
     }
 
-    /// Says what became of the training that was stopped, and was to be saved as it was at that `moment`.
+    /// Reports whether the stopped training was saved at `moment`.
     fn report_stop(&mut self, moment: Moment, mirrored: Option<String>) {
         if self.watch.has_failed() {
             return;
@@ -365,7 +364,7 @@ impl Core {
                 format!("the training is saved at {position}")
             }
             Some(committed) => format!(
-                "the training could NOT be saved at {position}, the last backup is of {}",
+                "the training could NOT be saved at {position}, the last backup is from {}",
                 committed.position,
             ),
             None => format!("the training could NOT be saved at {position}"),
@@ -384,7 +383,7 @@ impl Core {
         self.watch.interrupter().stop(Some(&message));
     }
 
-    /// The training has run to its end.
+    /// Called when the training is complete.
     pub(crate) fn finished(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
         let saves = self.cadence.trigger().at_end();
         if saves && !self.watch.has_failed() {
@@ -406,20 +405,21 @@ impl Core {
         self.note_ending();
     }
 
-    /// There is nothing to train, because the training is beyond its end: it was to have more epochs before.
+    /// Called when there is nothing to train because the training has already passed `num_epochs`. An earlier run
+    /// asked for more epochs.
     pub(crate) fn beyond(&mut self, num_epochs: usize) {
         self.ending.beyond = Some((self.progress.state.position, num_epochs));
         self.note_ending();
     }
 
-    /// Neither: the loaders can't be brought to where they were.
+    /// Called when the training can't resume, because its loaders can't return to their position.
     pub(crate) fn refused(&mut self, error: TrainingError) {
         self.watch.interrupter().fail(error);
         self.ending.is_refused = true;
         self.note_ending();
     }
 
-    /// The training ends because of this error, with nobody to save it.
+    /// Ends the training because of this error, without saving it.
     #[cfg(feature = "rl")]
     pub(crate) fn fails(&mut self, error: BackupError) {
         let error = BackupError::into_training_error(Arc::new(error));
@@ -428,7 +428,7 @@ impl Core {
         self.note_ending();
     }
 
-    /// How the training ended, as it was when its loop did.
+    /// How the training ended, as recorded when its loop ended.
     pub(crate) fn take_ending(&mut self) -> Ending {
         let ending = std::mem::take(&mut self.ending);
         self.ending.is_complete = ending.is_complete;
@@ -436,8 +436,8 @@ impl Core {
         ending
     }
 
-    /// Everything is written, and the program is about to have its result. A training that ran to
-    /// its end, and `went_well`, needs its backup no longer.
+    /// Cleans up when everything is written and the program is about to get its result. If the training is complete
+    /// and `went_well`, its backup is no longer needed.
     pub(crate) fn conclude(self, went_well: bool) {
         let Self {
             saver,
@@ -454,7 +454,7 @@ impl Core {
         let is_complete = ending.is_complete && went_well;
         saver.clear_away(is_complete, ending.is_flushed, || watch.is_urged());
         drop((heartbeat, watching));
-        // A notice that has come since finds the training at its end: it is told of, and nothing more.
+        // A notice that arrived after the training ended is only reported.
         if let Some(notice) = watch.last_look() {
             handle.noticed(notice);
         }
@@ -465,7 +465,7 @@ impl Core {
         self.ending.note(self.watch.interrupter(), is_preempted);
     }
 
-    /// This moment, sharing the training's tensors.
+    /// A snapshot of this moment that shares the training's tensors.
     pub(super) fn snapshot(&mut self, training: &dyn Parted) -> TrainingSnapshot {
         let _span = spans::snapshot();
         let state = self.state_now(training);
@@ -489,7 +489,8 @@ impl Core {
         state
     }
 
-    /// Saves this moment because a backup is due, unless the one before has just failed: then it waits as well.
+    /// Saves this moment because a backup is due. If the previous backup has just failed, this one waits for the
+    /// retry delay as well.
     fn save_when_due(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
         let started = Instant::now();
         self.settle(metrics);
@@ -499,11 +500,11 @@ impl Core {
         }
     }
 
-    /// Saves this moment, and counts how long that holds the training.
+    /// Saves this moment, and measures how long that blocks the training.
     pub(super) fn save(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
         let started = Instant::now();
         self.settle(metrics);
-        // The backup before may just have failed, and that may be what ends the training.
+        // The previous backup may just have failed, and that failure may end the training.
         if !self.watch.has_failed() {
             let snapshot = self.snapshot(training);
             self.saver.submit(snapshot);
@@ -511,7 +512,7 @@ impl Core {
         self.held_since(started);
     }
 
-    /// Saves the moment of a snapshot that was held, unless that is what was saved last.
+    /// Saves a held snapshot, unless the last committed backup is of the same moment.
     fn save_held(&mut self, held: TrainingSnapshot, metrics: &mut dyn MetricSource) {
         let started = Instant::now();
         self.settle(metrics);
@@ -533,11 +534,11 @@ impl Core {
         };
         self.saver.handle.measured(interval, slowed);
         if is_news {
-            log::info!(target: TRIGGER_LOG, "a backup every {interval} batches, as things are");
+            log::info!(target: TRIGGER_LOG, "the measured times now give a backup every {interval} batches");
         }
     }
 
-    /// Saves the moment of `snapshot`, unless that is what was saved last.
+    /// Saves `snapshot`, unless the last committed backup is of the same moment.
     fn keep(&mut self, snapshot: TrainingSnapshot, metrics: &mut dyn MetricSource) {
         let started = Instant::now();
         self.settle(metrics);
@@ -548,7 +549,7 @@ impl Core {
         self.saver.handle.held(started.elapsed());
     }
 
-    /// Notes what became of the snapshot in flight, if that is known by now.
+    /// Records the result of the snapshot in flight, if it is known.
     fn poll(&mut self) {
         let outcome = self.saver.background.poll();
         if let Some(is_committed) = self.saver.note(outcome) {
@@ -556,15 +557,15 @@ impl Core {
         }
     }
 
-    /// Waits until nothing is in flight.
+    /// Waits until no snapshot is in flight.
     pub(super) fn settle(&mut self, metrics: &mut dyn MetricSource) {
         self.poll();
         let logs = self.measured.logs.as_ref();
         if let Some(logs) = logs.filter(|logs| !logs.is_abandoned())
             && self.saver.background.in_flight_for().is_some()
         {
-            // It waits for metrics. Where Burn's thread is gone that works them out, this panics as that
-            // thread has, as does whatever Burn is told of.
+            // The snapshot in flight waits for metrics. If Burn's metric thread has panicked, `drain` panics
+            // as well, like every other message to that thread.
             logs.telling(|| metrics.drain(self.watch.interrupter()));
         }
         let outcome = self.saver.background.settle();

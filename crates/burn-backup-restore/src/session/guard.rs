@@ -1,4 +1,4 @@
-//! Looks for divergences of the training, and decides what follows.
+//! Detects divergences of the training and decides how to react.
 
 use std::sync::Arc;
 
@@ -10,14 +10,15 @@ use crate::metrics::{MetricWatch, WatchMark};
 use crate::position::Position;
 use crate::settings::BackupAndRestore;
 
-/// What looks for divergences, if that is asked for.
+/// Detects divergences, if that is requested.
 pub(crate) struct Guard {
     divergence: Divergence,
     watch: MetricWatch,
 }
 
 impl Guard {
-    /// For a training with these settings; `watch` is the one that its logger calls, if it has one.
+    /// Creates the guard for a training with these settings. `watch` is the one that the training's logger calls, if
+    /// any.
     pub(crate) fn new(settings: &BackupAndRestore, watch: Option<MetricWatch>) -> Option<Self> {
         let divergence = settings.divergence;
         divergence.watches().then(|| Self {
@@ -34,30 +35,30 @@ impl Guard {
         self.watch.mark()
     }
 
-    /// Whether there is a divergence.
+    /// Whether a divergence was detected.
     pub(super) fn has_found(&self) -> bool {
         self.watch.has_found()
     }
 
-    /// What is to be said to a loop that is written by hand and gives no values to look at.
+    /// The warning for a hand-written loop that logs no values of the watched metrics.
     pub(super) fn unseen(&self) -> Option<String> {
         let metrics = self.watch.rule().metrics;
         (!self.watch.has_looked()).then(|| {
             format!(
-                "on_divergence looks at nothing: no value of '{}' was given; call Session::log in each step, before \
+                "on_divergence checks nothing: no value of '{}' was logged; call Session::log in each step, before \
                  Session::stepped",
                 metrics.join("', '"),
             )
         })
     }
 
-    /// Whether the training may go back.
+    /// Whether the training rolls back after a divergence.
     pub(super) fn goes_back(&self) -> bool {
         matches!(self.divergence, Divergence::RollBack { .. })
     }
 
-    /// Ends the training if it has diverged and does not go back any more, or if nobody can see whether it has.
-    /// `rollbacks` are those that it has had, and `backup` says of which moment the last backup is.
+    /// Ends the training if it has diverged and has no rollback left, or if a watched metric is missing.
+    /// `rollbacks` are the rollbacks so far, and `backup` is the position of the last backup.
     pub(super) fn look(
         &self,
         rollbacks: &[RollBack],
@@ -92,13 +93,13 @@ impl Guard {
         }
     }
 
-    /// What the training goes back for, if it does.
+    /// The divergence that the training rolls back for, if it does.
     pub(super) fn finding(&self, rollbacks: &[RollBack]) -> Option<Finding> {
         let is_found = self.watch.has_found() && self.has_left(rollbacks);
         is_found.then(|| self.watch.finding()).flatten()
     }
 
-    /// The rollback that follows. A step of a loop that is written by hand has `fetched` this.
+    /// The next rollback. `fetched` lists the batches that the diverged step of a hand-written loop fetched.
     pub(super) fn plan(
         &self,
         finding: &Finding,
@@ -111,14 +112,14 @@ impl Guard {
         }
     }
 
-    /// How many batches older than the newest one a backup must be that is kept to go back to; `None` if the training
-    /// does not go back.
+    /// How many batches older than the newest backup a backup kept for a rollback must be. `None` if the training
+    /// does not roll back.
     pub(super) fn reach(&self) -> Option<u64> {
         self.goes_back()
             .then(|| reach(self.divergence, &self.watch.rule()))
     }
 
-    /// `1 of at most 3`, for the one after so many.
+    /// `1 of at most 3` for the rollback after `rollbacks` earlier ones.
     pub(super) fn count(&self, rollbacks: usize) -> String {
         format!("{} of at most {}", rollbacks + 1, self.divergence.at_most())
     }
@@ -128,7 +129,7 @@ impl Guard {
     }
 }
 
-/// The watch of a training with these settings.
+/// The watch for a training with these settings.
 pub(crate) fn watch_of(settings: &BackupAndRestore) -> MetricWatch {
     let rule = settings.divergence_rule.clone();
     MetricWatch::new(Detector::new(rule))

@@ -1,6 +1,7 @@
-//! A sign of life for whoever has started the program: a file that it names, written over again and again.
+//! A heartbeat for the process that started this program. That process names a file, which is rewritten repeatedly.
 //!
-//! The training's thread counts, and nothing more. Another thread looks at the count four times a second, and writes.
+//! The training thread only increments a counter. Another thread reads the counter four times a second and writes the
+//! file.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,19 +13,20 @@ use std::time::Duration;
 use super::LOG;
 use crate::handle::BackupHandle;
 
-/// In which environment variable the file is named.
+/// The environment variable that names the file.
 const FILE: &str = "BURN_BACKUP_HEARTBEAT";
 
 const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Writes beats until it is dropped.
+/// Writes heartbeats until it is dropped.
 pub(crate) struct Heartbeat {
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Heartbeat {
-    /// Begins, if somebody wants it. What fails is logged: a training does not depend on it.
+    /// Starts the heartbeat if the environment requests it. Errors are only logged, because the training does not
+    /// depend on it.
     pub(crate) fn start(handle: &BackupHandle) -> Option<Self> {
         let path = PathBuf::from(std::env::var_os(FILE)?);
         match Self::write_to(&path, handle.clone()) {
@@ -32,7 +34,7 @@ impl Heartbeat {
             Err(error) => {
                 log::warn!(
                     target: LOG,
-                    "no heartbeat: the file '{}' that {FILE} names can't be written: {error}", path.display(),
+                    "no heartbeat: the file '{}' given by {FILE} can't be written: {error}", path.display(),
                 );
                 None
             }
@@ -60,7 +62,7 @@ impl Drop for Heartbeat {
     fn drop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {
-            // Its own panic was told by the hook.
+            // The panic hook has already reported a panic of that thread.
             drop(thread.join());
         }
     }

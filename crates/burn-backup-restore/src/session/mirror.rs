@@ -1,4 +1,5 @@
-//! The mirror of the backups: what is in it is fetched if the disk has less, and what is committed goes there.
+//! The mirror of the backups. Newer backups are fetched from it at the start, and committed backups are uploaded to
+//! it.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -16,16 +17,16 @@ use crate::mirror::{Connection, Found, Leftovers, Mirror, MirrorError, MirrorEve
 use crate::save::Retention;
 use crate::say::{announce, warn};
 
-/// The mirror that a training goes on with.
+/// The mirror that the training continues with.
 pub(crate) struct Reached {
     connection: Connection,
-    /// `None` if it could not be used.
+    /// `None` if the mirror could not be used.
     found: Option<Found>,
-    /// The backup that the training goes on from.
+    /// The backup that the training resumes from.
     here: Option<GenerationId>,
 }
 
-/// The newest backup, of those on the disk and in the mirror: one that is in the mirror only is fetched first. `read`
+/// Finds the newest backup on the disk and in the mirror. If it is only in the mirror, it is fetched first. `read`
 /// reads the newest one on the disk.
 pub(crate) fn newest(
     handle: &BackupHandle,
@@ -39,7 +40,7 @@ pub(crate) fn newest(
     };
     let here = match &local {
         Ok(generation) => generation.as_ref().map(Generation::id),
-        // There may be a whole one in the mirror.
+        // The mirror may have an intact one.
         Err(StoreError::NoneLeft { .. }) => None,
         Err(_) => return Ok((local?, None)),
     };
@@ -64,7 +65,8 @@ pub(crate) fn newest(
         Err(error) => return Err(error.into()),
     };
     if let Some(last) = found.finished() {
-        // Killed between the two: this is the end of the training, and the mirror knows of it.
+        // The process was killed between finishing the mirror and deleting the local backup. The training is
+        // complete.
         return match here >= Some(last) {
             true => Ok((
                 local?,
@@ -87,7 +89,7 @@ pub(crate) fn newest(
         };
         return Ok((newest, Some(reached)));
     }
-    // It may be as large as all the memory that there is.
+    // Free it first, because it may use most of the memory.
     drop(local);
     let mut found = Some(found);
     if let Some(there) = &found
@@ -98,7 +100,7 @@ pub(crate) fn newest(
         }
         go_on_without(handle, &error, here);
         if !error.is_none_whole() {
-            // The newer one may be whole. What this training makes must not take its place.
+            // The newer backup may be intact, so new backups must not replace it.
             found = None;
         }
     }
@@ -112,26 +114,26 @@ pub(crate) fn newest(
     Ok((newest, Some(reached)))
 }
 
-/// What a mirror has, for a training that asks for a certain backup.
+/// The content of a mirror, for a training that requests a particular backup.
 pub(super) struct Asked {
     mirror: Mirror,
     connection: Connection,
-    /// `None` if it could not be used.
+    /// `None` if the mirror could not be used.
     found: Option<Found>,
-    /// Of the backups in it, newest first.
+    /// The manifests of its backups, newest first.
     pub manifests: Vec<Manifest>,
 }
 
 impl Asked {
-    /// Whether the mirror says that the training has run to its end.
+    /// Whether the mirror says that the training is complete.
     pub(super) fn is_finished(&self) -> bool {
         let found = self.found.as_ref();
         found.is_some_and(|found| found.finished().is_some())
     }
 }
 
-/// Looks into the mirror, if there is one. `has_backup` says whether there is a backup on the disk: then the mirror
-/// may be out of reach.
+/// Reads the mirror, if there is one. `has_backup` says whether there is a backup on the disk. If so, the mirror may
+/// be unreachable.
 pub(super) fn ask(
     handle: &BackupHandle,
     backup_dir: &Path,
@@ -154,7 +156,7 @@ pub(super) fn ask(
             warn(
                 handle,
                 &format!(
-                    "{}; only the backups on this disk are looked at",
+                    "{}; only the backups on this disk are considered",
                     with_causes(&error)
                 ),
             );
@@ -173,7 +175,7 @@ pub(super) fn ask(
     }))
 }
 
-/// The training goes back to the backup `id`, which is fetched unless it `is_here`.
+/// Goes back to the backup `id`. It is fetched first, unless it `is_here`.
 pub(super) fn go_back(
     handle: &BackupHandle,
     asked: Option<Asked>,
@@ -210,11 +212,11 @@ pub(super) fn go_back(
     }))
 }
 
-/// Says that the training goes on although the mirror can't be used.
+/// Warns that the training continues although the mirror can't be used.
 fn go_on_without(handle: &BackupHandle, error: &MirrorError, here: Option<GenerationId>) {
     let goes_on = match here {
-        Some(_) => "the training goes on from the backup on this disk",
-        None => "the training is begun anew, as Mirror::begin_anew_if_unreachable says",
+        Some(_) => "the training resumes from the backup on this disk",
+        None => "a new training starts, because Mirror::begin_anew_if_unreachable is set",
     };
     let message = format!(
         "{}; {goes_on}, and is mirrored once the mirror can be used",
@@ -223,7 +225,7 @@ fn go_on_without(handle: &BackupHandle, error: &MirrorError, here: Option<Genera
     warn(handle, &message);
 }
 
-/// Whether there is a mirror, and a backup in it.
+/// Whether there is a mirror that has a backup.
 pub(crate) fn has_backup(handle: &BackupHandle, backup_dir: &Path) -> Result<bool, BackupError> {
     let Some(mirror) = handle.mirror() else {
         return Ok(false);
@@ -248,8 +250,8 @@ fn fetch(
 ) -> Result<(), MirrorError> {
     if let Some((holder, wait)) = found.holder() {
         announce(&format!(
-            "the newest backup is in the mirror {mirror}, which {holder} has not let go of: waiting up to {:.0} s to see \
-             whether that still runs",
+            "the newest backup is in the mirror {mirror}, which {holder} has not released: waiting up to {:.0} s to \
+             see whether it is still running",
             wait.as_secs_f64(),
         ));
     }
@@ -265,7 +267,7 @@ fn fetch(
 }
 
 impl Reached {
-    /// Mirrors what is committed to `store` from now on.
+    /// Mirrors every backup that is committed to `store` from now on.
     pub(super) fn begin(
         self,
         store: &Arc<Store>,
@@ -277,7 +279,7 @@ impl Reached {
             MirrorEvent::Failed(error) => {
                 let error = with_causes(error.as_ref());
                 let message =
-                    format!("a backup could not be mirrored, and is tried again: {error}");
+                    format!("a backup could not be mirrored, and will be retried: {error}");
                 warn(&told, &message);
                 told.tell(Event::MirrorFailed { error });
             }
@@ -300,8 +302,8 @@ impl Reached {
     }
 }
 
-/// Waits until the newest backup is in the mirror, or it is `until`. Without a time, it gives up after two failed
-/// tries. `is_urged` says whether there is no more time all the same.
+/// Waits until the newest backup is in the mirror, or until the time `until`. Without a time, it gives up after two
+/// failed attempts. `is_urged` says whether to give up immediately.
 pub(super) fn flush(
     handle: &BackupHandle,
     mirroring: &Mirroring,
@@ -324,7 +326,8 @@ pub(super) fn flush(
     flushed
 }
 
-/// Marks the training as finished in the mirror, after its last backup is there. Gives what is left to be deleted.
+/// Marks the training as finished in the mirror, after its last backup is uploaded. Returns the files that remain to
+/// be deleted.
 pub(super) fn finish(
     handle: &BackupHandle,
     mirroring: &Mirroring,
@@ -334,12 +337,12 @@ pub(super) fn finish(
     mirroring.finish()
 }
 
-/// Deletes what is left of a finished training in the mirror.
+/// Deletes the remaining files of a finished training from the mirror.
 pub(super) fn clear(leftovers: Leftovers) {
     if let Err(error) = leftovers.clear() {
         log::warn!(
             target: LOG,
-            "what is left in the mirror of the finished training is not deleted: {}",
+            "the training is finished, but its remaining files in the mirror are not deleted: {}",
             with_causes(&error),
         );
     }

@@ -1,4 +1,4 @@
-//! Opening the backup directory, and restoring what is in it.
+//! Opening the backup directory and restoring the backup in it.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,35 +44,35 @@ use crate::spans;
 use crate::state::{PartDocument, TrainingState};
 use crate::trigger::CadenceRecord;
 
-/// What the session is told of the training at hand.
+/// Information about the training that the session needs to open.
 pub(crate) struct Context {
     /// Stops the training, and says whether it is being stopped.
     pub interrupter: Interrupter,
-    /// The epoch that a training without a backup begins with.
+    /// The first epoch of a training without a backup.
     pub first_epoch: usize,
-    /// How many epochs the training is to have.
+    /// The requested number of epochs.
     pub num_epochs: usize,
-    /// After how many batches the optimizer steps.
+    /// The number of batches per optimizer step.
     pub grad_accumulation: usize,
-    /// Among how many devices the data is split; `None` if it is not.
+    /// The number of devices that the data is split among; `None` if it is not split.
     pub split: Option<usize>,
     /// The devices that compute.
     pub devices: Vec<Device>,
-    /// What each metric came to.
+    /// The value of each metric per epoch.
     pub metric_history: MetricHistory,
     /// The metric logs, if this crate writes them.
     pub metric_logs: Option<MetricLogs>,
-    /// Looks out for notices of a preemption, if that is asked for.
+    /// Watches for preemption notices, if that is requested.
     pub lookout: Option<Lookout>,
-    /// The device that the model is trained on, or the first of several.
+    /// The device that trains the model, or the first one of several.
     pub main: Device,
-    /// The run seed of a training that has none yet.
+    /// The run seed for a training that has none yet.
     pub drawn_seed: Option<u64>,
-    /// Sees the metrics that Burn logs, if divergences are to be looked for.
+    /// Receives the metrics that Burn logs, if divergences must be detected.
     pub watch: Option<MetricWatch>,
 }
 
-/// How records are taken on the training's thread, where that is to be.
+/// How the training thread reads the records, if it must do so.
 fn on_thread(
     snapshot: Snapshot,
     devices: impl Iterator<Item = Device>,
@@ -87,18 +87,18 @@ fn on_thread(
     match (snapshot, later.as_slice()) {
         (Snapshot::Blocking, _) => Some(OnThread::new(DeviceRead::Now, Vec::new())),
         (_, []) => None,
-        // With fusion, Burn may lose tensors that another thread asks for while the training goes on.
+        // With fusion, Burn may lose tensors that another thread requests while the training continues.
         (_, [only]) if split.is_none() && !is_remote(only) => {
             Some(OnThread::new(DeviceRead::Later, later))
         }
-        // What several threads have a device compute, another one may read too soon.
+        // If several threads use a device, a thread that reads may not see all of their results.
         _ => Some(OnThread::new(DeviceRead::Now, Vec::new())),
     }
 }
 
 impl Core {
-    /// Opens the backup directory, and restores the newest backup into `training`, and into the `states` of
-    /// the settings, if there is one.
+    /// Opens the backup directory. If there is a backup, restores the newest one into `training` and into the
+    /// `states` of the settings.
     pub(crate) fn open(
         settings: &BackupAndRestore,
         mut states: Vec<NamedState>,
@@ -135,7 +135,7 @@ impl Core {
             .filesystem(settings.handle.filesystem())
             .run_seed(settings.run_seed)
             .drawn_seed(context.drawn_seed)
-            // Whether it may differ is decided here.
+            // `choose_seed` decides whether the seed may differ.
             .keep_seed(true);
         let mut store = Store::open(&settings.backup_dir, options)?;
         let choice::Choice {
@@ -153,7 +153,7 @@ impl Core {
         let restored = newest.as_ref().map(Generation::id);
         let (mut state, memories) = match newest {
             Some(generation) => {
-                // Burn's loading of records has panics of its own that nothing can rule out.
+                // Burn's record loading can panic in ways that can't be checked in advance.
                 catch_unwind(AssertUnwindSafe(|| {
                     restore_newest(
                         settings,
@@ -283,7 +283,7 @@ impl Core {
     }
 }
 
-/// The bytes of numbers of 32 bits, and twice as many that an optimizer keeps.
+/// Estimates the state's size: 32-bit parameters, and an optimizer that keeps twice as many bytes.
 fn estimated_bytes(parts: &PartsMut<'_>) -> u64 {
     let outlines = parts.iter().filter_map(|(_, part)| part.outline());
     let elements = |outline: Vec<burn_pack::Tensor>| -> u64 {
@@ -293,7 +293,7 @@ fn estimated_bytes(parts: &PartsMut<'_>) -> u64 {
     12 * outlines.map(elements).sum::<u64>()
 }
 
-/// Checks that backups of a training that is begun could be restored, and begins it.
+/// Starts a new training, after checking that its backups could be restored.
 fn begin(
     settings: &BackupAndRestore,
     parts: &mut PartsMut<'_>,
@@ -324,7 +324,7 @@ fn begin(
     Ok(state)
 }
 
-/// The run seed that was asked for is used, if it may differ from the one before.
+/// Uses the requested run seed if it may differ from the recorded one.
 fn choose_seed(
     settings: &BackupAndRestore,
     state: &mut TrainingState,
@@ -367,7 +367,7 @@ fn restore_newest(
     };
     let (mut state, Restored { memories, changed }) = restore(parts, generation, &expected)?;
     say_changed(&changed);
-    // The next snapshot looks at the model itself.
+    // The next snapshot reads these from the model itself.
     state.model.clear();
     let age = settings.handle.restored(id, state.position, created);
     settings.handle.tell(Event::Restored {
@@ -385,8 +385,8 @@ fn restore_newest(
     if state.reseed_steps != settings.reseed_steps {
         log::warn!(
             target: LOG,
-            "reseed_steps was {} when the backup was made and is {} now: from here on the random \
-             numbers are others than the undisturbed training would have drawn",
+            "reseed_steps was {} when the backup was made and is {} now: from here on, random numbers \
+             differ from those of an uninterrupted training",
             state.reseed_steps, settings.reseed_steps,
         );
         state.reseed_steps = settings.reseed_steps;
@@ -394,26 +394,28 @@ fn restore_newest(
     Ok((state, memories))
 }
 
-/// Says what follows from changes that were allowed.
+/// Prints the consequences of allowed changes.
 fn say_changed(changed: &[Change]) {
     for change in changed {
         let follows = match change {
-            Change::Schedule => "the program's own goes on from the current optimizer step",
-            Change::Optimizer => "the weights are kept, and the optimizer begins without a state",
+            Change::Schedule => "the program's schedule continues from the current optimizer step",
+            Change::Optimizer => "the weights are kept, and the optimizer starts without state",
             Change::Accumulation => {
-                "the optimizer steps after another number of batches from here on"
+                "from here on, the optimizer steps after a different number of batches"
             }
-            Change::Seed => "random numbers are drawn from the new one from here on",
-            Change::Label => "the backup is this training's from here on",
-            Change::TrainedParameters => "those that the program has trained are, from here on",
-            Change::BurnVersion => "what this one computes may differ in the last digits",
-            Change::BatchSize | Change::Data => "the epoch goes on with what is there now",
+            Change::Seed => "from here on, random numbers are drawn from the new seed",
+            Change::Label => "from here on, the backup belongs to the training with the new label",
+            Change::TrainedParameters => {
+                "from here on, the parameters that the program now trains are trained"
+            }
+            Change::BurnVersion => "the results of this version may differ in the last digits",
+            Change::BatchSize | Change::Data => "the epoch continues with the current batches",
         };
-        announce(&format!("{change} is allowed and there: {follows}"));
+        announce(&format!("{change} was found and is allowed: {follows}"));
     }
 }
 
-/// Loads the weights of another training's newest backup.
+/// Loads the weights from the newest backup of another training.
 fn warm_start(
     parts: &mut PartsMut<'_>,
     from: &Path,

@@ -1,4 +1,4 @@
-//! Where the training is.
+//! The position of the training.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,30 +17,30 @@ use crate::seed::{self, Purpose, RunSeed, StepSeeds};
 use crate::settings::FastForward;
 use crate::state::{DataProgress, Entered, Phase, TrainingState};
 
-/// Said of Burn's sampler.
+/// The warning about Burn's sampler.
 const BURNS_SAMPLER: &str = "not exact after a restart: the training dataset has Burn's \
-     SamplerDataset, whose samples follow from how often it was asked; use \
+     SamplerDataset, whose samples depend on how often it was read; use \
      burn_backup_restore::data::SamplerDataset instead";
 
-/// What is left of a training.
+/// The work that remains in a training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Remaining {
-    /// Something to train or to validate.
+    /// There are batches to train or an epoch to validate.
     Unfinished,
-    /// Nothing.
+    /// Nothing is left.
     Complete,
-    /// `num_epochs` is smaller than the epoch that the training is in.
+    /// `num_epochs` is smaller than the current epoch of the training.
     Beyond,
 }
 
-/// Where the training is, and how it got there.
+/// The position of the training and its history.
 pub(crate) struct Progress {
     pub(super) state: TrainingState,
     pub(super) handle: BackupHandle,
     pub(super) backup_dir: PathBuf,
     /// The seed of the backup directory.
     pub(super) directory_seed: u64,
-    /// Among how many devices the data is split now.
+    /// The number of devices that the data is now split among.
     pub(super) split: Option<usize>,
     pub(super) changes: Changes,
     pub(super) allow_short_epochs: bool,
@@ -52,7 +52,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Where the training is, and what else is known of it.
+    /// The training state, including the position.
     pub(crate) fn state(&self) -> &TrainingState {
         &self.state
     }
@@ -62,15 +62,15 @@ impl Progress {
         self.is_restored
     }
 
-    /// The learning rate in the backup, until the optimizer has stepped in this process. `has_stepped` says
-    /// that it has just done so.
+    /// The learning rate from the backup, until the optimizer steps for the first time in this process. `has_stepped`
+    /// says whether it has just stepped.
     pub(crate) fn restored_rate(&self, has_stepped: bool) -> Option<f64> {
         let is_known = self.is_restored && !self.has_stepped_here && !has_stepped;
         self.state.learning_rate.filter(|_| is_known)
     }
 
-    /// How many items in the whole epochs before a loader gave, where `index` is that of its device, or
-    /// nothing for the validation's.
+    /// The number of items that a loader gave in earlier complete epochs. `index` is the index of the loader's
+    /// device, or `None` for the validation loader.
     fn whole_epoch(&mut self, index: Option<usize>) -> Option<&mut Option<usize>> {
         match index {
             Some(index) => self
@@ -82,8 +82,8 @@ impl Progress {
         }
     }
 
-    /// Checks that a loader has given all that it promised before its epoch ended. `index` is that of its
-    /// device, or nothing for the validation's.
+    /// Checks that a loader gave as many items as it promised before its epoch ended. `index` is the index of its
+    /// device, or `None` for the validation loader.
     pub(crate) fn check_whole(
         &mut self,
         index: Option<usize>,
@@ -94,14 +94,14 @@ impl Progress {
             Some(_) => "training",
             None => "validation",
         };
-        // Under DDP nothing is recorded of the other devices' loaders.
+        // Under DDP, the loaders of other devices are not recorded.
         let mut unrecorded = None;
         let recorded = self.whole_epoch(index).unwrap_or(&mut unrecorded);
         check_whole(epoch, recorded, split, is_allowed)
             .map_err(|error| BackupError::into_training_error(Arc::new(error)))
     }
 
-    /// What the random numbers of all steps are derived from.
+    /// The seeds from which the random numbers of all steps are derived.
     pub(crate) fn run_seeds(&self) -> RunSeed {
         let rollbacks = self.state.rollbacks.iter();
         RunSeed {
@@ -110,7 +110,7 @@ impl Progress {
         }
     }
 
-    /// The seed that the random numbers of the next step are derived from.
+    /// The seed from which the random numbers of the next step are derived.
     pub(crate) fn run_seed(&self) -> u64 {
         self.run_seed_after(self.state.position.global_step)
     }
@@ -119,14 +119,14 @@ impl Progress {
         self.run_seeds().after(global_step)
     }
 
-    /// Whether the next batch is skipped, because of a rollback.
+    /// Whether a rollback skips the next batch.
     pub(crate) fn skips_next(&self) -> bool {
         let next = self.state.position.global_step.saturating_add(1);
         let mut rollbacks = self.state.rollbacks.iter();
         rollbacks.any(|rollback| rollback.skips(next))
     }
 
-    /// Passes over the next step of a loop that is written by hand, if a rollback skips it. Gives what it would have
+    /// Skips the next step of a hand-written loop if a rollback requires it. Returns what the step would have
     /// fetched.
     pub(super) fn skip_step(&mut self) -> Option<Vec<Fetched>> {
         let next = self.state.position.global_step.saturating_add(1);
@@ -137,30 +137,30 @@ impl Progress {
         Some(fetched)
     }
 
-    /// Whether everything that was loaded before is to be loaded once more.
+    /// Whether everything that was loaded before must be loaded again.
     pub(crate) fn replays(&self) -> bool {
         self.fast_forward == FastForward::Replay
     }
 
-    /// The epoch in progress goes on in batches, or with data, that are changed on purpose.
+    /// Records that the current epoch continues with batches or data that were changed on purpose.
     pub(crate) fn enters(&mut self, at: Entered, change: Option<Change>) {
         say_entered(at, change);
         self.state.data.entered = Some(at);
     }
 
-    /// The epoch in progress begins anew, because batches or data are changed on purpose.
+    /// Restarts the current epoch because batches or data were changed on purpose.
     pub(crate) fn begins_epoch_anew(&mut self, change: Change) {
         let position = self.state.position;
         announce(&format!(
-            "{change} is allowed and there: epoch {} begins anew, because its loader can't go on in \
-             between; what its first {} batches held is trained twice",
+            "{change} was found and is allowed: epoch {} starts again, because its loader can't resume inside an \
+             epoch; the items of its first {} batches are trained twice",
             position.epoch, position.step_in_epoch,
         ));
         self.state.begin_epoch_anew();
     }
 
-    /// Warns of a dataset that a restart can't bring to where it was. `or_else` is said of what else there is
-    /// to do.
+    /// Warns of a dataset that a restart can't return to its position. `or_else` is appended and names another
+    /// remedy.
     pub(crate) fn warn_of_sampler(&mut self, found: Option<BurnsSampler>, or_else: &str) {
         let is_exact = |found: BurnsSampler| self.replays() && !found.has_workers;
         let is_first = !self.is_restored && !self.has_warned_of_sampler;
@@ -170,12 +170,12 @@ impl Progress {
         }
     }
 
-    /// Early stopping had ended the training, and does so no longer.
+    /// Continues a training that early stopping had ended.
     pub(crate) fn goes_on_after_early_stop(&mut self) {
         self.state.early_stopped = false;
     }
 
-    /// What is left to do in a training of `num_epochs` epochs.
+    /// The work that remains in a training of `num_epochs` epochs.
     pub(crate) fn remaining(&self, num_epochs: usize) -> Remaining {
         let position = self.state.position;
         if position.epoch <= num_epochs && !self.state.early_stopped {
@@ -187,7 +187,7 @@ impl Progress {
         }
     }
 
-    /// Where to resume the training, whose loader has `train_items` in an epoch.
+    /// Where to resume a training whose loader has `train_items` items per epoch.
     pub(crate) fn resumption(&self, train_items: usize) -> Result<Resumption, TrainingError> {
         Resumption::new(
             &self.state,
@@ -212,7 +212,7 @@ impl Progress {
         self.seed_validation_after(device, self.state.position.global_step);
     }
 
-    /// Seeds `device` for the validation after so many trained batches.
+    /// Seeds `device` for the validation after `global_step` trained batches.
     pub(crate) fn seed_validation_after(&self, device: &Device, global_step: u64) {
         if self.state.reseed_steps {
             let run_seed = self.run_seed_after(global_step);
@@ -220,7 +220,7 @@ impl Progress {
         }
     }
 
-    /// Seeds `device` for what a loop draws before it asks for the batch after so many `fetched` ones.
+    /// Seeds `device` for random numbers that a loop draws before it requests the batch after `fetched` batches.
     pub(super) fn seed_before_batch(&self, device: &Device, fetched: u64) {
         if self.state.reseed_steps {
             let run_seed = self.run_seed();
@@ -228,12 +228,12 @@ impl Progress {
         }
     }
 
-    /// Seeds `device` for what a loop draws before it asks for the batches of the epoch in progress.
+    /// Seeds `device` for random numbers that a loop draws before it requests the batches of the current epoch.
     pub(super) fn seed_before_epoch(&self, device: &Device) {
         if self.state.reseed_steps {
             let position = self.state.position;
             let epoch = position.epoch as u64;
-            // As it was when the epoch began.
+            // The global step at the start of the epoch.
             let before = position
                 .global_step
                 .saturating_sub(position.step_in_epoch as u64);
@@ -242,7 +242,7 @@ impl Progress {
         }
     }
 
-    /// Which share of all epochs is trained.
+    /// The trained share of all epochs, from 0 to 1.
     pub(super) fn share(&self) -> f64 {
         let DataProgress {
             items_processed,
@@ -260,18 +260,18 @@ impl Progress {
     }
 }
 
-/// Says that the epoch in progress goes on in other batches.
+/// Prints that the current epoch continues with changed batches.
 pub(super) fn say_entered(at: Entered, change: Option<Change>) {
     let Entered { items, batches } = at;
     if let Some(change) = change {
         announce(&format!(
-            "{change} is allowed and there: the epoch goes on after its first {items} items, which were \
+            "{change} was found and is allowed: the epoch continues after its first {items} items, which were \
              trained in {batches} batches",
         ));
     }
 }
 
-/// Checks that a loader has given all that it promised, or gave in the epoch that is `recorded`.
+/// Checks that a loader gave as many items as it promised, or as many as it gave in the `recorded` epoch.
 pub(super) fn check_whole(
     epoch: WholeEpoch,
     recorded: &mut Option<usize>,

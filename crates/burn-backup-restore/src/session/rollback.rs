@@ -1,4 +1,4 @@
-//! The way back to a backup from before a divergence, while the training runs.
+//! Rolling back to a backup from before a divergence, while the training runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -21,18 +21,18 @@ use crate::say::warn;
 use crate::state::TrainingState;
 
 impl Core {
-    /// Whether the training has diverged, and goes back: its loop is to be left, and to be begun again.
+    /// Whether the training has diverged and rolls back: its loop must end and start again.
     pub(crate) fn has_diverged(&self) -> bool {
         let finding = || self.guard.as_ref()?.finding(&self.progress.state.rollbacks);
         !self.watch.is_stopping() && finding().is_some()
     }
 
-    /// Whether it goes back after a divergence, as often as it may.
+    /// Whether the settings ask for a rollback after a divergence.
     pub(crate) fn goes_back(&self) -> bool {
         self.guard.as_ref().is_some_and(Guard::goes_back)
     }
 
-    /// A loop that is written by hand has this value of a metric, in the step in progress if there is one, or else in
+    /// Receives a metric value from a hand-written loop. It belongs to the current step if `is_in_step`, otherwise to
     /// the last one.
     pub(super) fn look_at(&self, metric: &str, value: f64, is_in_step: bool) {
         if let Some(guard) = &self.guard {
@@ -46,7 +46,7 @@ impl Core {
         }
     }
 
-    /// Says so once if a loop that is written by hand gives no values to look at.
+    /// Warns once if a hand-written loop logs no values of the watched metrics.
     pub(super) fn warn_if_unseen(&mut self) {
         let unseen = self.guard.as_ref().and_then(Guard::unseen);
         if let Some(message) = unseen.filter(|_| !self.has_warned_of_unseen) {
@@ -55,7 +55,7 @@ impl Core {
         }
     }
 
-    /// The training ends although it could go back after a divergence.
+    /// Ends the training with an error if it has diverged, although it could roll back.
     pub(super) fn fail_if_diverged(&self) {
         if let Some(guard) = &self.guard
             && self.has_diverged()
@@ -66,15 +66,15 @@ impl Core {
         }
     }
 
-    /// Burn is about to be told of something because of which metrics are logged once for the training split: of
-    /// this `batch`, if it is one.
+    /// Called before Burn gets an event for which it logs metrics of the training split once. `batch` is the batch
+    /// that the event belongs to, if any.
     pub(crate) fn expect_metrics(&self, batch: Option<u64>) {
         if let Some(guard) = &self.guard {
             guard.watch().told(batch);
         }
     }
 
-    /// Waits until it is known whether the training has diverged by now.
+    /// Waits until it is known whether the training has diverged so far.
     pub(crate) fn settle_divergence(&mut self, metrics: &mut dyn MetricSource) {
         let Some(guard) = &self.guard else {
             return;
@@ -90,7 +90,7 @@ impl Core {
         self.look_for_divergence();
     }
 
-    /// Ends the training if it has diverged and does not go back.
+    /// Ends the training if it has diverged and does not roll back.
     pub(super) fn look_for_divergence(&self) {
         if let Some(guard) = &self.guard
             && !self.watch.is_stopping()
@@ -101,16 +101,16 @@ impl Core {
         }
     }
 
-    /// Whether a backup is to be taken before the first batch, to go back to.
+    /// Whether a backup must be taken before the first batch, so that a rollback is possible.
     pub(super) fn needs_first_backup(&self) -> bool {
         let guard = self.guard.as_ref();
         let is_begun = self.progress.is_restored || self.progress.state.position.global_step > 0;
         guard.is_some_and(Guard::goes_back) && !is_begun && self.saver.committed.is_none()
     }
 
-    /// Brings `training`, and the states of the settings, back to the last backup from before the divergence. From
-    /// there its loop trains again, and skips the batches that are to be skipped. A step of a loop that is written by
-    /// hand has `fetched` this.
+    /// Restores `training` and the states of the settings from the last backup before the divergence. Its loop then
+    /// trains again from there, and skips the batches that must be skipped. `fetched` lists the batches that the
+    /// diverged step of a hand-written loop fetched.
     pub(crate) fn go_back(
         &mut self,
         training: PartsMut<'_>,
@@ -127,7 +127,7 @@ impl Core {
             return Ok(());
         };
         let rollback = guard.plan(&finding, &state.rollbacks, fetched);
-        // Nothing is to be pruned meanwhile.
+        // No backup may be pruned while one is being restored.
         self.saver.background.restart(Default::default())?;
         let restored = catch_unwind(AssertUnwindSafe(|| self.load_before(training, &rollback)));
         let (restored, Restored { memories, .. }) = restored.unwrap_or_else(|panic| {
@@ -149,7 +149,7 @@ impl Core {
         Ok(())
     }
 
-    /// Loads the newest backup from before what is to be skipped.
+    /// Loads the newest backup from before the skipped batches.
     fn load_before(
         &mut self,
         training: PartsMut<'_>,
@@ -157,11 +157,12 @@ impl Core {
     ) -> Result<(TrainingState, Restored), BackupError> {
         let state = &self.progress.state;
         let is_before = |saved: TrainingState| {
-            // Those of the rollbacks that it does not know of must not concern what it has trained.
+            // Rollbacks that are missing from this backup must not affect batches that it has already
+            // trained.
             let later = state.rollbacks.iter().skip(saved.rollbacks.len());
             let mut later = later.chain([rollback]);
             let is_of_this_line = state.rollbacks.starts_with(&saved.rollbacks);
-            // One from before a change that was allowed would be refused.
+            // A restore would refuse a backup from before an allowed change.
             let is_unchanged =
                 saved.configuration == state.configuration && saved.burn == state.burn;
             is_of_this_line
@@ -170,7 +171,7 @@ impl Core {
         };
         let chunking = PerTensor(part::OPTIMIZER);
         let handle = &self.saver.handle;
-        let line = TransferLine::new("reading the backup to go back to".to_owned());
+        let line = TransferLine::new("reading the backup for the rollback".to_owned());
         let on_read = |read: ReadProgress| {
             handle.lives();
             line.show(read.done, read.of);
@@ -200,11 +201,11 @@ impl Core {
         restore(&mut parts, generation, &expected)
     }
 
-    /// The training goes on from this backup.
+    /// Continues the training from this backup.
     fn continue_from(&mut self, mut state: TrainingState, finding: &Finding, rollback: RollBack) {
         let before = &self.progress.state;
         state.model.clear();
-        // What the process has learned since stays.
+        // Keep what the process has learned since that backup.
         state.cadence = None;
         state.runs.clone_from(&before.runs);
         state.forks.clone_from(&before.forks);
@@ -236,7 +237,7 @@ impl Core {
             attempt: before.rollbacks.len() as u32 + 1,
         };
         state.rollbacks.push(rollback);
-        // A stop from here on saves it with the rollback.
+        // Lets a later stop save this state again, now with the rollback.
         self.saver.committed = None;
         self.saver.running_states = None;
         self.cadence.rolled_back();

@@ -1,4 +1,4 @@
-//! What is saved, and what became of it.
+//! Takes backups and tracks whether they succeed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::say::warn;
 use crate::settings::NamedState;
 use crate::state::{Moment, TrainingState};
 
-/// What has parts to be saved.
+/// An object with parts to save.
 pub(crate) trait Parted {
     /// The parts, with their names.
     fn parted(&self) -> Vec<(String, &dyn SavePart)>;
@@ -37,13 +37,13 @@ impl<S: State> Parted for S {
     }
 }
 
-/// Where metrics are worked out, if not on the training's thread.
+/// Computes metrics outside the training thread.
 pub(crate) trait MetricSource {
-    /// Waits until everything is worked out that it was told of, and notes errors with the interrupter.
+    /// Waits until everything sent to it is computed, and reports errors to the interrupter.
     fn drain(&mut self, interrupter: &Interrupter);
 }
 
-/// A training without metrics, or with such as are ready once they are told.
+/// A training without metrics, or with metrics that are computed immediately.
 pub(crate) struct NoMetrics;
 
 impl MetricSource for NoMetrics {
@@ -54,30 +54,31 @@ impl MetricSource for NoMetrics {
 pub(super) struct Saver {
     pub store: Arc<Store>,
     pub mirror: Option<Arc<Mirroring>>,
-    /// Dropped before [`on_thread`](Self::on_thread): it waits for the thread that reads what that one holds.
+    /// Dropped before [`on_thread`](Self::on_thread), because it waits for the thread that reads the tensors held
+    /// there.
     pub background: Background,
     pub handle: BackupHandle,
     pub committed: Option<Moment>,
-    /// Takes the records on the training's thread, where that is to be.
+    /// Reads the records on the training thread, if that is necessary.
     pub on_thread: Option<OnThread>,
-    /// States that the settings name, besides the training's.
+    /// The states named in the settings, in addition to the training's own.
     pub states: Vec<NamedState>,
-    /// Known once the parameters are initialised.
+    /// Known once the parameters are initialized.
     pub running_states: Option<BTreeMap<String, RunningStates>>,
     pub skip_nan: bool,
     pub delete_at_end: bool,
 }
 
-/// The records of each backup are taken on the training's thread.
+/// Reads the records of each backup on the training thread.
 pub(super) struct OnThread {
-    /// When what is on a device is read.
+    /// When the data on a device is read.
     pub read: DeviceRead,
-    /// What is known of each part.
+    /// The known fit of each part.
     pub known: BTreeMap<String, Fit>,
-    /// The devices that have to have computed before another thread reads from them.
+    /// The devices that must finish computing before another thread reads from them.
     pub devices: Vec<Device>,
-    /// The tensors of the backup in flight, as long as they may still be read from their device. They are
-    /// dropped on this thread, as those of the training are.
+    /// The tensors of the backup in flight, while they may still be read from their device. Like the training's
+    /// tensors, they are dropped on this thread.
     pub held: Vec<Box<dyn SharedPart>>,
 }
 
@@ -100,8 +101,8 @@ impl OnThread {
         Contents::Taken(records)
     }
 
-    /// Has the devices compute what this thread has told them to: another thread that reads does not wait for all
-    /// of it.
+    /// Waits until the devices have executed all work from this thread, because a read from another thread does not
+    /// wait for it.
     fn compute(&self) -> Result<(), BackupError> {
         self.devices.iter().try_for_each(|device| {
             let computed = device.sync();
@@ -120,7 +121,7 @@ impl Saver {
         parts
     }
 
-    /// Finds out which parts have running states, unless that is known.
+    /// Determines which parts have running states, unless that is already known.
     pub(super) fn find_running_states(&mut self, training: &dyn Parted) {
         if self.running_states.is_none() {
             let parts = self.all_parts(training).into_iter();
@@ -129,8 +130,8 @@ impl Saver {
         }
     }
 
-    /// Running states hold their newest update back until they are asked for it, and a snapshot asks. A model
-    /// may read them as they are: that must not depend on how often backups are taken.
+    /// Applies pending updates of running states. A read of them, such as a snapshot, also applies the update. A
+    /// model may use them without that read, so the result must not depend on how often backups are taken.
     pub(super) fn settle_running_states(&self, training: &dyn Parted) {
         let Some(running_states) = &self.running_states else {
             return;
@@ -146,7 +147,7 @@ impl Saver {
         }
     }
 
-    /// This moment, sharing the training's tensors.
+    /// A snapshot of this moment that shares the training's tensors.
     pub(super) fn snapshot(
         &self,
         training: &dyn Parted,
@@ -177,7 +178,7 @@ impl Saver {
         self.background.submit(snapshot, begun);
     }
 
-    /// The snapshot, with its records taken here and now if that is how it is to be.
+    /// Reads the snapshot's records immediately, if the training thread must do so.
     fn take_on_thread(&mut self, mut snapshot: TrainingSnapshot) -> TrainingSnapshot {
         let Some(on_thread) = &mut self.on_thread else {
             return snapshot;
@@ -199,7 +200,7 @@ impl Saver {
         snapshot
     }
 
-    /// Notes what became of a snapshot; gives whether it was committed, if that is news.
+    /// Records the result of a snapshot. Returns whether it was committed, if there is a new result.
     pub(super) fn note(&mut self, outcome: Option<Outcome>) -> Option<bool> {
         let outcome = outcome?;
         if let Some(on_thread) = &mut self.on_thread {
@@ -214,8 +215,8 @@ impl Saver {
         }
     }
 
-    /// Where no backup is taken at the end, nothing has looked for NaN in the model for which the
-    /// last backup is about to go.
+    /// Checks the model for NaN before the last backup is deleted. If no backup is taken at the end, nothing else has
+    /// checked it.
     pub(super) fn check_before_deletion(&mut self, training: &dyn Parted) {
         let is_needed = self.skip_nan && self.delete_at_end && self.committed.is_some();
         if !is_needed {
@@ -233,8 +234,8 @@ impl Saver {
         }
     }
 
-    /// Ends the thread that writes backups, and deletes what is needed no longer. `is_flushed` says that the mirror was
-    /// waited for already, and `is_urged` whether there is no time for it.
+    /// Stops the thread that writes backups, and deletes what is no longer needed. `is_flushed` says that the
+    /// training has already waited for the mirror. `is_urged` says whether there is no time to wait for it.
     pub(super) fn clear_away(
         self,
         is_complete: bool,
@@ -257,11 +258,11 @@ impl Saver {
         if handle.is_poisoned() && committed.is_some() {
             log::error!(
                 target: LOG,
-                "the training ended with a model that holds NaN: the last good backup stays",
+                "the training ended, but its model holds NaN: the last good backup stays",
             );
             return leave(&handle, mirror, is_flushed, is_urged);
         }
-        // First there, where killed processes find out that the training is finished.
+        // Finish in the mirror first: it tells processes that were killed that the training is complete.
         let finished = mirror.map(|mirror| mirror::finish(&handle, &mirror, &mut is_urged));
         let leftovers = match finished.transpose() {
             Ok(leftovers) => leftovers,
@@ -270,8 +271,8 @@ impl Saver {
                 warn(
                     &handle,
                     &format!(
-                        "the backup stays, on this disk and in the mirror, which can't be told that the training is \
-                         finished: {}; BackupHandle::discard deletes both",
+                        "the backup stays, on this disk and in the mirror, because the mirror could not be marked \
+                         as finished: {}; BackupHandle::discard deletes both",
                         with_causes(error.as_ref()),
                     ),
                 );
@@ -280,12 +281,12 @@ impl Saver {
             }
         };
         let Some(store) = Arc::into_inner(store) else {
-            log::error!(target: LOG, "the backup stays: it is still being written");
+            log::error!(target: LOG, "the backup stays because it is still being written");
             return;
         };
         if let Err(error) = store.remove() {
             let error = Arc::new(BackupError::from(error));
-            log::error!(target: LOG, "the backup is not deleted to its end: {}", with_causes(error.as_ref()));
+            log::error!(target: LOG, "the backup is only partly deleted: {}", with_causes(error.as_ref()));
             handle.failed(error);
         }
         if let Some(leftovers) = leftovers {
@@ -294,7 +295,7 @@ impl Saver {
     }
 }
 
-/// Lets go of the mirror, once the last backup is there.
+/// Releases the mirror, after the last backup is uploaded.
 fn leave(
     handle: &BackupHandle,
     mirror: Option<Arc<Mirroring>>,
@@ -314,7 +315,7 @@ mod tests {
     use super::*;
     use crate::save::{Others, SharedModel};
 
-    /// A part whose tensors are there as long as it is.
+    /// A part that keeps its tensors alive as long as it exists.
     struct Part {
         _tensors: Arc<()>,
     }

@@ -1,4 +1,4 @@
-//! A line on a transfer that takes long: reading a backup, fetching one, or sending one.
+//! A progress line for a long transfer: reading, fetching or sending a backup.
 
 mod dashboard;
 
@@ -14,25 +14,25 @@ use crate::handle::whole_seconds;
 use crate::say::{has_dashboard, may_draw, say};
 use crate::terminal;
 
-/// Shorter ones are over before anybody wonders.
+/// Shorter transfers show no line.
 const SHOWN_AFTER: Duration = Duration::from_secs(1);
 
-/// How often the line is written anew on a terminal.
+/// How often the line is rewritten on a terminal.
 const ON_TERMINAL: Duration = Duration::from_millis(250);
 
-/// How often another line is written to a file or the log.
+/// How often a new line is written to a file or the log.
 const ELSEWHERE: Duration = Duration::from_secs(10);
 
-/// Says how far a transfer is, once it has taken a second, until it is dropped.
+/// Shows the progress of a transfer that takes more than a second, until it is dropped.
 ///
-/// A thread of its own writes it: what is waited for may be a disk that gives nothing at all.
+/// A separate thread writes the line, because the transfer may wait for a disk that does not respond.
 pub(super) struct TransferLine {
     far: Arc<Far>,
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// How far a transfer is, in bytes.
+/// The progress of a transfer, in bytes.
 #[derive(Default)]
 struct Far {
     done: AtomicU64,
@@ -42,13 +42,13 @@ struct Far {
 /// Where the line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// A terminal, which shows the last one only.
+    /// A terminal, which shows only the last line.
     Terminal,
     /// The bottom border of Burn's dashboard.
     Dashboard,
-    /// A file, or a pipe.
+    /// A file or a pipe.
     Stream,
-    /// The log, because a renderer has the terminal.
+    /// The log, because a renderer uses the terminal.
     Log,
 }
 
@@ -69,7 +69,7 @@ impl TransferLine {
         let (end, ended) = channel();
         let shown = far.clone();
         let thread = thread::Builder::new().name("backup-line".to_owned());
-        // Without a thread there is no line.
+        // Without a thread, no line is shown.
         let thread = thread.spawn(move || write(&what, &shown, &ended)).ok();
         Self {
             far,
@@ -78,7 +78,7 @@ impl TransferLine {
         }
     }
 
-    /// So many bytes are there, `of` so many.
+    /// Sets the progress: `done` bytes out of `of`.
     pub(super) fn show(&self, done: u64, of: u64) {
         self.far.done.store(done, Ordering::Relaxed);
         self.far.of.store(of, Ordering::Relaxed);
@@ -89,13 +89,13 @@ impl Drop for TransferLine {
     fn drop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {
-            // Its own panic was told by the hook.
+            // The panic hook has already reported a panic of that thread.
             drop(thread.join());
         }
     }
 }
 
-/// Writes the line until `ended` says so, and leaves the terminal as it is to be.
+/// Writes the line until the sender of `ended` is dropped, then cleans up the terminal.
 fn write(what: &str, far: &Far, ended: &Receiver<()>) {
     let began = Instant::now();
     let mut written = Written::default();
@@ -115,7 +115,7 @@ fn write(what: &str, far: &Far, ended: &Receiver<()>) {
 struct Written {
     is_on_terminal: bool,
     on_dashboard: dashboard::Border,
-    /// When a line was written that stays.
+    /// When the last permanent line was written.
     last: Option<Instant>,
 }
 
@@ -123,7 +123,7 @@ impl Written {
     fn write(&mut self, line: &str, place: Place) {
         let is_due = self.last.is_none_or(|last| last.elapsed() >= ELSEWHERE);
         match place {
-            // Over the one before, to the end of the line.
+            // Overwrites the previous line and clears the rest of it.
             Place::Terminal => {
                 self.is_on_terminal = true;
                 let _ = write!(io::stderr().lock(), "\r{line}\u{1b}[K");
@@ -140,7 +140,7 @@ impl Written {
         }
     }
 
-    /// What is written next on a terminal begins on a line of its own.
+    /// Makes the next terminal output start on its own line.
     fn end(&mut self) {
         self.on_dashboard.clear();
         if self.is_on_terminal {
@@ -152,12 +152,12 @@ impl Written {
 /// `120 of 756 MB, 60.0 MB/s, about 11s left`.
 fn progress(done: u64, of: u64, took: Duration) -> String {
     if of == 0 {
-        return format!("waiting since {}", whole_seconds(took));
+        return format!("waiting for {}", whole_seconds(took));
     }
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     let (done, of) = (megabytes(done), megabytes(of));
     let rate = done / took.as_secs_f64().max(f64::MIN_POSITIVE);
-    // Of a small backup, the megabytes that are shown are not all zero.
+    // Show decimals for a small backup, so that it does not appear as 0 MB.
     let digits = if of < 10.0 { 3 } else { 0 };
     let left = match rate > 0.0 {
         true => Duration::try_from_secs_f64((of - done).max(0.0) / rate).ok(),
@@ -183,6 +183,6 @@ mod tests {
         assert_eq!(shown(120_000_000, 756_000_000), expected);
         assert_eq!(shown(0, 756_000_000), "0 of 756 MB");
         assert_eq!(shown(0, 40_000), "0.000 of 0.040 MB");
-        assert_eq!(shown(0, 0), "waiting since 2s");
+        assert_eq!(shown(0, 0), "waiting for 2s");
     }
 }

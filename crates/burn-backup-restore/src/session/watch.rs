@@ -1,4 +1,4 @@
-//! Notices of a preemption, and stops.
+//! Preemption notices and stops.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::preemption::{Advice, Backups, Lookout};
 /// Stops the training, and says whether it is being stopped.
 pub(super) struct Watch {
     interrupter: Interrupter,
-    /// Looks out for notices of a preemption, if that is asked for.
+    /// Watches for preemption notices, if that is requested.
     lookout: Option<Lookout>,
     is_preempted: bool,
 }
@@ -36,22 +36,22 @@ impl Watch {
         self.interrupter.should_stop()
     }
 
-    /// Whether it is an error that stops the training.
+    /// Whether an error stops the training.
     pub(super) fn has_failed(&self) -> bool {
         self.interrupter.should_stop() && self.interrupter.error().is_some()
     }
 
-    /// Whether notices are looked out for, and none has ended the training yet.
+    /// Whether notices are watched for and the training is not being stopped.
     pub(super) fn is_looking_out(&self) -> bool {
         self.lookout.is_some() && !self.is_stopping()
     }
 
-    /// The notice that has come.
+    /// The notice that has arrived.
     pub(super) fn notice(&self) -> Option<&Notice> {
         self.lookout.as_ref().and_then(Lookout::notice)
     }
 
-    /// Looks whether a notice has come, and says what to do; gives a notice that is new.
+    /// Checks for a notice. Returns what to do, and the notice if it is new.
     pub(super) fn look(&mut self, backups: Backups) -> (Advice, Option<Notice>) {
         match &mut self.lookout {
             Some(lookout) => lookout.look(backups),
@@ -59,26 +59,26 @@ impl Watch {
         }
     }
 
-    /// When the kill is to be expected, if the training is left because of a notice that says so.
+    /// When to expect the kill, if a notice with a deadline has stopped the training.
     pub(super) fn until(&self) -> Option<Instant> {
         let lookout = self.lookout.as_ref().filter(|_| self.is_preempted)?;
         Some(Instant::now() + lookout.time_left()?)
     }
 
-    /// Whether another notice has come, after which no time is left. The first one leaves its own.
+    /// Whether a second notice has arrived, after which no time is left. After the first one, time remains.
     pub(super) fn is_urged(&mut self) -> bool {
         let is_noticed = self.notice().is_some();
         self.look(Backups::default()).1.is_some() && is_noticed
     }
 
-    /// The training is left because of the notice that has come.
+    /// Stops the training because of the notice that has arrived.
     pub(super) fn leave(&mut self) {
         let notice = self.notice().map(ToString::to_string);
         self.is_preempted = true;
         self.interrupter.stop(notice.as_deref());
     }
 
-    /// Why the training is being stopped, in words.
+    /// Why the training is being stopped, as text.
     pub(super) fn why_stopped(&self) -> String {
         let notice = self.notice().filter(|_| self.is_preempted);
         let interruption = self.interrupter.interruption();
@@ -90,14 +90,14 @@ impl Watch {
         }
     }
 
-    /// Whether the last backup, of which so many `tries` have failed and the last one `took` so long, can
-    /// be tried again before the kill.
+    /// Whether the last backup can be retried before the kill, after `tries` failed attempts of which the last one
+    /// `took` this long.
     pub(super) fn allows_another_try(&self, tries: u32, took: Duration) -> bool {
         let lookout = self.lookout.as_ref().filter(|_| self.is_preempted);
         lookout.is_some_and(|lookout| lookout.allows_another_try(tries, took))
     }
 
-    /// A notice that has come since the training ended.
+    /// A notice that arrived after the training ended.
     pub(super) fn last_look(&mut self) -> Option<Notice> {
         self.look(Backups::default()).1
     }

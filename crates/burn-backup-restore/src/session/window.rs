@@ -2,13 +2,13 @@
 
 use crate::save::TrainingSnapshot;
 
-/// Gradients that are being accumulated can't be saved. A stop in the middle of it goes back to the last
-/// optimizer step; this is the training at that moment.
+/// Holds the snapshot of the last optimizer step. Accumulated gradients can't be saved, so a stop in the middle of an
+/// accumulation goes back to this snapshot.
 #[derive(Default)]
 pub(super) struct Window {
     accumulates: bool,
     at_optimizer_step: Option<TrainingSnapshot>,
-    /// Whether the training is at no moment that could be saved.
+    /// Whether the current state can't be saved.
     is_between: bool,
 }
 
@@ -21,22 +21,22 @@ impl Window {
         }
     }
 
-    /// Whether the training accumulates gradients: then each optimizer step is to be held.
+    /// Whether the training accumulates gradients, so that a snapshot must be held at each optimizer step.
     pub(super) fn accumulates(&self) -> bool {
         self.accumulates
     }
 
-    /// It turns out that it does.
+    /// Records that the training accumulates gradients.
     pub(super) fn accumulates_from_here(&mut self) {
         self.accumulates = true;
     }
 
-    /// The optimizer has stepped, or nothing is accumulated yet, and this is the training.
+    /// Holds the snapshot after an optimizer step, or before any gradients are accumulated.
     pub(super) fn hold(&mut self, snapshot: TrainingSnapshot) {
         self.at_optimizer_step = Some(snapshot);
     }
 
-    /// Whether the training is `between` two moments that could be saved.
+    /// Sets whether the training is between two moments that can be saved.
     pub(super) fn set_between(&mut self, between: bool) {
         self.is_between = between;
     }
@@ -45,24 +45,24 @@ impl Window {
         self.is_between
     }
 
-    /// Whether the training is at no moment that could be saved, and none before it is held.
+    /// Whether the current state can't be saved and no snapshot is held.
     pub(super) fn has_nothing_to_save(&self) -> bool {
         self.is_between && self.at_optimizer_step.is_none()
     }
 
-    /// Nothing may keep the tensors alive that the optimizer is about to replace.
+    /// Drops the snapshot, which would keep the tensors that the optimizer is about to replace in memory.
     pub(super) fn release(&mut self) {
         self.at_optimizer_step = None;
     }
 
-    /// The training at the last optimizer step, once more.
+    /// A copy of the snapshot of the last optimizer step.
     pub(super) fn again(&self) -> Option<TrainingSnapshot> {
         self.at_optimizer_step
             .as_ref()
             .and_then(TrainingSnapshot::again)
     }
 
-    /// The training at the last optimizer step.
+    /// The snapshot of the last optimizer step.
     pub(super) fn take(&mut self) -> Option<TrainingSnapshot> {
         self.at_optimizer_step.take()
     }

@@ -1,42 +1,42 @@
-//! How often a backup may be taken without costing more than a given share of the training's time.
+//! Decides how often to take a backup so that backups cost at most a given share of the training's time.
 //!
-//! A training earns, with each step, that share of the step's time, and spends what its backups
-//! cost: how long they hold the training thread, and how much longer the steps take during which
-//! one is being written. The next backup is due as soon as what is earned pays for it. So the share
-//! holds from the first backup on, not just in the long run, and costs that rise are paid back.
+//! With each step, a training earns that share of the step's time. It spends the cost of its backups: how long they
+//! block the training thread, and how much longer steps take while a backup is written. The next backup is due as
+//! soon as the earned time pays for it. So the share holds from the first backup on, not just in the long run, and
+//! rising costs are paid back.
 //!
-//! What backups cost is kept in the backup, and so is how often the training was interrupted. Once it was, the
-//! interval is no shorter than the one that loses least: backups that cost more than they save are left out.
+//! Each backup records the cost of backups and the number of interruptions. After an interruption, the interval is at
+//! least the one that loses the least time. Backups that would cost more than they save are not taken.
 //!
-//! A backup that fails may cost next to nothing, on a full disk say. So a failed one tells nothing of what the next one
-//! costs. What it did cost is paid for as well, and the next try waits as it does with any other policy (`backoff.rs`).
+//! A failed backup may cost almost nothing, for example on a full disk. Its cost therefore does not predict the cost
+//! of the next one. The cost is still paid for, and the next attempt waits as with any other policy (`backoff.rs`).
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::CadenceRecord;
 
-/// The typical undisturbed step is the median of the last so many.
+/// The typical undisturbed step is the median of this many recent steps.
 const STEPS: usize = 31;
 
-/// A backup is expected to cost the mean of the last so many.
+/// The expected cost of a backup is the mean of this many recent backups.
 const BACKUPS: usize = 8;
 
-/// Before anything is measured, a backup is expected to cost as much as moving the state at this
-/// many bytes per second, and this long on top.
+/// Before the first measurement, the expected cost of a backup is the time to move the state at this many bytes per
+/// second, plus this constant.
 const ASSUMED_SPEED: f64 = 1e9;
 const ASSUMED_COST: f64 = 0.01;
 
 /// A step of the training.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StepTime {
-    /// From the end of the step before, without what backups held the training.
+    /// The time since the end of the previous step, without the time that backups blocked the training.
     pub took: Duration,
-    /// Whether a backup was being written during it.
+    /// Whether a backup was being written during the step.
     pub is_disturbed: bool,
 }
 
-/// What a backup cost so far, in seconds.
+/// The cost of a backup so far, in seconds.
 #[derive(Debug)]
 struct Open {
     held: f64,
@@ -50,28 +50,28 @@ pub(crate) struct Auto {
     max_overhead: f64,
     /// Undisturbed steps, in seconds.
     steps: VecDeque<f64>,
-    /// What backups cost, in seconds.
+    /// The costs of backups, in seconds.
     costs: VecDeque<f64>,
-    /// The one that is being written.
+    /// The backup that is being written.
     open: Option<Open>,
     assumed_cost: f64,
-    /// Until now, in seconds, of all processes of this training together.
+    /// The time until now, in seconds, over all processes of this training.
     uptime: f64,
-    /// How many of them did not end in order.
+    /// How many of these processes did not end cleanly.
     interruptions: u64,
-    /// How long was trained since the last backup, in seconds.
+    /// The training time since the last backup, in seconds.
     since_last: f64,
-    /// How long it was when the last one was taken.
+    /// The value of `since_last` when the last backup was taken.
     before_last: f64,
     earned: f64,
-    /// By backups whose cost is known.
+    /// The cost of all backups whose cost is known.
     spent: f64,
     slowed: f64,
     is_rested: bool,
 }
 
 impl Auto {
-    /// With a state of about `bytes`, and what is known of the training.
+    /// For a state of about `bytes`. `record` holds earlier measurements.
     pub(crate) fn new(max_overhead: f64, bytes: u64, record: &CadenceRecord) -> Self {
         Self {
             max_overhead,
@@ -90,13 +90,13 @@ impl Auto {
         }
     }
 
-    /// One more step is done.
+    /// Records a step.
     pub(crate) fn step(&mut self, step: StepTime) {
         let took = step.took.as_secs_f64();
         self.uptime += took;
         self.since_last += took;
         if step.is_disturbed {
-            // Without a step to compare with, none of it is put down to the backup.
+            // Without a step to compare with, charge nothing to the backup.
             let typical = self.typical_step().unwrap_or(took);
             if let Some(open) = &mut self.open {
                 open.slowed += took - typical;
@@ -108,12 +108,12 @@ impl Auto {
         push(&mut self.steps, took, STEPS);
         self.earned += self.max_overhead * took;
         self.is_rested = true;
-        // What isn't needed is no licence for many backups in a row later.
+        // Unused earnings must not allow many backups in a row later.
         let spare = self.spent + self.likely_cost();
         self.earned = self.earned.min(spare);
     }
 
-    /// A backup was taken, which held the training so long.
+    /// Records that a backup was taken, and that it blocked the training for `held`.
     pub(crate) fn saved(&mut self, held: Duration) {
         self.close();
         self.open = Some(Open {
@@ -125,17 +125,17 @@ impl Auto {
         self.before_last = std::mem::take(&mut self.since_last);
     }
 
-    /// The backup that was taken last has failed.
+    /// Records that the last backup has failed.
     pub(crate) fn failed(&mut self) {
-        // What was trained before it is as unsaved as it was.
+        // The training time before the failed backup is still unsaved.
         self.since_last += std::mem::take(&mut self.before_last);
         if let Some(open) = &mut self.open {
             open.has_failed = true;
         }
     }
 
-    /// Whether a backup is paid for. After each there is a step that no backup disturbs, to know
-    /// what a step takes.
+    /// Whether a backup is paid for. After each backup, an undisturbed step must come first, to measure how long a
+    /// step takes.
     pub(crate) fn is_due(&self) -> bool {
         self.is_rested
             && self.open.is_none()
@@ -143,16 +143,16 @@ impl Auto {
             && self.since_last >= self.best_interval()
     }
 
-    /// After how many steps a backup is paid for, as things are. `None` before the first step.
+    /// The number of steps that pay for a backup at current costs. `None` before the first step.
     pub(crate) fn interval(&self) -> Option<u64> {
         let step = self.typical_step()?;
         let paid = self.likely_cost() / (self.max_overhead * step);
         let best = self.best_interval() / step;
-        // At least one; an interval beyond all numbers is the greatest of them.
+        // The result is at least one. The cast turns an interval beyond `u64` into `u64::MAX`.
         Some((paid.max(best).ceil() as u64).max(1))
     }
 
-    /// What a backup costs, in seconds, if that was measured.
+    /// The cost of a backup, in seconds, if it was measured.
     pub(crate) fn backup_cost(&self) -> Option<f64> {
         match self.costs.len() {
             0 => None,
@@ -160,12 +160,12 @@ impl Auto {
         }
     }
 
-    /// How much longer steps took because backups were being written.
+    /// How much longer steps took because backups were written.
     pub(crate) fn slowed(&self) -> Duration {
         Duration::try_from_secs_f64(self.slowed).unwrap_or_default()
     }
 
-    /// The last backup disturbs no more: its cost is known.
+    /// Closes the last backup, which no longer disturbs steps, so its cost is known.
     fn close(&mut self) {
         if let Some(Open {
             held,
@@ -173,7 +173,7 @@ impl Auto {
             has_failed,
         }) = self.open.take()
         {
-            // Steps that happened to be quick are no gain.
+            // Steps that happened to be fast are not a gain.
             let slowed = slowed.max(0.0);
             self.slowed += slowed;
             let cost = held + slowed;
@@ -190,11 +190,11 @@ impl Auto {
         steps.get(steps.len() / 2).copied()
     }
 
-    /// The interval, in seconds, at which backups and what is trained again after interruptions take least
-    /// together; 0 before the first interruption: `sqrt(2 * cost * MTBF)`.
+    /// The interval, in seconds, that minimizes the total time for backups and for retraining after interruptions:
+    /// `sqrt(2 * cost * MTBF)`. It is 0 before the first interruption.
     ///
-    /// J. W. Young, "A first order approximation to the optimum checkpoint interval", Communications of the ACM
-    /// 17 (1974).
+    /// J. W. Young, "A first order approximation to the optimum checkpoint interval", Communications of the ACM 17
+    /// (1974).
     fn best_interval(&self) -> f64 {
         match self.interruptions {
             0 => 0.0,
@@ -205,7 +205,7 @@ impl Auto {
         }
     }
 
-    /// What a backup costs, in seconds, as far as is known.
+    /// The expected cost of a backup, in seconds.
     fn likely_cost(&self) -> f64 {
         self.backup_cost().unwrap_or(self.assumed_cost)
     }
@@ -222,8 +222,8 @@ fn push(window: &mut VecDeque<f64>, value: f64, len: usize) {
 mod tests {
     use super::*;
 
-    /// A training with a clock of its own: steps take `step` seconds, and while a backup is being
-    /// written, for `writing` steps, `slow` more.
+    /// A training with a simulated clock. A step takes `step` seconds. While a backup is being written, for `writing`
+    /// steps, each step takes `slow` seconds longer.
     struct Machine {
         step: f64,
         held: f64,
@@ -231,7 +231,7 @@ mod tests {
         writing: u64,
     }
 
-    /// After which steps backups were taken, and what they cost over the training's time without.
+    /// The steps after which backups were taken, and the overhead relative to the training without backups.
     struct Outcome {
         taken: Vec<u64>,
         overhead: f64,
@@ -242,7 +242,7 @@ mod tests {
             self.held + self.slow * self.writing as f64
         }
 
-        /// Trains on, and checks after each backup that all of them are paid for.
+        /// Continues the training.
         fn run(&self, auto: &mut Auto, steps: u64) -> Outcome {
             let (mut taken, mut left, mut cost) = (Vec::new(), 0, 0.0);
             for step in 1..=steps {
@@ -276,13 +276,13 @@ mod tests {
             slow,
             writing,
         };
-        // The machine, the bound, and the interval in steps that it leads to.
+        // The machine, the bound, and the resulting interval in steps.
         let table = [
             (machine(0.010, 0.0001, 0.002, 5), 0.01, 101),
             (machine(0.010, 0.0001, 0.002, 5), 0.10, 11),
             (machine(1.0, 0.0001, 0.3, 2), 0.01, 61),
             (machine(0.001, 0.25, 0.0, 0), 0.05, 5000),
-            // What costs next to nothing is done after every other step.
+            // A backup that costs almost nothing is taken after every other step.
             (machine(1.0, 0.0001, 0.0, 1), 0.01, 2),
         ];
         for (machine, bound, interval) in table {
@@ -334,7 +334,7 @@ mod tests {
         let before = usual.run(&mut auto, 1000).taken.len();
         assert!((9..=10).contains(&before), "{before}");
         auto.saved(Duration::from_secs(1));
-        // One in a hundred steps is earned; a second are a hundred steps.
+        // Each step earns a hundredth of its time, and a second is a hundred steps.
         assert!(usual.run(&mut auto, 9_000).taken.is_empty());
         assert!(!usual.run(&mut auto, 3_000).taken.is_empty());
     }
@@ -348,7 +348,7 @@ mod tests {
             writing: 4,
         };
         let mut auto = Auto::new(0.01, 990_000_000, &CadenceRecord::default());
-        // A second is assumed: a hundred seconds have to be trained.
+        // The assumed cost is a second, so a hundred seconds must be trained first.
         let first = machine.run(&mut auto, 2000).taken.first().copied();
         assert!(matches!(first, Some(1000 | 1001)), "{first:?}");
     }
@@ -363,7 +363,7 @@ mod tests {
             backup_cost: Some(0.1),
             ..CadenceRecord::default()
         };
-        // A hundredth of a second is earned in each step. Says after how many the next one is due.
+        // Each step earns a hundredth of a second. Returns the number of steps until the next backup is due.
         let steps_to_the_next = |auto: &mut Auto| {
             let mut steps = 0;
             while !auto.is_due() {
@@ -376,13 +376,13 @@ mod tests {
         let first = steps_to_the_next(&mut auto);
         assert!(matches!(first, 10 | 11), "{first}");
         for failing in 0..100 {
-            // On a full disk it costs nothing.
+            // On a full disk, a backup costs nothing.
             auto.saved(Duration::ZERO);
             auto.failed();
             assert_eq!(steps_to_the_next(&mut auto), 1, "after {failing}");
         }
         assert_eq!(auto.backup_cost(), Some(0.1));
-        // What a failed one costs is earned first.
+        // The cost of a failed backup must be earned first.
         auto.saved(Duration::from_secs(1));
         auto.failed();
         let after = steps_to_the_next(&mut auto);
@@ -424,7 +424,7 @@ mod tests {
             slow: 0.0,
             writing: 1,
         };
-        // A second is assumed, and 0.1 s are earned in a hundred seconds.
+        // The assumed cost is a second, and 0.1 s steps earn that in a hundred seconds.
         let first = |record: &CadenceRecord| {
             let mut auto = Auto::new(0.01, 990_000_000, record);
             (machine.run(&mut auto, 1100).taken[0], auto)
@@ -448,7 +448,7 @@ mod tests {
             slow: 0.0,
             writing: 1,
         };
-        // The cost is 0.02 s; a tenth of the time would pay for one in 0.2 s.
+        // The cost is 0.02 s. A tenth of the time would pay for one backup per 0.2 s.
         let last_gap = |interruptions, uptime| {
             let record = CadenceRecord {
                 backup_cost: Some(0.02),
@@ -462,10 +462,10 @@ mod tests {
             *gaps(&outcome.taken).last().unwrap()
         };
         assert_eq!(last_gap(0, 0.0), 2);
-        // One in 1000 s: sqrt(2 * 0.02 * 1000) s are 63 steps, and a little more at the end of 100 s.
+        // One interruption in 1000 s: sqrt(2 * 0.02 * 1000) s are 63 steps, and slightly more after 100 s.
         assert!((63..=67).contains(&last_gap(1, 1000.0)));
         assert!((6..=8).contains(&last_gap(100, 1000.0)));
-        // However often it is interrupted, a tenth is not exceeded.
+        // Even with many interruptions, a tenth is not exceeded.
         assert_eq!(last_gap(1_000_000, 1000.0), 2);
     }
 

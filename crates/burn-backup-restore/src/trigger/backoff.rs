@@ -1,26 +1,26 @@
-//! How long the next try waits after backups that failed: a full disk stays full for a while.
+//! The delay before the next attempt after failed backups, because a full disk stays full for a while.
 
 use std::time::Duration;
 
 use super::Now;
 
-/// After a backup that failed, the next try waits this long, and twice as long after each further one in a row.
+/// The delay after a failed backup. It doubles after each further failure in a row.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// It never waits longer than this.
+/// The maximum delay.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// Counts failures in a row. Times are counted from the training's launch.
+/// Counts consecutive failures. Times are measured from the training's launch.
 #[derive(Debug)]
 pub(super) struct Backoff {
     first: Duration,
     failures: u32,
-    /// When the last one was known.
+    /// When the last failure became known.
     last: Duration,
 }
 
 impl Backoff {
-    /// Waits for `first` after the first failure.
+    /// Creates a backoff that waits for `first` after the first failure.
     pub(super) fn new(first: Duration) -> Self {
         Self {
             first,
@@ -38,8 +38,8 @@ impl Backoff {
         self.failures = 0;
     }
 
-    /// Whether the next try has to wait: for the time after the last failure, or to know what becomes of the one that is
-    /// being written.
+    /// Whether the next attempt must wait: for the delay after the last failure, or for the result of the backup that
+    /// is being written.
     pub(super) fn holds_back(&self, now: Now) -> bool {
         let wait = self.wait();
         !wait.is_zero() && (now.is_writing || now.time.saturating_sub(self.last) < wait)

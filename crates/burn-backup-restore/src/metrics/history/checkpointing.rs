@@ -3,8 +3,8 @@ use burn::train::metric::store::EventStoreClient;
 
 use super::MetricHistory;
 
-/// A checkpointing strategy that decides after a restart as it would have without one: it makes its
-/// decisions of the past once more, and what they say to do has been done then.
+/// A checkpointing strategy that makes the same decisions after a restart as without one. It repeats its past
+/// decisions, but their actions are dropped, because they were already carried out.
 pub(crate) struct Continued {
     strategy: Box<dyn CheckpointingStrategy>,
     metric_history: MetricHistory,

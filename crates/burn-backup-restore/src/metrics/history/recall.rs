@@ -8,10 +8,10 @@ use super::MetricHistory;
 
 const LOG: &str = "burn_backup::metrics";
 
-/// Answers what metrics came to, from the history; what that does not know it asks the training's own
-/// loggers, and notes it down.
+/// Answers queries for metric values from the history. If the history lacks a value, asks the training's own loggers
+/// and records the answer.
 ///
-/// Burn's strategies ask an event store, which asks a metric logger: this stands for one.
+/// Burn's strategies query an event store, which queries a metric logger. This type takes the place of that logger.
 pub(crate) struct Recall {
     metric_history: MetricHistory,
     loggers: Arc<EventStoreClient>,
@@ -28,7 +28,7 @@ impl Recall {
     }
 
     fn value(&mut self, name: &str, epoch: usize, split: &Split) -> Option<f64> {
-        // Loggers may still have files of an epoch that is yet to be trained, from work that was lost.
+        // Loggers may still have files of a later epoch, written by work that was lost.
         if !self.metric_history.is_visible(epoch) {
             return None;
         }
@@ -46,15 +46,15 @@ impl Recall {
         value
     }
 
-    /// Some loggers count the epochs of their own process: after a restart they know none by its number.
+    /// Some loggers count only the epochs of their own process, so after a restart they don't know earlier epochs by
+    /// number.
     fn warn(&mut self, name: &str, epoch: usize, split: &Split) {
         let is_restored = !self.metric_history.past().is_empty();
         if is_restored && !std::mem::replace(&mut self.has_warned, true) {
             log::warn!(
                 target: LOG,
-                "the training's metric loggers do not say what '{name}' ({split}) came to in epoch {epoch}, \
-                 and what decides by it can't; with BackupAndRestore::metric_logs it is known whatever \
-                 the loggers",
+                "the training's metric loggers have no value of '{name}' ({split}) for epoch {epoch}, so nothing \
+                 can decide by this value; BackupAndRestore::metric_logs provides it with any logger",
             );
         }
     }

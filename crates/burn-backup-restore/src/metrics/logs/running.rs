@@ -6,21 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::Text;
 
-/// A metric's log in an epoch, and what its lines come to so far.
+/// A metric's log in an epoch, and the running sum of its lines.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct OpenLog {
     pub metric: String,
-    /// As Burn calls it: `train` or `valid`.
+    /// Burn's name: `train` or `valid`.
     pub split: String,
     pub epoch: usize,
-    /// How long the file is.
+    /// The length of the file.
     pub bytes: u64,
-    /// The sum of the lines' values, each as often as it counts.
+    /// The sum of the lines' values, each multiplied by its count.
     sum: Text,
     count: usize,
-    /// Whether the metric's own value for the epoch has been the mean of its lines so far.
+    /// Whether the metric's own value for the epoch has equaled the mean of its lines so far.
     pub is_mean: bool,
-    /// Whether the metric's own value for the epoch is in it.
+    /// Whether the log contains the metric's own value for the epoch.
     pub is_final: bool,
     /// Whether a line is text. Such a metric has no value for the epoch.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -32,7 +32,7 @@ impl OpenLog {
         Self::of(metric, &split.to_string(), epoch)
     }
 
-    /// The log of a split that Burn calls so.
+    /// The log of a split with this name in Burn.
     pub(super) fn of(metric: &str, split: &str, epoch: usize) -> Self {
         Self {
             metric: metric.to_owned(),
@@ -47,7 +47,7 @@ impl OpenLog {
         }
     }
 
-    /// The file, where Burn has it.
+    /// The path of the file, as in Burn.
     pub(super) fn path(&self, directory: &Path) -> PathBuf {
         let epoch = directory
             .join(&self.split)
@@ -55,19 +55,20 @@ impl OpenLog {
         epoch.join(format!("{}.log", self.metric.replace(' ', "_")))
     }
 
-    /// Whether the file is one that the metric's name alone names: documents can be edited.
+    /// Whether the metric's name gives a file inside the directory. The name comes from a document, which can be
+    /// edited.
     pub(super) fn is_of_this_directory(&self) -> bool {
         let path = self.path(Path::new(""));
         path.components().count() == 3 && !self.metric.contains(['/', '\\'])
     }
 
-    /// The mean of the lines, if there are any that count.
+    /// The mean of the lines, if any of them counts.
     pub(super) fn mean(&self) -> Option<f64> {
         (self.count > 0).then(|| mean(self.sum.0, self.count))
     }
 
     fn add(&mut self, value: f64, count: usize) {
-        // In the order and the way in which Burn's metrics add up: the last bit is to be the same.
+        // Add in the same order and the same way as Burn's metrics, so that even the last bit is the same.
         if count > 0 {
             self.sum.0 += value * count as f64;
             self.count += count;
@@ -75,14 +76,14 @@ impl OpenLog {
     }
 }
 
-/// What a metric's lines come to: in the whole epoch, and in this process.
+/// The sums of a metric's lines: for the whole epoch and for this process.
 #[derive(Debug)]
 pub(super) struct Running {
     pub log: OpenLog,
-    /// What the process before has left, if it was interrupted in this epoch.
+    /// Whether an earlier process was interrupted in this epoch.
     is_continued: bool,
     here: Mean,
-    /// What the metric came to in this epoch, if it has said so.
+    /// The metric's own value for this epoch, if it was logged.
     value: Option<f64>,
 }
 
@@ -92,12 +93,12 @@ struct Mean {
     count: usize,
 }
 
-/// What to do with a line.
+/// What to write for a line.
 #[derive(Debug, PartialEq)]
 pub(super) enum Line {
     AsIs,
     Instead(String),
-    /// As it is, although it is the value for a part of the epoch.
+    /// The unchanged line, although its value covers only part of the epoch.
     Partial,
 }
 
@@ -118,12 +119,12 @@ impl Running {
         }
     }
 
-    /// What the metric came to in this epoch, as Burn's aggregate has it.
+    /// The value of the metric in this epoch, as Burn aggregates it.
     pub(super) fn value(&self) -> Option<f64> {
         self.value.or_else(|| self.log.mean())
     }
 
-    /// Takes a line in. `running` is the metric's own value for the epoch so far, if it has one.
+    /// Adds a line. `running` is the metric's own value for the epoch so far, if it has one.
     pub(super) fn line(&mut self, line: &str, running: Option<&NumericEntry>) -> Line {
         let (value, count) = match NumericEntry::deserialize(line) {
             Ok(NumericEntry::Final(value)) => return self.last_line(value),
@@ -148,7 +149,7 @@ impl Running {
         Line::AsIs
     }
 
-    /// The metric's value for the epoch: for a part of it, if it was interrupted.
+    /// Handles the metric's value for the epoch. After an interruption, it covers only part of the epoch.
     fn last_line(&mut self, value: f64) -> Line {
         self.log.is_final = true;
         self.value = Some(value);
@@ -164,8 +165,7 @@ impl Running {
         }
     }
 
-    /// Whether the metric's own `value`, for what this process has seen of the epoch, is the mean of
-    /// the lines.
+    /// Whether the metric's own `value`, for the part of the epoch in this process, is the mean of the lines.
     fn is_mean_here(&self, value: f64) -> bool {
         let mean = mean(self.here.sum, self.here.count);
         mean.to_bits() == value.to_bits() || (mean.is_nan() && value.is_nan())
@@ -182,7 +182,7 @@ mod tests {
 
     const LINES: [&str; 4] = ["0.1,4", "0.7,4", "0.30000000000000004,4", "0.9,2"];
 
-    /// What the metric says at the end of an epoch, or of a part of it.
+    /// The metric's line at the end of an epoch, or of a part of it.
     fn last_line(lines: &[&str]) -> String {
         let mut all = OpenLog::new("Loss", &Split::Train, 1);
         for line in lines {
@@ -227,7 +227,7 @@ mod tests {
         assert!(!running.log.is_mean);
         assert_eq!(running.line("0.25,final", None), Line::Partial);
         assert_eq!(running.value(), Some(0.25));
-        // Of a single batch anything is the mean.
+        // With a single batch, every metric equals the mean.
         let mut running = Running::continued(running.log);
         running.line("0.5,4", Some(&NumericEntry::Value(0.5)));
         assert_eq!(running.line("0.5,final", None), Line::Partial);

@@ -10,21 +10,21 @@ use burn::train::metric::{MetricDefinition, MetricEntry, MetricId, MetricName, N
 use super::running::{Line, OpenLog, Running};
 use super::{LOG, MetricLogs};
 
-/// Writes the files. Burn calls it on a thread of its own.
+/// Writes the files. Burn calls it on its own thread.
 pub(crate) struct Writer {
     logs: MetricLogs,
     names: Vec<(MetricId, MetricName)>,
     epoch: usize,
-    /// How often the logs had gone on from a backup when this epoch began.
+    /// The number of times the logs had resumed from a backup when this epoch began.
     resumptions: u64,
-    /// The epoch whose training was interrupted inside.
+    /// The epoch whose training was interrupted, if any.
     interrupted: Option<usize>,
     open: BTreeMap<(String, MetricName), OpenFile>,
 }
 
 struct OpenFile {
     running: Running,
-    /// Nothing once it could not be written.
+    /// `None` after a failed write.
     file: Option<File>,
 }
 
@@ -40,7 +40,7 @@ impl Writer {
         }
     }
 
-    /// The logs of an epoch begin. What a backup had open goes on.
+    /// Begins the logs of an epoch, and continues those that a backup had open.
     fn begin(&mut self, epoch: usize) {
         self.epoch = epoch;
         self.open.clear();
@@ -61,7 +61,7 @@ impl Writer {
         }
     }
 
-    /// Says how far the logs are.
+    /// Reports the current state of the logs.
     fn publish(&self) {
         let logs = self.open.values().map(|open| &open.running.log);
         let open: Vec<_> = logs.cloned().collect();
@@ -80,7 +80,7 @@ impl Writer {
         let is_interrupted = *split == Split::Train && self.interrupted == Some(self.epoch);
         let open = self.open.entry(key).or_insert_with(|| {
             if is_interrupted && NumericEntry::deserialize(&value.serialized).is_ok() {
-                // It has no line of a batch, so all that it came to is what it has added up.
+                // The log has no line for a batch, so the value consists only of the metric's internal sum.
                 warn_of_part(name, self.epoch);
             }
             let log = OpenLog::new(name, split, self.epoch);
@@ -102,7 +102,7 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// With the thread that Burn calls it on, if that panics.
+    /// Also runs if the Burn thread that owns this writer panics.
     fn drop(&mut self) {
         self.logs.abandon();
     }
@@ -138,7 +138,7 @@ impl MetricLogger for Writer {
         self.publish();
     }
 
-    /// What the epochs before came to, and what this one has come to so far.
+    /// The values of earlier epochs, and the value of this epoch so far.
     fn read_numeric(
         &mut self,
         name: &str,
@@ -156,7 +156,7 @@ impl MetricLogger for Writer {
         let path = self.logs.path(&OpenLog::new(name, split, epoch));
         let lines = fs::read_to_string(path).unwrap_or_default();
         let entries: Result<Vec<_>, _> = lines.lines().map(NumericEntry::deserialize).collect();
-        // Of an error Burn makes a panic. What can't be read is as good as not there.
+        // Burn panics on an error, so an unreadable file counts as missing.
         Ok(entries.unwrap_or_default())
     }
 
@@ -186,21 +186,21 @@ impl MetricLogger for Writer {
 fn warn_of_part(name: &str, epoch: usize) {
     log::warn!(
         target: LOG,
-        "what the metric '{name}' came to in the training of epoch {epoch} is of the batches after the \
-         interruption only: it is not the mean of its lines, and what it had added up before is lost",
+        "the value of the metric '{name}' in the training of epoch {epoch} covers only the batches after the \
+         interruption: it is not the mean of its lines, and the part before the interruption is lost",
     );
 }
 
-/// Adds a line to the file at `path`, and says how many bytes it has.
+/// Appends a line to the file at `path`. Returns the number of bytes written.
 pub(super) fn append(path: &Path, line: &str) -> io::Result<u64> {
     write_line(&mut open(path, false)?, line)
 }
 
-/// Says that a log is not written.
+/// Logs that a metric log can't be written.
 pub(super) fn failed(path: &Path, error: &io::Error) {
     log::error!(
         target: LOG,
-        "the metric log '{}' is not written any further in this epoch: {error}",
+        "the metric log '{}' can't be written and stays incomplete in this epoch: {error}",
         path.display(),
     );
 }

@@ -7,47 +7,47 @@ use crate::resume;
 
 /// Batches that a [`Session`](crate::Session) gives one by one, with [`next`](crate::Session::next).
 ///
-/// They are made by [`batches`](crate::Session::batches), [`batches_of`](crate::Session::batches_of),
-/// [`stream`](crate::Session::stream) and [`steps`](crate::Session::steps). They are no iterator: before a
-/// batch is fetched the session looks for a reason to stop and seeds the device, and a loader may fail.
+/// They are created by [`batches`](crate::Session::batches), [`batches_of`](crate::Session::batches_of),
+/// [`stream`](crate::Session::stream) and [`steps`](crate::Session::steps). They are not an iterator: before each
+/// batch, the session checks whether to stop and seeds the device, and a loader may fail.
 pub struct Batches<'l, O> {
     pub(super) role: Role,
     pub(super) source: Source<'l, O>,
-    /// How many are given at most in each epoch.
+    /// The maximum number of batches per epoch.
     pub(super) most_in_epoch: Option<u64>,
 }
 
-/// What batches are for.
+/// What the batches are used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// To be trained in one epoch, which is the one that this counts.
+    /// Training in one epoch. `epoch` is its number in this process.
     Epoch { slot: usize, epoch: u64 },
-    /// To be trained, from one epoch to the next, after so many rollbacks in this process.
+    /// Training across epochs. `rollbacks` is the number of rollbacks in this process at the time of the call.
     Stream { place: usize, rollbacks: u64 },
-    /// To be validated.
+    /// Validation.
     Validation { slot: usize },
 }
 
-/// Where batches come from.
+/// The source of the batches.
 pub(super) enum Source<'l, O> {
     Loader {
         rest: resume::Batches<'l, O>,
         kind: LoaderKind,
     },
     Iterator(Box<dyn Iterator<Item = O> + 'l>),
-    /// They are all trained.
+    /// There are no batches left: all are trained.
     Over,
 }
 
 impl<O> Batches<'_, O> {
-    /// Gives at most `batches` of them in each epoch: for an endless loader, whose epochs are what the program
-    /// says they are.
+    /// Gives at most `batches` batches in each epoch. Use it for an endless loader, with which the program defines
+    /// the length of an epoch.
     pub fn take(mut self, batches: usize) -> Self {
         self.most_in_epoch = Some(batches as u64);
         self
     }
 
-    /// Its place among the loaders of an epoch, or among the streams.
+    /// The index among the epoch's loaders or among the streams, and whether it is a stream.
     pub(super) fn place(&self) -> (usize, bool) {
         match self.role {
             Role::Epoch { slot, .. } | Role::Validation { slot } => (slot, false),
@@ -55,7 +55,7 @@ impl<O> Batches<'_, O> {
         }
     }
 
-    /// The next one; `seed` is called before it is fetched.
+    /// Fetches the next batch. Calls `seed` before.
     pub(super) fn fetch(&mut self, seed: impl FnOnce()) -> Option<Result<O, DatasetError>> {
         match &mut self.source {
             Source::Loader { rest, .. } => rest.next(seed),
@@ -67,7 +67,7 @@ impl<O> Batches<'_, O> {
         }
     }
 
-    /// How far a loader is.
+    /// The progress of the loader, if there is one.
     pub(super) fn items(&self) -> Option<Items> {
         match &self.source {
             Source::Loader { rest, .. } => Some(rest.items()),

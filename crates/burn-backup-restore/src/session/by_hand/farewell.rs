@@ -6,8 +6,7 @@ use crate::outcome::Outcome;
 use crate::say::say;
 use crate::session::closing;
 
-/// Says which backup there is when a session is dropped that was not finished: by an early return, or by a
-/// panic.
+/// Prints the last backup when a session is dropped without `finish`, by an early return or a panic.
 pub(super) struct Farewell {
     handle: BackupHandle,
     is_finished: bool,
@@ -21,7 +20,7 @@ impl Farewell {
         }
     }
 
-    /// The session was finished, because of an error if there is one.
+    /// Records that the session was finished, with the error that ended it, if any.
     pub(super) fn finished(&mut self, outcome: Outcome, error: Option<&BackupError>) {
         self.is_finished = true;
         self.handle.ended(outcome, error);

@@ -1,4 +1,4 @@
-//! The next batch: look for a reason to stop, seed, fetch.
+//! Fetching the next batch: check for a stop, seed, fetch.
 
 use super::batches::{Batches, Role, Source};
 use super::{Session, of_training};
@@ -10,15 +10,15 @@ use crate::session::NoMetrics;
 use crate::session::progress::check_whole;
 
 impl<S: State> Session<S> {
-    /// Fetches the next batch; none when no more is left, and when the training is being stopped.
+    /// Fetches the next batch. Gives `None` if no batch is left, or if the training is being stopped.
     ///
-    /// Before that it looks for notices of a preemption, and seeds the devices. A batch that is followed by
-    /// none of [`stepped`](Self::stepped) and [`accumulated`](Self::accumulated), but by another `next`,
-    /// belongs to the step of that one: so several loaders can give to one step, and a batch can be left out.
+    /// First checks for preemption notices and seeds the devices. If a batch is followed by another `next`, without
+    /// [`stepped`](Self::stepped) or [`accumulated`](Self::accumulated), both batches belong to the same step. A step
+    /// can therefore use several loaders, and a batch can be left unused.
     ///
     /// # Errors
     ///
-    /// When the loader fails, or ends before it has given what it promised.
+    /// If the loader fails, or ends before it has given all the items it promised.
     pub fn next<O>(
         &mut self,
         batches: &mut Batches<'_, O>,
@@ -35,7 +35,7 @@ impl<S: State> Session<S> {
         if !is_of_this_epoch || self.is_validating {
             return Err(BackupError::NotThisEpoch);
         }
-        // Only between two steps is the state one that can be saved.
+        // The state can be saved only between two steps.
         if !self.loaders.has_pending() {
             self.core.look_out(state, &mut NoMetrics);
             if self.is_left() {
@@ -46,12 +46,12 @@ impl<S: State> Session<S> {
         loop {
             let Some(batch) = self.fetch(batches)? else {
                 if !self.loaders.has_pending() {
-                    // Steps that were skipped count, although none follows.
+                    // Count skipped steps even if no step follows them.
                     self.loaders.commit(&mut self.core.progress.state);
                 }
                 return Ok(None);
             };
-            // Only now: the step may be one of the next epoch.
+            // Check only after fetching, because the step may belong to the next epoch.
             if !self.loaders.has_pending()
                 && let Some(step) = self.core.progress.skip_step()
             {
@@ -77,7 +77,7 @@ impl<S: State> Session<S> {
         let seeds = self.core.progress.step_seeds();
         let seeds = seeds.map(|seeds| seeds.after(self.loaders.fetched()));
         if seeds.is_some() && self.has_fusion {
-            // The step before.
+            // Flush the draws of the previous step.
             self.force_draws()?;
         }
         let devices = &self.devices;
@@ -105,7 +105,7 @@ impl<S: State> Session<S> {
         Ok(batch)
     }
 
-    /// The first batch of an epoch, or of what is left of it, is about to be fetched.
+    /// Called before the first batch of an epoch, or of the rest of an epoch, is fetched.
     fn begin_split(&mut self, state: &S) {
         if std::mem::replace(&mut self.has_split_begun, true) {
             return;
@@ -113,7 +113,7 @@ impl<S: State> Session<S> {
         self.core.split_begins(state);
         let is_new = self.core.progress.state.position.global_step == 0;
         if is_new && !self.core.window.accumulates() {
-            // Whether it accumulates is known after the first batch.
+            // Whether the loop accumulates gradients is known only after the first batch.
             self.core.hold(state);
         }
     }
@@ -127,7 +127,7 @@ impl<S: State> Session<S> {
         let was_stopping = self.is_stopping();
         self.core.look_out(state, &mut NoMetrics);
         if self.is_stopping() && !was_stopping {
-            // The validation may take longer than is left.
+            // The validation may take longer than the time that is left.
             self.core.save_what_is_held(&mut NoMetrics);
         }
         let batch = batches
@@ -148,7 +148,7 @@ impl<S: State> Session<S> {
         Ok(batch)
     }
 
-    /// Checks that a loader has given all that it promised.
+    /// Checks that a loader gave as many items as it promised.
     fn has_ended<O>(
         &mut self,
         slot: usize,
@@ -171,8 +171,8 @@ impl<S: State> Session<S> {
         check_whole(epoch, &mut progress.data.epoch_items, split, is_allowed)
     }
 
-    /// What was to be drawn is drawn, in this order and before anything else is: a device with fusion draws
-    /// later than it is told to.
+    /// Makes the devices draw all pending random numbers, in this order and before any others. A device with fusion
+    /// draws lazily.
     fn force_draws(&self) -> Result<(), BackupError> {
         for (index, device) in self.devices.iter().enumerate() {
             device

@@ -9,17 +9,18 @@ use crate::say::say;
 use crate::session::{NoMetrics, Remaining, closing};
 
 impl<S: State> Session<S> {
-    /// The loop has ended.
+    /// Ends the training. Call it after the loop.
     ///
-    /// A training that was stopped is saved, and said to be; the program resumes it when it is run again. One that
-    /// has run to its end, or whose loop was left although it was not being stopped, needs its backup no
-    /// longer: it is deleted, unless [`delete_checkpoint`](crate::BackupAndRestore::delete_checkpoint)
-    /// says otherwise.
+    /// If the training was stopped, it is saved, and a printed line says so. The program resumes the training when it
+    /// runs again.
+    ///
+    /// If the training is complete, or if the loop was left without a stop, the backup is no longer needed. It is
+    /// deleted, unless [`delete_checkpoint`](crate::BackupAndRestore::delete_checkpoint) is turned off.
     ///
     /// # Errors
     ///
-    /// When a backup has failed and ends the training (see
-    /// [`OnBackupError`](crate::OnBackupError)), and when the training has diverged.
+    /// If a failed backup ends the training (see [`OnBackupError`](crate::OnBackupError)), or if the training has
+    /// diverged.
     pub fn finish(mut self, state: &S) -> Result<Outcome, BackupError> {
         if self.has_stepped_in_epoch {
             self.core.warn_if_unseen();
@@ -27,7 +28,7 @@ impl<S: State> Session<S> {
         self.core.fail_if_diverged();
         let is_stopping = self.core.interrupter().should_stop();
         if self.loaders.has_pending() {
-            // The loop was left in the middle of a step.
+            // The loop was left in the middle of a step, so the current state can't be saved.
             self.core.window.set_between(true);
         }
         match is_stopping {
@@ -73,14 +74,14 @@ impl<S: State> Session<S> {
         Ok(outcome)
     }
 
-    /// The loop has ended, and the training was not stopped.
+    /// Ends a training that was not stopped.
     fn ends(&mut self, state: &S) {
         let progress = &mut self.core.progress;
         if let Some(num_epochs) = self.num_epochs {
             let is_left = !progress.state.early_stopped;
             match progress.remaining(num_epochs) {
                 Remaining::Beyond if is_left => return self.core.beyond(num_epochs),
-                // The loop has left it.
+                // The loop was left early.
                 Remaining::Unfinished => progress.state.early_stopped = true,
                 Remaining::Beyond | Remaining::Complete => {}
             }

@@ -1,4 +1,4 @@
-//! How far the loaders and streams of a loop are.
+//! The progress of a loop's loaders and streams.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -9,11 +9,11 @@ use crate::burn_api::Items;
 use crate::divergence::Fetched;
 use crate::state::{Entered, LoaderProgress, StreamProgress, TrainingState};
 
-/// The loaders and streams of a loop, told apart by the order in which it asks for them.
+/// The loaders and streams of a loop, identified by the order in which the loop requests them.
 pub(super) struct Loaders {
     slots: Vec<Slot>,
     streams: Vec<StreamProgress>,
-    /// How many batches were fetched in all.
+    /// The total number of fetched batches.
     fetched: u64,
     /// Whether batches were fetched since the last step.
     has_pending: bool,
@@ -21,43 +21,43 @@ pub(super) struct Loaders {
     next_stream: usize,
     /// The loaders of this process, by their address.
     known: BTreeMap<usize, KnownLoader>,
-    /// What was fetched for the step in progress, or for the last one.
+    /// The batches that were fetched for the current step or the last one.
     step: Vec<Fetched>,
 }
 
-/// One of the calls with which an epoch asks for batches.
+/// One of the calls in an epoch that request batches.
 struct Slot {
     progress: LoaderProgress,
-    /// The address of the loader that it was given last in this process.
+    /// The address of the loader last passed to this call in this process.
     address: Option<usize>,
-    /// Whether the epoch in progress has asked, in this process.
+    /// Whether the current epoch has made this call in this process.
     is_open: bool,
 }
 
-/// A loader that was asked in this process.
+/// A loader that this process has used.
 struct KnownLoader {
-    /// How many iterators it was asked for, since the training went back last.
+    /// The number of iterators requested from it since the last rollback.
     iterators: u64,
-    /// How many before that. It goes back before it is asked again.
+    /// The number of iterators before that. The loader goes back by this number before it is used again.
     ahead: u64,
-    /// Holds the loader's memory, so that no other one gets its address.
+    /// Keeps the loader's memory allocated, so that no other loader gets its address.
     is_alive: Box<dyn Fn() -> bool + Send>,
 }
 
-/// Where a loader goes on.
+/// Where a loader continues.
 pub(super) struct Opened {
     pub slot: usize,
-    /// How many iterators it is still to be asked for before the one of this epoch.
+    /// The number of iterators to request and drop before the one for this epoch.
     pub to_ask: u64,
-    /// By how many it is to go back before that.
+    /// The number of iterators to go back before that.
     pub to_go_back: u64,
     pub progress: LoaderProgress,
-    /// Whether it turns out now that the program builds the loader anew in each epoch.
+    /// Whether it is now known that the program creates the loader anew in each epoch.
     pub is_found_rebuilt: bool,
 }
 
 impl Loaders {
-    /// As they are in `state`.
+    /// The progress recorded in `state`.
     pub(super) fn resumed(state: &TrainingState) -> Self {
         let slot = |progress: &LoaderProgress| Slot {
             progress: *progress,
@@ -76,7 +76,7 @@ impl Loaders {
         }
     }
 
-    /// As they are in `state`, with the loaders of this process further than that.
+    /// Goes back to the progress recorded in `state`. The loaders of this process are ahead of it.
     pub(super) fn go_back(&mut self, state: &TrainingState) {
         let mut known = std::mem::take(&mut self.known);
         for loader in known.values_mut() {
@@ -88,12 +88,12 @@ impl Loaders {
         };
     }
 
-    /// What was fetched for the step in progress, or for the last one.
+    /// The batches that were fetched for the current step or the last one.
     pub(super) fn step(&self) -> Vec<Fetched> {
         self.step.clone()
     }
 
-    /// The next step is skipped: what it would have fetched is left out.
+    /// Skips the next step: the batches that it would have fetched are dropped.
     pub(super) fn leave_out(&mut self, step: &[Fetched]) {
         for fetched in step {
             let left_out = match fetched.is_stream {
@@ -111,7 +111,7 @@ impl Loaders {
         }
     }
 
-    /// Whether the batch that was just fetched from there is left out.
+    /// Whether the batch just fetched from this loader or stream must be dropped.
     pub(super) fn is_left_out(&mut self, place: usize, is_stream: bool) -> bool {
         let left_out = match is_stream {
             true => self
@@ -129,7 +129,7 @@ impl Loaders {
         }
     }
 
-    /// A batch that was fetched from there takes part in the step in progress.
+    /// Records that a batch fetched from this loader or stream is part of the current step.
     pub(super) fn takes_part(&mut self, place: usize, is_stream: bool) {
         if !std::mem::replace(&mut self.has_pending, true) {
             self.step.clear();
@@ -153,7 +153,7 @@ impl Loaders {
         self.has_pending
     }
 
-    /// The epoch asks for the batches of a loader.
+    /// Called when the epoch requests the batches of a loader.
     pub(super) fn open<O: 'static>(&mut self, loader: &Arc<dyn DataLoader<O>>) -> Opened {
         let address = Arc::as_ptr(loader).cast::<()>() as usize;
         let asked = self.known.get(&address).map_or(0, |known| known.iterators);
@@ -162,7 +162,7 @@ impl Loaders {
         let mut progress = LoaderProgress::default();
         if let Some(slot) = self.slots.get_mut(slot) {
             slot.is_open = true;
-            // Of one that this process has not asked yet, the backup tells.
+            // If this process has not used the loader yet, the backup's record is used.
             if let Some(before) = slot.address.replace(address) {
                 let is_other = before != address;
                 if is_other {
@@ -173,7 +173,7 @@ impl Loaders {
                 }
                 slot.progress.iterators = match is_other {
                     true => asked,
-                    // What was not asked for again after a restart is made up for.
+                    // Requests that were not repeated after a restart are made up for.
                     false => slot.progress.iterators.max(asked),
                 };
             }
@@ -194,14 +194,14 @@ impl Loaders {
         }
     }
 
-    /// The epoch asks for the batches of an iterator. Gives its slot, and how many it has given.
+    /// Called when the epoch requests the batches of an iterator. Returns its slot and how many batches it has given.
     pub(super) fn open_iterator(&mut self) -> (usize, u64) {
         let slot = self.next(0);
         let batches = self.slots.get(slot).map(|slot| slot.progress.batches);
         (slot, batches.unwrap_or_default())
     }
 
-    /// The loop asks for a stream. Gives its place, and how many batches it has given.
+    /// Called when the loop requests a stream. Returns its index and how many batches it has given.
     pub(super) fn open_stream(&mut self) -> (usize, u64) {
         let place = self.next_stream;
         self.next_stream += 1;
@@ -212,13 +212,13 @@ impl Loaders {
         (place, batches.unwrap_or_default())
     }
 
-    /// How many batches a slot has given in this epoch.
+    /// The number of batches that a slot has given in this epoch.
     pub(super) fn batches(&self, slot: usize) -> u64 {
         let slot = self.slots.get(slot);
         slot.map_or(0, |slot| slot.progress.batches)
     }
 
-    /// How many batches a stream has given in all, and how many of these in this epoch.
+    /// The number of batches that a stream has given in total and in this epoch.
     pub(super) fn stream(&self, place: usize) -> (u64, u64) {
         let stream = self.streams.get(place).copied().unwrap_or_default();
         (
@@ -227,12 +227,13 @@ impl Loaders {
         )
     }
 
-    /// What is recorded of a slot's loader.
+    /// The recorded progress of a slot's loader.
     pub(super) fn progress(&mut self, slot: usize) -> Option<&mut LoaderProgress> {
         self.slots.get_mut(slot).map(|slot| &mut slot.progress)
     }
 
-    /// A batch was fetched from a slot, whose loader is this far then, if it says so.
+    /// Records that a batch was fetched from a slot. `items` is the loader's progress after it, if the loader reports
+    /// any.
     pub(super) fn fetched_from(&mut self, slot: usize, items: Option<Items>) {
         self.fetched += 1;
         if let Some(progress) = self.progress(slot) {
@@ -243,7 +244,7 @@ impl Loaders {
         }
     }
 
-    /// A batch was fetched from a stream.
+    /// Records that a batch was fetched from a stream.
     pub(super) fn fetched_from_stream(&mut self, place: usize) {
         self.fetched += 1;
         if let Some(stream) = self.streams.get_mut(place) {
@@ -251,20 +252,19 @@ impl Loaders {
         }
     }
 
-    /// The loader of a slot goes on in this epoch after so many items, of batches or data that are changed on
-    /// purpose.
+    /// Records where the loader of a slot continues in this epoch, after batches or data were changed on purpose.
     pub(super) fn enter(&mut self, slot: usize, at: Entered) {
         if let Some(progress) = self.progress(slot) {
             progress.data.entered = Some(at);
         }
     }
 
-    /// Whether the epoch in progress has asked for several loaders or iterators.
+    /// Whether the current epoch has requested several loaders or iterators.
     pub(super) fn has_several_open(&self) -> bool {
         self.next_slot > 1 || !self.streams.is_empty()
     }
 
-    /// The epoch begins anew.
+    /// Restarts the epoch.
     pub(super) fn begin_epoch_anew(&mut self) {
         for slot in &mut self.slots {
             slot.progress.batches = 0;
@@ -272,7 +272,7 @@ impl Loaders {
         }
     }
 
-    /// How far the first loader of the epoch is, if it says so.
+    /// The progress of the epoch's first loader, if it reports any.
     pub(super) fn first_items(&self) -> Option<Items> {
         let first = self.slots.first()?;
         let data = first.progress.data;
@@ -282,7 +282,7 @@ impl Loaders {
         })
     }
 
-    /// All that was fetched is used: this is where the training is.
+    /// Records in `state` that all fetched batches are used.
     pub(super) fn commit(&mut self, state: &mut TrainingState) {
         self.has_pending = false;
         state.loaders.clear();
@@ -292,14 +292,14 @@ impl Loaders {
         state.fetched = Some(self.fetched);
     }
 
-    /// The program may not ask once more in this epoch, also if it is resumed in it.
+    /// Prepares for a program that makes no further requests in this epoch, even if it is resumed inside it.
     pub(super) fn may_not_ask_again(&mut self) {
         let mut asked_before = BTreeMap::<usize, u64>::new();
         for slot in self.slots.iter_mut().filter(|slot| slot.is_open) {
             let Some(address) = slot.address else {
                 continue;
             };
-            // The next epoch may ask the same loader several times.
+            // The next epoch may use the same loader several times.
             let before = asked_before.entry(address).or_default();
             let asked = self.known.get(&address).map_or(0, |known| known.iterators);
             let recorded = slot.progress.iterators_after.unwrap_or_default();
@@ -311,7 +311,7 @@ impl Loaders {
         }
     }
 
-    /// The epoch is over.
+    /// Called when the epoch is over.
     pub(super) fn end_epoch(&mut self) {
         self.may_not_ask_again();
         for slot in &mut self.slots {
@@ -328,7 +328,7 @@ impl Loaders {
         self.next_slot = 0;
     }
 
-    /// The next slot of this epoch; if it is new, its loader was asked for so many iterators before.
+    /// The next slot of this epoch. If the slot is new, its loader has already given `iterators` iterators.
     fn next(&mut self, iterators: u64) -> usize {
         let slot = self.next_slot;
         self.next_slot += 1;

@@ -1,4 +1,4 @@
-//! Metrics of a loop that is written by hand, in Burn's files.
+//! Metrics of a hand-written loop, written to Burn's files.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl MetricLines {
         }
     }
 
-    /// Logs a value of the metric, which is the mean of so many items.
+    /// Logs a value of the metric: the mean of `items` items.
     pub(super) fn log(
         &mut self,
         metric: &str,
@@ -50,9 +50,9 @@ impl MetricLines {
         self.writer.log(update, epoch, split);
     }
 
-    /// A split of the epoch is over.
+    /// Called when a split of the epoch is over.
     pub(super) fn end_split(&mut self, epoch: usize, split: Split) {
-        // In an epoch that is resumed after its last batch, this opens what was logged before.
+        // If the epoch was resumed after its last batch, this reopens the lines that were logged before.
         let nothing = MetricsUpdate::new(Vec::new(), Vec::new());
         self.logs.told(2);
         self.writer.log(nothing, epoch, &split);

@@ -1,20 +1,20 @@
-//! What metrics come to in a validation, in a loop that is written by hand and has no metric logs.
+//! The validation results of a hand-written loop without metric logs.
 
 use std::collections::BTreeMap;
 
-/// The sums of the values that the loop has logged.
+/// The sums of the logged values.
 #[derive(Debug, Default)]
 pub(super) struct MetricValues(BTreeMap<String, Sum>);
 
 #[derive(Debug, Default, Clone, Copy)]
 struct Sum {
-    /// Each value as often as it counts.
+    /// The sum of the values, each multiplied by its number of items.
     sum: f64,
     items: usize,
 }
 
 impl MetricValues {
-    /// Adds a value, which is the mean of so many items.
+    /// Adds a value: the mean of `items` items.
     pub(super) fn add(&mut self, metric: &str, value: f64, items: usize) {
         if !self.0.contains_key(metric) {
             self.0.insert(metric.to_owned(), Sum::default());
@@ -25,12 +25,12 @@ impl MetricValues {
         }
     }
 
-    /// A validation begins.
+    /// Called when a validation begins.
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// The mean of each metric. They are forgotten.
+    /// Returns the mean of each metric, and clears the sums.
     pub(super) fn take(&mut self) -> impl Iterator<Item = (String, f64)> + use<> {
         let sums = std::mem::take(&mut self.0).into_iter();
         sums.map(|(metric, Sum { sum, items })| (metric, sum / items as f64))

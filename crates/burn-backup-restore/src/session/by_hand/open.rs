@@ -1,4 +1,4 @@
-//! Beginning, or resuming, a training whose loop is written by hand.
+//! Starting or resuming a training with a hand-written loop.
 
 use burn::tensor::Device;
 use burn::train::Interrupter;
@@ -15,15 +15,15 @@ use crate::session::{Context, Core, announcement};
 use crate::settings::{BackupAndRestore, FastForward, taken};
 
 impl BackupAndRestore {
-    /// Begins a training whose loop is written by hand, or resumes it from the newest backup: `state` is
-    /// then what it was. `device` is the one that the training draws random numbers on.
+    /// Starts a training with a hand-written loop, or resumes it from the newest backup, in which case `state` is
+    /// restored. `device` is the device on which the training draws random numbers.
     ///
-    /// Parameters that are still lazy are initialised here.
+    /// Parameters that are still lazy are initialized here.
     ///
     /// # Errors
     ///
-    /// Wrong settings, a directory that can't be used, and a backup that is of another training, with what
-    /// differs. `state` and the backup are then as they were.
+    /// If settings are invalid, the directory can't be used, or the backup belongs to another training. In the last
+    /// case, the error says what differs. `state` and the backup are then unchanged.
     ///
     /// # Example
     ///
@@ -71,7 +71,7 @@ impl BackupAndRestore {
     fn open<S: State>(mut self, state: &mut S, device: &Device) -> Result<Session<S>, BackupError> {
         self.validate()?;
         self.check_for_loops()?;
-        // Before the restore: a notice that comes during it counts.
+        // Start before the restore, so that a notice during the restore counts.
         let (lookout, after) = match taken(&self.preemption) {
             Some(preemption) => {
                 preemption.validate()?;
@@ -80,7 +80,8 @@ impl BackupAndRestore {
             }
             None => (None, AfterPreemption::default()),
         };
-        // Always, and before the seed is drawn: a restart is to leave the generator the same.
+        // Initialize on every start and before the seed is drawn, so that a restart leaves the generator in
+        // the same state.
         for (_, part) in parts_of("", state) {
             part.initialize();
         }
@@ -133,7 +134,7 @@ impl BackupAndRestore {
         })
     }
 
-    /// Refuses what only Burn's builder can use.
+    /// Refuses settings that work only with Burn's builder.
     fn check_for_loops(&self) -> Result<(), BackupError> {
         let refused = [
             (self.execution.is_some(), "execution"),

@@ -1,4 +1,4 @@
-//! Values that are computed once, also if the training is interrupted after it.
+//! Values that are computed only once, even if the training is interrupted afterwards.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -9,17 +9,17 @@ use crate::parts::{State, decode, encode};
 use crate::session::NoMetrics;
 
 impl<S: State> Session<S> {
-    /// Computes a value after [`trained`](Self::trained), unless it was computed in this epoch before: for a
-    /// validation that takes long. The value is saved at once, in the background. A restart gives it again,
-    /// without computing it, until the epoch ends.
+    /// Computes a value after [`trained`](Self::trained), unless it was already computed in this epoch. Use it for a
+    /// long validation. The value is saved immediately, in the background. Until the epoch ends, a restart returns
+    /// the saved value without computing it.
     ///
-    /// `compute` is given the session, for [`batches`](Self::batches) to validate with. What the loop changes in
-    /// the state because of the value, it does afterwards, and after the last value of the epoch: a restart does
-    /// that again.
+    /// `compute` gets the session, so that it can validate with [`batches`](Self::batches). If the loop changes the
+    /// state because of the value, it must do so after `once`, and after the last value of the epoch. A restart
+    /// repeats these changes.
     ///
     /// # Errors
     ///
-    /// When the value can't be written as CBOR, or the one in the backup is of another type.
+    /// If the value can't be written as CBOR, or if the value in the backup has another type.
     pub fn once<T: Serialize + DeserializeOwned>(
         &mut self,
         name: &str,
@@ -29,11 +29,11 @@ impl<S: State> Session<S> {
         self.try_once(name, state, |session| Ok(compute(session)))
     }
 
-    /// The same for what may fail. An error is not kept.
+    /// Like [`once`](Self::once), for a computation that may fail. An error is not saved.
     ///
     /// # Errors
     ///
-    /// As [`once`](Self::once), and when `compute` fails.
+    /// The errors of [`once`](Self::once), and those of `compute`.
     pub fn try_once<T: Serialize + DeserializeOwned, E: From<BackupError>>(
         &mut self,
         name: &str,
@@ -48,7 +48,8 @@ impl<S: State> Session<S> {
         let bytes = encode(&value).map_err(|error| error.of_state(name))?;
         let results = &mut self.core.progress.state.results;
         results.insert(name.to_owned(), bytes);
-        // In the middle of a step, or while gradients are accumulated, it is lost with the step.
+        // A value computed in the middle of a step, or while gradients are accumulated, is lost with the
+        // step.
         let can_save = !self.loaders.has_pending() && !self.core.window.is_between();
         if can_save {
             self.loaders.may_not_ask_again();

@@ -1,4 +1,4 @@
-//! Going back after a divergence.
+//! Rolling back after a divergence.
 
 use super::Session;
 use crate::error::BackupError;
@@ -6,17 +6,17 @@ use crate::parts::{State, parts_of_mut};
 use crate::session::NoMetrics;
 
 impl<S: State> Session<S> {
-    /// After the loop: if the training has diverged and [`Divergence::RollBack`](crate::Divergence) is asked for, brings
-    /// `state` back to the last backup from before, and says that the loop is to be run again. It asks for its
-    /// epochs and batches again then, its streams and steps too.
+    /// Rolls the training back if it has diverged and [`Divergence::RollBack`](crate::Divergence) is set. Call it
+    /// after the loop. Restores `state` from the last backup before the divergence, and returns whether the loop must
+    /// run again. The loop must then request its epochs, batches, streams and steps again.
     ///
-    /// The step that did it is skipped: the batches that it fetched are left out. Its loaders are to be those of
-    /// [`data::DataLoaderBuilder`](crate::data::DataLoaderBuilder), or iterators that are made anew.
+    /// The step that diverged is skipped: the batches that it fetched are dropped. The loaders must be those of
+    /// [`data::DataLoaderBuilder`](crate::data::DataLoaderBuilder), or iterators that are created anew.
     ///
     /// # Errors
     ///
-    /// When no whole backup is from before the divergence, or it can't be read. The training then ends, and its
-    /// backups stay.
+    /// If no intact backup is from before the divergence, or if that backup can't be read. The training then ends,
+    /// and its backups stay.
     ///
     /// # Example
     ///
@@ -69,7 +69,7 @@ impl<S: State> Session<S> {
         self.core.saver.find_running_states(state);
         self.loaders.go_back(self.core.progress.state());
         self.rollbacks += 1;
-        // What was asked for before is not of this epoch.
+        // Batches requested earlier do not belong to this epoch.
         self.epoch_count += 1;
         self.is_validating = false;
         self.has_split_begun = false;

@@ -1,4 +1,4 @@
-//! Where batches come from.
+//! The sources of batches.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -19,18 +19,17 @@ use crate::session::progress::say_entered;
 use crate::state::{LoaderProgress, Phase};
 
 impl<S: State> Session<S> {
-    /// The batches of `loader` that are left of the epoch in progress; those that are trained are skipped.
+    /// The remaining batches of `loader` in the current epoch. Batches that are already trained are skipped.
     ///
-    /// To be called in each epoch, for the same loaders in the same order. After [`trained`](Self::trained),
-    /// these are batches to validate with: all of them, and [`next`](Self::next) neither counts them as steps
-    /// nor seeds a device.
+    /// Call it in each epoch, for the same loaders in the same order. After [`trained`](Self::trained), it gives all
+    /// batches, for the validation. [`next`](Self::next) then neither counts them as steps nor seeds a device.
     ///
-    /// A loader that is built anew in each epoch has its batches in the order of a new one: give
-    /// `loader.iter()` to [`batches_of`](Self::batches_of).
+    /// A loader that is created anew in each epoch always has the order of a new loader. Pass its `loader.iter()` to
+    /// [`batches_of`](Self::batches_of) instead.
     ///
     /// # Errors
     ///
-    /// When the loader does not give what it gave when the backup was made, or fails.
+    /// If the loader fails, or does not give the same data as when the backup was made.
     pub fn batches<'l, O: 'static>(
         &mut self,
         loader: &'l Arc<dyn DataLoader<O>>,
@@ -71,8 +70,8 @@ impl<S: State> Session<S> {
         if opened.is_found_rebuilt {
             warn(
                 self.farewell.handle(),
-                "not exact after a restart at the end of the first epoch: the training loader is built anew in \
-                 each epoch; give loader.iter() to Session::batches_of",
+                "not exact after a restart at the end of the first epoch: the training loader is created anew in \
+                 each epoch; pass loader.iter() to Session::batches_of",
             );
         }
         let rest = resume::train_loader(loader, &self.plan(opened.to_ask, opened.progress));
@@ -99,14 +98,14 @@ impl<S: State> Session<S> {
         Ok(self.of_epoch(slot, source))
     }
 
-    /// The batches of an iterator that are left of the epoch in progress: it is asked for those that are
-    /// trained, one by one, and they are dropped.
+    /// The remaining batches of an iterator in the current epoch. Batches that are already trained are fetched one by
+    /// one and dropped.
     ///
-    /// To be called in each epoch, with an iterator that gives the same again when the program is run again.
+    /// Call it in each epoch. When the program runs again, the iterator must give the same batches again.
     ///
     /// # Errors
     ///
-    /// When it has fewer batches than are trained.
+    /// If the iterator has fewer batches than were trained.
     pub fn batches_of<'l, O>(
         &mut self,
         batches: impl IntoIterator<Item = O, IntoIter: 'l>,
@@ -128,15 +127,15 @@ impl<S: State> Session<S> {
         Ok(self.of_epoch(slot, Some(Source::Iterator(Box::new(batches)))))
     }
 
-    /// Batches that go on from one epoch to the next, or of a loop without epochs: a restart asks the iterator
-    /// for all that it has given so far, one by one, and drops them.
+    /// Batches that continue from one epoch to the next, or of a loop without epochs. A restart fetches all batches
+    /// that were given so far, one by one, and drops them.
     ///
-    /// To be called once, before the loop. [`Batches::take`] says how many make an epoch. What an epoch draws by
-    /// itself, before its first batch, belongs in the state then.
+    /// Call it once, before the loop. [`Batches::take`] sets the number of batches per epoch. Random values that an
+    /// epoch draws before its first batch must then be part of the state.
     ///
     /// # Errors
     ///
-    /// When it has fewer batches than are trained.
+    /// If the iterator has fewer batches than were trained.
     pub fn stream<'l, O>(
         &mut self,
         batches: impl IntoIterator<Item = O, IntoIter: 'l>,
@@ -152,12 +151,11 @@ impl<S: State> Session<S> {
         })
     }
 
-    /// The numbers of the steps that are left of `num_steps`, which are counted from 1: for a loop without a
-    /// loader.
+    /// The numbers of the remaining steps out of `num_steps`, counted from 1. Use it for a loop without a loader.
     ///
     /// # Errors
     ///
-    /// When the training has made more steps.
+    /// If the training has already made more than `num_steps` steps.
     pub fn steps(&mut self, num_steps: u64) -> Result<Batches<'static, u64>, BackupError> {
         let (place, trained) = self.loaders.open_stream();
         self.num_steps.push((place, num_steps));
@@ -179,7 +177,7 @@ impl<S: State> Session<S> {
         })
     }
 
-    /// Where a loader goes on that is still to be asked for so many iterators.
+    /// Where a loader continues from which `to_ask` more iterators must be requested.
     fn plan(&self, to_ask: u64, progress: LoaderProgress) -> Plan {
         let core = &self.core.progress;
         let has_trained = progress.data.items_total > 0;
@@ -214,7 +212,7 @@ impl<S: State> Session<S> {
         }
     }
 
-    /// The epoch begins anew, because batches or data are changed on purpose.
+    /// Restarts the epoch because batches or data were changed on purpose.
     fn begin_epoch_anew(&mut self, change: Change) -> Result<(), BackupError> {
         if self.loaders.has_several_open() {
             return Err(BackupError::SeveralLoaders { change });
@@ -233,7 +231,7 @@ impl<S: State> Session<S> {
             if batches.next().is_none() {
                 return Err(BackupError::DataMismatch {
                     path: self.core.progress.backup_dir.clone(),
-                    what: "the number of batches that an iterator gives, at least,",
+                    what: "the number of batches that an iterator gives (at least)",
                     recorded: usize::try_from(trained).unwrap_or(usize::MAX),
                     found: usize::try_from(found).unwrap_or(usize::MAX),
                     change: Change::Data,
@@ -243,7 +241,7 @@ impl<S: State> Session<S> {
         Ok(())
     }
 
-    /// What was skipped may have drawn, and the loop may ask for no batches of an epoch.
+    /// The skipped batches may have drawn random numbers, and the loop may request no batches of an epoch.
     fn seed_after_skipping(&self) {
         match self.core.progress.state.position.step_in_epoch {
             0 => self.seed_before_epoch(),

@@ -1,20 +1,22 @@
 //! A line in the bottom border of Burn's dashboard.
 //!
-//! Burn's renderer shows nothing before the first batch: of the events that its processor takes, only those of batches
-//! say something (`burn-train`, `metric/processor/full.rs`), and what announces a training is told to progress loggers
-//! as well. So this draws by itself, in the one row where something is known of every size of the terminal: the last
-//! one, which is the border of the box "Progress" (`renderer/tui/base.rs`). The dashboard writes what has changed
-//! since it last drew, and a border never does. It does not write over this line, so it is taken away here.
+//! Burn's renderer shows nothing before the first batch. Its processor displays only the events of batches
+//! (`burn-train`, `metric/processor/full.rs`), and events that announce a training also go to progress loggers. This
+//! module therefore draws on its own.
 //!
-//! What is drawn is one write to the terminal, with the cursor where it was afterwards. The dashboard's own writes are
-//! as whole as that while nothing but a border is on it.
+//! It draws in the last row, the only row whose content is known for every terminal size. This row is the border of
+//! the box "Progress" (`renderer/tui/base.rs`). The dashboard writes only what has changed since it last drew, and a
+//! border never changes. So it does not overwrite this line, and this module must remove the line itself.
+//!
+//! Each drawing is a single write to the terminal, which restores the cursor afterwards. The dashboard's own writes
+//! are just as atomic while it shows only borders.
 
 use std::io::{self, Write as _};
 
-/// Beside the corner, and a space.
+/// The column of the text: after the corner and a space.
 const LEFT: u16 = 3;
 
-/// Rows and columns of the terminal.
+/// The terminal's rows and columns.
 #[cfg(unix)]
 fn size() -> Option<(u16, u16)> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
@@ -26,10 +28,10 @@ fn size() -> Option<(u16, u16)> {
     None
 }
 
-/// What is drawn.
+/// The line that is currently drawn.
 #[derive(Debug, Default)]
 pub(super) struct Border {
-    /// How many columns of the border it takes.
+    /// How many columns of the border the line covers.
     width: usize,
 }
 
@@ -40,7 +42,7 @@ impl Border {
         }
     }
 
-    /// Draws the border where the line was.
+    /// Redraws the border over the line.
     pub(super) fn clear(&mut self) {
         if self.width > 0
             && let Some((rows, columns)) = size()
@@ -49,7 +51,7 @@ impl Border {
         }
     }
 
-    /// What to write, on a terminal of that size.
+    /// The text to write on a terminal of this size.
     fn drawn(&mut self, line: &str, rows: u16, columns: u16) -> String {
         let room = usize::from(columns.saturating_sub(2 * LEFT));
         let line: String = line.chars().take(room).collect();
@@ -64,7 +66,7 @@ impl Border {
             _ => format!(" {line} "),
         };
         self.width = width;
-        // Saves the cursor and its colours, and does not go on in the next row.
+        // Saves the cursor and its colours, and prevents a wrap into the next row.
         format!("\u{1b}7\u{1b}[?7l\u{1b}[{rows};{LEFT}H\u{1b}[0m{line}{border}\u{1b}[?7h\u{1b}8")
     }
 }
