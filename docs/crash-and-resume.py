@@ -106,7 +106,7 @@ def draw(shown, end):
             f'<text class="{kind(line)} l{row}" x="16" y="{LINE_HEIGHT * (row + 2)}">{html.escape(line)}</text>'
         )
     return f"""<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img">
-<title>A training is killed and resumed, and ends with the digest of an undisturbed run</title>
+<title>A training is killed and resumed, and ends with the digest of an uninterrupted run</title>
 <style>
 rect {{ fill: #1b1f24 }}
 text {{ font: 13px ui-monospace, Menlo, Consolas, monospace; fill: #d0d7de; white-space: pre }}

@@ -1,4 +1,4 @@
-//! What the fuzz targets check. The corpus is checked with every run of the tests too
+//! The checks of the fuzz targets. Every test run also checks the corpus
 //! (`crates/burn-backup-store/tests/it/corpus.rs`).
 
 use std::path::Path;
@@ -10,11 +10,11 @@ use serde_json::json;
 
 const DIR: &str = "backup";
 
-/// How many edits an input makes at the most.
+/// The highest number of edits in an input.
 const EDITS: usize = 12;
 
-/// Any bytes as a manifest or as `burn-backup.json`: raw, or, if they are a JSON object, sealed.
-/// Whatever they say, there is an answer, and no other generation is lost.
+/// Uses any bytes as a manifest or as `burn-backup.json`: raw, or sealed if they are a JSON object.
+/// There is always an answer, and no other generation is lost.
 pub fn manifest(data: &[u8]) {
     let Some((choice, data)) = data.split_first() else {
         return;
@@ -36,7 +36,7 @@ pub fn manifest(data: &[u8]) {
         Ok(newest) => {
             let newest = newest.expect("two generations are whole");
             match newest.id().number() {
-                // It is as its manifest says, and that may be anything.
+                // The generation matches its manifest, which may contain anything.
                 3 if is_manifest => {}
                 number => {
                     assert_eq!(number, if is_manifest { 2 } else { 3 });
@@ -44,7 +44,7 @@ pub fn manifest(data: &[u8]) {
                 }
             }
         }
-        // The document says so.
+        // The document claims this.
         Err(
             StoreError::NewerFormat { .. }
             | StoreError::AnotherRun { .. }
@@ -54,8 +54,8 @@ pub fn manifest(data: &[u8]) {
     }
 }
 
-/// A backup directory after edits that the input draws: what is found in it is exactly what was
-/// saved, or there is an error; and it can be saved into and removed.
+/// Edits a backup directory as the input decides. Its newest generation is exactly what was saved,
+/// or there is an error. The directory can still be saved into and removed.
 pub fn open_directory(data: &[u8]) {
     let mut image = THREE_GENERATIONS.clone();
     let (pairs, _) = data.as_chunks();
@@ -114,7 +114,7 @@ fn open(disk: &MemoryFilesystem) -> Result<Store, StoreError> {
     Store::open(DIR, options)
 }
 
-/// Saves a generation whose parts tell its number.
+/// Saves a generation whose parts contain its number.
 fn save(store: &Store, number: u64) -> Result<(), StoreError> {
     let mut staging = store.stage()?;
     for name in ["model", "optimizer"] {
@@ -130,7 +130,7 @@ fn contents(name: &str, number: u64) -> Vec<u8> {
     format!("{name} of {number}").into_bytes()
 }
 
-/// The number that a generation was saved with, if it is exactly what was saved.
+/// The number of a saved generation, if it is exactly what was saved.
 fn number_of_whole(mut generation: Generation) -> Option<u64> {
     let number = generation.manifest().state::<serde_json::Value>().unwrap()["number"].as_u64()?;
     ["model", "optimizer"]

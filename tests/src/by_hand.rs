@@ -40,8 +40,8 @@ pub struct Loop {
     pub carries: bool,
     /// How many epochs it has.
     pub epochs: usize,
-    /// The item that is ruined, if any; of made up batches the one with this number. The loop logs its losses then,
-    /// and goes back.
+    /// The item that is ruined, if any. For made-up batches, it is the batch with this number. The loop then
+    /// logs its losses, and goes back.
     pub poison: Option<Poison>,
 }
 
@@ -58,23 +58,22 @@ pub enum BatchSource {
     InTurn,
     /// One loader, twice in each epoch.
     Twice,
-    /// A loader that is built anew for each epoch.
+    /// A loader that is built again for each epoch.
     Rebuilt,
-    /// A generator that never ends, of which each epoch takes seven batches.
+    /// An endless generator. Each epoch takes seven batches from it.
     Endless,
     /// No loader and no epochs.
     Steps,
 }
 
-/// How a run ends before its time. Batches are counted from 1 in the process at hand, and epochs by their
-/// number.
+/// How a run ends early. Batches are counted from 1 in the current process, and epochs by their number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LoopHalt {
-    /// It doesn't.
+    /// It runs to its end.
     Never,
     /// It is stopped after that batch.
     Stop(usize),
-    /// The loop is left by an early return, after that batch is computed and before it is told of.
+    /// The loop returns early, after that batch is computed and before the session knows of it.
     Return(usize),
     /// It panics there.
     Panic(usize),
@@ -86,7 +85,7 @@ pub enum LoopHalt {
     ReturnAfterValidation(usize),
 }
 
-/// What a run leaves.
+/// The result of a run.
 #[derive(Debug)]
 pub struct LoopRun {
     /// How it ended; `None` after an early return or a panic.
@@ -110,11 +109,11 @@ pub struct Counters {
     pub best: f64,
     /// How many steps the scheduler makes besides each step's own.
     pub patience: u32,
-    /// What happened when.
+    /// Notes on what happened and when.
     pub notes: Vec<String>,
 }
 
-/// All that the loop trains and keeps.
+/// Everything that the loop trains and keeps.
 #[derive(Debug, Clone)]
 pub struct LoopState {
     /// The network, its optimizer and scheduler.
@@ -155,7 +154,7 @@ enum Sources<'l> {
     Pairs(Batches<'l, Batch>, Batches<'l, Batch>),
     InTurn(Batches<'l, Batch>, Batches<'l, Batch>),
     Results(Batches<'l, Result<Batch, DatasetError>>),
-    /// Those of the stream.
+    /// The batches of the endless generator.
     Endless,
 }
 
@@ -276,7 +275,7 @@ impl Program<'_> {
                 }
             }
             let rebuilt = self.loader(epoch as u64);
-            // What each epoch draws by itself.
+            // A random number that each epoch draws by itself.
             let noise = match self.of.source {
                 BatchSource::Endless => Tensor::zeros([1], &self.device),
                 _ => draw(&self.device),
@@ -301,7 +300,7 @@ impl Program<'_> {
                 BatchSource::Steps => unreachable!(),
             };
             loop {
-                // What each step draws before its batch is fetched.
+                // A random number that each step draws before its batch is fetched.
                 let before_fetch = draw(&self.device);
                 let Some(batches) = sources.next(session, state, endless.as_mut())? else {
                     break;
@@ -374,7 +373,7 @@ impl Program<'_> {
         Ok(())
     }
 
-    /// Has the session look at the loss of the batch at hand.
+    /// Passes the loss of the current batch to the session.
     fn log(&self, session: &mut OfLoop, loss: &[u8]) {
         if self.of.poison.is_some() {
             let loss = f32::from_le_bytes(loss.try_into().unwrap());
@@ -451,7 +450,7 @@ impl Program<'_> {
         loader.to_device(&self.device)
     }
 
-    /// In an order that follows from the epoch.
+    /// The batches, in an order that depends on the epoch only.
     fn shuffled(&self, epoch: usize) -> impl Iterator<Item = Batch> + use<> {
         let mut numbers: Vec<_> = (0..7).collect();
         numbers.shuffle(&mut StdRng::seed_from_u64(epoch as u64));
@@ -512,12 +511,12 @@ fn to_inner(batch: Batch) -> Batch {
     }
 }
 
-/// A number, of shape `[1]`.
+/// A random number, of shape `[1]`.
 fn draw(device: &Device) -> Tensor<1> {
     Tensor::random([1], Distribution::Normal(0.0, 0.01), device)
 }
 
-/// A batch that follows from a number, and from the device's generator.
+/// A batch that depends on a number, and on the device's generator.
 fn made_up(number: u64, device: &Device, poison: Option<Poison>) -> Batch {
     use burn::data::dataloader::batcher::Batcher as _;
     let items = (0..8).map(|at| (number as usize * 5 + at * 3) % 50);
@@ -531,7 +530,7 @@ fn made_up(number: u64, device: &Device, poison: Option<Poison>) -> Batch {
     }
 }
 
-/// The parameters of floating point, flattened, and a mean with them.
+/// The floating-point parameters, flattened, and a mean of them.
 #[derive(Default)]
 struct Flattened(Vec<Tensor<1>>);
 

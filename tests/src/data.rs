@@ -12,12 +12,12 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crate::model::{Batch, CLASSES, FEATURES};
 
-/// Whose loaders a training has.
+/// The kind of loaders that a training has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loaders {
     /// Burn's.
     Burns,
-    /// Ours, which can be taken up anywhere.
+    /// Ours, which can resume anywhere.
     Resumable,
     /// Burn's, of random samples by Burn's sampler with a seed.
     BurnsWithBurnsSampler,
@@ -89,16 +89,17 @@ impl Loaders {
 /// Items whose inputs are ruined.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Poison {
-    /// Which ones: a bit for each.
+    /// The items: one bit for each.
     pub items: u64,
-    /// In that epoch only, counted from 1, of one of our loaders; in each one otherwise.
+    /// The only epoch in which they are ruined, counted from 1, with one of our loaders; otherwise they are
+    /// in each epoch.
     pub epoch: Option<u64>,
-    /// What its inputs are.
+    /// The value of their inputs.
     pub inputs: f32,
 }
 
 impl Poison {
-    /// Whether this item is one of them.
+    /// Whether this item is ruined.
     pub fn has(&self, item: usize) -> bool {
         item < 64 && self.items >> item & 1 == 1
     }
@@ -106,11 +107,11 @@ impl Poison {
 
 /// The numbers from 0 on.
 pub struct Numbers {
-    /// How many.
+    /// How many numbers there are.
     pub items: usize,
-    /// The one that can't be read, if any.
+    /// The number that can't be read, if any.
     pub broken: Option<usize>,
-    /// The one that is ruined, if any.
+    /// The numbers that are ruined, if any.
     pub poison: Option<Poison>,
 }
 
@@ -136,7 +137,7 @@ pub struct NumbersBatcher {
     poison: Option<Poison>,
 }
 
-/// Where the noise comes from that is added to a batch.
+/// The source of the noise that is added to a batch.
 #[derive(Default)]
 enum Noise {
     #[default]
@@ -148,7 +149,7 @@ enum Noise {
 }
 
 impl NumbersBatcher {
-    /// One that adds noise from the device's generator.
+    /// A batcher that adds noise from the device's generator.
     pub fn drawing() -> Self {
         Self {
             noise: Noise::OfDevice,
@@ -192,7 +193,7 @@ impl Batcher<usize, Batch> for NumbersBatcher {
 }
 
 impl Batch {
-    /// The numbers in it, of which there are no more than 33, if it is without noise.
+    /// The numbers in the batch. It must be without noise, and have no more than 33 numbers.
     pub fn numbers(&self) -> Vec<usize> {
         let firsts = self.inputs.clone().slice([0..self.classes.dims()[0], 0..1]);
         let firsts: Vec<f32> = firsts.into_data().convert::<f32>().try_to_vec().unwrap();
@@ -212,7 +213,7 @@ impl Batch {
     }
 }
 
-/// A loader that does not tell how far it is, as one of a stream may do.
+/// A loader that does not report its progress, like one of a stream.
 pub struct Silent(pub Arc<dyn DataLoader<Batch>>);
 
 struct SilentIterator<'l>(Box<dyn DataLoaderIterator<Batch> + 'l>);
@@ -249,8 +250,8 @@ impl DataLoaderIterator<Batch> for SilentIterator<'_> {
     }
 }
 
-/// A loader that does something when an iterator of it finds that no batch is left: the one with that
-/// number, counted from 1.
+/// A loader that calls a function when its iterator with this number finds no further batch. Iterators are
+/// counted from 1.
 pub struct AtItsEnd {
     loader: Arc<dyn DataLoader<Batch>>,
     iterators: Arc<AtomicUsize>,

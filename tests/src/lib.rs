@@ -1,6 +1,6 @@
-//! A small training in which everything that can go wrong with a restore would show: shuffling, a
-//! batcher that draws noise, batch normalisation, dropout, Adam, a learning-rate schedule, and a
-//! parameter that counts the trained batches.
+//! A small training in which every mistake in a restore would show. It has shuffling, a batcher that draws
+//! noise, batch normalisation, dropout, Adam and a learning-rate schedule. One parameter counts the trained
+//! batches.
 #![expect(
     clippy::unwrap_used,
     clippy::missing_panics_doc,

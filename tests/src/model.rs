@@ -17,20 +17,20 @@ pub const CLASSES: usize = 3;
 /// Inputs of shape `[batch, 6]` and classes of shape `[batch]`.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// What the network is given.
+    /// The inputs of the network.
     pub inputs: Tensor<2>,
-    /// What it is to say.
+    /// The expected classes.
     pub classes: Tensor<1, Int>,
 }
 
-/// What makes the training a fine-tuning.
+/// The settings of a fine-tuning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuning {
     /// Units of the backbone: 512 of them have a megabyte of weights.
     pub width: usize,
     /// Whether the backbone is frozen.
     pub is_frozen: bool,
-    /// Whether all that has no gradient stays as it is: running statistics and counters.
+    /// Whether everything without a gradient stays as it is: running statistics and counters.
     pub is_still: bool,
 }
 
@@ -43,7 +43,7 @@ impl Tuning {
     };
 }
 
-/// When a training begins, or ceases, to train a layer.
+/// When a training starts, or stops, training a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Turn {
     /// After so many optimizer steps.
@@ -52,7 +52,7 @@ pub struct Turn {
     pub trains: bool,
 }
 
-/// What a fine-tuning leaves alone.
+/// The part that a fine-tuning does not train.
 #[derive(Module, Debug)]
 struct Backbone {
     widen: Linear,
@@ -146,7 +146,8 @@ impl Net {
         }
     }
 
-    /// The same network, whose input layer begins or ceases to be trained, and is not or is until then.
+    /// The same network, whose input layer starts or stops being trained at `turn`. Until then it is the
+    /// other way round.
     pub fn turning(mut self, turn: Turn) -> Self {
         self.train_input(!turn.trains);
         Self {
@@ -200,7 +201,7 @@ impl Net {
         self.steps.val().try_into_scalar::<f32>().unwrap() as usize
     }
 
-    /// What watches it.
+    /// The hooks that watch it.
     pub fn hooks(&self) -> Hooks {
         self.hooks.clone()
     }
@@ -301,7 +302,7 @@ type OnBatch = Box<dyn FnMut(usize) + Send>;
 type OnDevice = Arc<dyn Fn(&Device) + Send + Sync>;
 type OnInput = Arc<dyn Fn(&Batch) + Send + Sync>;
 
-/// How often the optimizer has stepped here, and in which of its steps the counter is NaN.
+/// How many steps the optimizer has made here, and in which of them the counter is NaN.
 struct Poison {
     steps: usize,
     poisoned: RangeInclusive<usize>,
@@ -346,28 +347,27 @@ impl Hooks {
         self
     }
 
-    /// Calls `on_device` in each training step, with the device of its batch; on several devices at
-    /// the same time, if they compute so.
+    /// Calls `on_device` in each training step, with the device of its batch. Several devices may call it at
+    /// the same time.
     pub fn on_device(self, on_device: impl Fn(&Device) + Send + Sync + 'static) -> Self {
         self.seen().on_device = Some(Arc::new(on_device));
         self
     }
 
-    /// Calls `on_input` in each training step, with its batch; on several devices at the same time, if
-    /// they compute so.
+    /// Calls `on_input` in each training step, with its batch. Several devices may call it at the same time.
     pub fn on_input(self, on_input: impl Fn(&Batch) + Send + Sync + 'static) -> Self {
         self.seen().on_input = Some(Arc::new(on_input));
         self
     }
 
-    /// Has the model's counter be NaN after the optimizer steps in `poisoned`, counted from 1 in
-    /// this process, and right again after those that follow, if the training began here.
+    /// Sets the model's counter to NaN after the optimizer steps in `poisoned`, counted from 1 in this
+    /// process. Later steps set it right again if the training began here.
     pub fn poisoned(self, poisoned: RangeInclusive<usize>) -> Self {
         self.seen().poison = Some(Poison { steps: 0, poisoned });
         self
     }
 
-    /// What the counter is to be after the optimizer step at hand, if it is poisoned at all.
+    /// The value of the counter after the current optimizer step, if it is poisoned.
     fn poison(&self) -> Option<f32> {
         let mut seen = self.seen();
         let poison = seen.poison.as_mut()?;
@@ -383,7 +383,7 @@ impl Hooks {
         self.seen().losses.clone()
     }
 
-    /// A panic that a test wants comes while this is held, and other devices go on.
+    /// A test may panic while this is locked, and the other devices continue.
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,5 +1,5 @@
-//! Programs with the structure of Burn's own examples, and of others that people have. Each is written as
-//! its user would write it, with as much or as little of this crate as its [`Variant`] says.
+//! Programs with the structure of Burn's own examples, and of others that people write. Each is written as
+//! its user would write it. Its [`Variant`] says how much of this crate it uses.
 //!
 //! They are small: an epoch has 10 to 32 batches, and their data is generated.
 
@@ -28,7 +28,7 @@ pub enum Variant {
     Without,
     /// The one line, with nothing else changed.
     Line,
-    /// All that README and guide ask for an exact restore.
+    /// Everything that the README and the guide ask for to restore exactly.
     Checklist,
 }
 
@@ -57,12 +57,12 @@ impl Options {
     }
 }
 
-/// What a program has come to.
+/// The result of a program.
 #[derive(Debug)]
 pub struct Trained {
     /// Parameters and running statistics of its final model, or of all its models.
     pub model: Record,
-    /// What of the program's own settings took effect.
+    /// The settings of the program that took effect.
     pub facts: Vec<String>,
 }
 
@@ -78,7 +78,7 @@ impl From<Record> for Trained {
 /// A program, and how it can be interrupted.
 #[derive(Debug, Clone, Copy)]
 pub struct Program {
-    /// What it is called.
+    /// Its name.
     pub name: &'static str,
     /// Runs it.
     pub train: fn(&Options) -> Trained,
@@ -88,7 +88,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// Those of three epochs of 16 batches.
+    /// A program with three epochs of 16 batches.
     const fn new(name: &'static str, train: fn(&Options) -> Trained) -> Self {
         Self {
             name,
@@ -116,8 +116,8 @@ pub const PROGRAMS: [Program; 10] = [
     Program::new("text_generation", text_generation::train),
     Program::new("custom_renderer", custom_renderer::train),
     Program::new("custom_strategy", custom_strategy::train),
-    // The second one in its second phase.
+    // The second abort is in the second phase.
     Program::new("two_phases", two_phases::train).aborting([13, 35]),
-    // The second one in its second fold.
+    // The second abort is in the second fold.
     Program::new("folds", folds::train).aborting([13, 20]),
 ];

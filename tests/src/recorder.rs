@@ -8,7 +8,7 @@ use burn::train::renderer::{
 };
 use burn::train::{Interrupter, LearnerSummary};
 
-/// What a renderer was called with, call by call.
+/// The calls that a renderer got, in order.
 #[derive(Clone, Default)]
 pub struct Calls {
     calls: Arc<Mutex<Vec<String>>>,
@@ -31,12 +31,12 @@ impl Calls {
     }
 }
 
-/// Writes down every call.
+/// Records every call.
 #[derive(Default)]
 pub struct RecordingRenderer {
     calls: Calls,
     resets: Option<Interrupter>,
-    /// Before which update of a training metric it panics, counted down to 0.
+    /// The number of updates of training metrics before the panic, counted down to 0.
     panics_in: Option<usize>,
 }
 
@@ -50,8 +50,8 @@ impl RecordingRenderer {
         }
     }
 
-    /// Panics when it is to show a training metric for this time, counted from 1, as Burn's renderer for
-    /// terminals does when its user kills the training.
+    /// Panics at the update with this number of a training metric, counted from 1. Burn's renderer for
+    /// terminals does so when its user kills the training.
     pub fn panicking_at(mut self, update: usize) -> Self {
         self.panics_in = Some(update);
         self

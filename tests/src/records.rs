@@ -21,7 +21,7 @@ pub fn model_records<M: Module>(model: &M) -> Record {
     named(model.clone().into_record().into_bytes().unwrap())
 }
 
-/// What is in a record, given as a burnpack file.
+/// The contents of a record, given as a burnpack file.
 pub fn named(bytes: Bytes) -> Record {
     let reader = Reader::from_bytes(bytes).unwrap();
     let paths = reader.metadata().clone();
@@ -49,13 +49,13 @@ pub fn named(bytes: Bytes) -> Record {
 /// The records that the user's own checkpointers were given last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Records {
-    /// After which epoch.
+    /// The epoch that they were saved after.
     pub epoch: usize,
-    /// The model's.
+    /// The model's record.
     pub model: Record,
-    /// The optimizer's.
+    /// The optimizer's record.
     pub optimizer: Record,
-    /// The scheduler's.
+    /// The scheduler's record.
     pub scheduler: Record,
 }
 

@@ -28,10 +28,10 @@ use crate::records::{EachEpoch, Keeper, Record, Records, model_records};
 pub enum Backend {
     /// The pure Rust backend.
     Flex,
-    /// The one before it.
+    /// The previous pure Rust backend.
     #[cfg(feature = "ndarray")]
     NdArray,
-    /// The GPU, or what stands in for one.
+    /// The GPU, or the software that stands in for one.
     #[cfg(feature = "wgpu")]
     Wgpu,
     /// An NVIDIA GPU.
@@ -40,14 +40,14 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Those on the CPU.
+    /// The backends on the CPU.
     pub const ALL: &[Self] = &[
         Self::Flex,
         #[cfg(feature = "ndarray")]
         Self::NdArray,
     ];
 
-    /// Those on a GPU.
+    /// The backends on a GPU.
     pub const GPU: &[Self] = &[
         #[cfg(feature = "wgpu")]
         Self::Wgpu,
@@ -73,18 +73,18 @@ impl Backend {
 /// Which devices a training runs on, all of its backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spread {
-    /// One, as by default.
+    /// One device, the default.
     One,
-    /// So many, the first of which optimizes.
+    /// This many devices. The first one optimizes.
     Main(usize),
-    /// So many, each of which optimizes its share.
+    /// This many devices. Each optimizes its share.
     Sharded(usize),
-    /// So many under DDP, with the gradients brought together on the host.
+    /// This many devices under DDP. The gradients are brought together on the host.
     Ddp(usize),
 }
 
 impl Spread {
-    /// How many devices they are.
+    /// The number of devices.
     pub fn devices(self) -> usize {
         match self {
             Self::One => 1,
@@ -108,17 +108,17 @@ impl Spread {
     }
 }
 
-/// How a run ends before its time. Batches are counted from 1 in the process at hand.
+/// How a run ends early. Batches are counted from 1 in the current process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Halt {
-    /// It doesn't.
+    /// It runs to its end.
     Never,
     /// The user stops it during a training batch.
     Stop(usize),
     /// An error stops it during a training batch.
     Fail(usize),
-    /// The user stops it in that epoch, counted from 1 in the process at hand, after its last training
-    /// batch: while the loader finds that there is no other.
+    /// The user stops it after the last training batch of that epoch, counted from 1 in the current process.
+    /// The stop comes when the loader finds no further batch.
     StopAfterLast(usize),
     /// The user stops it during a validation batch.
     StopInValidation(usize),
@@ -135,9 +135,9 @@ pub enum Halt {
 pub struct Training {
     /// Where it runs.
     pub backend: Backend,
-    /// On which devices of it, with [`run`](Self::run).
+    /// The devices of the backend to train on, with [`run`](Self::run).
     pub spread: Spread,
-    /// Those devices; by default the backend's, as often as there are to be.
+    /// Those devices. By default, the backend's device for each of them.
     pub devices: Vec<Device>,
     /// Whether each loss is read in its step, and by a metric.
     pub reads: bool,
@@ -155,13 +155,13 @@ pub struct Training {
     pub column_layout: bool,
     /// The item that can't be read, if any.
     pub broken_item: Option<usize>,
-    /// Whether that is so in the validation only.
+    /// Whether it can't be read in the validation only.
     pub is_broken_in_validation: bool,
     /// The item of the training that is ruined, if any.
     pub poison: Option<Poison>,
     /// Burn's by default.
     pub loaders: Loaders,
-    /// Workers of a loader; 0 by default. With several of Burn's, batches come in no certain order.
+    /// Workers of a loader; 0 by default. With several of Burn's, batches come in no fixed order.
     pub workers: usize,
     /// Whether random numbers are drawn in the training: noise in the batcher, and dropout.
     pub draws: bool,
@@ -169,20 +169,20 @@ pub struct Training {
     pub norm: bool,
     /// Whether the model computes with a running statistic as it is before each forward pass.
     pub reads_statistics: bool,
-    /// Whether the loader does not tell how far it is.
+    /// Whether the loader does not report its progress.
     pub silent_loader: bool,
     /// The first and the last optimizer step after which a parameter is NaN, counted from 1 in each
     /// process.
     pub poisoned: Option<(usize, usize)>,
-    /// Whether metrics are logged to files and summed up at the end.
+    /// Whether metrics are logged to files and summarised at the end.
     pub summary: bool,
-    /// Whether checkpoints of Burn's are written after each epoch.
+    /// Whether Burn writes checkpoints after each epoch.
     pub checkpoints: bool,
     /// Makes the optimizer; Adam by default.
     pub optimizer: fn() -> ModuleOptimizer,
-    /// Whether it is a fine-tuning, and of what kind.
+    /// The settings of a fine-tuning, if it is one.
     pub tuning: Option<Tuning>,
-    /// For the model's weights at the very first start; 3 by default.
+    /// The seed of the model's weights at the very first start; 3 by default.
     pub weights_seed: u64,
 }
 
@@ -194,9 +194,9 @@ pub struct Data {
     pub valid: Arc<dyn DataLoader<Batch>>,
 }
 
-/// What came of a run.
+/// The result of a run.
 pub struct Run {
-    /// Parameters and running statistics at the end; nothing if they can't be read after an error.
+    /// Parameters and running statistics at the end; empty if they can't be read after an error.
     pub weights: Record,
     /// Optimizer steps that the model has seen.
     pub steps: usize,
@@ -213,7 +213,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// The error of ours that ended the run.
+    /// The error of this crate that ended the run.
     #[track_caller]
     pub fn backup_error(&self) -> &BackupError {
         let error = self.error.as_deref().unwrap();
@@ -225,7 +225,7 @@ impl Run {
 const TRAIN_SEED: u64 = 11;
 const VALID_SEED: u64 = 12;
 
-/// The backends' random generators belong to the process: one training at a time.
+/// The backends' random generators belong to the process, so one training runs at a time.
 static EXCLUSIVE: Mutex<()> = Mutex::new(());
 
 impl Training {
@@ -260,13 +260,13 @@ impl Training {
         }
     }
 
-    /// One on so many devices of the CPU, with nothing in it that differs from run to run there.
+    /// A training on these devices of the CPU, where nothing differs from run to run.
     pub fn spread(spread: Spread) -> Self {
         Self {
             spread,
             // The generators of the CPU belong to the process, and the steps of DDP can't take turns.
             draws: !matches!(spread, Spread::Ddp(2..)),
-            // Burn adds up running statistics in no certain order, which tells with three.
+            // Burn adds up running statistics in no fixed order, which makes a difference with three devices.
             norm: spread.devices() <= 2,
             ..Self::new(Backend::Flex)
         }
@@ -437,8 +437,8 @@ impl Training {
         }
     }
 
-    /// Lets no training run meanwhile: for whatever draws random numbers outside of one, be it the
-    /// weights of a new model.
+    /// Lets no training run at the same time. It is for code that draws random numbers outside of a training,
+    /// such as the weights of a new model.
     pub fn exclusive() -> MutexGuard<'static, ()> {
         EXCLUSIVE.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -485,9 +485,9 @@ impl Training {
             .unwrap()
     }
 
-    /// A backup into `dir`, with the run seed that makes the training the same each time, and without
-    /// the metric that says how old backups are. One that fails is followed by the next due one: the trainings
-    /// here are over before a second has passed.
+    /// A backup into `dir`. Its run seed makes the training the same each time. It has no metric that shows
+    /// the age of backups. The next due backup follows a failed one, because these trainings end within a
+    /// second.
     pub fn backup(dir: impl AsRef<Path>) -> BackupAndRestore {
         let backup = BackupAndRestore::new(dir.as_ref()).seed(5);
         backup.dashboard(false).retry_after(Duration::ZERO)

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use crate::state::{LARGE, MEDIUM, SCATTERED, SMALL, State};
 
-/// What all measurements go by: where they write, and how much they do.
+/// The settings of all measurements: where they write, and how much they measure.
 #[derive(Debug, Clone)]
 pub struct Bench {
     dir: PathBuf,
@@ -14,24 +14,24 @@ pub struct Bench {
     states: Vec<State>,
 }
 
-/// How often something is measured: in rounds, between which ours and Burn's alternate.
+/// How often something is measured. Our samples and Burn's alternate in rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repetitions {
-    /// How many rounds.
+    /// The number of rounds.
     pub rounds: usize,
-    /// How many samples of each in a round, besides the first one, which only warms up.
+    /// The number of samples of each in a round, after a first one that only warms up.
     pub samples: usize,
 }
 
 impl Repetitions {
-    /// How many batches a round has, if there is a sample after each.
+    /// The number of batches in a round with a sample after each.
     pub fn batches(self) -> usize {
         self.samples + 1
     }
 }
 
 impl Bench {
-    /// Writes below `dir`; `is_quick` only checks that everything runs.
+    /// Writes below `dir`. `is_quick` only checks that everything runs.
     pub fn new(dir: &Path, is_quick: bool) -> Self {
         Self {
             dir: dir.to_owned(),
@@ -43,7 +43,7 @@ impl Bench {
         }
     }
 
-    /// Looks at `states` instead of the usual ones, unless there is none.
+    /// Measures `states` instead of the default ones, unless the list is empty.
     pub fn of_states(self, states: &[State]) -> Self {
         match states {
             [] => self,
@@ -54,27 +54,27 @@ impl Bench {
         }
     }
 
-    /// Below which directory everything is written.
+    /// The directory below which everything is written.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Whether the numbers don't matter.
+    /// Whether the results don't matter.
     pub fn is_quick(&self) -> bool {
         self.is_quick
     }
 
-    /// The states that every measurement looks at.
+    /// The states that every measurement uses.
     pub fn states(&self) -> Vec<State> {
         self.states.clone()
     }
 
-    /// How many turns ours and Burn's take.
+    /// The number of turns that ours and Burn's take.
     pub fn turns(&self) -> usize {
         if self.is_quick { 2 } else { 10 }
     }
 
-    /// How often single backups are measured.
+    /// The repetitions of measurements of single backups.
     pub fn repetitions(&self) -> Repetitions {
         if self.is_quick {
             Repetitions {
@@ -89,19 +89,20 @@ impl Bench {
         }
     }
 
-    /// An empty directory on the measured file system, gone when it is dropped.
+    /// An empty directory on the measured file system. It is removed when it is dropped.
     pub fn scratch(&self) -> Result<TempDir> {
         tempfile::tempdir_in(&self.dir)
-            .with_context(|| format!("cannot make a directory in {:?}", self.dir))
+            .with_context(|| format!("cannot create a directory in {:?}", self.dir))
     }
 
-    /// Says on the terminal what is being measured.
+    /// Shows on the terminal what is being measured.
     pub fn announce(&self, measurement: &str, state: &State) {
-        self.tell(measurement, state.name);
+        self.log(measurement, state.name);
     }
 
-    /// The same of something else than a state. A measurement doesn't fail for want of it.
-    pub fn tell(&self, measurement: &str, what: &str) {
+    /// Shows what is being measured if it is not a state. Ignores errors, because they must not
+    /// fail a measurement.
+    pub fn log(&self, measurement: &str, what: &str) {
         let _ = writeln!(io::stderr(), "{measurement}: {what}");
     }
 }

@@ -1,4 +1,4 @@
-//! Burn's own checkpoints: as its builder makes them, and one by one, watched.
+//! Burn's own checkpoints, made by its builder, or measured one at a time.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -27,7 +27,7 @@ const MODEL: &str = "model";
 const OPTIMIZER: &str = "optim";
 const SCHEDULER: &str = "scheduler";
 
-/// Adds Burn's own checkpoints, in files in `dir`.
+/// Adds Burn's own checkpoints, with files in `dir`.
 pub fn with_checkpoints(
     training: SupervisedTraining<Stack>,
     dir: &Path,
@@ -47,13 +47,13 @@ pub fn checkpoint_files(dir: &Path, epoch: usize) -> [PathBuf; 3] {
     [MODEL, OPTIMIZER, SCHEDULER].map(|name| dir.join(format!("{name}-{epoch}.bpk")))
 }
 
-/// After which epoch the checkpoint was made whose model is in a file of that name.
+/// The epoch after which a checkpoint was made, from the name of its model file.
 pub fn epoch_of_model_file(name: &str) -> Option<usize> {
     let epoch = name.strip_prefix(MODEL)?.strip_prefix('-')?;
     epoch.strip_suffix(".bpk")?.parse().ok()
 }
 
-/// Does the same after each epoch.
+/// Takes the same actions after each epoch.
 pub struct Always(pub Vec<CheckpointingAction>);
 
 impl CheckpointingStrategy for Always {
@@ -66,48 +66,49 @@ impl CheckpointingStrategy for Always {
     }
 }
 
-/// What one checkpoint took.
+/// The times of one checkpoint.
 #[derive(Debug, Clone, Copy)]
-pub struct Watched {
-    /// How long the call held the training thread.
+pub struct CheckpointTimes {
+    /// How long the call paused the training thread.
     pub held: Duration,
-    /// How long it took from the call until all three files were saved.
+    /// The time from the call until all three files were saved.
     pub persist: Duration,
 }
 
-/// Trains `count` batches with a checkpoint after each, and gives what `look` makes of them. As
-/// each is only begun when the one before is written, and nothing is ever deleted in the call, this
-/// is the least that a checkpoint can hold the training.
+/// Trains `count` batches with a checkpoint after each, and returns the results of `on_backup`.
+///
+/// A checkpoint begins only after the previous one is written, and the call deletes nothing. So this is the shortest
+/// possible pause of the training.
 pub fn checkpoints<T: Send + 'static>(
     state: &State,
     learner: &Learner<Stack>,
     dir: &Path,
     count: usize,
-    look: impl FnMut(Watched) -> Result<T> + Send + 'static,
+    on_backup: impl FnMut(CheckpointTimes) -> Result<T> + Send + 'static,
 ) -> Result<Vec<T>> {
-    let (sender, looks) = channel();
-    let strategy = OneByOne {
+    let (sender, results) = channel();
+    let strategy = OneAtATime {
         dir: dir.join("checkpoint"),
-        look: Mutex::new(look),
-        looks: sender,
+        on_backup: Mutex::new(on_backup),
+        results: sender,
     };
     let feed = state.feed(EpochLengths::all(count));
     let training = training::supervised(dir, feed, 1)
         .with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)));
     training::run(training, learner.clone())?;
-    looks.try_iter().collect()
+    results.try_iter().collect()
 }
 
-/// Instead of a training loop: one epoch, with a checkpoint after each batch.
-struct OneByOne<F, T> {
+/// Replaces the training loop: one epoch, with a checkpoint after each batch.
+struct OneAtATime<F, T> {
     dir: PathBuf,
-    look: Mutex<F>,
-    looks: Sender<Result<T>>,
+    on_backup: Mutex<F>,
+    results: Sender<Result<T>>,
 }
 
-impl<F, T> SupervisedLearningStrategy<Stack> for OneByOne<F, T>
+impl<F, T> SupervisedLearningStrategy<Stack> for OneAtATime<F, T>
 where
-    F: FnMut(Watched) -> Result<T>,
+    F: FnMut(CheckpointTimes) -> Result<T>,
 {
     fn fit(
         &self,
@@ -117,20 +118,23 @@ where
         _valid: ValidLoader<Stack>,
         _starting_epoch: usize,
     ) -> (Stack, SupervisedTrainingEventProcessor<Stack>) {
-        let mut look = self.look.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut on_backup = self
+            .on_backup
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut checkpoints = Checkpoints::new(&self.dir, &components);
         for (number, batch) in (1..).zip(train.iter()) {
             let watched = batch
                 .context("no batch")
                 .and_then(|batch| checkpoints.train_and_save(&mut learner, batch, number));
-            // The receiver is there until the training has ended.
-            let _ = self.looks.send(watched.and_then(&mut *look));
+            // The receiver exists until the training has ended.
+            let _ = self.results.send(watched.and_then(&mut *on_backup));
         }
         (learner.model(), components.event_processor)
     }
 }
 
-/// Burn's checkpointer, and how to learn that it has finished.
+/// Burn's checkpointer, with notifications of finished records.
 struct Checkpoints {
     dir: PathBuf,
     checkpointer: LearningCheckpointer<Stack>,
@@ -145,9 +149,9 @@ impl Checkpoints {
         Self {
             dir: dir.to_owned(),
             checkpointer: LearningCheckpointer::new(
-                Telling::start(dir, MODEL, &sender, interrupter),
-                Telling::start(dir, OPTIMIZER, &sender, interrupter),
-                Telling::start(dir, SCHEDULER, &sender, interrupter),
+                NotifyingCheckpointer::start(dir, MODEL, &sender, interrupter),
+                NotifyingCheckpointer::start(dir, OPTIMIZER, &sender, interrupter),
+                NotifyingCheckpointer::start(dir, SCHEDULER, &sender, interrupter),
                 Box::new(Always(vec![CheckpointingAction::Save])),
             ),
             event_store: components.event_store.clone(),
@@ -160,7 +164,7 @@ impl Checkpoints {
         learner: &mut Learner<Stack>,
         batch: Tensor<2>,
         number: usize,
-    ) -> Result<Watched> {
+    ) -> Result<CheckpointTimes> {
         let output = learner.train_step(batch);
         learner.lr_step();
         learner.optimizer_step(output.grads);
@@ -177,17 +181,17 @@ impl Checkpoints {
         for file in files {
             std::fs::remove_file(&file).with_context(|| format!("cannot remove {file:?}"))?;
         }
-        Ok(Watched { held, persist })
+        Ok(CheckpointTimes { held, persist })
     }
 }
 
-/// Burn's file checkpointer, which tells of each record that it has saved, or failed to.
-struct Telling {
+/// Burn's file checkpointer, with a notification after each record, saved or failed.
+struct NotifyingCheckpointer {
     files: FileCheckpointer,
     saved: Sender<()>,
 }
 
-impl Telling {
+impl NotifyingCheckpointer {
     fn start<R: Checkpoint>(
         dir: &Path,
         name: &str,
@@ -200,10 +204,10 @@ impl Telling {
     }
 }
 
-impl<R: Checkpoint> Checkpointer<R> for Telling {
+impl<R: Checkpoint> Checkpointer<R> for NotifyingCheckpointer {
     fn save(&self, epoch: usize, record: R) -> Result<(), CheckpointerError> {
         let outcome = self.files.save(epoch, record);
-        // Without a receiver nobody waits for it.
+        // Without a receiver, nothing waits for the notification.
         let _ = self.saved.send(());
         outcome
     }

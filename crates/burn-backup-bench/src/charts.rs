@@ -1,6 +1,7 @@
-//! The charts, as SVG files: how long backups hold a training, how fast they are, and goodput.
+//! The charts as SVG files: how long backups pause a training, how fast they are, and goodput.
 //!
-//! They are made from a report, just measured or read again. What was not measured has no chart.
+//! They are drawn from a report that was just measured, or read again. Missing measurements have no
+//! chart.
 
 mod axis;
 mod bars;
@@ -17,7 +18,7 @@ use anyhow::{Context as _, Result};
 
 use crate::report::Report;
 
-/// Writes the charts into `dir`, in files that are named after what they show.
+/// Writes the charts into `dir`. The files are named after their contents.
 pub fn write(report: &Report, dir: &Path) -> Result<()> {
     let charts = [
         ("stall", stall::draw(&report.rows)?),

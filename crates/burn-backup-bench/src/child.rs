@@ -1,4 +1,4 @@
-//! Measurements that need a process of their own: this program calls itself.
+//! Measurements that need their own process: the program starts itself again.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use crate::device::Backend;
 
-/// Makes glibc's allocator keep the memory that it has, where it gives some back by default.
+/// Makes glibc's allocator keep memory that it returns to the system by default.
 const STEADY_HEAP: (&str, &str) = (
     "GLIBC_TUNABLES",
     "glibc.malloc.trim_threshold=1099511627776:glibc.malloc.mmap_threshold=33554432",
@@ -30,7 +30,7 @@ impl Child {
         Self::of(Command::new(program()?), subcommand)
     }
 
-    /// The same, with what other processes leave of the processors.
+    /// A process with the lowest priority, which runs only when a processor is idle.
     pub fn of_lowest_priority(subcommand: &'static str) -> Result<Self> {
         let mut command = Command::new("chrt");
         command.args(["--idle", "0"]).arg(program()?);
@@ -46,20 +46,20 @@ impl Child {
         Ok(child.option("--device", Backend::chosen().name()))
     }
 
-    /// With a flag.
+    /// Adds a flag.
     pub fn flag(mut self, flag: &str) -> Self {
         self.command.arg(flag);
         self
     }
 
-    /// With an option.
+    /// Adds an option.
     pub fn option(self, option: &str, value: impl AsRef<OsStr>) -> Self {
         let mut child = self.flag(option);
         child.command.arg(value);
         child
     }
 
-    /// With an allocator that takes as long for a step with backups as for one without: see
+    /// Makes a step with backups as fast in the allocator as a step without. See
     /// [`overhead`](crate::overhead).
     pub fn steady_heap(mut self) -> Self {
         let (name, value) = STEADY_HEAP;
@@ -67,25 +67,25 @@ impl Child {
         self
     }
 
-    /// Starts it, with its standard output in a pipe and its standard error in `errors`.
+    /// Starts the process, with its standard output in a pipe and its standard error in `errors`.
     pub fn start(mut self, errors: File) -> Result<process::Child> {
         self.command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)
             .spawn()
-            .context("this program can't be started once more")
+            .context("this program can't be started again")
     }
 
-    /// Runs it, and gives what it has [`answer`]ed.
+    /// Runs the process, and returns its [`answer`].
     pub fn run<T: DeserializeOwned>(mut self) -> Result<T> {
         let output = self
             .command
             .output()
-            .context("this program can't be started once more")?;
+            .context("this program can't be started again")?;
         ensure!(
             output.status.success(),
-            "`{}` failed in a process of its own: {}",
+            "`{}` failed in its own process: {}",
             self.name,
             output.status,
         );
@@ -98,7 +98,8 @@ fn program() -> Result<PathBuf> {
     std::env::current_exe().context("this program can't be found")
 }
 
-/// Answers the process that has started this one.
+/// Sends an answer to the process that started this one.
 pub fn answer(answer: &impl Serialize) -> Result<()> {
-    writeln!(io::stdout(), "{}", serde_json::to_string(answer)?).context("nobody hears the answer")
+    writeln!(io::stdout(), "{}", serde_json::to_string(answer)?)
+        .context("the answer cannot be sent")
 }

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// Chosen once per process, before anything is trained.
+/// The backend. It is chosen once per process, before any training.
 static CHOSEN: OnceLock<Backend> = OnceLock::new();
 
 /// A backend of this build.
@@ -25,17 +25,17 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// Has this process train on it. The first choice stays.
+    /// Selects this backend for the process. Later selections have no effect.
     pub fn choose(self) {
         CHOSEN.get_or_init(|| self);
     }
 
-    /// What this process trains on.
+    /// The backend of this process.
     pub fn chosen() -> Self {
         CHOSEN.get().copied().unwrap_or_default()
     }
 
-    /// As the command line has it.
+    /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Flex => "flex",
@@ -46,7 +46,7 @@ impl Backend {
         }
     }
 
-    /// Its device, with gradients.
+    /// The device of this backend, with gradients.
     pub fn device(self) -> Device {
         let device = match self {
             Self::Flex => Device::flex(),

@@ -1,5 +1,5 @@
-//! The trainings' batches, and with them a place on the training thread, between the steps, from
-//! which to watch.
+//! The batches of the trainings. The loader also runs the callbacks of measurements on the training
+//! thread between the steps.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -10,12 +10,12 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
 use burn::tensor::{Device, Tensor};
 
-/// How many batches the epochs have.
+/// The number of batches in each epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EpochLengths {
-    /// The first one, which may serve to warm up.
+    /// The first epoch, which may serve as the warm-up.
     pub first: usize,
-    /// Each of the others.
+    /// Each later epoch.
     pub later: usize,
 }
 
@@ -29,13 +29,13 @@ impl EpochLengths {
     }
 }
 
-/// A moment on the training thread: all batches so far are trained, and the loader is asked for the
+/// A pause of the training thread: all batches so far are trained, and the loader is asked for the
 /// next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pause {
-    /// How many batches were trained, in all epochs.
+    /// The number of batches trained in all epochs.
     pub trained: usize,
-    /// Whether the epoch has no more.
+    /// Whether the epoch has no more batches.
     pub ends_epoch: bool,
 }
 
@@ -47,12 +47,12 @@ pub struct Feed {
     width: usize,
     lengths: EpochLengths,
     device: Device,
-    /// Burn moves loaders to the device by way of copies; they count on together.
-    course: Arc<Course>,
+    /// Burn copies loaders to the device, and the copies share this state.
+    course: Arc<FeedState>,
 }
 
 #[derive(Default)]
-struct Course {
+struct FeedState {
     epochs: AtomicUsize,
     batches: AtomicUsize,
     on_pause: Mutex<Option<OnPause>>,
@@ -69,34 +69,35 @@ impl Feed {
         }
     }
 
-    /// Calls `on_pause` on the training thread whenever the loader is asked for a batch.
+    /// Calls `on_pause` on the training thread before each batch and at the end of each epoch.
     pub fn on_pause(self, on_pause: impl FnMut(Pause) + Send + 'static) -> Self {
         *self.course.on_pause() = Some(Box::new(on_pause));
         self
     }
 
-    /// Notes when the batches of each epoch are trained.
+    /// Records the time at which the batches of each epoch are trained.
     pub fn note_epoch_ends(self) -> (Self, Receiver<Instant>) {
         let (sender, epoch_ends) = channel();
         let device = self.device.clone();
         let feed = self.on_pause(move |pause| {
             if pause.ends_epoch {
-                // A GPU may have steps of them yet to compute. If one fails, so does the training.
+                // A GPU may still compute earlier steps. If one of them fails, the training fails
+                // too.
                 let _ = device.sync();
-                // Whoever does not look has no need of it.
+                // The receiver may be gone if no one needs the times.
                 let _ = sender.send(Instant::now());
             }
         });
         (feed, epoch_ends)
     }
 
-    /// A loader of one such row per epoch, as validations need one.
+    /// A loader of one such row per epoch, for validations.
     pub fn single_row(&self) -> Self {
         Self::new(self.width, EpochLengths::all(1), self.device.clone())
     }
 }
 
-impl Course {
+impl FeedState {
     fn on_pause(&self) -> MutexGuard<'_, Option<OnPause>> {
         self.on_pause.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -177,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn copies_count_on_and_pause_before_each_batch_and_at_each_epochs_end() {
+    fn copies_share_the_count_and_pause_before_each_batch_and_epoch_end() {
         let (sender, pauses) = channel();
         let lengths = EpochLengths { first: 1, later: 2 };
         let feed = Feed::new(3, lengths, Device::flex())

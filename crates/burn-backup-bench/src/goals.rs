@@ -1,21 +1,22 @@
-//! What is to be reached, of each state.
+//! The goals for each state.
 
 use crate::state::{LARGE, MEDIUM, SCATTERED, SMALL, State};
 
-/// The bounds for one state.
+/// The goals for one state.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Goals {
-    /// The time of a training with a backup after each batch, over that with Burn's own checkpoints; at most.
+    /// The highest ratio of training times: a backup after each batch, over Burn's own checkpoints.
     pub back_to_back: f64,
-    /// The time of a training with a backup every ten persist times, over that without; at most.
+    /// The highest ratio of training times: a backup every ten persist times, over no backups.
     pub at_interval: f64,
-    /// The speed of a backup, over that of writing and syncing as many bytes; at least.
+    /// The lowest ratio of speeds: a backup, over writing and syncing as many bytes.
     pub persist: f64,
-    /// The time from the launch to the first trained batch, over that of Burn's own; at most.
+    /// The highest ratio of times from the launch to the first trained batch: ours, over Burn's
+    /// own.
     pub restore: f64,
-    /// The memory beyond the training's own, in sizes of the state; at most.
+    /// The highest use of memory beyond the training's own, in sizes of the state.
     pub memory: f64,
-    /// How long the training's thread is held, in milliseconds; at most.
+    /// The longest pause of the training thread, in milliseconds.
     pub stall: f64,
 }
 
@@ -37,7 +38,7 @@ const OF_MEDIUM: Goals = Goals {
     stall: 0.05,
 };
 
-/// Of larger ones too: nothing is to grow except the bytes.
+/// The goals for large and larger states, because only the bytes may grow.
 const OF_LARGE: Goals = Goals {
     back_to_back: 0.9,
     at_interval: 1.02,
@@ -57,7 +58,7 @@ const OF_SCATTERED: Goals = Goals {
 };
 
 impl Goals {
-    /// Those for `state`.
+    /// The goals for `state`.
     pub fn of(state: &State) -> Self {
         let goals = [
             (SMALL, OF_SMALL),
@@ -76,7 +77,7 @@ mod tests {
     use crate::state::HUGE;
 
     #[test]
-    fn a_larger_state_is_held_to_what_the_large_one_is() {
+    fn larger_states_have_the_goals_of_the_large_one() {
         assert_eq!(Goals::of(&SCATTERED).memory, 2.0);
         assert_eq!(Goals::of(&HUGE), Goals::of(&LARGE));
     }

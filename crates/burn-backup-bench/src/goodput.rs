@@ -1,22 +1,20 @@
-//! How much of the time a training makes progress when its process is killed again and again.
+//! How much of the time a training makes progress if its process is killed again and again.
 //!
-//! A training of fixed length runs in a process of its own. It is killed (SIGKILL) at random
-//! moments, whose gaps are exponentially distributed with the mean time between failures (MTBF),
-//! and started again at once, until it is done. *Goodput* is useful time over wall time. Useful is
-//! the wall time of the same training without backups and without kills. Wall time lasts from the
-//! first start to the end. *Recovery* is the time from a kill to the end of the first batch that the
-//! next process trains.
+//! A training of fixed length runs in its own process. The process is killed (SIGKILL) at random times, and restarted
+//! at once, until the training is done. The gaps between kills are exponentially distributed with the mean time between
+//! failures (MTBF). *Goodput* is useful time over wall time. The useful time is the wall time of the same training
+//! without backups and kills. Wall time lasts from the first start to the end. *Recovery* is the time from a kill to
+//! the end of the first batch that the next process trains.
 //!
-//! What a machine does in a minute is not what it does in the next. So the useful time follows from
-//! short undisturbed trainings right before and right after each of the others.
+//! The speed of a machine changes from minute to minute. So the useful time is measured by short
+//! uninterrupted trainings right before and right after each of the others.
 //!
-//! An undisturbed training takes about 20 times the MTBF, and an epoch of it 10 s. All policies meet
-//! the same gaps. Those are counted from one kill to the next, so that a slower restart leaves less
-//! time to train. Burn's own checkpoints have their epoch found by [`newest_whole`], which leaves to
-//! each restart what its user does by hand. A training that takes five times as long as the
-//! undisturbed one is given up.
+//! An uninterrupted training takes about 20 times the MTBF, and each of its epochs 10 s. All policies get the same
+//! gaps. Gaps are counted from kill to kill, so a slower restart leaves less time to train. For Burn's own checkpoints,
+//! [`newest_whole`] finds the epoch, which a user of Burn does by hand. A training is given up once it takes five times
+//! as long as the uninterrupted one.
 //!
-//! The interval of Young and Daly follows from the cost of a backup, which is measured beforehand
+//! The Young-Daly interval follows from the cost of a backup, which is measured beforehand
 //! ([`cost`]). The sweep has intervals from a quarter of it to four times as long.
 
 mod contender;
@@ -49,27 +47,28 @@ pub use contender::Contender;
 pub use outcome::Outcome;
 pub use rows::{NAME, best_fixed, by_failures, rows};
 pub use settings::Settings;
-pub use trainee::{Alone, SUBCOMMAND, train_alone};
+pub use trainee::{ChildArgs, SUBCOMMAND, train_in_child};
 
-/// A run that takes so many times as long as the undisturbed training is given up.
+/// A run is given up once it takes this many times as long as the uninterrupted training.
 const GIVE_UP: f64 = 5.0;
 
-/// Undisturbed trainings are this share of the others, or as many epochs.
-const UNDISTURBED: f64 = 0.1;
-const MIN_UNDISTURBED: usize = 3;
+/// The length of uninterrupted trainings, as a share of the others. They have at least a few
+/// epochs.
+const UNINTERRUPTED: f64 = 0.1;
+const MIN_UNINTERRUPTED: usize = 3;
 
-/// Undisturbed trainings that differ by more than this share show that something else had the
+/// A larger relative difference between uninterrupted trainings shows that other programs used the
 /// machine.
 const MAX_NOISE: f64 = 0.03;
 
-/// In seconds.
+/// The lowest assumed cost of a backup, in seconds.
 const MIN_COST: f64 = 1e-4;
 
-/// How long trainings are.
+/// The lengths of trainings.
 #[derive(Debug, Clone, Copy)]
 struct Scale {
     state: State,
-    /// Of an undisturbed training, for each mean time between failures.
+    /// The length of an uninterrupted training, in mean times between failures.
     kills: f64,
     epoch: Duration,
 }
@@ -98,7 +97,7 @@ impl Scale {
         }
     }
 
-    /// A training of steps that take that long.
+    /// A training for this MTBF and this time of a step.
     fn training(&self, mtbf: Duration, step: Duration) -> Training {
         let epochs = self.kills * mtbf.as_secs_f64() / self.epoch.as_secs_f64();
         Training {
@@ -109,21 +108,21 @@ impl Scale {
     }
 }
 
-/// Measures it at each mean time between failures. `on_outcome` is called after each training, with all
-/// outcomes so far: all of them together take hours.
+/// Measures goodput at each mean time between failures. Because this takes hours, `on_outcome` gets all outcomes so far
+/// after each training.
 pub fn measure(
     bench: &Bench,
     settings: &Settings,
     mut on_outcome: impl FnMut(&[Outcome]) -> Result<()>,
 ) -> Result<Vec<Outcome>> {
     let scale = Scale::of(bench);
-    bench.tell(NAME, "what a step and a backup take");
+    bench.log(NAME, "what a step and a backup take");
     let step = cost::step(bench, scale.state)?;
     let cost = cost::backup(bench, scale.state, step)?;
     let [median, minimum, maximum] = [cost.median, cost.minimum, cost.maximum].map(|s| s * 1e3);
     let costs = format!("a backup adds {median:.1} ms ({minimum:.1} to {maximum:.1})");
-    bench.tell(NAME, &format!("a step takes {step:.1?}, and {costs}"));
-    // If noise is all there is, the interval that follows is not to be zero.
+    bench.log(NAME, &format!("a step takes {step:.1?}, and {costs}"));
+    // The measured cost may be only noise, but the interval must not be zero.
     let cost = Duration::from_secs_f64(cost.median.max(MIN_COST));
     let mut outcomes = Vec::new();
     for mtbf in settings.mtbf(bench) {
@@ -135,7 +134,7 @@ pub fn measure(
             seed: settings.kill_seed,
         };
         let contenders = settings.contenders();
-        contest.hold(&contenders, interval, |outcome| {
+        contest.run(&contenders, interval, |outcome| {
             outcomes.push(outcome);
             on_outcome(&outcomes)
         })?;
@@ -144,22 +143,22 @@ pub fn measure(
 }
 
 impl Contest<'_> {
-    fn hold(
+    fn run(
         &self,
         contenders: &[Contender],
         young_daly: usize,
         mut on_outcome: impl FnMut(Outcome) -> Result<()>,
     ) -> Result<()> {
-        let mut before = self.undisturbed()?;
+        let mut before = self.uninterrupted()?;
         for contender in contenders {
             for policy in contender.policies(young_daly) {
                 let useful = Reference::of(&[&before], self.training)?.useful.median;
                 let at_most = Duration::from_secs_f64(useful * GIVE_UP);
                 let run = self.train(policy, at_most)?;
-                let after = self.undisturbed()?;
+                let after = self.uninterrupted()?;
                 let reference = Reference::of(&[&before, &after], self.training)?;
                 let outcome = Outcome::of(&run, &reference, self.mtbf, *contender, policy.steps());
-                self.tell(policy, &run, &outcome);
+                self.log(policy, &run, &outcome);
                 on_outcome(outcome)?;
                 before = after;
             }
@@ -167,15 +166,15 @@ impl Contest<'_> {
         Ok(())
     }
 
-    /// A short one of the same training.
-    fn undisturbed(&self) -> Result<Run> {
+    /// A short uninterrupted run of the same training.
+    fn uninterrupted(&self) -> Result<Run> {
         let dir = self.bench.scratch()?;
-        let epochs = (self.training.epochs as f64 * UNDISTURBED) as usize;
+        let epochs = (self.training.epochs as f64 * UNINTERRUPTED) as usize;
         let training = Training {
-            epochs: epochs.max(MIN_UNDISTURBED).min(self.training.epochs),
+            epochs: epochs.max(MIN_UNINTERRUPTED).min(self.training.epochs),
             ..self.training
         };
-        run::undisturbed(training, Policy::Without, dir.path())
+        run::uninterrupted(training, Policy::Without, dir.path())
     }
 
     fn train(&self, policy: Policy, at_most: Duration) -> Result<Run> {
@@ -184,7 +183,7 @@ impl Contest<'_> {
         run::train(self.training, policy, dir.path(), gaps, at_most)
     }
 
-    fn tell(&self, policy: Policy, run: &Run, outcome: &Outcome) {
+    fn log(&self, policy: Policy, run: &Run, outcome: &Outcome) {
         let how = match run.is_finished {
             true => "took",
             false => "was given up after",
@@ -196,12 +195,12 @@ impl Contest<'_> {
             run.processes.len(),
             outcome.goodput,
         );
-        self.bench.tell(NAME, &what);
+        self.bench.log(NAME, &what);
         let noise = outcome.useful.maximum / outcome.useful.minimum - 1.0;
         if noise > MAX_NOISE {
             let percent = 100.0 * noise;
             let what = format!("the machine's speed changed by {percent:.0} %: measure again");
-            self.bench.tell(NAME, &what);
+            self.bench.log(NAME, &what);
         }
     }
 }
@@ -213,7 +212,7 @@ pub mod tests {
     use outcome::Lost;
     use std::path::Path;
 
-    /// An outcome on the usual state, for the tests of what is made from outcomes.
+    /// An outcome on the usual state, for tests of tables and charts.
     pub fn outcome(
         mtbf: f64,
         contender: Contender,
@@ -241,7 +240,7 @@ pub mod tests {
     }
 
     #[test]
-    fn an_undisturbed_training_takes_twenty_times_between_failures() {
+    fn an_uninterrupted_training_takes_twenty_times_the_mtbf() {
         let bench = Bench::new(Path::new("."), false);
         let step = Duration::from_millis(20);
         let training = Scale::of(&bench).training(Duration::from_secs(15), step);

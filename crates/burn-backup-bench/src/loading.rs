@@ -1,8 +1,8 @@
-//! How long the batches of an epoch take, and how long it takes to skip to one: with
-//! `ResumableDataLoaderBuilder`, and with Burn's loader with as many workers.
+//! How long the batches of an epoch take, and how long a skip to one of them takes. Compares
+//! `ResumableDataLoaderBuilder` with Burn's loader with as many workers.
 //!
-//! Nothing is done with the batches: loading them is all there is. The items are shuffled in both.
-//! The first epoch of each loader, in which threads are started, only warms up.
+//! The batches are only loaded. Both loaders shuffle the items. The first epoch of each loader only
+//! warms up, because it starts the threads.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -20,33 +20,33 @@ use crate::bench::Bench;
 use crate::row::{Goal, Row};
 use crate::spread::Spread;
 
-/// The measurement's name.
+/// The name of the measurement.
 pub const NAME: &str = "loading";
 
 const SEED: u64 = 42;
 const WORKERS: [usize; 4] = [1, 2, 4, 8];
-/// As fast, within what equal loads differ by.
+/// The highest ratio to Burn's time: equally fast, within the noise of equal loads.
 const MAX_OF_BURNS: f64 = 1.05;
 const MAX_OF_SHORTEST_SKIP: f64 = 1.25;
-/// The numbers in an item.
+/// The number of values in an item.
 const WIDTH: usize = 16;
-/// With as many workers skips are measured.
+/// The number of workers with which skips are measured.
 const SKIPPING_WORKERS: usize = 2;
 
-/// What an item costs.
+/// The cost of loading an item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cost {
-    /// Next to nothing.
+    /// Almost no work.
     Nothing,
-    /// So many rounds of arithmetic, as for decoding.
+    /// This number of rounds of arithmetic, like decoding.
     Arithmetic(u32),
-    /// Time that nobody works in, as for a blocking read.
+    /// Waiting without work, like a blocking read.
     Waiting(Duration),
-    /// The same, of which one item in so many takes twenty times as much.
+    /// Waiting, with one item in this number taking twenty times as long.
     WaitingUnevenly(Duration, usize),
 }
 
-/// Items, and how they are loaded.
+/// Items, and the way in which they are loaded.
 #[derive(Debug, Clone, Copy)]
 struct Load {
     name: &'static str,
@@ -83,7 +83,7 @@ impl Dataset<Item> for Load {
     }
 }
 
-/// Lays the items out in a row, as for a tensor.
+/// Copies the items into one row, as for a tensor.
 struct Rows;
 
 impl Batcher<Item, Vec<f32>> for Rows {
@@ -162,7 +162,7 @@ fn loads(bench: &Bench) -> [Load; 4] {
 
 fn measure_epochs(bench: &Bench, load: Load, workers: usize) -> Result<Row> {
     let state = format!("{}, {}", load.name, in_words(workers));
-    bench.tell(NAME, &state);
+    bench.log(NAME, &state);
     let (ours, burns) = (load.ours(workers), load.burns(workers));
     let rounds = if bench.is_quick() { 2 } else { 10 };
     let turn = |_| anyhow::Ok((load.epoch(&ours)?, load.epoch(&burns)?));
@@ -171,8 +171,8 @@ fn measure_epochs(bench: &Bench, load: Load, workers: usize) -> Result<Row> {
     Ok(row.goal(Goal::RatioAtMost(MAX_OF_BURNS)))
 }
 
-/// From the call for an iterator to the batch, in the second epoch. Most of what ours takes is
-/// the shuffle of all items, for whichever batch.
+/// Measures the time from the request for an iterator to the batch, in the second epoch. Ours
+/// mostly spends it on the shuffle of all items, whichever the batch.
 fn measure_skips(bench: &Bench) -> Result<Vec<Row>> {
     let (items, skips, rounds) = if bench.is_quick() {
         (40_000, [10, 100, 1_000], 2)
@@ -185,7 +185,7 @@ fn measure_skips(bench: &Bench) -> Result<Vec<Row>> {
         items,
         batch_size: 32,
     };
-    bench.tell(NAME, "skips");
+    bench.log(NAME, "skips");
     let turn = |skip| {
         let (ours, burns) = (load.ours(SKIPPING_WORKERS), load.burns(SKIPPING_WORKERS));
         anyhow::Ok((time_skip(&ours, skip)?, time_skip(&burns, skip)?))
@@ -219,7 +219,7 @@ fn measure_skips(bench: &Bench) -> Result<Vec<Row>> {
 }
 
 fn time_skip(loader: &Loader, batches: usize) -> Result<Duration> {
-    // Starts the threads.
+    // This starts the threads.
     loader.iter().next().context("no batch")??;
     let started = Instant::now();
     loader.iter().nth(batches).context("no such batch")??;

@@ -4,17 +4,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::Backend;
 
-/// Where the measurements were taken.
+/// The machine on which the measurements were taken.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
-    /// The processor's name, where the system tells it.
+    /// The name of the processor, if the system reports it.
     cpu: Option<String>,
-    /// How many threads can run at once.
+    /// The number of threads that can run at once.
     cores: Option<usize>,
-    /// What the trainings ran on.
+    /// The device of the trainings.
     #[serde(default)]
     device: Backend,
-    /// On whose file system the backups were written.
+    /// The directory whose file system was measured.
     dir: PathBuf,
 }
 

@@ -1,27 +1,26 @@
-//! Backups measured against Burn's own checkpoints and the raw disk.
+//! Measures backups against Burn's own checkpoints and the raw disk.
 //!
 //! ```text
 //! cargo run --release -p burn-backup-bench
 //! ```
 //!
-//! prints a table, and writes `backup-bench.json` and charts of it ([`charts`]). Each measurement is
-//! in a module of its own, which says how it is done:
+//! prints a table, and writes `backup-bench.json` and charts of it ([`charts`]). Each measurement has its own module,
+//! which explains the method:
 //!
 //! ```text
-//! stall      how long a backup holds the training thread
+//! stall      how long a backup pauses the training thread
 //! overhead   what backups add to a training's time
-//! persist    how fast backups get to the disk
-//! restore    how long it takes to continue a training
+//! persist    how fast backups reach the disk
+//! restore    how long it takes to resume a training
 //! memory     how much memory backups take
 //! mirror     what a mirror costs, and how fast it is
-//! loading    how long a loader that can be taken up anywhere takes for its batches
-//! session    what a session adds to each step of a loop that is written by hand
-//! goodput    how much of the time a training makes progress that is killed again and again
+//! loading    how long a loader that can resume anywhere takes for its batches
+//! session    what a session adds to each step of a manual loop
+//! goodput    how much of the time a repeatedly killed training makes progress
 //! ```
 //!
-//! All but mirror, loading and session have the same training watched, of a model that is nothing but parameters ([`model`],
-//! [`state`]), from its loader ([`feed`]), which is called on the training thread between any two
-//! steps.
+//! All measurements except mirror, loading and session use the same training. Its model has only parameters ([`model`],
+//! [`state`]). Its loader ([`feed`]) runs callbacks on the training thread between any two steps.
 
 mod bench;
 mod burns;
@@ -68,7 +67,7 @@ use crate::options::{Charts, Measurement, Options, Task};
 use crate::report::Report;
 use crate::row::Row;
 
-/// Knows the most memory that was ever allocated.
+/// Tracks the peak of allocated memory.
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
@@ -78,10 +77,10 @@ fn main() -> Result<()> {
     options.device.choose();
     match &options.task {
         Some(Task::Charts(charts)) => draw_again(charts),
-        Some(Task::Peak(alone)) => memory::train_alone(alone),
-        Some(Task::Turns(alone)) => overhead::take_turns_alone(alone),
-        Some(Task::Train(alone)) => goodput::train_alone(alone),
-        Some(Task::Serve(alone)) => mirror::serve_alone(alone),
+        Some(Task::Peak(args)) => memory::train_in_child(args),
+        Some(Task::Turns(args)) => overhead::take_turns_in_child(args),
+        Some(Task::Train(args)) => goodput::train_in_child(args),
+        Some(Task::Serve(args)) => mirror::serve_in_child(args),
         None => measure_all(&options),
     }
 }
@@ -100,7 +99,7 @@ fn measure_all(options: &Options) -> Result<()> {
     show(&report, options.charts.as_deref().unwrap_or(beside))
 }
 
-/// Takes the measurements. Those of goodput, which take hours, are written as they come.
+/// Takes the measurements. Those of goodput take hours, so they are written one by one.
 fn measure(bench: &Bench, options: &Options, machine: &Machine) -> Result<Report> {
     let report = |rows, outcomes| Report::new(machine.clone(), options.quick, rows, outcomes);
     let (mut rows, mut outcomes): (Vec<Row>, _) = (Vec::new(), Vec::new());

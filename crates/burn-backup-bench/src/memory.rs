@@ -1,7 +1,7 @@
-//! How much memory backups take beyond the training's own, each after the other as fast as they
-//! can be written, over the size of what is backed up.
+//! How much memory continuous backups take beyond the training's own, relative to the size of the
+//! backed-up state.
 //!
-//! Each training has a process of its own: the peak of one says nothing of the next.
+//! Each training has its own process, because peaks can't be reset.
 
 use std::path::{Path, PathBuf};
 
@@ -19,17 +19,17 @@ use crate::state::State;
 use crate::variant::Variant;
 use crate::{ALLOCATOR, ours, training};
 
-/// The measurement's name.
+/// The name of the measurement.
 pub const NAME: &str = "memory";
-/// The hidden subcommand that [`train_alone`] is.
+/// The hidden subcommand that runs [`train_in_child`].
 pub const SUBCOMMAND: &str = "peak";
 
 const MAX_BLOCKING: f64 = 1.0;
 const BATCHES: usize = 6;
 
-/// The training of one process.
+/// The arguments of a process.
 #[derive(Debug, Args)]
-pub struct Alone {
+pub struct ChildArgs {
     #[arg(long, value_enum)]
     variant: Variant,
     #[arg(long, value_parser = State::named)]
@@ -38,13 +38,13 @@ pub struct Alone {
     dir: PathBuf,
 }
 
-/// What the process prints.
+/// The answer of a process.
 #[derive(Debug, Serialize, Deserialize)]
 struct Peak {
     bytes: u64,
 }
 
-/// Measures it on all states.
+/// Measures the memory on all states.
 pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for state in bench.states() {
@@ -86,7 +86,7 @@ fn measure_state(bench: &Bench, state: &State) -> Result<Vec<Row>> {
     ])
 }
 
-/// Has a process of its own train, and gives the most that it had allocated.
+/// Trains in a new process, and returns its peak of allocated memory.
 fn peak(bench: &Bench, state: &State, variant: Variant) -> Result<u64> {
     let dir = bench.scratch()?;
     let variant = variant
@@ -100,14 +100,14 @@ fn peak(bench: &Bench, state: &State, variant: Variant) -> Result<u64> {
     Ok(peak.bytes)
 }
 
-/// Trains, and prints the most that this process had allocated.
-pub fn train_alone(alone: &Alone) -> Result<()> {
-    let dir: &Path = &alone.dir;
-    let feed = alone.state.feed(EpochLengths::all(1));
+/// Trains, and prints the peak of allocated memory.
+pub fn train_in_child(args: &ChildArgs) -> Result<()> {
+    let dir: &Path = &args.dir;
+    let feed = args.state.feed(EpochLengths::all(1));
     let training = training::supervised(dir, feed, BATCHES);
     training::run(
-        alone.variant.add_to(training, dir),
-        alone.state.fresh_learner(),
+        args.variant.add_to(training, dir),
+        args.state.fresh_learner(),
     )?;
     let bytes = ALLOCATOR.peak_usage() as u64;
     answer(&Peak { bytes })

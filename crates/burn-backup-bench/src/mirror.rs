@@ -1,13 +1,13 @@
-//! What a mirror costs the training, and how fast it is, against an S3 server on this machine.
+//! What a mirror costs the training, and how fast it is, with an S3 server on this machine.
 //!
-//! The server has a process of its own, of the lowest priority, and keeps its objects in memory where there is such a file
-//! system. It shares the processors with whatever is measured: a server elsewhere takes nothing of them.
+//! The server has its own process with the lowest priority. It keeps its objects in memory if there is such a file
+//! system. It shares the processors with the measured process, unlike a server on another machine.
 //!
-//! - *upload*: one generation from the disk to the server, against a multipart upload of the same bytes from memory with
-//!   the same client.
-//! - *fetch*: back into an empty backup directory, verified and synced, against reads of the same ranges that throw away
-//!   what they read.
-//! - *step beside a busy mirror*: backups one after the other, with a mirror and without.
+//! - *upload*: one generation from the disk to the server, compared with a multipart upload of the same bytes from
+//!   memory with the same client.
+//! - *fetch*: back into an empty backup directory, verified and synced, compared with reads of the same ranges that
+//!   discard the bytes.
+//! - *step beside a busy mirror*: continuous backups, with a mirror and without.
 
 mod client;
 mod server;
@@ -36,18 +36,18 @@ use crate::{ALLOCATOR, training};
 use client::Client;
 use server::Server;
 
-pub use server::{Alone, SUBCOMMAND, serve_alone};
+pub use server::{ChildArgs, SUBCOMMAND, serve_in_child};
 
-/// The measurement's name.
+/// The name of the measurement.
 pub const NAME: &str = "mirror";
 
-/// Of a plain client's speed.
+/// The lowest speed relative to a plain client.
 const MIN_SPEED: f64 = 0.8;
 
-/// Of the time of a step without a mirror.
+/// The highest time of a step relative to a step without a mirror.
 const MAX_STEP: f64 = 1.02;
 
-/// Beyond what is there before an upload or a fetch: a few pieces of 16 MiB, in megabytes.
+/// The highest memory in megabytes that an upload or a fetch may add: a few pieces of 16 MiB.
 const MAX_MEMORY: f64 = 160.0;
 
 const POLL: Duration = Duration::from_millis(1);
@@ -55,7 +55,7 @@ const POLL: Duration = Duration::from_millis(1);
 const STEPS: usize = 60;
 const WARM_UP: usize = 10;
 
-/// Measures it on a large state, and steps on one whose backups are quickly written.
+/// Measures transfers on a large state, and steps on a state that is written quickly.
 pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let (moved, trained) = match bench.is_quick() {
         true => (SMALL, SMALL),
@@ -111,7 +111,7 @@ fn transfers(bench: &Bench, state: &State) -> Result<Vec<Row>> {
     ])
 }
 
-/// A directory for the server's objects, which takes nothing of the disk that is measured.
+/// A directory for the server's objects that does not use the measured disk.
 fn objects() -> Result<TempDir> {
     let memory = Path::new("/dev/shm");
     let dir = match memory.is_dir() {
@@ -167,7 +167,7 @@ fn mirror(client: &Client) -> Result<Mirror> {
     Ok(Mirror::with_store(client.another()?, "mirror"))
 }
 
-/// Trainings that are backed up all the time, with a mirror and without, in turn.
+/// Measures trainings with continuous backups, alternating with and without a mirror.
 fn steps(bench: &Bench, state: &State) -> Result<Vec<Row>> {
     let learner = state.learner();
     let (mut ratios, mut with, mut without) = (Vec::new(), Vec::new(), Vec::new());
@@ -190,16 +190,16 @@ fn steps(bench: &Bench, state: &State) -> Result<Vec<Row>> {
             .limit(Spread::of(without)?)
             .ratio("without", Spread::of(ratios)?)
             .goal(Goal::RatioAtMost(MAX_STEP)),
-        Row::new(NAME, state.name, "held by a backup", "ms")
+        Row::new(NAME, state.name, "pause by a backup", "ms")
             .ours(Spread::of(held_with)?)
             .limit(Spread::of(held_without)?),
     ])
 }
 
-/// What a training took, in milliseconds.
+/// The times of a training in milliseconds.
 struct Times {
     step: f64,
-    /// By each backup.
+    /// The pause for each backup.
     held: f64,
 }
 
@@ -229,6 +229,6 @@ fn train(
     let backups = u32::try_from(stats.committed)?.max(1);
     Ok(Times {
         step: (*end - *begin).as_secs_f64() * 1e3 / STEPS as f64,
-        held: (stats.held_total / backups).as_secs_f64() * 1e3,
+        held: (stats.blocked_total / backups).as_secs_f64() * 1e3,
     })
 }

@@ -7,22 +7,22 @@ use burn::train::{InferenceStep, TrainOutput, TrainStep};
 
 static STEPS: AtomicU64 = AtomicU64::new(0);
 
-/// How many training steps this process has taken, on any model.
+/// The number of training steps of this process, on any model.
 pub fn steps_taken() -> u64 {
     STEPS.load(Ordering::Relaxed)
 }
 
-/// Square linear layers, one after the other, each adding a tenth of its output to its input.
+/// A stack of square linear layers. Each adds a tenth of its output to its input.
 ///
-/// That keeps the numbers in range however many layers there are, and a step on a single row costs
-/// little more than the optimizer's pass over the parameters.
+/// So the values stay in range with any number of layers. A step on a single row costs little more
+/// than the optimizer's pass over the parameters.
 #[derive(Module, Debug)]
 pub struct Stack {
     layers: Vec<Linear>,
 }
 
 impl Stack {
-    /// A stack of `layers` layers from `width` to `width` features, with bias.
+    /// A stack of `layers` layers with `width` inputs and outputs and with bias.
     pub fn new(layers: usize, width: usize, device: &Device) -> Self {
         let layer = LinearConfig::new(width, width);
         Self {

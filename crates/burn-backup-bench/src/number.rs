@@ -18,7 +18,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_digits_say_enough() {
+    fn a_number_has_three_digits() {
         for (number, text) in [
             (0.0, "0"),
             (1.0, "1"),

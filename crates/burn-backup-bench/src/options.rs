@@ -10,42 +10,42 @@ use crate::{goodput, memory, mirror, overhead};
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Options {
-    /// Where the results are written as JSON.
+    /// The file for the results, as JSON.
     #[arg(long, value_name = "PATH", default_value = "backup-bench.json")]
     pub json: PathBuf,
 
-    /// Where backups are written, in a new directory that is removed at the end: the file system
-    /// to be measured.
+    /// The directory whose file system is measured. Backups are written in a new directory in it,
+    /// which is removed at the end.
     #[arg(long, value_name = "PATH", default_value = ".")]
     pub dir: PathBuf,
 
-    /// Where the charts are written as SVG; beside the JSON unless it is given.
+    /// The directory for the charts, as SVG. The default is the directory of the JSON file.
     #[arg(long, value_name = "DIR")]
     pub charts: Option<PathBuf>,
 
-    /// Takes only this measurement. Can be given several times. Goodput takes hours, and is only
-    /// measured when it is given.
+    /// Takes only this measurement. Can be given several times. Goodput takes hours, and is
+    /// measured only if it is named.
     #[arg(long, value_enum, value_name = "NAME")]
     pub only: Vec<Measurement>,
 
-    /// The states that are measured: 1M, 10M, 63M and "2000 tensors" unless some are named. There is 250M too,
-    /// which takes 10 GB of memory and 12 GB of the disk.
+    /// The measured states. The default is 1M, 10M, 63M and "2000 tensors". There is also 250M, which takes 10 GB of
+    /// memory and 12 GB of the disk.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = State::named)]
     pub states: Vec<State>,
 
-    /// What the trainings run on. A GPU has to be among the features of the build.
+    /// The device of the trainings. A GPU must be among the features of the build.
     #[arg(long, value_enum, value_name = "NAME", default_value_t, global = true)]
     pub device: Backend,
 
-    /// Checks that everything runs, on small states and with few repetitions. The numbers say
-    /// little.
+    /// Checks that everything runs, on small states with few repetitions. The results have little
+    /// meaning.
     #[arg(long)]
     pub quick: bool,
 
     #[command(flatten)]
     pub goodput: goodput::Settings,
 
-    /// What to do instead, or when it has called itself.
+    /// Another task, or the task of a child process.
     #[command(subcommand)]
     pub task: Option<Task>,
 }
@@ -53,7 +53,7 @@ pub struct Options {
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Measurement {
-    /// How long a backup holds the training thread.
+    /// How long a backup pauses the training thread.
     Stall,
     /// What backups add to a training's time.
     Overhead,
@@ -69,44 +69,44 @@ pub enum Measurement {
     Loading,
     /// What a session adds to each step of a loop.
     Session,
-    /// How much of the time a training makes progress that is killed again and again.
+    /// How much of the time a training makes progress if it is killed again and again.
     Goodput,
 }
 
-/// What this program does instead of measuring, and in a process of its own.
+/// Tasks other than measuring, and tasks of child processes.
 #[derive(Debug, Subcommand)]
 pub enum Task {
-    /// Makes the charts, and prints the table, from what was measured before.
+    /// Draws the charts and prints the table from earlier measurements.
     Charts(Charts),
-    /// Trains, and prints the most memory that was allocated.
+    /// Trains, and prints the peak of allocated memory.
     #[command(hide = true, name = memory::SUBCOMMAND)]
-    Peak(memory::Alone),
+    Peak(memory::ChildArgs),
     /// Trains with and without backups in turn, and prints the times.
     #[command(hide = true, name = overhead::SUBCOMMAND)]
-    Turns(overhead::Alone),
-    /// Trains, and says what is trained, until it is killed.
+    Turns(overhead::ChildArgs),
+    /// Trains, and reports its progress, until it is killed.
     #[command(hide = true, name = goodput::SUBCOMMAND)]
-    Train(goodput::Alone),
-    /// An S3 server, until it is killed.
+    Train(goodput::ChildArgs),
+    /// Runs an S3 server until it is killed.
     #[command(hide = true, name = mirror::SUBCOMMAND)]
-    Serve(mirror::Alone),
+    Serve(mirror::ChildArgs),
 }
 
-/// What charts are made from.
+/// The sources and the destination of charts.
 #[derive(Debug, Args)]
 pub struct Charts {
-    /// The JSON files of one measurement, or of several that were taken one after the other. What a
-    /// later one holds replaces what an earlier one holds of the same.
+    /// The JSON files of one or several measurements, oldest first. Later results replace earlier
+    /// ones of the same kind.
     #[arg(required = true, value_name = "FROM")]
     pub from: Vec<PathBuf>,
 
-    /// Where the charts are written as SVG; beside the first JSON file unless it is given.
+    /// The directory for the charts, as SVG. The default is the directory of the first JSON file.
     #[arg(long, value_name = "DIR")]
     pub charts: Option<PathBuf>,
 }
 
 impl Options {
-    /// What to measure, in the order of the table.
+    /// The measurements to take, in the order of the table.
     pub fn measurements(&self) -> Vec<Measurement> {
         Measurement::value_variants()
             .iter()
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_but_goodput_is_measured_unless_something_is_picked() {
+    fn everything_except_goodput_is_measured_by_default() {
         assert_eq!(measurements(&[]).len(), 8);
         assert_eq!(
             measurements(&["--only", "restore", "--only", "stall"]),

@@ -1,12 +1,12 @@
-//! What backups add to a training's time, all in all: back to back, and at an interval.
+//! How much training time backups add in total: back to back, and at an interval.
 //!
-//! Trainings without backups, with ours and with Burn's own take turns, and ratios are taken within
-//! a turn: what else the machine does changes slowly.
+//! Trainings without backups, with ours and with Burn's own alternate. Ratios are taken within a
+//! turn, because the load of the machine changes slowly.
 //!
-//! All trainings of one state are in one process, whose allocator keeps the memory it has. The one
-//! of glibc gives memory back to the system between two steps, and asks for it again, which can
-//! take longer than the steps; it does so in a training without backups, but hardly while a
-//! snapshot is alive: with its defaults, trainings with backups are faster than those without.
+//! All trainings of one state run in one process, whose allocator keeps its memory. By default,
+//! glibc's allocator returns memory to the system between two steps and requests it again. That can
+//! take longer than the steps. It happens in trainings without backups, but rarely while a snapshot
+//! exists. So with the defaults, trainings with backups would be faster than those without.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -27,29 +27,28 @@ use crate::state::State;
 use crate::variant::Variant;
 use crate::{ours, training};
 
-/// The measurement's name.
+/// The name of the measurement.
 pub const NAME: &str = "overhead";
-/// The hidden subcommand that [`take_turns_alone`] is.
+/// The hidden subcommand that runs [`take_turns_in_child`].
 pub const SUBCOMMAND: &str = "turns";
 
 const INTERVAL_IN_PERSIST_TIMES: f64 = 10.0;
-/// What the timed part of a training is to take, as far as that is in the hand of the number of its
-/// epochs.
+/// The desired time of the timed part of a training, which decides the number of its epochs.
 const TRAINING: Duration = Duration::from_secs(2);
 const MAX_EPOCHS: usize = 10;
 
 /// How often backups are taken, and how many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cadence {
-    /// The batches in an epoch, after each of which there is a backup.
+    /// The batches of the epochs. A backup follows each epoch.
     lengths: EpochLengths,
-    /// How many epochs only warm up.
+    /// The number of epochs that only warm up.
     warm_up: usize,
-    /// How many epochs are timed.
+    /// The number of timed epochs.
     epochs: usize,
 }
 
-/// What one turn took.
+/// The times of one turn.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Turn {
     without: Duration,
@@ -64,9 +63,9 @@ struct Turns {
     at_interval: Vec<Turn>,
 }
 
-/// The trainings of one process.
+/// The arguments of a process.
 #[derive(Debug, Args)]
-pub struct Alone {
+pub struct ChildArgs {
     #[arg(long, value_parser = State::named)]
     state: State,
     #[arg(long)]
@@ -75,7 +74,7 @@ pub struct Alone {
     quick: bool,
 }
 
-/// Measures it on all states.
+/// Measures the overhead on all states.
 pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for state in bench.states() {
@@ -85,7 +84,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-/// Has a process of its own take turns.
+/// Takes turns in a new process.
 fn turns(bench: &Bench, state: &State) -> Result<Turns> {
     let child = Child::new(SUBCOMMAND)?
         .option("--state", state.name)
@@ -124,9 +123,9 @@ fn quotient(time: Duration, over: Duration) -> f64 {
 }
 
 /// Takes turns at both cadences, and prints the times.
-pub fn take_turns_alone(alone: &Alone) -> Result<()> {
-    let bench = Bench::new(&alone.dir, alone.quick);
-    let state = alone.state;
+pub fn take_turns_in_child(args: &ChildArgs) -> Result<()> {
+    let bench = Bench::new(&args.dir, args.quick);
+    let state = args.state;
     let learner = state.learner();
     let persist = persist_time(&bench, &state, &learner)?;
     let batch = batch_time(&bench, &state, &learner)?;
@@ -138,9 +137,9 @@ pub fn take_turns_alone(alone: &Alone) -> Result<()> {
 }
 
 impl Cadence {
-    /// A backup after each batch. When the time begins one is being written, and when it ends the last
-    /// one is: the waits for as many backups are in it as are taken. The first two, which take up new
-    /// space on the disk, are none of them: all later ones of a training write over what is there.
+    /// A backup after each batch. One backup is being written when the time begins, and the last one when it ends. So
+    /// the time includes as many waits as backups. The first two backups are not timed, because they allocate space on
+    /// the disk that later ones overwrite.
     fn back_to_back(bench: &Bench, epoch: Duration) -> Self {
         const MIN_EPOCHS: usize = 3;
         let epochs = if bench.is_quick() {
@@ -155,8 +154,8 @@ impl Cadence {
         }
     }
 
-    /// A backup when about ten times have passed that one takes. None is being written when the
-    /// time begins, nor when it ends.
+    /// A backup about every ten times the duration of a backup. None is being written when the time
+    /// begins or ends.
     fn at_interval(bench: &Bench, persist: Duration, batch: Duration) -> Self {
         let batches = INTERVAL_IN_PERSIST_TIMES * quotient(persist, batch);
         let batches = (batches.ceil() as usize).max(1);
@@ -177,7 +176,7 @@ impl Cadence {
     }
 }
 
-/// How many epochs of that length make up a training.
+/// The number of epochs of this length in a training.
 fn epochs(epoch: Duration, min: usize) -> usize {
     (quotient(TRAINING, epoch) as usize).clamp(min, MAX_EPOCHS)
 }
@@ -200,8 +199,8 @@ fn take_turns(
         .collect()
 }
 
-/// Trains, and gives the time from the end of the warm-up's last batch to the end of the last
-/// epoch's: as many validations, backups and epochs' batches as there are epochs to time.
+/// Trains, and returns the time from the end of the warm-up's last batch to the end of the last
+/// batch. It includes as many validations and backups as timed epochs.
 fn time(
     bench: &Bench,
     state: &State,
@@ -260,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn short_epochs_are_more_in_a_training() {
+    fn a_training_has_more_short_epochs() {
         assert_eq!(epochs(seconds(30), 1), 1);
         assert_eq!(epochs(seconds(30), 3), 3);
         assert_eq!(epochs(Duration::from_millis(500), 3), 4);

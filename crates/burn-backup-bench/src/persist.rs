@@ -1,4 +1,4 @@
-//! How fast backups get to the disk, against as many bytes written from memory to one file.
+//! How fast backups reach the disk, compared with writing as many bytes from memory to one file.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use crate::spread::Spread;
 use crate::state::State;
 use crate::{burns, ours};
 
-/// The measurement's name.
+/// The name of the measurement.
 pub const NAME: &str = "persist";
 
-/// A backup, and the raw disk right after it, in megabytes per second.
+/// The speeds of a backup and of the raw disk right after it, in megabytes per second.
 struct Pair {
     ours: f64,
     limit: f64,
     bytes: u64,
 }
 
-/// Measures it on all states.
+/// Measures the speed on all states.
 pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
     bench
         .states()

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-/// Bytes in memory that are written to one new file, as fast as the disk takes them.
+/// Bytes in memory that are written to one new file at the full speed of the disk.
 pub struct RawDisk {
     path: PathBuf,
     bytes: Vec<u8>,
 }
 
 impl RawDisk {
-    /// `size` bytes that neither a file system nor a disk can make less of, for a file in `dir`.
+    /// `size` bytes that neither a file system nor a disk can compress, for a file in `dir`.
     pub fn new(dir: &Path, size: u64) -> Self {
         Self {
             path: dir.join("raw"),
@@ -20,7 +20,7 @@ impl RawDisk {
         }
     }
 
-    /// Writes and syncs the file, and gives the time that took. Its removal is not timed.
+    /// Writes and syncs the file, and returns the time. The removal of the file is not timed.
     pub fn write(&self) -> Result<Duration> {
         let context = || format!("cannot write {:?}", self.path);
         let started = Instant::now();
@@ -33,13 +33,13 @@ impl RawDisk {
         Ok(took)
     }
 
-    /// How many bytes are written each time.
+    /// The number of bytes in each write.
     pub fn size(&self) -> u64 {
         self.bytes.len() as u64
     }
 }
 
-/// Marsaglia's xorshift: not random, but not compressible either.
+/// Marsaglia's xorshift: not truly random, but incompressible.
 pub fn noise(size: usize) -> Vec<u8> {
     let mut word = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(size.next_multiple_of(8));
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exactly_the_bytes_asked_for_are_written_each_time() {
+    fn each_write_has_exactly_the_requested_size() {
         let dir = tempfile::tempdir().unwrap();
         let disk = RawDisk::new(dir.path(), 1001);
         assert_eq!(disk.size(), 1001);

@@ -5,7 +5,7 @@ use burn::train::renderer::{
     MetricsRendererTraining,
 };
 
-/// Shows nothing: the terminal is for the table.
+/// Shows nothing, because the terminal is reserved for the table.
 pub struct Silent;
 
 impl MetricsRendererTraining for Silent {

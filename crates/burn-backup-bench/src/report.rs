@@ -1,4 +1,4 @@
-//! The JSON file: what was measured, and where.
+//! The JSON file: the results and the machine.
 
 use std::fs;
 use std::path::Path;
@@ -10,20 +10,20 @@ use crate::goodput::{self, Outcome};
 use crate::machine::Machine;
 use crate::row::Row;
 
-/// What the JSON file holds.
+/// The contents of the JSON file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     machine: Machine,
     is_quick: bool,
     /// The table's lines.
     pub rows: Vec<Row>,
-    /// What the lines of goodput were made from.
+    /// The outcomes behind the lines of goodput.
     #[serde(default)]
     pub goodput: Vec<Outcome>,
 }
 
 impl Report {
-    /// What was measured on `machine`; goodput's lines are added to `rows`.
+    /// A report of measurements on `machine`. Adds the lines of goodput to `rows`.
     pub fn new(machine: Machine, is_quick: bool, rows: Vec<Row>, goodput: Vec<Outcome>) -> Self {
         let mut report = Self {
             machine,
@@ -35,22 +35,22 @@ impl Report {
         report
     }
 
-    /// The report in that file.
+    /// Reads the report from this file.
     pub fn read(path: &Path) -> Result<Self> {
         let json = fs::read(path).with_context(|| format!("cannot read {path:?}"))?;
         serde_json::from_slice(&json).with_context(|| format!("{path:?} is no report"))
     }
 
-    /// Writes it to that file.
+    /// Writes the report to this file.
     pub fn write(&self, path: &Path) -> Result<()> {
         let json = serde_json::to_string_pretty(self)?;
         fs::write(path, json).with_context(|| format!("cannot write {path:?}"))
     }
 
-    /// Adds what `later` holds, which replaces what was measured of the same before.
+    /// Adds the contents of `later`, which replace earlier measurements of the same kind.
     pub fn merge(self, later: Self) -> Self {
         let mut rows = self.rows;
-        // These are made anew: they compare outcomes with each other.
+        // These lines are created again, because they compare outcomes with each other.
         rows.retain(|row| row.measurement != goodput::NAME);
         for row in later.rows {
             if row.measurement != goodput::NAME {
@@ -66,7 +66,7 @@ impl Report {
     }
 }
 
-/// Puts `new` in the place of the one that `is_same`, or at the end.
+/// Replaces the entry that `is_same` with `new`, or appends `new`.
 fn replace<T>(list: &mut Vec<T>, new: T, is_same: impl Fn(&T, &T) -> bool) {
     match list.iter_mut().find(|old| is_same(old, &new)) {
         Some(old) => *old = new,

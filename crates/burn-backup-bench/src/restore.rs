@@ -1,7 +1,8 @@
-//! How long it takes from the launch of a restored training to the end of its first batch.
+//! The time from the launch of a restored training to the end of its first batch.
 //!
-//! Ours is verified by then; Burn's own is not, and is read when it is first used, which is why the
-//! batch counts. All files are in the page cache, as after the end of the process before.
+//! Ours is completely verified by then. Burn's own is not verified, and is read lazily, so the
+//! first batch is included. All files are in the page cache, as after the end of the previous
+//! process.
 
 use std::path::Path;
 use std::sync::mpsc::Receiver;
@@ -20,13 +21,13 @@ use crate::spread::Spread;
 use crate::state::State;
 use crate::training;
 
-/// The measurement's name.
+/// The name of the measurement.
 pub const NAME: &str = "restore";
 
-/// The epochs have one batch each. What is restored is the training after the first one.
+/// Each epoch has one batch. The training is restored to the end of the first epoch.
 const TRAINED_EPOCHS: usize = 1;
 
-/// Measures it on all states.
+/// Measures the time on all states.
 pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
     bench
         .states()
@@ -48,7 +49,7 @@ fn measure_state(bench: &Bench, state: &State) -> Result<Row> {
         burns.push(restore_burns(state, &checkpoint)?);
         limit.push(read(&checkpoint)?);
     }
-    // The first of each warms up.
+    // The first sample of each only warms up.
     let after_warm_up = |times: &[Duration]| times.iter().copied().skip(1).collect::<Vec<_>>();
     let ratios = ours
         .iter()
@@ -65,7 +66,7 @@ fn measure_state(bench: &Bench, state: &State) -> Result<Row> {
     )
 }
 
-/// A training that ends early, as seen from the restored one, and leaves its backup.
+/// Runs a training that ends early and leaves its backup to the restored one.
 fn back_up(state: &State, dir: &Path) -> Result<()> {
     let backup = BackupAndRestore::new(dir).delete_checkpoint(false);
     let feed = state.feed(EpochLengths::all(1));
@@ -81,7 +82,7 @@ fn make_checkpoint(state: &State, dir: &Path) -> Result<()> {
     training::run(training, state.fresh_learner())
 }
 
-/// Goes on for one epoch. That takes no further backup, and the one there stays as it is.
+/// Continues for one epoch. It takes no further backup, so the existing one stays unchanged.
 fn restore_ours(state: &State, dir: &Path) -> Result<Duration> {
     let backup = BackupAndRestore::new(dir)
         .save_freq(SaveFreq::Never)
@@ -113,7 +114,7 @@ fn first_batch_trained(launched: Instant, ends: &Receiver<Instant>) -> Result<Du
     Ok(end.duration_since(launched))
 }
 
-/// Reads as many bytes into new memory.
+/// Reads the bytes of the checkpoint into new memory.
 fn read(checkpoint: &Path) -> Result<Duration> {
     let started = Instant::now();
     let contents = burns::checkpoint_files(checkpoint, TRAINED_EPOCHS)

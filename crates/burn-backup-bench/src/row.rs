@@ -7,55 +7,55 @@ use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct as _};
 use crate::number::significant;
 use crate::spread::Spread;
 
-/// One line of the table: something measured on one state.
+/// One line of the table: a measurement of one state.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Row {
-    /// The measurement's name, as `--only` takes it.
+    /// The name of the measurement, as in `--only`.
     pub measurement: Cow<'static, str>,
-    /// The state's name.
+    /// The name of the state.
     pub state: String,
-    /// What was measured.
+    /// The measured quantity.
     pub what: Cow<'static, str>,
-    /// Of `ours`, `burns` and `limit`.
+    /// The unit of `ours`, `burns` and `limit`.
     pub unit: Cow<'static, str>,
-    /// This project's.
+    /// The values of this project.
     pub ours: Option<Spread>,
-    /// Of Burn's own checkpoints.
+    /// The values of Burn's own checkpoints.
     pub burns: Option<Spread>,
-    /// Of the bare disk or memory.
+    /// The values of the bare disk or memory.
     pub limit: Option<Spread>,
-    /// Ours over something.
+    /// The ratio of ours to something else.
     pub ratio: Option<Ratio>,
-    /// What it is to be.
+    /// The goal.
     pub goal: Option<Goal>,
 }
 
-/// Ours over something.
+/// The ratio of ours to something else.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
-    /// Over what.
+    /// The divisor.
     pub over: Cow<'static, str>,
-    /// The ratios, within pairs of samples where these alternate.
+    /// The ratios, within pairs of samples if these alternate.
     #[serde(flatten)]
     pub spread: Spread,
 }
 
-/// What a median is to be.
+/// The goal for a median.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Goal {
-    /// Ours is to be this or less.
+    /// Ours must be this or less.
     OursAtMost(f64),
-    /// Ours is to be this or more.
+    /// Ours must be this or more.
     OursAtLeast(f64),
-    /// The ratio is to be this or less.
+    /// The ratio must be this or less.
     RatioAtMost(f64),
-    /// The ratio is to be this or more.
+    /// The ratio must be this or more.
     RatioAtLeast(f64),
 }
 
 impl Row {
-    /// A line with nothing measured yet.
+    /// A line without values.
     pub fn new(
         measurement: &'static str,
         state: impl Into<String>,
@@ -75,45 +75,45 @@ impl Row {
         }
     }
 
-    /// With what was measured of ours.
+    /// Sets the values of ours.
     pub fn ours(mut self, ours: Spread) -> Self {
         self.ours = Some(ours);
         self
     }
 
-    /// With what was measured of Burn's.
+    /// Sets the values of Burn's.
     pub fn burns(mut self, burns: Spread) -> Self {
         self.burns = Some(burns);
         self
     }
 
-    /// With what the bare disk or memory does.
+    /// Sets the values of the bare disk or memory.
     pub fn limit(mut self, limit: Spread) -> Self {
         self.limit = Some(limit);
         self
     }
 
-    /// With ours over something.
+    /// Sets the ratio of ours to something else.
     pub fn ratio(mut self, over: impl Into<Cow<'static, str>>, spread: Spread) -> Self {
         let over = over.into();
         self.ratio = Some(Ratio { over, spread });
         self
     }
 
-    /// With what it is to be.
+    /// Sets the goal.
     pub fn goal(mut self, goal: Goal) -> Self {
         self.goal = Some(goal);
         self
     }
 
-    /// Whether it is about the same thing.
+    /// Whether both measure the same quantity.
     pub fn is_same(&self, other: &Self) -> bool {
         self.measurement == other.measurement
             && self.state == other.state
             && self.what == other.what
     }
 
-    /// Whether the goal is met, if there is one and what it is about was measured.
+    /// Whether the goal is met. `None` without a goal or without its values.
     pub fn is_met(&self) -> Option<bool> {
         let ours = self.ours.map(|ours| ours.median);
         let ratio = self.ratio.as_ref().map(|ratio| ratio.spread.median);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goal_is_met_on_its_own_side_of_the_bound() {
+    fn goals_are_upper_or_lower_bounds() {
         for (goal, is_met) in [
             (Goal::OursAtMost(0.2), false),
             (Goal::OursAtMost(0.3), true),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn json_holds_the_goal_as_the_table_shows_it() {
+    fn json_has_the_goal_as_the_table_shows_it() {
         let json = serde_json::to_value(row().goal(Goal::RatioAtMost(1.25))).unwrap();
         assert_eq!(json["goal"], "ratio <= 1.25");
         assert_eq!(json["met"], true);

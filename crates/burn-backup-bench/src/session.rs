@@ -1,8 +1,8 @@
-//! What a session adds to each step of a loop that is written by hand, with no backup due: `next` and
-//! `stepped`, against the same loop without them.
+//! The time that a session adds to each step of a manual loop if no backup is due. Compares a loop with `next` and
+//! `stepped` with the same loop without them.
 //!
-//! Nothing is trained: the batches are numbers, and a step adds them up. The states are a network of nothing
-//! but matrices, and one whose running statistics are looked after at each step.
+//! Nothing is trained: the batches are numbers, and a step adds them up. One network has only matrices. The other has
+//! running statistics, which are checked at each step.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -18,7 +18,7 @@ use crate::bench::Bench;
 use crate::row::{Goal, Row};
 use crate::spread::Spread;
 
-/// The measurement's name.
+/// The name of the measurement.
 pub const NAME: &str = "session";
 
 const MAX_MICROSECONDS: f64 = 5.0;
@@ -48,7 +48,7 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
         norms: (0..LAYERS).map(norm).collect(),
     };
     let plain = measure_steps(bench, "ten layers", plain, &device)?;
-    // Here the model's own traversal is what takes the time.
+    // Here, most of the time is spent in the model's own traversal.
     let normalised = measure_steps(bench, "ten layers, ten batch norms", normalised, &device)?;
     Ok(vec![
         plain.goal(Goal::OursAtMost(MAX_MICROSECONDS)),
@@ -62,7 +62,7 @@ fn measure_steps(
     model: Network,
     device: &Device,
 ) -> Result<Row> {
-    bench.tell(NAME, state);
+    bench.log(NAME, state);
     let (steps, rounds) = match bench.is_quick() {
         true => (1_000_u64, 2),
         false => (100_000, 10),

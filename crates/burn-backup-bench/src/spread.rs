@@ -3,21 +3,21 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-/// The median of some measured values, and how far apart they are.
+/// The median and the range of some measured values.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// Half of the values are above it; of an even number of values, the mean of the middle two.
+    /// The middle value, or the mean of the middle two.
     pub median: f64,
-    /// The least value.
+    /// The lowest value.
     pub minimum: f64,
-    /// The greatest value.
+    /// The highest value.
     pub maximum: f64,
-    /// How many values there are.
+    /// The number of values.
     pub samples: usize,
 }
 
 impl Spread {
-    /// The spread of `values`, of which there is to be at least one.
+    /// The spread of `values`. At least one value is necessary.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Result<Self> {
         let mut values: Vec<f64> = values.into_iter().collect();
         values.sort_by(f64::total_cmp);
@@ -34,7 +34,7 @@ impl Spread {
         Self::of(times.into_iter().map(|time| time.as_secs_f64() * 1e3))
     }
 
-    /// One value.
+    /// The spread of one value.
     pub fn single(value: f64) -> Self {
         Self {
             median: value,
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_no_median() {
+    fn an_empty_spread_is_refused() {
         assert!(Spread::of([]).is_err());
     }
 }

@@ -1,5 +1,5 @@
-//! How long a backup holds the training thread. Waits for the backup before are no part of it: it
-//! is committed before the next is taken.
+//! How long a backup pauses the training thread. The previous backup is committed before, so no
+//! wait for it is included.
 
 use anyhow::{Context as _, Result};
 
@@ -10,22 +10,22 @@ use crate::spread::Spread;
 use crate::state::{LARGE, LUMPED, SMALL, State};
 use crate::{burns, ours};
 
-/// The measurement's name.
+/// The name of the measurement.
 pub const NAME: &str = "stall";
-/// What its rows of single states are about.
-pub const WHAT: &str = "held per backup";
+/// The quantity in its rows of single states.
+pub const WHAT: &str = "pause per backup";
 
-/// From 1 to 63 million parameters in as many tensors.
+/// The highest growth from 1 to 63 million parameters in as many tensors.
 const MAX_GROWTH: f64 = 3.0;
 
-/// What ours and Burn's take on one state, in milliseconds.
-struct Held {
+/// The pauses by ours and Burn's on one state, in milliseconds.
+struct StallTimes {
     state: State,
     ours: Spread,
     burns: Spread,
 }
 
-/// Measures it on all states.
+/// Measures the pauses on all states.
 pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
     let mut states = bench.states();
     if states.contains(&LARGE) {
@@ -33,14 +33,14 @@ pub fn measure(bench: &Bench) -> Result<Vec<Row>> {
     }
     let held = states
         .into_iter()
-        .map(|state| held(bench, state))
+        .map(|state| measure_state(bench, state))
         .collect::<Result<Vec<_>>>()?;
     let mut rows: Vec<Row> = held.iter().map(row).collect();
     rows.extend(growth(&held));
     Ok(rows)
 }
 
-fn held(bench: &Bench, state: State) -> Result<Held> {
+fn measure_state(bench: &Bench, state: State) -> Result<StallTimes> {
     bench.announce(NAME, &state);
     let learner = state.learner();
     let repetitions = bench.repetitions();
@@ -57,14 +57,14 @@ fn held(bench: &Bench, state: State) -> Result<Held> {
         })?;
         burns.extend(held.into_iter().skip(1));
     }
-    Ok(Held {
+    Ok(StallTimes {
         state,
         ours: Spread::of_milliseconds(ours).context(NAME)?,
         burns: Spread::of_milliseconds(burns).context(NAME)?,
     })
 }
 
-fn row(held: &Held) -> Row {
+fn row(held: &StallTimes) -> Row {
     let ratio = Spread::single(held.ours.median / held.burns.median);
     Row::new(NAME, held.state.name, WHAT, "ms")
         .ours(held.ours)
@@ -73,14 +73,14 @@ fn row(held: &Held) -> Row {
         .goal(Goal::OursAtMost(Goals::of(&held.state).stall))
 }
 
-/// How much more a backup of many parameters holds than one of few in as many tensors.
-fn growth(held: &[Held]) -> Option<Row> {
+/// The ratio of pauses between many and few parameters in as many tensors.
+fn growth(held: &[StallTimes]) -> Option<Row> {
     let median = |state| {
         let held = held.iter().find(|held| held.state == state)?;
         Some(held.ours.median)
     };
     let growth = median(LUMPED)? / median(SMALL)?;
-    let row = Row::new(NAME, LUMPED.name, "held, against 1M", "")
+    let row = Row::new(NAME, LUMPED.name, "pause, against 1M", "")
         .ratio("1M", Spread::single(growth))
         .goal(Goal::RatioAtMost(MAX_GROWTH));
     Some(row)
@@ -90,8 +90,8 @@ fn growth(held: &[Held]) -> Option<Row> {
 mod tests {
     use super::*;
 
-    fn held(state: State, ours: f64) -> Held {
-        Held {
+    fn held(state: State, ours: f64) -> StallTimes {
+        StallTimes {
             state,
             ours: Spread::single(ours),
             burns: Spread::single(100.0),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_that_of_the_same_number_of_tensors() {
+    fn growth_compares_states_of_as_many_tensors() {
         let held = [held(SMALL, 0.1), held(LARGE, 5.0), held(LUMPED, 0.2)];
         let row = growth(&held).unwrap();
         assert_eq!(row.ratio.as_ref().unwrap().spread.median, 2.0);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn each_state_has_a_bound_of_its_own() {
+    fn each_state_has_its_own_bound() {
         assert_eq!(row(&held(SMALL, 0.03)).is_met(), Some(false));
         assert_eq!(row(&held(LARGE, 0.03)).is_met(), Some(true));
     }

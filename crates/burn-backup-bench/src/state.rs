@@ -1,4 +1,4 @@
-//! The trainings' states that are backed up: how much there is of them, and in how many tensors.
+//! The training states that are backed up: their sizes and numbers of tensors.
 
 use anyhow::{Context as _, Result};
 use burn::optim::AdamConfig;
@@ -11,10 +11,10 @@ use crate::model::Stack;
 
 const LEARNING_RATE: f64 = 1e-4;
 
-/// A stack of linear layers with Adam: three numbers of 4 bytes for each parameter.
+/// A stack of linear layers with Adam, which has three values of 4 bytes for each parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct State {
-    /// What the table and the command line call it.
+    /// The name in the table and on the command line.
     pub name: &'static str,
     layers: usize,
     width: usize,
@@ -48,7 +48,7 @@ pub const HUGE: State = State {
     width: 1024,
 };
 
-/// Next to nothing, in many tensors.
+/// Almost no bytes, in many tensors.
 pub const SCATTERED: State = State {
     name: "2000 tensors",
     layers: 1000,
@@ -63,7 +63,7 @@ pub const LUMPED: State = State {
 };
 
 impl State {
-    /// The state of that name.
+    /// The state with this name.
     pub fn named(name: &str) -> Result<Self> {
         [SMALL, MEDIUM, LARGE, HUGE, SCATTERED, LUMPED]
             .into_iter()
@@ -71,19 +71,19 @@ impl State {
             .with_context(|| format!("there is no state {name:?}"))
     }
 
-    /// How many bytes the parameters have with what Adam keeps of them.
+    /// The number of bytes in the parameters and in Adam's moments.
     pub fn bytes(&self) -> u64 {
         let parameters = self.layers * (self.width * self.width + self.width);
         12 * parameters as u64
     }
 
-    /// A learner as a program makes it, whose parameters are still lazy.
+    /// A learner as a program creates it, with lazy parameters.
     pub fn fresh_learner(&self) -> Learner<Stack> {
         let model = Stack::new(self.layers, self.width, &device());
         Learner::new(model, AdamConfig::new().init(), LEARNING_RATE)
     }
 
-    /// A learner whose parameters are initialised. Its clones share them.
+    /// A learner with initialised parameters, which its clones share.
     pub fn learner(&self) -> Learner<Stack> {
         let mut learner = self.fresh_learner();
         learner.fork(&device());

@@ -17,8 +17,8 @@ const HEADINGS: [&str; 9] = [
 ];
 const NOTHING: &str = "-";
 
-/// The rows as a Markdown table with aligned columns: medians, with the least and the greatest
-/// value in parentheses.
+/// The rows as a Markdown table with aligned columns. Cells contain the median, with the lowest and
+/// the highest value in parentheses.
 pub fn render(rows: &[Row]) -> String {
     let cells: Vec<[String; 9]> = rows.iter().map(cells).collect();
     let mut widths = HEADINGS.map(|heading| heading.chars().count());
@@ -87,7 +87,7 @@ mod tests {
     use crate::row::Goal;
 
     #[test]
-    fn columns_are_aligned_and_what_is_missing_is_a_dash() {
+    fn columns_are_aligned_and_missing_cells_are_dashes() {
         let rows = [
             Row::new("stall", "1M", "held", "ms")
                 .ours(Spread::of([0.1, 0.2, 0.3]).unwrap())

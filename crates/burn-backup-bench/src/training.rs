@@ -1,4 +1,4 @@
-//! The training that all measurements watch: no metrics, no logs, nothing on the terminal.
+//! The training that all measurements use, without metrics, logs, and output on the terminal.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::feed::Feed;
 use crate::model::Stack;
 use crate::renderer::Silent;
 
-/// A training of `epochs` epochs, each with a validation of one row, that keeps no checkpoints.
+/// A training of `epochs` epochs without checkpoints. Each epoch has a validation of one row.
 pub fn supervised(dir: &Path, feed: Feed, epochs: usize) -> SupervisedTraining<Stack> {
     let valid = Arc::new(feed.single_row());
     SupervisedTraining::new(dir, Arc::new(feed), valid)
@@ -21,7 +21,7 @@ pub fn supervised(dir: &Path, feed: Feed, epochs: usize) -> SupervisedTraining<S
         .with_metric_logger(InMemoryMetricLogger::new())
 }
 
-/// Launches the training, and is content only if it runs to its end.
+/// Launches the training. Returns an error unless it finishes.
 pub fn run(training: SupervisedTraining<Stack>, learner: Learner<Stack>) -> Result<()> {
     let result = training.launch(learner);
     if let Some(error) = result.error {

@@ -8,22 +8,22 @@ use clap::ValueEnum;
 use crate::burns;
 use crate::model::Stack;
 
-/// What is done after each epoch of a training.
+/// The action after each epoch of a training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Variant {
-    /// Nothing.
+    /// No action.
     Without,
-    /// Our backup, as it is by default.
+    /// Our backup with its default settings.
     Ours,
-    /// Our backup, whose snapshot holds the training until it needs the training's tensors no
-    /// longer.
+    /// Our backup with a snapshot that pauses the training as long as it needs the training's
+    /// tensors.
     Blocking,
-    /// Burn's own checkpoint, of which the last one is kept.
+    /// Burn's own checkpoint. Only the last one is kept.
     Burns,
 }
 
 impl Variant {
-    /// Adds it to a training, with its files in `dir`.
+    /// Adds the action to a training, with its files in `dir`.
     pub fn add_to(
         self,
         training: SupervisedTraining<Stack>,

@@ -11,6 +11,7 @@
 //!
 //! Each command is a file in [`commands`]. Its report is plain data: [`output`] prints it as text or as JSON.
 
+mod atomic_write;
 mod commands;
 mod exit;
 mod export;
@@ -22,7 +23,6 @@ mod record;
 #[cfg(unix)]
 mod run;
 mod source;
-mod stage;
 mod training;
 
 use std::io::Write as _;

@@ -16,7 +16,7 @@ use crate::output::Output;
 #[derive(Debug, Parser)]
 #[command(name = "burn-backup", version, after_help = exit::HELP, disable_help_subcommand = true)]
 pub struct Options {
-    /// Prints one JSON document.
+    /// Prints one JSON document. `run` prints one line of JSON for each event, on the standard error.
     #[arg(long, global = true)]
     pub json: bool,
 

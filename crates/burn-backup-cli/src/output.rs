@@ -11,7 +11,7 @@ use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Write as _};
 use anyhow::{Context as _, Error, Result};
 use serde::Serialize;
 
-pub use page::{Page, Tone};
+pub use page::{Page, TextStyle};
 pub use progress::Bar;
 pub use units::{ago, bytes, count, moment, number, plain, seconds};
 
@@ -85,17 +85,17 @@ impl Output {
 
     /// Prints a warning.
     pub fn warn(&self, message: impl AsRef<str>) {
-        self.tell(Tone::Warning, "warning", message.as_ref());
+        self.print_message(TextStyle::Warning, "warning", message.as_ref());
     }
 
     /// Prints an error with its causes.
     pub fn error(&self, error: &Error) {
-        self.tell(Tone::Bad, "error", &with_causes(error));
+        self.print_message(TextStyle::Bad, "error", &with_causes(error));
     }
 
-    fn tell(&self, tone: Tone, word: &str, message: &str) {
+    fn print_message(&self, style: TextStyle, word: &str, message: &str) {
         let mut page = Page::default();
-        page.line(format!("{}: {message}", tone.paint(word)));
+        page.line(format!("{}: {message}", style.paint(word)));
         write_to_stderr(&page.finish(self.has_coloured_errors));
     }
 

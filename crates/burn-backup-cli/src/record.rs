@@ -89,11 +89,11 @@ fn read(part: &PartReader) -> Result<Record> {
     let header = Header::from_bytes(&header)?;
     ensure!(
         header.version <= burn_pack::FORMAT_VERSION,
-        "its format is newer than this program supports"
+        "the record has a newer format than this program supports"
     );
     ensure!(
         header.metadata_size <= MAX_METADATA_SIZE,
-        "its metadata is too long"
+        "the record's metadata is too long"
     );
     let length = header.metadata_size as usize;
     let mut encoded = vec![0; length];
@@ -102,10 +102,10 @@ fn read(part: &PartReader) -> Result<Record> {
         encoded.as_slice(),
         MAX_CBOR_RECURSION_DEPTH,
     )
-    .context("its metadata can't be read")?;
+    .context("the record's metadata can't be read")?;
     ensure!(
         metadata.tensors.len() <= MAX_TENSOR_COUNT,
-        "it has too many tensors"
+        "the record has too many tensors"
     );
     let data = aligned_data_section_start(length) as u64;
     let entry = |(name, descriptor): (String, Descriptor)| {

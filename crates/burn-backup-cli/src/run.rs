@@ -3,8 +3,8 @@
 mod beat;
 mod child;
 mod end;
+mod event_log;
 mod hang;
-mod journal;
 mod policy;
 mod progress;
 mod signals;
@@ -21,8 +21,8 @@ use clap::Args;
 use beat::BeatFile;
 use child::Child;
 use end::End;
+use event_log::EventLog;
 use hang::HangWatch;
-use journal::Journal;
 use policy::{Decision, Limits, Policy};
 use progress::Progress;
 use signals::Signals;
@@ -108,7 +108,7 @@ pub fn run(arguments: &Arguments, is_json: bool) -> Result<ExitCode> {
         arguments,
         signals,
         beats,
-        journal: Journal::open(arguments.log.as_deref(), is_json)?,
+        event_log: EventLog::open(arguments.log.as_deref(), is_json)?,
         policy: Policy::new(Limits {
             max_restarts: arguments.max_restarts,
             window: arguments.restart_window,
@@ -120,7 +120,7 @@ pub fn run(arguments: &Arguments, is_json: bool) -> Result<ExitCode> {
     };
     let ended = supervisor.supervise();
     let summary = supervisor.progress.summary(Instant::now());
-    supervisor.journal.say(&summary);
+    supervisor.event_log.say(&summary);
     ended.map(ExitCode::from)
 }
 
@@ -128,7 +128,7 @@ struct Supervisor<'a> {
     arguments: &'a Arguments,
     signals: Signals,
     beats: BeatFile,
-    journal: Journal,
+    event_log: EventLog,
     policy: Policy,
     progress: Progress,
     /// How the previous run ended, in words.
@@ -149,7 +149,7 @@ impl Supervisor<'_> {
         loop {
             let ran = self.run_once()?;
             let words = ran.end.to_string();
-            self.journal.say(&match self.progress.position() {
+            self.event_log.say(&match self.progress.position() {
                 Some(position) => format!("the command {words} at {position}"),
                 None => format!("the command {words}"),
             });
@@ -159,7 +159,7 @@ impl Supervisor<'_> {
             let meaning = ran
                 .end
                 .meaning(&self.arguments.again, &self.arguments.fix_first);
-            let made_progress = self.progress.take_news();
+            let made_progress = self.progress.take_has_news();
             let tells = self.progress.tells();
             let now = Instant::now();
             match self.policy.decide(meaning, made_progress, tells, now) {
@@ -170,7 +170,7 @@ impl Supervisor<'_> {
                 }
                 Decision::Restart { after } => {
                     if self.is_stopped_within(after) {
-                        self.journal
+                        self.event_log
                             .say("a signal ends the wait: the command is not started again");
                         return Ok(ran.end.code());
                     }
@@ -187,7 +187,7 @@ impl Supervisor<'_> {
         let command = &self.arguments.command;
         let mut child = Child::start(command, self.beats.path(), self.last_end.as_deref())
             .with_context(|| format!("cannot start {command:?}"))?;
-        self.journal
+        self.event_log
             .say(&format!("process {} is started", child.id()));
         self.progress.began(Instant::now());
         let mut hang = HangWatch::new(self.arguments.hang_timeout, self.progress.longest_gap());
@@ -202,14 +202,14 @@ impl Supervisor<'_> {
             let now = Instant::now();
             if let Some(beat) = self.beats.read() {
                 hang.beat(beat.count, now);
-                self.progress.saw(&beat, now);
+                self.progress.record_heartbeat(&beat, now);
             }
             if let Some(limit) = hang
                 .exceeded(now)
                 .filter(|_| !is_hung && asked_at.is_none())
             {
                 is_hung = true;
-                self.journal.say(&format!(
+                self.event_log.say(&format!(
                     "process {} hangs: no batch for {:.1?}",
                     child.id(),
                     limit
@@ -222,7 +222,7 @@ impl Supervisor<'_> {
                 kill_at = Some(now + self.arguments.grace);
             }
             if kill_at.take_if(|at| *at <= now).is_some() {
-                self.journal
+                self.event_log
                     .say(&format!("process {} is killed: it did not end", child.id()));
                 child.kill();
             }
@@ -231,7 +231,7 @@ impl Supervisor<'_> {
             };
             let is_first = asked_at.is_none();
             asked_at = Some(now);
-            self.journal.say(&format!(
+            self.event_log.say(&format!(
                 "{} is passed on to process {}",
                 signal.as_str(),
                 child.id()
@@ -248,7 +248,7 @@ impl Supervisor<'_> {
         };
         let now = Instant::now();
         if let Some(beat) = self.beats.read() {
-            self.progress.saw(&beat, now);
+            self.progress.record_heartbeat(&beat, now);
         }
         self.progress.ended(now, hang.longest_gap());
         let is_asked = asked_at.is_some_and(|at| now - at <= self.arguments.grace + URGENT);
@@ -265,7 +265,7 @@ impl Supervisor<'_> {
     /// Waits before a restart. Returns whether a signal ended the wait.
     fn is_stopped_within(&mut self, after: Duration) -> bool {
         if !after.is_zero() {
-            self.journal
+            self.event_log
                 .say(&format!("it is started again in {after:.1?}"));
         }
         let until = Instant::now() + after;
@@ -281,18 +281,18 @@ impl Supervisor<'_> {
     }
 
     fn give_up(&mut self, restarts: u32, ran: &Ran) {
-        self.journal.say(&format!(
+        self.event_log.say(&format!(
             "GIVING UP: {restarts} restarts without a new backup; the last time the command {}",
             ran.end
         ));
         if !ran.tail.is_empty() {
-            self.journal.say("the last lines of its error output:");
+            self.event_log.say("the last lines of its error output:");
         }
         for line in &ran.tail {
-            self.journal.say(&format!("    {line}"));
+            self.event_log.say(&format!("    {line}"));
         }
         if let Some(log) = &self.arguments.log {
-            self.journal
+            self.event_log
                 .say(&format!("earlier events are in '{}'", log.display()));
         }
     }

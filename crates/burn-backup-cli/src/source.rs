@@ -15,7 +15,7 @@ use crate::output::{Output, bytes};
 use crate::place::Place;
 
 /// How often generations are listed again if a training prunes all of them before one is read.
-pub const LOOKS: usize = 100;
+pub const MAX_LISTINGS: usize = 100;
 
 /// A place to read generations from.
 pub enum Source {
@@ -186,7 +186,7 @@ impl Source {
 
     /// The manifest of the generation `number`, or of the newest one.
     pub fn pick(&mut self, number: Option<u64>) -> Result<Manifest> {
-        for _ in 0..LOOKS {
+        for _ in 0..MAX_LISTINGS {
             let ids = self.ids()?;
             let id = match number {
                 Some(number) => Some(GenerationId::new(number)).filter(|id| ids.contains(id)),
@@ -236,7 +236,7 @@ impl Source {
     /// The generation `number`, or the newest one, with its parts. If it is pruned before it is open, the search is
     /// repeated.
     pub fn pick_local(&mut self, number: Option<u64>, output: &Output) -> Result<Local> {
-        for _ in 0..LOOKS {
+        for _ in 0..MAX_LISTINGS {
             let id = self.pick(number)?.generation;
             if let Some(local) = self.local(id, output)? {
                 return Ok(local);

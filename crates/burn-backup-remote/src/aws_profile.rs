@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_profile_that_was_asked_for_is_read() {
+    fn the_requested_profile_is_read() {
         let text = "# a comment\n[default]\naws_access_key_id=A\naws_secret_access_key = B=\n\n\
                     [ other ]\naws_access_key_id = C\naws_secret_access_key = D\naws_session_token = E\n[none]\n";
         let default = parse(text, "default").unwrap();

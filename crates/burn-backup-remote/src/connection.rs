@@ -150,7 +150,7 @@ impl Connection {
 
     /// Records that the training resumes from a generation that is not the newest one. Generations in the mirror up to
     /// this number are then abandoned. They do not mean that another process is ahead.
-    pub fn leave_behind(&mut self, up_to: GenerationId) {
+    pub fn abandon_up_to(&mut self, up_to: GenerationId) {
         self.beyond = Some(up_to);
     }
 

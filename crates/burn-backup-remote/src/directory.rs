@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_object_is_replaced_only_if_it_is_still_the_one_that_was_seen() {
+    async fn an_object_is_replaced_only_if_it_is_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let path = Path::from_absolute_path(dir.path().join("object")).unwrap();
         let store = Directory::new();

@@ -114,7 +114,8 @@ pub enum MirrorError {
     /// The mirror belongs to another training.
     #[error(
         "the mirror {mirror} has backups of the training {found}, and the backup directory has those of {expected}; \
-         nothing was changed: give each training a mirror of its own, or delete one of the two"
+         nothing was changed: give each training a mirror of its own, or delete the backups, in the mirror or in \
+          the directory, that you no longer need"
     )]
     #[non_exhaustive]
     AnotherTraining {
@@ -128,8 +129,8 @@ pub enum MirrorError {
 
     /// The mirror has backups of several trainings.
     #[error(
-        "the mirror {mirror} has backups of {count} trainings ({found}), and it is unknown which of them this one is; nothing \
-         was changed: give each training a mirror of its own"
+        "the mirror {mirror} has backups of {count} trainings ({found}), and it is unknown which of them this \
+         one is; nothing was changed: give each training a mirror of its own"
     )]
     #[non_exhaustive]
     SeveralTrainings {
@@ -168,7 +169,7 @@ pub enum MirrorError {
     /// Every generation in the mirror is damaged.
     #[error(
         "every backup in the mirror {mirror} is damaged, the newest one ({newest}) because {reason}; nothing was \
-         changed: delete the objects under its prefix to start anew"
+         changed: delete the objects under its prefix to start over"
     )]
     #[non_exhaustive]
     NoneWhole {
@@ -182,8 +183,8 @@ pub enum MirrorError {
 
     /// An object differs from what this crate has put.
     #[error(
-        "'{object}' in the mirror {mirror} is damaged: {reason}; the local backup is unchanged: if the damage persists, \
-         delete the object when no training uses the mirror"
+        "'{object}' in the mirror {mirror} is damaged: {reason}; the local backup is unchanged: if the damage \
+         persists, delete the object when no training uses the mirror"
     )]
     #[non_exhaustive]
     Damaged {
@@ -255,15 +256,21 @@ pub enum MirrorError {
     Store(#[source] StoreError),
 
     /// The thread of the mirror can't be started.
-    #[error("the thread of the mirror can't be started; nothing was changed")]
+    #[error(
+        "the thread of the mirror can't be started; nothing was changed: check the limits on threads and memory"
+    )]
     Thread(#[source] std::io::Error),
 
     /// The thread of the mirror has stopped.
-    #[error("the thread of the mirror has stopped; the local backup is unchanged")]
+    #[error(
+        "the thread of the mirror has stopped; the local backup is unchanged: run the program again to mirror \
+     it"
+    )]
     ThreadEnded,
 
     /// The operation took longer than its time limit.
-    #[error("the mirror {mirror} did not finish within {}; the local backup is unchanged", Seconds(*.limit))]
+    #[error("the mirror {mirror} did not finish within {}; the local backup is unchanged: check the network, and \
+     run the program again to mirror it", Seconds(*.limit))]
     #[non_exhaustive]
     OutOfTime {
         /// The mirror.
@@ -364,7 +371,7 @@ impl MirrorError {
     }
 
     /// Whether the error may disappear later without any action.
-    pub fn may_pass(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         self.is_unavailable()
             || self.is_loss()
             || matches!(self, Self::Thread(_) | Self::ThreadEnded)

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn keys_are_read_as_written() {
         for prefix in ["", "a", "a/b c"] {
             let prefix = Path::from(prefix);
             let keys = Keys::new(&prefix, "run");
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_ours_is_nothing() {
+    fn foreign_names_are_not_keys() {
         let prefix = Path::from("a");
         for path in [
             "a/run/lease.json.bak",

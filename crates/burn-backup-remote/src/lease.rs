@@ -30,7 +30,7 @@ pub(crate) const MAX_TTL: Duration = Duration::from_secs(600);
 const RENEWALS: u32 = 3;
 
 /// How often another process's lease is read during that time.
-const LOOKS: u32 = 5;
+const MAX_LISTINGS: u32 = 5;
 
 /// How often a put is tried again if an earlier one of this process is found instead.
 const TRIES: u32 = 3;
@@ -168,7 +168,7 @@ pub(crate) async fn wait(
         place.name, first.holder, first.ttl().as_secs_f64(),
     );
     loop {
-        sleep(first.ttl() / LOOKS).await;
+        sleep(first.ttl() / MAX_LISTINGS).await;
         // The time is measured up to the start of the request, because its answer may be as old as that.
         let seen_for = seen.elapsed();
         match LeaseDocument::get(place, keys).await? {

@@ -53,12 +53,12 @@
 //!
 //! # Where the guarantees stop
 //!
-//! A generation is in the mirror once its manifest is. This crate promises what the place promises for an object whose
-//! put it has acknowledged. For example, a directory on NFS is as durable as its server makes it.
+//! A generation is in the mirror once its manifest is. From then on, it is as durable as the storage makes an object
+//! whose upload it has acknowledged. For example, a directory on NFS is as durable as its server makes it.
 //!
-//! A process takes the lease over after it has seen it unchanged for its time to live. If the previous holder was
-//! suspended for longer than that and then continues, it puts at most one more manifest. No reader takes this manifest
-//! for the newest one.
+//! A process takes over the lease of another one if the lease has not changed for its time to live. If the previous
+//! holder was suspended for longer and then continues, it uploads at most one more manifest. Readers never treat that
+//! manifest as the newest one.
 
 mod aws_profile;
 mod connection;

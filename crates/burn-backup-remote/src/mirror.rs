@@ -42,7 +42,7 @@ pub struct Mirror {
     pub(crate) single_writer: bool,
     pub(crate) lease_ttl: Duration,
     pub(crate) max_bytes_per_second: Option<u64>,
-    pub(crate) begin_anew_if_unreachable: bool,
+    pub(crate) start_new_if_unreachable: bool,
 }
 
 #[derive(Clone)]
@@ -75,7 +75,7 @@ impl Mirror {
             single_writer: false,
             lease_ttl: LEASE_TTL,
             max_bytes_per_second: None,
-            begin_anew_if_unreachable: false,
+            start_new_if_unreachable: false,
         }
     }
 
@@ -88,8 +88,8 @@ impl Mirror {
         self
     }
 
-    /// How long a process may be silent before another one takes its mirror over; 15 s by default, from 0.1 to 600 s.
-    /// The process renews its lease three times in this time.
+    /// How long a process may be silent before another one takes over its mirror; 15 s by default. Times outside of 0.1
+    /// s to 600 s are clamped. The process renews its lease three times in this time.
     pub fn lease_ttl(mut self, ttl: Duration) -> Self {
         self.lease_ttl = ttl.clamp(MIN_LEASE_TTL, MAX_TTL);
         self
@@ -103,14 +103,14 @@ impl Mirror {
 
     /// Whether a new training begins if there is no local backup and the mirror can't be reached. False by default,
     /// because the mirror may have a backup.
-    pub fn begin_anew_if_unreachable(mut self, begin: bool) -> Self {
-        self.begin_anew_if_unreachable = begin;
+    pub fn start_new_if_unreachable(mut self, begin: bool) -> Self {
+        self.start_new_if_unreachable = begin;
         self
     }
 
     /// Whether a new training begins if the mirror can't be reached.
-    pub fn begins_anew_if_unreachable(&self) -> bool {
-        self.begin_anew_if_unreachable
+    pub fn starts_new_if_unreachable(&self) -> bool {
+        self.start_new_if_unreachable
     }
 
     /// Opens the mirror: creates its client and its thread. Sends nothing yet.

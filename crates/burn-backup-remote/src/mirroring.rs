@@ -21,7 +21,7 @@ use crate::keys::Keys;
 use crate::place::Place;
 use crate::prune::Deleter;
 use crate::worker::Worker;
-use shared::{Ask, Shared};
+use shared::{EndRequest, Shared};
 
 pub(crate) use task::Task;
 
@@ -217,7 +217,7 @@ impl Mirroring {
     /// then unchanged.
     pub fn finish(&self) -> Result<Leftovers, Arc<MirrorError>> {
         let (out, done) = channel();
-        self.shared.ask(Ask::Finish(out));
+        self.shared.ask(EndRequest::Finish(out));
         let finished = done.recv().unwrap_or_else(|_| Err(self.shared.reason()));
         Ok(Leftovers::new(
             self.worker.clone(),
@@ -231,7 +231,7 @@ impl Mirroring {
 impl Drop for Mirroring {
     fn drop(&mut self) {
         let (out, left) = channel();
-        self.shared.ask(Ask::Leave(out));
+        self.shared.ask(EndRequest::Leave(out));
         // There may be no answer, because the thread has ended.
         let _ = left.recv_timeout(LEAVE_LIMIT);
     }

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn bytes_go_at_the_rate_that_was_given() {
+    async fn bytes_are_sent_at_the_given_rate() {
         let pace = Pace::new(Some(1000));
         let began = Instant::now();
         for _ in 0..4 {

@@ -135,7 +135,7 @@ impl Place {
     /// The metadata of the object at `path`; `None` if it is missing.
     pub(crate) async fn head(&self, path: &Path) -> Result<Option<ObjectMeta>, MirrorError> {
         let head = self.store.head(path);
-        match self.within(REQUEST_LIMIT, "look at", path, head).await {
+        match self.within(REQUEST_LIMIT, "inspect", path, head).await {
             Ok(meta) => Ok(Some(meta)),
             Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => Err(error),

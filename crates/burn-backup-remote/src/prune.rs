@@ -76,7 +76,7 @@ impl Publisher {
         let mut numbers = HashSet::new();
         kept.retain(|ordinal| numbers.insert(ordinal.number));
         let newest_first: Vec<_> = kept.iter().map(|ordinal| ordinal.number).collect();
-        let stay = retention.stay(&newest_first);
+        let stay = retention.kept(&newest_first);
         kept.retain(|ordinal| stay.contains(&ordinal.number));
         kept.reverse();
         let pruned: Vec<Ordinal> = named

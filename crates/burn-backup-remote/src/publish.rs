@@ -44,13 +44,13 @@ pub(crate) struct Contents {
     /// The keys of parts that were hashed before, by their hash in a manifest and their length.
     hashes: HashMap<(String, u64), PartRef>,
     /// The generations that are whole.
-    generations: HashMap<Ordinal, Whole>,
+    generations: HashMap<Ordinal, WholeGeneration>,
     /// The parts that this process has put and that no generation names yet.
     loose: HashSet<PartRef>,
 }
 
 /// A whole generation.
-struct Whole {
+struct WholeGeneration {
     parts: Vec<PartRef>,
     manifest: String,
 }
@@ -89,7 +89,8 @@ impl Contents {
         let Document {
             parts, manifest, ..
         } = document;
-        self.generations.insert(ordinal, Whole { parts, manifest });
+        self.generations
+            .insert(ordinal, WholeGeneration { parts, manifest });
         let mut loose = std::mem::take(&mut self.loose);
         loose.retain(|part| !self.has(part));
         loose

@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_and_signatures_are_taken_out_and_the_rest_stays() {
+    fn secrets_and_signatures_are_removed_and_the_rest_stays() {
         let secrets = Secrets::new(vec!["s3cr3t-key".to_owned(), "key".to_owned()]);
         for (text, shown) in [
             ("the key is s3cr3t-key.", "the key is [redacted]."),
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_servers_answer_only_code_and_message_are_shown() {
+    fn only_code_and_message_of_an_answer_are_shown() {
         let text = "403 Forbidden: <?xml version=\"1.0\"?><Error><Code>SignatureDoesNotMatch</Code><Message>No.</Message>\
                     <CanonicalRequest>x-amz-security-token:abc</CanonicalRequest></Error> at the end";
         let shown = Secrets::default().redact(text);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_are_said_once_each() {
+    fn each_cause_is_shown_once() {
         #[derive(Debug, thiserror::Error)]
         #[error("{0}")]
         struct Outer(&'static str, #[source] std::io::Error);

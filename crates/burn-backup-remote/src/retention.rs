@@ -11,7 +11,7 @@ pub trait Retention: Send + Sync {
 
     /// The generations that stay, of the whole ones in the mirror, newest first. A slow link may have caused gaps
     /// between them.
-    fn stay(&self, newest_first: &[GenerationId]) -> BTreeSet<GenerationId>;
+    fn kept(&self, newest_first: &[GenerationId]) -> BTreeSet<GenerationId>;
 }
 
 /// Keeps the newest generations, as many as given, and at least one.
@@ -21,7 +21,7 @@ pub struct KeepLast(pub usize);
 impl Retention for KeepLast {
     fn learn(&self, _manifest: &Manifest) {}
 
-    fn stay(&self, newest_first: &[GenerationId]) -> BTreeSet<GenerationId> {
+    fn kept(&self, newest_first: &[GenerationId]) -> BTreeSet<GenerationId> {
         newest_first.iter().take(self.0.max(1)).copied().collect()
     }
 }

@@ -100,7 +100,7 @@ pub(crate) async fn survey(
             if !question.has_backup {
                 survey
                     .leftovers
-                    .extend(dead_beginners(place, &runs, terms).await?);
+                    .extend(dead_starts(place, &runs, terms).await?);
             }
             return Ok(survey);
         }
@@ -147,7 +147,7 @@ pub(crate) async fn refuse_others(
     if let Some((other, _)) = runs.iter().find(|(_, run)| run.has_backup()) {
         return Err(another(place, other, run_id));
     }
-    dead_beginners(place, &runs, terms).await
+    dead_starts(place, &runs, terms).await
 }
 
 /// All trainings that the mirror has objects of.
@@ -209,7 +209,7 @@ pub(crate) async fn present(
 }
 
 /// The remains of trainings without a backup. Waits for a process that may be about to make its first one.
-async fn dead_beginners(
+async fn dead_starts(
     place: &Place,
     runs: &BTreeMap<String, Run>,
     terms: &LeaseSettings,

@@ -90,8 +90,8 @@ pub(crate) fn drain<M: LearnerModel>(
 ) {
     for _ in 0..2 {
         // Burn ignores this event for the validation.
-        let told = processor.process_valid(LearnerEvent::EndEpoch(0));
-        interrupter.fail_on_error(told);
+        let sent = processor.process_valid(LearnerEvent::EndEpoch(0));
+        interrupter.fail_on_error(sent);
     }
 }
 
@@ -232,13 +232,13 @@ pub(crate) enum Entry {
 }
 
 /// The entries of an optimizer's or scheduler's record.
-pub(crate) struct Outline<'c> {
+pub(crate) struct RecordEntries<'c> {
     entries: BTreeMap<&'c str, Entry>,
     /// The path of each parameter, by its id.
     paths: &'c BTreeMap<String, String>,
 }
 
-impl<'c> Outline<'c> {
+impl<'c> RecordEntries<'c> {
     pub(crate) fn of(container: &'c Container) -> Self {
         let scalars = container.scalars.iter();
         let scalars = scalars.map(|(name, value)| (name.as_str(), Entry::Scalar(*value)));
@@ -256,7 +256,7 @@ impl<'c> Outline<'c> {
     }
 
     /// The entries that `other` lacks, or has with another value.
-    pub(crate) fn lost_in(&self, other: &Outline<'_>) -> Vec<String> {
+    pub(crate) fn lost_in(&self, other: &RecordEntries<'_>) -> Vec<String> {
         self.entries
             .iter()
             .filter(|(name, entry)| match (entry, other.entries.get(*name)) {
@@ -268,7 +268,7 @@ impl<'c> Outline<'c> {
     }
 
     /// The first tensor that has another type in `other`: its name and both types.
-    pub(crate) fn converted_in(&self, other: &Outline<'_>) -> Option<(String, DType, DType)> {
+    pub(crate) fn converted_in(&self, other: &RecordEntries<'_>) -> Option<(String, DType, DType)> {
         self.entries
             .iter()
             .find_map(|(name, entry)| match (entry, other.entries.get(name)) {
@@ -325,16 +325,16 @@ mod tests {
     }
 
     #[test]
-    fn what_another_record_lacks_or_has_otherwise_is_lost() {
+    fn entries_that_another_record_lacks_or_changes_are_lost() {
         let (saved, stepped) = (record(DType::F32, 5), record(DType::F32, 6));
-        let saved = Outline::of(&saved);
+        let saved = RecordEntries::of(&saved);
         assert!(saved.lost_in(&saved).is_empty());
         assert_eq!(
-            saved.lost_in(&Outline::of(&stepped)),
+            saved.lost_in(&RecordEntries::of(&stepped)),
             ["linear.weight: step"]
         );
         let nothing = Container::default();
-        let nothing = Outline::of(&nothing);
+        let nothing = RecordEntries::of(&nothing);
         assert_eq!(saved.lost_in(&nothing).len(), 2);
         assert!(nothing.lost_in(&saved).is_empty());
     }
@@ -342,7 +342,7 @@ mod tests {
     #[test]
     fn a_tensor_of_another_type_is_converted() {
         let (saved, loaded) = (record(DType::F64, 5), record(DType::F32, 5));
-        let (saved, loaded) = (Outline::of(&saved), Outline::of(&loaded));
+        let (saved, loaded) = (RecordEntries::of(&saved), RecordEntries::of(&loaded));
         assert_eq!(saved.converted_in(&saved), None);
         assert!(saved.lost_in(&loaded).is_empty());
         assert_eq!(

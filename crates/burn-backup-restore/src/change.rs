@@ -4,8 +4,8 @@ use std::fmt;
 
 /// An intended change between a backup and the program that resumes it.
 ///
-/// By default a restart refuses a changed setting, because the training would become another one.
-/// [`BackupAndRestore::allow`](crate::BackupAndRestore::allow) permits a named change, and the log states its
+/// By default, a restart with a changed setting is refused, because the result would differ from that of the original
+/// training. [`BackupAndRestore::allow`](crate::BackupAndRestore::allow) permits a named change, and the log states its
 /// consequences. The next backup holds the new setting, so later restarts don't need `allow` for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

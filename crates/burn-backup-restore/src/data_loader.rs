@@ -38,7 +38,7 @@ use workers::{Make, Prefetched, Workers};
 pub use context::{draw_seed, epoch};
 pub use sampler::SamplerDataset;
 
-pub(crate) use entry::{enter, go_back};
+pub(crate) use entry::{enter, roll_back};
 pub(crate) use findings::{BurnsSampler, take_finding};
 
 #[cfg(test)]
@@ -206,12 +206,12 @@ impl<I, O> Clone for Plan<I, O> {
 }
 
 /// The result that a worker makes in advance.
-enum Made<I, O> {
+enum WorkerResult<I, O> {
     Items(Vec<I>),
     Batch(O),
 }
 
-type Outcome<I, O> = Result<Made<I, O>, DatasetError>;
+type Outcome<I, O> = Result<WorkerResult<I, O>, DatasetError>;
 
 struct Loader<I, O> {
     plan: Plan<I, O>,
@@ -339,8 +339,8 @@ where
                 .unwrap_or_else(|| Err(DatasetError::new(Failure::OutOfOrder))),
         };
         match made? {
-            Made::Batch(batch) => Ok(batch),
-            Made::Items(items) => plan.recipe.batch(self.batch_id(index), items),
+            WorkerResult::Batch(batch) => Ok(batch),
+            WorkerResult::Items(items) => plan.recipe.batch(self.batch_id(index), items),
         }
     }
 
@@ -386,8 +386,8 @@ where
             };
             let items = recipe.load(id, order.indices(batch))?;
             match batcher_draws {
-                true => Ok(Made::Items(items)),
-                false => recipe.batch(id, items).map(Made::Batch),
+                true => Ok(WorkerResult::Items(items)),
+                false => recipe.batch(id, items).map(WorkerResult::Batch),
             }
         })
     }

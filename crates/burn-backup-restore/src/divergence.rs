@@ -40,9 +40,10 @@ pub enum Divergence {
     /// The training goes back, in the same process, to the last backup from before the batch that diverged. It trains
     /// again up to that batch, skips it, and continues with different random numbers.
     ///
-    /// If no batch goes well after the skipped one, an earlier batch must be the cause. The training then also skips
-    /// batches before it: one, then two more, then four more. After `at_most` rollbacks in the whole training, the
-    /// next divergence ends it as [`Stop`](Self::Stop) does.
+    /// If the training diverges again before any batch after the skipped ones has normal values, an earlier batch is
+    /// assumed to be the cause. The training then also skips the batches before the skipped ones: one, then two more,
+    /// then four more. After `at_most` rollbacks in the whole training, the next divergence ends it as
+    /// [`Stop`](Self::Stop) does.
     ///
     /// The skipped batches are recorded in the backup. They depend only on the metrics, not on when backups were
     /// taken. The training therefore ends with the same weights whether it is interrupted or not.
@@ -132,7 +133,7 @@ impl DivergenceRule {
 
     /// Treats only NaN and infinite values as a divergence. Use it for sorted data, where the loss jumps whenever a
     /// different kind of data begins.
-    pub fn only_not_finite(mut self) -> Self {
+    pub fn only_non_finite(mut self) -> Self {
         self.jumps = false;
         self
     }

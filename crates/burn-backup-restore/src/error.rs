@@ -31,9 +31,8 @@ const NAMED_DIFFERENCES: usize = 3;
 pub enum BackupError {
     /// The frequency is 0 batches or no time, or a share of the training's time that is not finite and above 0.
     #[error(
-        "save_freq(SaveFreq::{frequency:?}) does not define when a backup is due; nothing was changed: \
-         give Steps 1 or more, Every a time above 0, Auto a finite share above 0, or use \
-         SaveFreq::Never"
+        "save_freq(SaveFreq::{frequency:?}) never makes a backup due; nothing was changed: use Steps with 1 or \
+         more, Every with a duration above 0, Auto with a finite share above 0, or SaveFreq::Never"
     )]
     #[non_exhaustive]
     InvalidFrequency {
@@ -57,11 +56,11 @@ pub enum BackupError {
 
     /// `on_divergence` is set for a training with Burn's builder, but this crate can't see its metrics.
     #[error(
-        "on_divergence reads the metrics where they are logged, because Burn gives metrics to loggers only; nothing \
-         was changed: also give the training's directory with BackupAndRestore::{setting}"
+        "on_divergence can't see this training's metrics, because Burn passes metrics only to loggers; nothing was \
+         changed: also call BackupAndRestore::{setting} with the training's directory"
     )]
     #[non_exhaustive]
-    DivergenceUnseen {
+    DivergenceWithoutMetrics {
         /// The setting that makes this crate log the metrics.
         setting: &'static str,
     },
@@ -82,12 +81,12 @@ pub enum BackupError {
 
     /// A rollback needs the batches in the same order again, but the loader can't repeat its order.
     #[error(
-        "Divergence::RollBack trains batches again, but {loader} does not give them in the same order again; the \
+        "Divergence::RollBack needs the same batches in the same order again, but {loader} can't repeat its order; the \
          backup is unchanged: build the training loader with burn_backup_restore::data::DataLoaderBuilder, which \
          has the same methods as Burn's builder"
     )]
     #[non_exhaustive]
-    NoWayBack {
+    UnrepeatableLoader {
         /// The loader, in words.
         loader: &'static str,
     },
@@ -119,18 +118,20 @@ pub enum BackupError {
     },
 
     /// The training diverged before the position of a backup.
-    #[error("the backup is refused: the training diverged before it; the last good backup stays")]
+    #[error(
+        "the backup was not written, because the training had already diverged; the last good backup stays"
+    )]
     DivergedBefore,
 
     /// There is no backup from before a divergence.
     #[error(
-        "cannot roll back: '{}' holds no complete backup from before batch {batch} of the training, which must be \
+        "cannot roll back: '{}' has no complete backup from before batch {batch} of the training, which must be \
          skipped; existing backups were not touched: look at the data of the batches before it, continue from an \
          older backup with restore_from, or keep more backups with keep_last",
         .path.display()
     )]
     #[non_exhaustive]
-    NothingBefore {
+    NoBackupBeforeDivergence {
         /// The backup directory.
         path: PathBuf,
         /// The first batch to skip.
@@ -180,12 +181,12 @@ pub enum BackupError {
 
     /// A backup has several models, or none, or not the requested one.
     #[error(
-        "backup {generation} in '{}' has {}, so it is unclear which one to export; nothing was written: name the \
-         state of the model with BackupHandle::export_state",
+        "cannot choose the model to export: backup {generation} in '{}' has {}; nothing was written: name one of \
+         these states with BackupHandle::export_state",
         path.display(), name_models(models)
     )]
     #[non_exhaustive]
-    WhichModel {
+    AmbiguousModel {
         /// The backup directory.
         path: PathBuf,
         /// The backup's generation number.
@@ -199,7 +200,7 @@ pub enum BackupError {
         "save_before_preemption(Preemption::new()) has nothing to watch for; nothing was changed: \
          use Preemption::signals(), or give it a signal or a watcher"
     )]
-    NoNotice,
+    EmptyPreemption,
 
     /// A signal that can't be a notice of preemption.
     #[error(
@@ -267,8 +268,8 @@ pub enum BackupError {
     #[cfg(feature = "mirror")]
     #[error(
         "there is no backup in '{}', and the mirror, which may have one, can't be reached; no training was started: \
-         try again when the mirror is reachable, or start anew on purpose with \
-         Mirror::begin_anew_if_unreachable(true){}",
+         try again when the mirror is reachable, or start a new training on purpose with \
+         Mirror::start_new_if_unreachable(true){}",
         path.display(), caused_by(Some(source.as_ref()))
     )]
     #[non_exhaustive]
@@ -281,9 +282,9 @@ pub enum BackupError {
 
     /// The manifest's state document is complete, but this crate did not write it, or its contents are invalid.
     #[error(
-        "the backup in '{}' was not made by burn-backup-restore, lacks a part, or contains invalid values; \
-         it was not touched: give this training a directory of its own, or delete the \
-         directory, when no training uses it, to start anew{}",
+        "the backup in '{}' was not made by burn-backup-restore, lacks a part, or contains invalid values; it \
+         was not touched: give this training a directory of its own, or, to start over, delete the directory \
+         while no training uses it{}",
         path.display(), caused_by(source.as_ref())
     )]
     #[non_exhaustive]
@@ -297,8 +298,7 @@ pub enum BackupError {
     /// The backup belongs to another model.
     #[error(
         "the backup in '{}' belongs to another model: {}; the backup was not touched: run the program \
-         that made it, or delete the directory, when no \
-         training uses it, to start anew",
+         that made it, or, to start over, delete the directory while no training uses it",
         path.display(), name_differences(differences)
     )]
     #[non_exhaustive]
@@ -313,8 +313,7 @@ pub enum BackupError {
     #[error(
         "the backup in '{}' was made with another optimizer: this one can't load {lost} of the backup's {total} \
          state entries, the first is '{first}'; the backup was not touched: use the \
-         optimizer that made it, or delete the directory, when no \
-         training uses it, to start anew",
+         optimizer that made it, or, to start over, delete the directory while no training uses it",
         path.display()
     )]
     #[non_exhaustive]
@@ -331,11 +330,10 @@ pub enum BackupError {
 
     /// Burn would load the optimizer's state with a dtype other than the saved one.
     #[error(
-        "Burn loads the optimizer's state on its default device, where '{entry}' becomes {loaded}, \
-         but it is {saved} in the backup in '{}'; the backup was not touched: give the default device \
-         the type of the device that the training uses, or make that device the default with the \
-         environment variable BURN_DEVICE, or delete the directory, when no \
-         training uses it, to start anew",
+        "Burn would change the optimizer's state: it loads it on its default device, where '{entry}' becomes \
+         {loaded}, but the backup in '{}' has {saved}; the backup was not touched: give the default device the \
+         float type of the training's device, or make that device the default with the environment variable \
+         BURN_DEVICE, or, to start over, delete the directory while no training uses it",
         path.display()
     )]
     #[non_exhaustive]
@@ -371,7 +369,7 @@ pub enum BackupError {
     #[error(
         "no backup of this training could be restored: its optimizer or learning-rate scheduler doesn't \
          load what it saves, and the first lost entry is '{entry}'; existing backups were \
-         not touched: make its `RecordState` load everything that it flattens"
+         not touched: fix its `RecordState` implementation so that it loads everything that it saves"
     )]
     #[non_exhaustive]
     NotLoadable {
@@ -402,8 +400,7 @@ pub enum BackupError {
         "Burn panicked while the backup in '{}' was restored: {message}; the backup was not touched. \
          Burn loads the optimizer's state on its default device first: if the program is built with \
          several backends and the default one has no device on this machine, name the one to use in the \
-         environment variable BURN_DEVICE; or delete the directory, when no \
-         training uses it, to start anew",
+         environment variable BURN_DEVICE; or, to start over, delete the directory while no training uses it",
         path.display()
     )]
     #[non_exhaustive]
@@ -416,10 +413,9 @@ pub enum BackupError {
 
     /// The program's learning-rate scheduler can't load the state in the backup.
     #[error(
-        "the backup in '{}' was made with another learning-rate scheduler: this one can't load the \
-         backup's entry '{first}'; the backup was not touched: use the scheduler that made it, or \
-         delete the directory, when no \
-         training uses it, to start anew",
+        "the backup in '{}' was made with another learning-rate scheduler: this one can't load the backup's \
+         entry '{first}'; the backup was not touched: use the scheduler that made it, or, to start over, delete \
+         the directory while no training uses it",
         path.display()
     )]
     #[non_exhaustive]
@@ -432,10 +428,9 @@ pub enum BackupError {
 
     /// The training loader yields other items than it did before the interruption.
     #[error(
-        "the training data has changed since the backup in '{}' was made: {what} was \
-         {recorded}, and is {found} now; the backup was not touched: use the same data, batch size \
-         and loader, or allow the change with BackupAndRestore::allow({change}), or delete the directory, \
-         when no training uses it, to start anew",
+        "the training data has changed since the backup in '{}' was made: {what} was {recorded}, and is {found} \
+         now; the backup was not touched: use the same data, batch size and loader, or allow the change with \
+         BackupAndRestore::allow({change}), or, to start over, delete the directory while no training uses it",
         path.display()
     )]
     #[non_exhaustive]
@@ -456,7 +451,7 @@ pub enum BackupError {
     #[error(
         "the training's configuration has changed since the backup in '{}' was made: {what} was {recorded}, \
          and is {found} now; the backup was not touched: configure it as before, or allow the change with \
-         BackupAndRestore::allow({change}), or delete the directory, when no training uses it, to start anew",
+         BackupAndRestore::allow({change}), or, to start over, delete the directory while no training uses it",
         path.display()
     )]
     #[non_exhaustive]
@@ -473,10 +468,10 @@ pub enum BackupError {
         change: Change,
     },
 
-    /// The program trains other parameters than it did when the backup was made. Burn's records don't
-    /// say which parameters are trained (`set_require_grad`), and this crate has no way to tell the learner.
+    /// The program trains other parameters than it did when the backup was made. Burn's records don't contain this
+    /// (`set_require_grad`), and this crate can't change it in a learner that already exists.
     #[error(
-        "the backup in '{}' was made while other parameters were trained: {}; the backup was not \
+        "the trained parameters have changed since the backup in '{}' was made: {}; the backup was not \
          touched: give the model to BackupAndRestore::restore_trained before the learner is made, or allow \
          the change with BackupAndRestore::allow(Change::TrainedParameters)",
         path.display(), name_trained(trained_before, frozen_before)
@@ -493,10 +488,9 @@ pub enum BackupError {
 
     /// An epoch ended before its loader gave all the items that it promised.
     #[error(
-        "the {split} loader has ended its epoch after {given} of {promised} items: this happens when a worker of \
-         Burn's loader panics (in the dataset, or the batcher); the last backup stays: look for the \
-         panic above, or, if the loader leaves items out on purpose, call \
-         BackupAndRestore::allow_short_epochs"
+        "the {split} loader ended its epoch after {given} of {promised} items, probably because one of its workers \
+         panicked in the dataset or the batcher; the last backup stays: look for a panic message above, or call \
+         BackupAndRestore::allow_short_epochs if the loader drops items on purpose"
     )]
     #[non_exhaustive]
     ShortEpoch {
@@ -522,11 +516,9 @@ pub enum BackupError {
 
     /// The number of devices has changed in the middle of an epoch, whose data is split among them.
     #[error(
-        "the backup in '{}' is at {position}, with the epoch's data split among {recorded} device(s), \
-         but this run has {found}, and each of them would see other items; the backup was \
-         not touched: continue with {recorded} until the epoch's end, where the number of devices may \
-         change, or delete the directory, when no \
-         training uses it, to start anew",
+        "the number of devices can't change inside an epoch: the backup in '{}', at {position}, was made with \
+         {recorded} device(s), and this run has {found}; the backup was not touched: train with {recorded} \
+         device(s) until the end of the epoch, or, to start over, delete the directory while no training uses it",
         path.display()
     )]
     #[non_exhaustive]
@@ -555,7 +547,7 @@ pub enum BackupError {
     /// The program's states are not the states in the backup.
     #[error(
         "the backup in '{}' has other states: {}; the backup was not touched: give the training the states \
-         that it had, or delete the directory, when no training uses it, to start anew",
+         that it had, or, to start over, delete the directory while no training uses it",
         path.display(), name_states(missing, surplus)
     )]
     #[non_exhaustive]
@@ -570,8 +562,8 @@ pub enum BackupError {
 
     /// A value of the program can't be written as CBOR, or can't be read as the program's type.
     #[error(
-        "cannot {operation} a value of the program{}; existing backups were not touched: make its type \
-         deserialize from what it serializes to, and use the type that was saved{}",
+        "cannot {operation} a value of the program{}; existing backups were not touched: use the type that was \
+         saved, and check that it can be deserialized from its own serialized form{}",
         of_state(state),
         caused_by(Some(source))
     )]
@@ -591,7 +583,7 @@ pub enum BackupError {
          nothing was changed: leave it out"
     )]
     #[non_exhaustive]
-    NotForLoops {
+    OnlyForBuilder {
         /// The setting's name.
         setting: &'static str,
     },
@@ -602,7 +594,7 @@ pub enum BackupError {
          backup was not touched: ask for at least as many"
     )]
     #[non_exhaustive]
-    BeyondSteps {
+    TooFewSteps {
         /// The number of steps that the training has made.
         steps: u64,
         /// The number of steps that the program asks for.
@@ -616,12 +608,12 @@ pub enum BackupError {
          nothing was fetched, and the backups are unchanged: call Session::batches in each epoch, before \
          Session::trained for training, and after it for validation"
     )]
-    NotThisEpoch,
+    OutdatedBatches,
 
     /// A change would restart the epoch, but an epoch with several loaders can't be restarted.
     #[error(
         "{change} is allowed and was found, but the epoch in progress has several loaders and can't be restarted; \
-         the backup was not touched: make the change between two epochs"
+         the backup was not touched: stop after the end of this epoch, and then make the change"
     )]
     #[non_exhaustive]
     SeveralLoaders {
@@ -658,8 +650,8 @@ pub enum BackupError {
     #[cfg(feature = "rl")]
     #[error(
         "the training's setup has changed since the backup in '{}' was made: {what} was {recorded}, and is \
-         {found} now; the backup was not touched: use the same number as before, or delete the directory, when \
-         no training uses it, to start anew",
+         {found} now; the backup was not touched: use the same number as before, or, to start over, delete the \
+         directory while no training uses it",
         path.display()
     )]
     #[non_exhaustive]
@@ -692,7 +684,7 @@ pub enum BackupError {
     #[cfg(feature = "rl")]
     #[error(
         "cannot read a transition for the replay buffer from its device; the training ends, and the last backup \
-         stays{}",
+         stays: check the device, and run the program again to resume{}",
         caused_by(Some(.0))
     )]
     TransitionUnread(#[source] burn::tensor::ExecutionError),
@@ -728,30 +720,30 @@ pub enum BackupError {
         source: RecordError,
     },
 
-    /// The model holds NaN, so this backup would replace a good one with one that is useless.
+    /// The model contains NaN, so this backup would replace a good one with one that is useless.
     #[error(
-        "the backup is refused: the parameter '{parameter}' holds NaN; the last good backup stays, \
-         and the next due backup is attempted: stop the training and find where the NaN comes from, or \
-         allow such backups with skip_nan(false)"
+        "the backup is refused: the parameter '{parameter}' contains NaN; the last good backup stays, and, if \
+         the training continues, the next due backup is tried: stop the training and find where the NaN comes \
+         from, or allow such backups with refuse_nan(false)"
     )]
     #[non_exhaustive]
-    Poisoned {
-        /// The path of the first parameter that holds NaN.
+    ContainsNan {
+        /// The path of the first parameter that contains NaN.
         parameter: String,
     },
 
     /// The metrics up to the backup's position were not logged: a metric has failed, or hangs.
     #[error(
         "the metrics of the batches before the backup were not logged in time, so the backup would be \
-         inconsistent; existing backups were not touched, and the next due backup is attempted: look for \
-         errors of the metrics, or of the disk that metric_logs writes to"
+         inconsistent; existing backups were not touched, and, if the training continues, the next due backup is \
+         tried: look for errors of the metrics, or of the disk that metric_logs writes to"
     )]
     MetricsMissing,
 
     /// The state of the training can't be written as JSON.
     #[error(
-        "cannot write the training's state as JSON; existing backups were not touched, and \
-         the next due backup is attempted{}",
+        "cannot write the training's state as JSON; existing backups were not touched, and, if the training \
+         continues, the next due backup is tried{}",
         caused_by(Some(.0))
     )]
     State(#[source] std::io::Error),
@@ -759,7 +751,7 @@ pub enum BackupError {
     /// The thread that writes backups panicked.
     #[error(
         "the backup failed with a panic: {message}; existing backups were not touched, \
-         and the next due backup is attempted"
+         and, if the training continues, the next due backup is tried"
     )]
     #[non_exhaustive]
     Panicked {
@@ -856,7 +848,7 @@ impl BackupError {
                 StoreError::Io { .. } | StoreError::InUse { .. } | StoreError::Gone { .. }
             ),
             #[cfg(feature = "mirror")]
-            Self::Mirror(error) => !error.may_pass(),
+            Self::Mirror(error) => !error.is_transient(),
             #[cfg(feature = "mirror")]
             Self::MirrorUnreachable { .. } => false,
             Self::Shared(error) => error.needs_a_change(),
@@ -875,15 +867,15 @@ impl BackupError {
             Self::InvalidFrequency { .. }
             | Self::InvalidKeepLast
             | Self::InvalidDivergence { .. }
-            | Self::DivergenceUnseen { .. }
+            | Self::DivergenceWithoutMetrics { .. }
             | Self::NoSuchMetric { .. }
-            | Self::NoWayBack { .. }
+            | Self::UnrepeatableLoader { .. }
             | Self::Diverged { .. }
-            | Self::NothingBefore { .. }
+            | Self::NoBackupBeforeDivergence { .. }
             | Self::InvalidKeep { .. }
             | Self::NoSuchBackup { .. }
-            | Self::WhichModel { .. }
-            | Self::NoNotice
+            | Self::AmbiguousModel { .. }
+            | Self::EmptyPreemption
             | Self::ForbiddenSignal { .. }
             | Self::NoDevices { .. }
             | Self::ReplayUnderDdp
@@ -904,11 +896,11 @@ impl BackupError {
             | Self::StateName { .. }
             | Self::StatesMismatch { .. }
             | Self::Value { .. }
-            | Self::NotForLoops { .. }
-            | Self::BeyondSteps { .. }
-            | Self::NotThisEpoch
+            | Self::OnlyForBuilder { .. }
+            | Self::TooFewSteps { .. }
+            | Self::OutdatedBatches
             | Self::SeveralLoaders { .. }
-            | Self::Poisoned { .. }
+            | Self::ContainsNan { .. }
             | Self::State(_) => true,
             #[cfg(feature = "rl")]
             Self::Transition { .. } | Self::TransitionUnread(_) => false,
@@ -1194,7 +1186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_are_of_one_kind_if_variant_and_cause_are() {
+    fn equal_variants_and_causes_are_one_kind_of_failure() {
         let os = |code| BackupError::Thread(io::Error::from_raw_os_error(code));
         assert_eq!(os(28).kind(), os(28).kind());
         // The messages differ, but the cause is the same full disk.
@@ -1253,7 +1245,7 @@ mod tests {
     }
 
     #[test]
-    fn burns_error_says_what_ours_says_and_has_it_whole() {
+    fn burns_error_has_our_message_and_contains_ours() {
         for error in with_a_cause() {
             let text = error.to_string();
             let burns = BackupError::into_training_error(Arc::new(error));
@@ -1263,7 +1255,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_told_to_delete_the_directory_is_told_when() {
+    fn errors_that_advise_a_deletion_say_when() {
         let error = BackupError::ForeignBackup {
             path: PathBuf::new(),
             source: None,

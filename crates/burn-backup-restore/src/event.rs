@@ -60,7 +60,8 @@ pub enum Event {
         #[serde(serialize_with = "seconds")]
         took: Duration,
     },
-    /// A backup has failed. The last good backup stays, and the training continues.
+    /// A backup has failed. The last good backup stays. The training continues, except with
+    /// [`OnBackupError::Stop`](crate::OnBackupError::Stop).
     #[non_exhaustive]
     Failed {
         /// The error with all its causes.
@@ -123,8 +124,8 @@ pub enum Event {
         /// The error with all its causes.
         error: String,
     },
-    /// The training has made no progress for much longer than its steps and validations took so far. This event comes
-    /// once, until there is progress again.
+    /// The training has made no progress for much longer than its steps and validations took so far. This event is sent
+    /// once per hang. If the training makes progress and hangs again, it is sent again.
     #[non_exhaustive]
     Hung {
         /// The training's position; `None` before the first batch.

@@ -40,7 +40,7 @@ impl BackupHandle {
     /// # Errors
     ///
     /// - [`BackupError::NoSuchBackup`] if the backup does not exist.
-    /// - [`BackupError::WhichModel`] if the backup has several models, or none.
+    /// - [`BackupError::AmbiguousModel`] if the backup has several models, or none.
     /// - [`BackupError::Store`] if the backup is damaged or can't be read.
     /// - [`BackupError::Export`] if the file can't be written.
     ///
@@ -94,7 +94,7 @@ impl BackupHandle {
             (None, _) => None,
         };
         let Some(state) = state else {
-            return Err(BackupError::WhichModel {
+            return Err(BackupError::AmbiguousModel {
                 path: self.backup_dir().to_path_buf(),
                 generation: generation.id().number(),
                 models,

@@ -1,12 +1,12 @@
 //! The guide: what to do, what is promised, and what is on the disk.
 //!
 //! Start with [`builder`] if the program uses Burn's `SupervisedTraining`, or with [`custom_loop`] if its loop is
-//! written by hand. [`exactness`] says what a program must do to end with exactly the weights of an undisturbed run.
+//! written by hand. [`exactness`] says what a program must do to end with exactly the weights of an uninterrupted run.
 //!
 //! | page | about |
 //! |---|---|
 //! | [`builder`] | one line with Burn's builder, and state of your own |
-//! | [`custom_loop`] | six lines with a loop of your own |
+//! | [`custom_loop`] | with a loop of your own: seven calls |
 //! | [`reinforcement_learning`] | Burn's `RLTraining` |
 //! | [`exactness`] | what is exact, and on which conditions; data loaders |
 //! | [`frequency`] | how often to back up, and what it costs |

@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::error::{BackupError, FailureKind, with_causes};
 use crate::event::Event;
+use crate::event_sender::{Callback, EventSender, HangGuard, Watched};
 use crate::exit_code;
 use crate::heartbeat::Beat;
 #[cfg(feature = "mirror")]
@@ -18,7 +19,6 @@ use crate::mirror::{LeaseStatus, Mirror, MirrorStatus, MirrorWatch};
 use crate::notice::Notice;
 use crate::outcome::Outcome;
 use crate::position::Position;
-use crate::telling::{Callback, Telling, Watched, Watching};
 
 /// An estimate needs at least this much time to be useful. Burn's own estimate waits as long.
 const MIN_MEASURED: Duration = Duration::from_secs(10);
@@ -28,9 +28,9 @@ const MIN_MEASURED: Duration = Duration::from_secs(10);
 pub struct BackupHandle {
     backup_dir: PathBuf,
     filesystem: Arc<dyn Filesystem>,
-    facts: Arc<Mutex<Facts>>,
-    lives: Arc<AtomicU64>,
-    telling: Telling,
+    state: Arc<Mutex<HandleState>>,
+    progress_count: Arc<AtomicU64>,
+    event_sender: EventSender,
 }
 
 /// The cost of backups so far in this process.
@@ -47,25 +47,25 @@ pub struct BackupStats {
     pub rolled_back: u64,
     /// Bytes in the committed backups.
     pub bytes: u64,
-    /// How many of these bytes were linked from the previous backup instead of being written, because
-    /// training leaves the parameters unchanged.
+    /// How many of these bytes were hard-linked from the previous backup instead of written, because the parameters
+    /// have not changed.
     pub linked: u64,
     /// How long backups blocked the training thread: for snapshots, and for waits until the previous
     /// backup was written.
-    pub held_total: Duration,
+    pub blocked_total: Duration,
     /// The longest time that one backup blocked the training thread.
-    pub held_worst: Duration,
+    pub blocked_max: Duration,
     /// How much longer the training's steps took because backups were being written meanwhile. It
     /// is measured with [`SaveFreq::Auto`](crate::SaveFreq::Auto) only.
     pub slowed_total: Duration,
     /// The total time from the committed backups' snapshots until the backups were on disk.
     pub persist_total: Duration,
-    /// This time for the last committed backup.
+    /// The time from the snapshot of the last committed backup until it was on disk.
     pub persist_last: Duration,
 }
 
 #[derive(Default)]
-struct Facts {
+struct HandleState {
     restored_from: Option<Restored>,
     /// The last backup of this process, and its commit time.
     last_backup: Option<(Position, SystemTime)>,
@@ -141,7 +141,7 @@ struct Restored {
     age: Duration,
 }
 
-impl Facts {
+impl HandleState {
     /// The estimated remaining time of the training, from the progress of this process. `None` if it is unknown.
     fn time_left(&self) -> Option<Duration> {
         let (first, now) = self.progress?;
@@ -168,42 +168,42 @@ impl BackupHandle {
         Self {
             backup_dir,
             filesystem,
-            facts: Arc::default(),
-            lives: Arc::default(),
-            telling: Telling::default(),
+            state: Arc::default(),
+            progress_count: Arc::default(),
+            event_sender: EventSender::default(),
         }
     }
 
     /// Sends events to `callback` from now on.
     pub(crate) fn listen(&self, callback: Callback) {
-        self.telling.listen(callback);
+        self.event_sender.listen(callback);
     }
 
     #[cfg(feature = "testing")]
     pub(crate) fn hung_after(&self, least: Duration) {
-        self.telling.hung_after(least);
+        self.event_sender.hung_after(least);
     }
 
     /// Sends the event to the callback, if there is one, on another thread.
-    pub(crate) fn tell(&self, event: Event) {
-        self.telling.tell(event);
+    pub(crate) fn send(&self, event: Event) {
+        self.event_sender.send(event);
     }
 
     /// Checks that the training makes progress, until the returned guard is dropped. A hang is sent to the callback.
-    pub(crate) fn watch(&self) -> Watching {
-        let facts = self.facts.clone();
-        self.telling.watch(Watched {
-            lives: self.lives.clone(),
+    pub(crate) fn watch(&self) -> HangGuard {
+        let state = self.state.clone();
+        self.event_sender.watch(Watched {
+            progress_count: self.progress_count.clone(),
             position: Arc::new(move || {
-                let facts = facts.lock().unwrap_or_else(PoisonError::into_inner);
-                facts.position
+                let state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.position
             }),
         })
     }
 
     /// Sends the event that the backup is in the mirror.
-    pub(crate) fn tells_mirrored(&self, id: GenerationId) {
-        self.tell(Event::Mirrored {
+    pub(crate) fn send_mirrored(&self, id: GenerationId) {
+        self.send(Event::Mirrored {
             position: self.position_of(Some(id)),
             generation: id.number(),
         });
@@ -225,32 +225,33 @@ impl BackupHandle {
     /// The position at which this process resumed the training. `None` if it started a new training, or was not
     /// launched.
     pub fn restored_from(&self) -> Option<Position> {
-        self.facts().restored_from.map(|from| from.position)
+        self.state().restored_from.map(|from| from.position)
     }
 
-    /// The backup's age when it was restored, by the clock of the machine.
+    /// The age of the restored backup at the time of the restore, by the clock of the machine. `None` if this process
+    /// restored none.
     pub fn restored_age(&self) -> Option<Duration> {
-        self.facts().restored_from.map(|from| from.age)
+        self.state().restored_from.map(|from| from.age)
     }
 
     /// The position of the last backup that this process committed.
     pub fn last_backup(&self) -> Option<Position> {
-        self.facts().last_backup.map(|(position, _)| position)
+        self.state().last_backup.map(|(position, _)| position)
     }
 
     /// The notice of a preemption, if one has arrived (see
     /// [`save_before_preemption`](crate::BackupAndRestore::save_before_preemption)).
     pub fn notice(&self) -> Option<Notice> {
-        self.facts().notice.clone()
+        self.state().notice.clone()
     }
 
     /// The position at which a training was saved when it was stopped before its end, by a notice or through
     /// Burn's [`Interrupter`](burn::train::Interrupter). `None` if it was not stopped, or could not be saved.
     pub fn stopped_at(&self) -> Option<Position> {
-        self.facts().stopped_at
+        self.state().stopped_at
     }
 
-    /// How the training ended; `None` until `launch` has returned.
+    /// How the training ended; `None` until `launch` or `Session::finish` has returned.
     ///
     /// # Example
     ///
@@ -262,7 +263,7 @@ impl BackupHandle {
     /// }
     /// ```
     pub fn outcome(&self) -> Option<Outcome> {
-        self.facts().outcome
+        self.state().outcome
     }
 
     /// The code with which the program should exit. It tells a supervisor whether to start the program again.
@@ -285,30 +286,30 @@ impl BackupHandle {
     /// }
     /// ```
     pub fn exit_code(&self) -> u8 {
-        self.facts().exit_code.unwrap_or(exit_code::FAILED)
+        self.state().exit_code.unwrap_or(exit_code::FAILED)
     }
 
     /// The error of the last failed backup. Later successes don't clear it.
     pub fn last_error(&self) -> Option<Arc<BackupError>> {
-        self.facts().last_error.clone()
+        self.state().last_error.clone()
     }
 
     /// The number of batches after which [`SaveFreq::Auto`](crate::SaveFreq::Auto) takes the next backup. It is based
     /// on the cost of the last backups, or on an assumed cost before the first one. `None` with any other frequency,
     /// and before the first batch.
     pub fn interval(&self) -> Option<u64> {
-        self.facts().interval
+        self.state().interval
     }
 
     /// The cost of backups so far.
     pub fn stats(&self) -> BackupStats {
-        self.facts().stats
+        self.state().stats
     }
 
     /// The mirror's state. `None` if there is no mirror, or the training has not begun.
     #[cfg(feature = "mirror")]
     pub fn mirror_stats(&self) -> Option<MirrorStats> {
-        let watch = self.facts().mirroring.clone()?;
+        let watch = self.state().mirroring.clone()?;
         let status = watch.status();
         Some(MirrorStats {
             last: self.position_of(status.mirrored),
@@ -332,8 +333,8 @@ impl BackupHandle {
     ///
     /// # Errors
     ///
-    /// [`BackupError::Store`] if the training is still running, or a file can't be deleted. If the mirror can't be
-    /// marked as finished, nothing is deleted.
+    /// [`BackupError::Store`] if the training is still running, or a file can't be deleted. [`BackupError::Mirror`] if
+    /// the mirror can't be marked as finished; nothing is deleted then.
     pub fn discard(&self) -> Result<(), BackupError> {
         let store = match Store::is_present(&self.backup_dir, self.filesystem.as_ref())? {
             true => {
@@ -365,28 +366,28 @@ impl BackupHandle {
 
     #[cfg(feature = "mirror")]
     pub(crate) fn set_mirror(&self, mirror: Mirror) {
-        self.facts().mirror = Some(mirror);
+        self.state().mirror = Some(mirror);
     }
 
     /// The mirror's configuration, if there is one.
     pub(crate) fn mirror(&self) -> Option<Mirror> {
-        self.facts().mirror.clone()
+        self.state().mirror.clone()
     }
 
     /// Backups are mirrored from now on.
     pub(crate) fn mirrors(&self, watch: MirrorWatch) {
-        self.facts().mirroring = Some(watch);
+        self.state().mirroring = Some(watch);
     }
 
     /// The newest backup in the mirror, and its position if that is known.
     pub(crate) fn mirrored(&self) -> Option<(GenerationId, Option<Position>)> {
-        let watch = self.facts().mirroring.clone()?;
+        let watch = self.state().mirroring.clone()?;
         let id = watch.status().mirrored?;
         Some((id, self.position_of(Some(id))))
     }
 
     fn position_of(&self, id: Option<GenerationId>) -> Option<Position> {
-        self.facts().positions.get(&id?).copied()
+        self.state().positions.get(&id?).copied()
     }
 
     pub(crate) fn restored(
@@ -396,9 +397,9 @@ impl BackupHandle {
         created: SystemTime,
     ) -> Duration {
         let age = created.elapsed().unwrap_or_default();
-        let mut facts = self.facts();
-        facts.positions.insert(id, position);
-        facts.restored_from = Some(Restored {
+        let mut state = self.state();
+        state.positions.insert(id, position);
+        state.restored_from = Some(Restored {
             position,
             created,
             age,
@@ -408,7 +409,7 @@ impl BackupHandle {
 
     /// The training was rolled back to this position, which is this share of all epochs.
     pub(crate) fn rolled_back(&self, position: Position, share: f64) {
-        self.facts().stats.rolled_back += 1;
+        self.state().stats.rolled_back += 1;
         self.advanced(position, share);
     }
 
@@ -418,30 +419,30 @@ impl BackupHandle {
             share,
             at: Instant::now(),
         };
-        let mut facts = self.facts();
-        let first = facts.progress.map_or(now, |(first, _)| first);
-        facts.progress = Some((first, now));
-        facts.position = Some(position);
+        let mut state = self.state();
+        let first = state.progress.map_or(now, |(first, _)| first);
+        state.progress = Some((first, now));
+        state.position = Some(position);
     }
 
     pub(crate) fn began(&self, beginning: String) {
-        self.facts().beginning = Some(beginning);
+        self.state().beginning = Some(beginning);
     }
 
     /// How the training began, in words.
     pub(crate) fn beginning(&self) -> String {
-        let beginning = self.facts().beginning.clone();
+        let beginning = self.state().beginning.clone();
         beginning.unwrap_or_else(|| "a new training".to_owned())
     }
 
     /// Keeps a warning to the user until the terminal is free.
     pub(crate) fn note(&self, note: String) {
-        self.facts().notes.push(note);
+        self.state().notes.push(note);
     }
 
     /// Takes the warnings that were not shown to the user yet.
     pub(crate) fn take_notes(&self) -> Vec<String> {
-        std::mem::take(&mut self.facts().notes)
+        std::mem::take(&mut self.state().notes)
     }
 
     /// The training has ended with this outcome, and with this error if there is one.
@@ -449,39 +450,39 @@ impl BackupHandle {
         let code = match outcome {
             Outcome::Finished => 0,
             Outcome::Stopped { .. } => exit_code::START_AGAIN,
-            Outcome::Beyond { .. } => exit_code::FIX_FIRST,
+            Outcome::PastLastEpoch { .. } => exit_code::FIX_FIRST,
             Outcome::Refused | Outcome::Failed => {
                 error.map_or(exit_code::FAILED, BackupError::exit_code)
             }
         };
-        let mut facts = self.facts();
-        facts.outcome = Some(outcome);
-        facts.exit_code = Some(code);
-        drop(facts);
-        self.tell(Event::Finished {
+        let mut state = self.state();
+        state.outcome = Some(outcome);
+        state.exit_code = Some(code);
+        drop(state);
+        self.send(Event::Finished {
             outcome,
             exit_code: code,
             error: error.map(|error| with_causes(error)),
             last_backup: self.newest(),
         });
-        self.telling.finish();
+        self.event_sender.finish();
     }
 
     /// Counts progress: a batch of the training or the validation, or a fetched piece of a backup.
-    pub(crate) fn lives(&self) {
-        self.lives.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn count_progress(&self) {
+        self.progress_count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The heartbeat for the supervisor.
     pub(crate) fn beat(&self) -> Beat {
-        let facts = self.facts();
+        let state = self.state();
         Beat {
             process: std::process::id(),
-            count: self.lives.load(Ordering::Relaxed),
-            position: facts.position,
-            restored: facts.restored_from.map(|from| from.position),
-            committed: facts.last_backup.map(|(position, _)| position),
-            commits: facts.stats.committed,
+            count: self.progress_count.load(Ordering::Relaxed),
+            position: state.position,
+            restored: state.restored_from.map(|from| from.position),
+            committed: state.last_backup.map(|(position, _)| position),
+            commits: state.stats.committed,
         }
     }
 
@@ -491,15 +492,15 @@ impl BackupHandle {
     }
 
     pub(crate) fn held(&self, held: Duration) {
-        let stats = &mut self.facts().stats;
-        stats.held_total += held;
-        stats.held_worst = stats.held_worst.max(held);
+        let stats = &mut self.state().stats;
+        stats.blocked_total += held;
+        stats.blocked_max = stats.blocked_max.max(held);
     }
 
     pub(crate) fn measured(&self, interval: u64, slowed: Duration) {
-        let mut facts = self.facts();
-        facts.interval = Some(interval);
-        facts.stats.slowed_total = slowed;
+        let mut state = self.state();
+        state.interval = Some(interval);
+        state.stats.slowed_total = slowed;
     }
 
     /// Records a committed backup. Returns the number of failures since the previous one.
@@ -509,26 +510,26 @@ impl BackupHandle {
         committed: &Committed,
         persist: Duration,
     ) -> u64 {
-        let mut facts = self.facts();
-        facts.last_backup = Some((position, SystemTime::now()));
-        if let Some(watch) = facts.mirroring.clone() {
+        let mut state = self.state();
+        state.last_backup = Some((position, SystemTime::now()));
+        if let Some(watch) = state.mirroring.clone() {
             if let Some(mirrored) = watch.status().mirrored {
                 // The mirror never goes back to an older backup.
-                facts.positions = facts.positions.split_off(&mirrored);
+                state.positions = state.positions.split_off(&mirrored);
             }
-            facts.positions.insert(committed.id(), position);
+            state.positions.insert(committed.id(), position);
         }
-        let failures = std::mem::take(&mut facts.failures);
-        facts.kinds.clear();
-        facts.is_poisoned = false;
-        let stats = &mut facts.stats;
+        let failures = std::mem::take(&mut state.failures);
+        state.kinds.clear();
+        state.is_poisoned = false;
+        let stats = &mut state.stats;
         stats.committed += 1;
         stats.bytes += committed.bytes();
         stats.linked += committed.linked();
         stats.persist_total += persist;
         stats.persist_last = persist;
-        drop(facts);
-        self.tell(Event::Committed {
+        drop(state);
+        self.send(Event::Committed {
             position,
             generation: committed.id().number(),
             bytes: committed.bytes(),
@@ -540,39 +541,39 @@ impl BackupHandle {
 
     /// Whether a backup has failed with this kind of error since the last committed one.
     pub(crate) fn is_failing_like(&self, error: &BackupError) -> bool {
-        self.facts().kinds.contains(&error.kind())
+        self.state().kinds.contains(&error.kind())
     }
 
     /// A summary of the failures since the last committed backup, if some of them were not logged. The log has one line
     /// for each kind.
     pub(crate) fn unlogged_failures(&self) -> Option<String> {
-        let facts = self.facts();
-        let is_more = facts.failures > facts.kinds.len() as u64;
+        let state = self.state();
+        let is_more = state.failures > state.kinds.len() as u64;
         is_more.then(|| {
             format!(
                 "{} backups have failed, and none was committed since: see the first failure of each kind",
-                facts.failures,
+                state.failures,
             )
         })
     }
 
     pub(crate) fn failed(&self, error: Arc<BackupError>) {
-        let mut facts = self.facts();
-        let is_refused = matches!(*error, BackupError::Poisoned { .. });
+        let mut state = self.state();
+        let is_refused = matches!(*error, BackupError::ContainsNan { .. });
         // A failure of another kind says nothing about NaN in the model, so it does not clear this.
-        facts.is_poisoned |= is_refused;
-        facts.stats.failed += 1;
-        facts.stats.refused += u64::from(is_refused);
+        state.is_poisoned |= is_refused;
+        state.stats.failed += 1;
+        state.stats.refused += u64::from(is_refused);
         let kind = error.kind();
-        if !facts.kinds.contains(&kind) {
-            facts.kinds.push(kind);
+        if !state.kinds.contains(&kind) {
+            state.kinds.push(kind);
         }
-        facts.last_error = Some(error.clone());
-        facts.failures += 1;
-        let failures = facts.failures;
-        drop(facts);
+        state.last_error = Some(error.clone());
+        state.failures += 1;
+        let failures = state.failures;
+        drop(state);
         let (text, cause) = (with_causes(error.as_ref()), error);
-        self.tell(match is_refused {
+        self.send(match is_refused {
             true => Event::Refused {
                 error: text,
                 failures,
@@ -591,20 +592,20 @@ impl BackupHandle {
             reason: notice.reason().to_owned(),
             deadline: notice.deadline(),
         };
-        self.facts().notice = Some(notice);
-        self.tell(event);
+        self.state().notice = Some(notice);
+        self.send(event);
     }
 
     pub(crate) fn saved_when_stopped(&self, position: Position) {
-        self.facts().stopped_at = Some(position);
+        self.state().stopped_at = Some(position);
     }
 
     /// One line about the position at which the training would resume. It may be shown long after it is written, so it
     /// has times and no ages.
     pub(crate) fn summary(&self) -> String {
-        let facts = self.facts();
+        let state = self.state();
         let now = SystemTime::now();
-        let mut summary = match (facts.last_backup, facts.restored_from) {
+        let mut summary = match (state.last_backup, state.restored_from) {
             (Some((position, at)), _) => saved_at(position, at, now),
             (None, Some(from)) => format!(
                 "none yet; restored from {}",
@@ -612,21 +613,24 @@ impl BackupHandle {
             ),
             (None, None) => "none yet".to_owned(),
         };
-        if let (Some(_), Some(left)) = (facts.restored_from, facts.time_left()) {
+        if let (Some(_), Some(left)) = (state.restored_from, state.time_left()) {
             // Burn's own estimate is wrong, because it counts the epochs before the restart as trained since.
-            summary.push_str(&format!("; really about {} left", whole_seconds(left)));
+            summary.push_str(&format!(
+                "; about {} left (not as Burn shows, which is wrong after a restart)",
+                whole_seconds(left)
+            ));
         }
-        if let (true, Some(error)) = (facts.failures > 0, &facts.last_error) {
+        if let (true, Some(error)) = (state.failures > 0, &state.last_error) {
             summary.push_str(&format!("; the last one FAILED: {error}"));
         }
-        if let Some(watch) = &facts.mirroring {
+        if let Some(watch) = &state.mirroring {
             summary.push_str(&mirror_summary(&watch.status()));
         }
-        if !facts.notes.is_empty() {
+        if !state.notes.is_empty() {
             summary.push_str("; NOTE: ");
-            summary.push_str(&facts.notes.join("; "));
+            summary.push_str(&state.notes.join("; "));
         }
-        if let Some(notice) = &facts.notice {
+        if let Some(notice) = &state.notice {
             summary.push_str(&format!("; {notice}"));
         }
         summary
@@ -634,12 +638,12 @@ impl BackupHandle {
 
     /// Whether a backup was refused because the model held NaN, and none was committed since.
     pub(crate) fn is_poisoned(&self) -> bool {
-        self.facts().is_poisoned
+        self.state().is_poisoned
     }
 
-    /// A poisoned lock is ignored, because no update leaves `Facts` inconsistent when a thread panics.
-    fn facts(&self) -> MutexGuard<'_, Facts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A poisoned lock is ignored, because no update leaves `HandleState` inconsistent when a thread panics.
+    fn state(&self) -> MutexGuard<'_, HandleState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -661,7 +665,7 @@ fn mirror_summary(status: &MirrorStatus) -> String {
         (behind, _) => format!("; the mirror is {behind} backups behind"),
     };
     if let (true, Some(error)) = (behind(status) > 0 && status.is_failing, &status.last_error) {
-        summary.push_str(&format!(" and FAILS: {error}"));
+        summary.push_str(&format!("; the last upload FAILED: {error}"));
     }
     summary
 }
@@ -715,7 +719,7 @@ mod tests {
     #[test]
     fn the_time_left_follows_from_the_progress_of_this_process() {
         let now = Instant::now();
-        let facts = |first: f64, share: f64, took: u64| Facts {
+        let state = |first: f64, share: f64, took: u64| HandleState {
             progress: Some((
                 Progress {
                     share: first,
@@ -726,15 +730,15 @@ mod tests {
                     at: now + Duration::from_secs(took),
                 },
             )),
-            ..Facts::default()
+            ..HandleState::default()
         };
         // A tenth took 100 seconds, and a tenth is left. Burn would count all nine tenths as trained by this process.
-        let left = facts(0.8, 0.9, 100).time_left().unwrap();
+        let left = state(0.8, 0.9, 100).time_left().unwrap();
         assert_eq!(left.as_secs_f64().round(), 100.0);
-        assert_eq!(facts(0.0, 1.0, 100).time_left(), Some(Duration::ZERO));
+        assert_eq!(state(0.0, 1.0, 100).time_left(), Some(Duration::ZERO));
         // Too early for an estimate, and no progress.
-        assert_eq!(facts(0.0, 0.1, 9).time_left(), None);
-        assert_eq!(facts(0.5, 0.5, 100).time_left(), None);
-        assert_eq!(Facts::default().time_left(), None);
+        assert_eq!(state(0.0, 0.1, 9).time_left(), None);
+        assert_eq!(state(0.5, 0.5, 100).time_left(), None);
+        assert_eq!(HandleState::default().time_left(), None);
     }
 }

@@ -70,7 +70,7 @@ enum Rule {
     EveryEpochs(usize),
     Every(Duration),
     /// Backups for rollbacks, at least this many batches older than the newest one.
-    Reach(u64),
+    BatchesBack(u64),
 }
 
 impl Default for Keep {
@@ -116,7 +116,7 @@ impl Keep {
     /// Keeps a backup for rollbacks that is at least this many batches older than the newest one, once the training is
     /// that old. This keeps at most two backups besides the newest one.
     pub(crate) fn reaching_back(batches: u64) -> Self {
-        Self::rule(Rule::Reach(batches))
+        Self::rule(Rule::BatchesBack(batches))
     }
 
     /// Keeps the backups that this policy keeps, and those that `other` keeps.
@@ -163,11 +163,11 @@ impl Keep {
     }
 
     /// Whether a rule may keep the backup at the end of this epoch.
-    pub(crate) fn wants_end_of(&self, epoch: usize) -> bool {
+    pub(crate) fn may_keep_end_of(&self, epoch: usize) -> bool {
         self.rules.iter().any(|rule| match rule {
             Rule::Best { .. } => true,
             Rule::EveryEpochs(epochs) => epoch.is_multiple_of(*epochs),
-            Rule::Last(_) | Rule::Every(_) | Rule::Reach(_) => false,
+            Rule::Last(_) | Rule::Every(_) | Rule::BatchesBack(_) => false,
         })
     }
 
@@ -176,7 +176,7 @@ impl Keep {
         let ends = self.rules.iter().filter_map(|rule| match rule {
             Rule::Best { .. } => Some(from),
             Rule::EveryEpochs(epochs) => from.checked_next_multiple_of(*epochs),
-            Rule::Last(_) | Rule::Every(_) | Rule::Reach(_) => None,
+            Rule::Last(_) | Rule::Every(_) | Rule::BatchesBack(_) => None,
         });
         ends.min()
     }
@@ -209,7 +209,7 @@ impl Keep {
                     kept.extend(of_epochs.map(|(_, (id, _))| id));
                 }
                 Rule::Every(interval) => kept.extend(spaced(&candidates, *interval)),
-                Rule::Reach(batches) => kept.extend(reaching_back(&candidates, *batches)),
+                Rule::BatchesBack(batches) => kept.extend(reaching_back(&candidates, *batches)),
             }
         }
         kept
@@ -225,12 +225,18 @@ impl fmt::Display for Rule {
             Self::Best {
                 metric,
                 direction,
+                count: 1,
+            } => write!(f, "the best by '{metric}' ({direction})"),
+            Self::Best {
+                metric,
+                direction,
                 count,
             } => write!(f, "the best {count} by '{metric}' ({direction})"),
             Self::EveryEpochs(1) => f.write_str("the one at the end of each epoch"),
-            Self::EveryEpochs(epochs) => write!(f, "the one at the end of every {epochs}th epoch"),
+            Self::EveryEpochs(epochs) => write!(f, "one every {epochs} epochs"),
             Self::Every(interval) => write!(f, "one every {interval:?}"),
-            Self::Reach(batches) => write!(f, "one that is {batches} batches older"),
+            Self::BatchesBack(1) => f.write_str("one that is a batch older"),
+            Self::BatchesBack(batches) => write!(f, "one that is {batches} batches older"),
         }
     }
 }
@@ -265,7 +271,11 @@ fn reaching_back(candidates: &[(GenerationId, &Candidate)], batches: u64) -> Vec
 impl fmt::Display for Keep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, rule) in self.rules.iter().enumerate() {
-            let before = if index == 0 { "" } else { ", " };
+            let before = match index {
+                0 => "",
+                index if index + 1 == self.rules.len() => " and ",
+                _ => ", ",
+            };
             write!(f, "{before}{rule}")?;
         }
         let is_one = matches!(self.rules.as_slice(), [Rule::Last(1)]);
@@ -481,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_policy_looks_at_what_is_there() {
+    fn a_changed_policy_judges_existing_backups() {
         let candidates: Vec<_> = [0.1, 0.2, 0.3, 0.4]
             .into_iter()
             .zip(1..)
@@ -501,7 +511,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_backup_of_which_nothing_is_known_only_its_age_counts() {
+    fn only_the_age_of_an_unknown_backup_counts() {
         let nothing = BTreeMap::new();
         let keep = Keep::last(2).and(lowest(3)).and(Keep::every_epochs(1));
         let kept = keep.decide(&ids(&[9, 8, 7]), &nothing);
@@ -509,8 +519,8 @@ mod tests {
     }
 
     #[test]
-    fn an_epochs_end_is_asked_for_where_a_rule_may_keep_it() {
-        let asks = |keep: &Keep| (1..=6).filter(|epoch| keep.wants_end_of(*epoch)).count();
+    fn an_epochs_end_is_requested_if_a_rule_may_keep_it() {
+        let asks = |keep: &Keep| (1..=6).filter(|epoch| keep.may_keep_end_of(*epoch)).count();
         assert_eq!(asks(&Keep::last(5)), 0);
         assert_eq!(asks(&Keep::every(Duration::from_secs(1))), 0);
         assert_eq!(asks(&Keep::every_epochs(3)), 2);
@@ -535,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_so_many_batches_older_is_always_there() {
+    fn a_backup_that_many_batches_older_always_exists() {
         let keep = Keep::last(1).and(Keep::reaching_back(10));
         // There is a backup after each of these numbers of batches, and backups are pruned each time.
         let steps = [0, 1, 2, 3, 9, 10, 11, 12, 19, 20, 21, 22, 23, 35, 36, 100];

@@ -1,6 +1,6 @@
 //! Crash-safe, exact backup and restore for trainings with [Burn](burn). One line backs the training up in the
-//! background. After a crash, a kill, a power cut or a full disk, run the same program again: it resumes at the exact
-//! next batch. It ends with the weights that an undisturbed run would have ended with, byte for byte.
+//! background. After a crash, a kill, a power cut or a full disk, run the same program again: it resumes after the last
+//! batch of its newest backup. Its final weights are, byte for byte, those of an uninterrupted run.
 //!
 //! # With Burn's builder: one line
 //!
@@ -22,7 +22,7 @@
 //! # }
 //! ```
 //!
-//! # With your own loop: six lines
+//! # With your own loop: seven calls
 //!
 //! ```no_run
 //! # use std::sync::Arc;
@@ -43,16 +43,16 @@
 //! let mut session = BackupAndRestore::new("backup").resume(&mut t, &device)?; // 1
 //! for _epoch in session.epochs(10) {                                          // 2
 //!     let mut batches = session.batches(&loader)?;                            // 3
-//!     while let Some(batch) = session.next(&mut batches, &t)? {               // 3
+//!     while let Some(batch) = session.next(&mut batches, &t)? {               // 4
 //!         let grads = GradientsParams::from_grads(t.model.loss(batch).backward(), &t.model);
 //!         t.model = t.optim.step(t.lr.step(), t.model, grads);
-//!         session.stepped(&t);                                                // 4
+//!         session.stepped(&t);                                                // 5
 //!     }
-//!     if session.epoch_done(&t).is_stop() {                                   // 5
+//!     if session.epoch_done(&t).is_stop() {                                   // 6
 //!         break;
 //!     }
 //! }
-//! session.finish(&t)?;                                                        // 6
+//! session.finish(&t)?;                                                        // 7
 //! # Ok(t.model)
 //! # }
 //! ```
@@ -103,6 +103,7 @@ mod data_loader;
 mod divergence;
 mod error;
 mod event;
+mod event_sender;
 mod execution;
 pub mod exit_code;
 mod export;
@@ -111,6 +112,7 @@ pub mod guide;
 mod handle;
 mod heartbeat;
 mod keep;
+mod messages;
 mod metrics;
 mod mirror;
 mod model;
@@ -129,14 +131,12 @@ pub mod rl;
 mod runs;
 mod save;
 mod save_freq;
-mod say;
 mod seed;
 mod session;
 mod settings;
 mod spans;
 mod state;
 mod supervised;
-mod telling;
 mod terminal;
 mod text;
 mod threads;

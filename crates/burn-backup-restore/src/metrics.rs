@@ -5,6 +5,6 @@ mod lag;
 mod logs;
 mod watch;
 
-pub(crate) use history::{Continued, History, MetricHistory, Recall};
+pub(crate) use history::{Continued, History, MetricHistory, QueryRecorder};
 pub(crate) use logs::{Mark, MetricLogs, OpenLog, Writer};
 pub(crate) use watch::{MetricWatch, WatchLogger, WatchMark};

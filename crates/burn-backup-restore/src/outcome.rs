@@ -4,7 +4,8 @@ use crate::position::Position;
 
 /// How a training with backups ended.
 ///
-/// [`BackupHandle::outcome`](crate::BackupHandle::outcome) returns it after `launch` has returned.
+/// [`BackupHandle::outcome`](crate::BackupHandle::outcome) returns it after `launch` or
+/// [`Session::finish`](crate::Session::finish) has returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -19,16 +20,17 @@ pub enum Outcome {
         /// The position at which the training was saved. `None` if that failed: an older backup, if any, stays.
         saved: Option<Position>,
     },
-    /// `num_epochs` is smaller than the restored epoch: it was larger when the backup was made. No batch was
-    /// trained. The model is the restored one, and the backup stays.
+    /// The restored training is already past the program's `num_epochs`, which was larger when the backup was made. No
+    /// batch was trained. The model is the restored one, and the backup stays.
     #[non_exhaustive]
-    Beyond {
+    PastLastEpoch {
         /// The restored position.
         at: Position,
         /// The program's `num_epochs`.
         num_epochs: usize,
     },
-    /// The training was refused before its first batch. The error is in Burn's result; the backup was not touched.
+    /// The training was refused before its first batch. The error is in Burn's result, or was returned by `resume`. The
+    /// backup was not changed.
     Refused,
     /// The training ended with an error, which is in Burn's result. The last good backup stays.
     Failed,

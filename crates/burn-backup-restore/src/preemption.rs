@@ -2,7 +2,7 @@
 
 mod file;
 mod grace;
-mod lookout;
+mod monitor;
 mod signals;
 mod watcher;
 
@@ -18,15 +18,15 @@ use crate::error::BackupError;
 pub use cloud::{AzureWatcher, Ec2SpotWatcher, GceWatcher};
 pub use file::FileWatcher;
 pub(crate) use grace::{Advice, Backups, Upload};
-pub(crate) use lookout::Lookout;
+pub(crate) use monitor::NoticeMonitor;
 pub use watcher::PreemptionWatcher;
 
 /// Defines what counts as a preemption notice, and what happens after one (Keras: `save_before_preemption`). A notice
 /// says that the training is about to be ended from outside.
 ///
-/// At the next batch boundary, in training or in validation, a backup is taken and committed, and the training ends
-/// in order. [`LearningResult::interrupted`](burn::train::LearningResult) names the notice and the saved position.
-/// Run the program again to resume from there.
+/// At the next batch boundary, in training or in validation, a backup is taken and committed, and the training stops
+/// cleanly. [`LearningResult::interrupted`](burn::train::LearningResult) names the notice and the saved position. Run
+/// the program again to resume from there.
 ///
 /// The model that `launch` returns then is *not* the trained one. Check `result.interrupted` before you save it as
 /// final, or end the process with [`AfterPreemption::Exit`].
@@ -76,13 +76,13 @@ impl Preemption {
 
     /// SIGTERM and SIGINT are notices; on Windows, Ctrl-C is one.
     ///
-    /// The handlers only set a flag, and are installed while `launch` runs. A second SIGTERM or SIGINT ends the
-    /// process at once, as without the handlers. It counts from half a second after the first signal if a batch has
-    /// ended since then, and from two seconds in any case. So a signal that is sent twice does not end the process
-    /// before the training is saved.
+    /// The handlers only set a flag, and are installed while `launch` runs. A second SIGTERM or SIGINT ends the process
+    /// at once, as without the handlers. Within half a second of the first signal, it is ignored. After that it counts
+    /// once a batch has ended since the first signal, and after two seconds in any case. So a supervisor that sends a
+    /// signal twice does not kill the process before the training is saved.
     ///
     /// A signal that the process ignores when the training starts is not a notice. Under `nohup` or in a shell's
-    /// background, for example, signals are ignored. (Only Linux shows this.)
+    /// background, for example, signals are ignored. (This can be detected only on Linux.)
     pub fn signals() -> Self {
         Self::new().signal(signals::SIGTERM).signal(signals::SIGINT)
     }
@@ -106,8 +106,9 @@ impl Preemption {
 
     /// The time that the platform leaves between the notice and the kill; zero by default.
     ///
-    /// With zero, the training is saved at once and ends. With more, it is saved at once and continues. It is saved
-    /// again, and ends, as late as the time that backups have taken so far allows, with twice that time in reserve.
+    /// With zero, the training is saved at once and ends. With a longer time, it is saved at once and continues.
+    /// Shortly before the kill, it is saved again and ends: when twice the time of the last backup (with its upload to
+    /// the mirror) and of a batch is left.
     ///
     /// A notice with a deadline of its own, such as that of Amazon EC2, can shorten this time, but not lengthen it. A
     /// second notice for another reason ends it: the training is saved and ends at once.
@@ -148,7 +149,7 @@ impl Preemption {
     /// Checks the settings, without asking the system or a service.
     pub(crate) fn validate(&self) -> Result<(), BackupError> {
         if self.signals.is_empty() && self.watchers.is_empty() {
-            return Err(BackupError::NoNotice);
+            return Err(BackupError::EmptyPreemption);
         }
         match self
             .signals

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use burn::train::renderer::MetricsRenderer;
 
-use crate::say::{say, terminal_is_given_back};
+use crate::messages::{print_line, terminal_is_given_back};
 use no_renderer::NoRenderer;
 
 /// Prints the outcome of a training that did not run to its end, on the terminal's main screen.
@@ -30,9 +30,9 @@ pub(crate) fn report(
         false => Ok(()),
     };
     for note in notes {
-        say(&format!("warning: {note}"));
+        print_line(&format!("warning: {note}"));
     }
-    say(line);
+    print_line(line);
     if let Err(kill) = given_back {
         resume_unwind(kill);
     }

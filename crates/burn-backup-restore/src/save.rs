@@ -19,10 +19,10 @@ mod snapshot;
 
 pub(crate) use background::{Background, Outcome, WriterContext};
 pub(crate) use encode::{Memory, refuse_nan, within_limits};
-pub(crate) use fit::{Fit, Misfit, Optimization, misfit, misfit_ahead};
+pub(crate) use fit::{Fit, Misfit, Optimization, early_misfit, misfit};
 pub(crate) use frozen::Frozen;
 pub(crate) use retention::{Retention, candidate};
 pub(crate) use snapshot::{
-    Contents, Metrics, Others, PartSnapshot, Records, RunningStates, SavePart, Segment,
+    Contents, Metrics, OtherRecords, PartSnapshot, Records, RunningStates, SavePart, Segment,
     SharedModel, SharedPart, TrainingSnapshot,
 };

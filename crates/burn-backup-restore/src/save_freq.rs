@@ -5,8 +5,9 @@ use std::time::Duration;
 /// With every frequency, a stop through Burn's [`Interrupter`](burn::train::Interrupter) leads to one more backup.
 /// The training's end does too, except with [`Never`](Self::Never).
 ///
-/// A backup that fails stays due. The retry is at the first batch or epoch that ends 1, 2, 4 .. 60 seconds after the
-/// last failure in a row. A stop, a notice and the training's end retry at once.
+/// A failed backup is retried at the end of a batch or epoch, after a waiting time. This time is 1 s after the first
+/// failure, and doubles with each further failure in a row, up to 60 s. A stop, a notice and the training's end retry
+/// at once.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 #[non_exhaustive]
 pub enum SaveFreq {
@@ -26,8 +27,9 @@ pub enum SaveFreq {
     /// part of the backup, so a restart needn't repeat them.
     ///
     /// The backup also records how often the training was interrupted, not counting orderly stops. After the first
-    /// interruption, backups are no closer than Young's interval, `sqrt(2 * cost * MTBF)`, because closer backups cost
-    /// more than they save. If machines fail every few minutes, a share of 0.1 allows backups that close.
+    /// interruption, the interval is at least Young's interval, `sqrt(2 * cost * MTBF)`, because more frequent backups
+    /// cost more than they save. MTBF is the mean time between failures. If machines fail every few minutes, use a
+    /// larger share, such as 0.1, so that backups can be that frequent.
     ///
     /// Create it with [`auto`](Self::auto).
     #[non_exhaustive]
@@ -38,12 +40,12 @@ pub enum SaveFreq {
     /// As often as the disk allows without blocking the training. The next backup begins at the first batch or
     /// epoch that ends after the last one is durable, and the one before it is removed.
     ///
-    /// A crash then loses the work of the time that one to two backups take. The disk is always busy, and steps take
-    /// longer if backups also need the processor. If records are read on the training's thread
+    /// A crash then loses as much work as is done while one to two backups are written. The disk is always busy, and
+    /// steps take longer if backups also need the processor. If records are read on the training's thread
     /// ([`Snapshot::Blocking`](crate::Snapshot::Blocking), several GPUs), each backup still blocks the training for
     /// that time.
     Continuous,
-    /// Only when the training is stopped.
+    /// Takes a backup only when the training is stopped.
     Never,
 }
 

@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_step_and_purpose_has_a_seed_of_its_own() {
+    fn every_step_and_purpose_has_its_own_seed() {
         let mut seeds = HashSet::new();
         for run_seed in [0, 1, u64::MAX] {
             for purpose in [Purpose::Train, Purpose::Validate, Purpose::Step] {
@@ -228,19 +228,19 @@ mod tests {
     }
 
     #[test]
-    fn a_rollback_changes_the_run_seed_from_the_first_batch_on_that_it_skips() {
+    fn a_rollback_changes_the_run_seed_from_the_first_skipped_batch() {
         let mut run_seed = RunSeed {
             seed: 7,
             rollbacks: Arc::default(),
         };
-        let undisturbed = run_seed.after(9);
-        assert_eq!(undisturbed, 7);
+        let uninterrupted = run_seed.after(9);
+        assert_eq!(uninterrupted, 7);
         run_seed.rollbacks = [10, 40].into();
         let once = run_seed.after(9);
-        assert_eq!(run_seed.after(8), undisturbed);
+        assert_eq!(run_seed.after(8), uninterrupted);
         assert_eq!(run_seed.after(38), once);
         let twice = run_seed.after(39);
-        assert!(undisturbed != once && once != twice && undisturbed != twice);
+        assert!(uninterrupted != once && once != twice && uninterrupted != twice);
     }
 
     #[test]

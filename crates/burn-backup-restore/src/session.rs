@@ -50,4 +50,4 @@ pub(crate) use events::Core;
 pub(crate) use guard::watch_of;
 pub(crate) use open::Context;
 pub(crate) use progress::Remaining;
-pub(crate) use saver::{MetricSource, NoMetrics, Parted};
+pub(crate) use saver::{HasParts, MetricSource, NoMetrics};

@@ -33,8 +33,9 @@ use crate::which::Which;
 /// Backs up a training while it runs, and resumes it when the program runs again.
 ///
 /// Create it with the backup directory, which belongs to one training, and pass it to
-/// [`backup_and_restore`](crate::BackupExt::backup_and_restore). Invalid settings are reported when the training is
-/// launched: it does not start, and its result carries the [`BackupError`].
+/// [`backup_and_restore`](crate::BackupExt::backup_and_restore). Invalid settings are reported when the training
+/// starts. `launch` then returns a result that contains the [`BackupError`], and [`resume`](Self::resume) returns it.
+/// No batch is trained.
 ///
 /// # Example
 ///
@@ -59,7 +60,7 @@ pub struct BackupAndRestore {
     pub(crate) divergence_rule: DivergenceRule,
     pub(crate) run_seed: Option<u64>,
     pub(crate) reseed_steps: bool,
-    pub(crate) skip_nan: bool,
+    pub(crate) refuse_nan: bool,
     pub(crate) snapshot: Snapshot,
     pub(crate) execution: Option<ExecutionStrategy>,
     pub(crate) gradient_checkpointing: bool,
@@ -98,9 +99,9 @@ pub enum Snapshot {
     /// While the backup reads, the next training steps need additional memory. On the device, it is at most the size
     /// of the state (model and optimizer). On the host, it is at most the size of the optimizer's state.
     ///
-    /// On a GPU, the training thread requests the tensors, which takes about 40 microseconds per tensor. They are
-    /// read in the background. With Burn's fusion, tensors that another thread requests can be lost (Burn's issues
-    /// 3990 and 4347).
+    /// On a GPU, the training thread requests the tensors itself, which takes about 40 microseconds per tensor. (With
+    /// Burn's fusion, tensors that another thread requests can be lost: Burn's issues 3990 and 4347.) Their contents
+    /// are then read in the background.
     ///
     /// On several GPUs, and on remote devices with fusion, this is the same as [`Blocking`](Self::Blocking).
     #[default]
@@ -114,13 +115,13 @@ pub enum Snapshot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum FastForward {
-    /// Creates as many iterators of each loader as before, and skips the batches of the current epoch that are
-    /// already trained. This is exact if the dataset and the batcher depend only on the index of an item, and on the
-    /// epoch in a [`data::SamplerDataset`](crate::data::SamplerDataset).
+    /// Requests as many iterators from each loader as the interrupted run did. Then skips the batches of the current
+    /// epoch that are already trained. This is exact if the dataset and the batcher depend only on the index of an
+    /// item, and on the epoch in a [`data::SamplerDataset`](crate::data::SamplerDataset).
     #[default]
     Skip,
-    /// Loads everything that was loaded before once more, in the same order, and discards it: training and validation
-    /// batches of all epochs. Use it for datasets and batchers with internal state, such as Burn's `SamplerDataset`
+    /// Loads all batches again that earlier runs have loaded, and discards them: training and validation batches of all
+    /// epochs, in the same order. Use it for datasets and batchers with internal state, such as Burn's `SamplerDataset`
     /// with a seed, or a random generator for augmentation.
     ///
     /// It takes as long as the original loading, and needs a loader without Burn's workers. DDP does not support it.
@@ -144,7 +145,7 @@ impl BackupAndRestore {
             divergence_rule: DivergenceRule::default(),
             run_seed: None,
             reseed_steps: true,
-            skip_nan: true,
+            refuse_nan: true,
             snapshot: Snapshot::default(),
             execution: None,
             gradient_checkpointing: false,
@@ -207,8 +208,8 @@ impl BackupAndRestore {
     /// backup directory, and a printed line says so.
     ///
     /// The call may stay in the program. Later backups record the request, so a restart resumes from the newest of
-    /// them. A start that requests another backup goes back to that one. A start without a request resumes from the
-    /// newest backup, and the next request goes back again.
+    /// them. A start that requests another backup goes back to that one. A start without this call resumes from the
+    /// newest backup, and forgets the request. If the call is added again later, the training goes back again.
     ///
     /// If the backup does not exist, the training does not start and nothing is changed.
     ///
@@ -346,13 +347,13 @@ impl BackupAndRestore {
 
     /// Whether a backup is refused if a floating-point parameter or running statistic contains NaN; true by default.
     ///
-    /// A training with NaN has gone wrong, and the last backup before it is worth more. That backup is kept, even
+    /// A model with NaN can't be trained further, so the last backup without NaN is kept. That backup is kept, even
     /// when the training ends. A refused backup counts as failed.
     ///
     /// The check runs in the background. With [`SaveFreq::Never`], it also runs at the end, before the backup is
     /// deleted. Turn it off for a model that contains NaN on purpose.
-    pub fn skip_nan(mut self, skip: bool) -> Self {
-        self.skip_nan = skip;
+    pub fn refuse_nan(mut self, skip: bool) -> Self {
+        self.refuse_nan = skip;
         self
     }
 
@@ -364,8 +365,8 @@ impl BackupAndRestore {
         self
     }
 
-    /// Where the training runs; by default on the first device of the learner's model, as in Burn. Use this instead
-    /// of Burn's `with_training_strategy`, which would replace the backups together with the strategy.
+    /// Where the training runs; by default on the first device of the learner's model, as in Burn. Use this instead of
+    /// Burn's `with_training_strategy`. That call would replace this crate's strategy, and no backups would be taken.
     ///
     /// With several devices, one batch on each device counts as one step. Each device has its own share of the
     /// epoch's data. So in the middle of an epoch, a training can resume only with the same number of devices. At the
@@ -446,9 +447,9 @@ impl BackupAndRestore {
     /// same, line by line, as those of an uninterrupted training. Pass the directory that the training was created
     /// with. These files replace Burn's own.
     ///
-    /// Burn's own logger truncates each file that it opens, so it loses the lines from before the interruption in the
-    /// interrupted epoch. The epoch value of the training metrics then also lacks these lines, and early stopping may
-    /// use that value.
+    /// Burn's own logger truncates each file that it opens. After an interruption inside an epoch, the epoch's earlier
+    /// lines are therefore lost. The epoch value of the training metrics then also lacks these lines, and early
+    /// stopping may use that value.
     ///
     /// For some metrics the epoch value is not the mean of its lines: perplexity, AUROC, F-scores. Such metrics can't
     /// be continued inside an epoch. Their last line covers only the rest of the epoch, and a line in the log says
@@ -461,8 +462,8 @@ impl BackupAndRestore {
         self
     }
 
-    /// Keeps everything that Burn writes into the training's artifact directory as it would be without an
-    /// interruption. Pass the directory that the training was created with:
+    /// Makes everything that Burn writes into the training's artifact directory the same as in an uninterrupted
+    /// training. Pass the directory that the training was created with:
     ///
     /// - Metric logs: as with [`metric_logs`](Self::metric_logs). If the program clears the directory when it starts,
     ///   the results of past epochs are written again.
@@ -561,10 +562,10 @@ impl BackupAndRestore {
     /// Calls `callback` with each event of the backups: a restore, a commit, a failure, a notice, the end, and so on
     /// (see [`Event`]). Use it for a chat, a monitor, or a progress bar of your own.
     ///
-    /// The callback runs on its own thread, in the order of the events. It may take its time, because the training
-    /// continues meanwhile. A panic in it is logged, and later events are still delivered. At most 256 events wait.
-    /// If there are more, the oldest ones are dropped, and [`Event::Dropped`] counts them. The training's end waits
-    /// until all events are delivered, for at most 5 seconds.
+    /// The callback runs on its own thread, in the order of the events. It may be slow, because the training does not
+    /// wait for it. A panic in it is logged, and later events are still delivered. At most 256 events wait. If there
+    /// are more, the oldest ones are dropped, and [`Event::Dropped`] counts them. The training's end waits until all
+    /// events are delivered, for at most 5 seconds.
     ///
     /// If this is called twice, only the last callback is used.
     ///
@@ -651,14 +652,14 @@ impl BackupAndRestore {
         self.keep.check()?;
         self.divergence.validate()?;
         self.divergence_rule.validate()?;
-        let goes_back = matches!(self.divergence, Divergence::RollBack { .. });
-        if goes_back && self.frequency == SaveFreq::Never {
+        let rolls_back = matches!(self.divergence, Divergence::RollBack { .. });
+        if rolls_back && self.frequency == SaveFreq::Never {
             return Err(BackupError::InvalidDivergence {
                 setting: "Divergence::RollBack with SaveFreq::Never",
                 needed: "a save_freq that takes backups, because a rollback needs one",
             });
         }
-        if goes_back && self.fast_forward == FastForward::Replay {
+        if rolls_back && self.fast_forward == FastForward::Replay {
             return Err(BackupError::InvalidDivergence {
                 setting: "Divergence::RollBack with FastForward::Replay",
                 needed: "FastForward::Skip, with a dataset that has no internal state",

@@ -7,19 +7,19 @@ const TARGET: &str = "burn_backup";
 
 /// The span of a backup's stage, until it is dropped.
 #[cfg(feature = "tracing")]
-pub(crate) struct Entered {
+pub(crate) struct StageSpan {
     _span: tracing::span::EnteredSpan,
 }
 
 /// The span of a backup's stage, until it is dropped.
 #[cfg(not(feature = "tracing"))]
-pub(crate) struct Entered;
+pub(crate) struct StageSpan;
 
 #[cfg(feature = "tracing")]
 macro_rules! stages {
     ($($stage:ident)*) => {$(
-        pub(crate) fn $stage() -> Entered {
-            Entered {
+        pub(crate) fn $stage() -> StageSpan {
+            StageSpan {
                 _span: tracing::info_span!(target: TARGET, stringify!($stage)).entered(),
             }
         }
@@ -29,8 +29,8 @@ macro_rules! stages {
 #[cfg(not(feature = "tracing"))]
 macro_rules! stages {
     ($($stage:ident)*) => {$(
-        pub(crate) fn $stage() -> Entered {
-            Entered
+        pub(crate) fn $stage() -> StageSpan {
+            StageSpan
         }
     )*};
 }

@@ -43,12 +43,12 @@ pub(crate) struct DataProgress {
     pub epoch_items: Option<usize>,
     /// Where the epoch in progress was resumed with another batch size or other data, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub entered: Option<Entered>,
+    pub entered: Option<EnteredEpoch>,
 }
 
 /// Where an epoch was resumed with batches that differ from those at its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Entered {
+pub(crate) struct EnteredEpoch {
     /// The number of items before that place.
     pub items: usize,
     /// The number of batches before that place.
@@ -367,7 +367,7 @@ impl TrainingState {
     }
 
     /// Begins the epoch in progress again. Its batches stay counted in the global step.
-    pub(crate) fn begin_epoch_anew(&mut self) {
+    pub(crate) fn restart_epoch(&mut self) {
         self.position.step_in_epoch = 0;
         self.phase = Phase::Train;
         for data in self.all_data() {

@@ -179,7 +179,7 @@ impl Trigger {
 
     /// Whether a training of `epochs` epochs ends before a backup is due. `steps` is the number of steps per epoch,
     /// if known.
-    pub(crate) fn comes_too_late(&self, epochs: usize, steps: Option<u64>) -> bool {
+    pub(crate) fn is_due_after_end(&self, epochs: usize, steps: Option<u64>) -> bool {
         match &self.policy {
             // Report this only once, at the start.
             Policy::Epoch => epochs <= 1 && steps.is_none(),
@@ -258,7 +258,7 @@ mod tests {
         ];
         for (frequency, epochs, steps, expected) in table {
             let trigger = trigger(frequency);
-            let is_too_late = trigger.comes_too_late(epochs, steps);
+            let is_too_late = trigger.is_due_after_end(epochs, steps);
             assert_eq!(is_too_late, expected, "{frequency:?}, {epochs}, {steps:?}");
         }
     }
@@ -443,7 +443,7 @@ mod tests {
 
     /// The steps after which backups are attempted. Each step takes a second, and an epoch has 10 steps. All attempts
     /// fail, which becomes known one step later.
-    fn tries(frequency: SaveFreq, steps: u64) -> Vec<u64> {
+    fn attempts(frequency: SaveFreq, steps: u64) -> Vec<u64> {
         let mut trigger = trigger(frequency);
         let (mut position, mut taken) = (Position::start_of(1), Vec::new());
         let mut is_in_flight = false;
@@ -480,11 +480,11 @@ mod tests {
         // seconds.
         let from = |first: u64| -> Vec<u64> {
             let waits = [2, 3, 5, 9, 17, 33, 61, 61, 61].into_iter();
-            let tries = waits.scan(first, |at, wait| {
+            let attempts = waits.scan(first, |at, wait| {
                 *at += wait;
                 Some(*at)
             });
-            [first].into_iter().chain(tries).collect()
+            [first].into_iter().chain(attempts).collect()
         };
         let table = [
             (SaveFreq::Steps(1), 1),
@@ -495,17 +495,17 @@ mod tests {
             (SaveFreq::Epoch, 10),
         ];
         for (frequency, first) in table {
-            let tries = tries(frequency, 250);
+            let attempts = attempts(frequency, 250);
             let expected = from(first).into_iter().filter(|at| *at <= 250);
-            assert_eq!(tries, expected.collect::<Vec<_>>(), "{frequency:?}");
+            assert_eq!(attempts, expected.collect::<Vec<_>>(), "{frequency:?}");
         }
-        assert_eq!(tries(SaveFreq::Never, 250), [0; 0]);
-        let hour = tries(SaveFreq::Steps(1), 3600).len();
-        assert!((60..=66).contains(&hour), "{hour} tries in an hour");
+        assert_eq!(attempts(SaveFreq::Never, 250), [0; 0]);
+        let hour = attempts(SaveFreq::Steps(1), 3600).len();
+        assert!((60..=66).contains(&hour), "{hour} attempts in an hour");
     }
 
     #[test]
-    fn a_success_ends_the_waiting_and_what_was_due_meanwhile_is_taken_at_once() {
+    fn a_success_ends_the_wait_and_an_overdue_backup_is_taken_at_once() {
         let mut trigger = trigger(SaveFreq::Steps(100));
         let step_time = StepTime {
             took: Duration::from_secs(1),
@@ -538,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_is_not_valid() {
+    fn meaningless_frequencies_are_invalid() {
         let auto = |max_overhead| SaveFreq::Auto { max_overhead };
         for frequency in [
             SaveFreq::Steps(0),

@@ -21,7 +21,7 @@ pub enum Which {
     Best {
         /// The metric's name, as in [`Keep::best`](crate::Keep::best).
         metric: String,
-        /// Which way it gets better.
+        /// Whether lower or higher values are better.
         direction: Direction,
     },
     /// The one at the end of this epoch, after its validation. Epochs are counted from 1.
@@ -110,7 +110,7 @@ impl Which {
         let known: Vec<_> = candidate.values.keys().map(String::as_str).collect();
         match known.as_slice() {
             [] => ", no metric".to_owned(),
-            known => format!(", with {}", known.join(", ")),
+            known => format!(", no {metric}, but {}", known.join(", ")),
         }
     }
 

@@ -112,11 +112,11 @@ impl Store {
     /// - [`StoreError::Gone`] or [`StoreError::TakenOver`] if the directory no longer belongs to this store.
     /// - [`StoreError::Io`].
     pub fn adopt(&self, sealed: &[u8]) -> Result<Adoption<'_>, StoreError> {
-        self.adopt_unexplained(sealed)
+        self.adopt_inner(sealed)
             .map_err(|error| self.explain(error))
     }
 
-    fn adopt_unexplained(&self, sealed: &[u8]) -> Result<Adoption<'_>, StoreError> {
+    fn adopt_inner(&self, sealed: &[u8]) -> Result<Adoption<'_>, StoreError> {
         let layout = &self.dir.layout;
         let manifest = Manifest::unseal(sealed)?;
         let id = manifest.generation;
@@ -125,7 +125,7 @@ impl Store {
         self.ensure_owned(IfGone::Make)?;
         let there = self.dir.fs().kind(&place);
         if there
-            .map_err(StoreError::io("look at", &place, NOT_COMMITTED))?
+            .map_err(StoreError::io("inspect", &place, NOT_COMMITTED))?
             .is_some()
         {
             return Err(StoreError::NumberTaken { path: place });
@@ -169,11 +169,10 @@ impl<'s> Adoption<'s> {
     /// [`StoreError::Damaged`] if a part does not match, and the errors of [`Staging::commit`].
     pub fn commit(self) -> Result<Committed, StoreError> {
         let store = self.staging.store;
-        self.commit_unexplained()
-            .map_err(|error| store.explain(error))
+        self.commit_inner().map_err(|error| store.explain(error))
     }
 
-    fn commit_unexplained(mut self) -> Result<Committed, StoreError> {
+    fn commit_inner(mut self) -> Result<Committed, StoreError> {
         let found = self.staging.join()?;
         for expected in &self.manifest.parts {
             let part = found.iter().find(|part| part.name == expected.name);

@@ -23,11 +23,10 @@ impl Store {
     /// [`StoreError::Io`]; [`StoreError::Gone`] and [`StoreError::TakenOver`] if the directory no longer belongs to
     /// this store.
     pub fn manifests(&self) -> Result<Vec<Manifest>, StoreError> {
-        self.manifests_unexplained()
-            .map_err(|error| self.explain(error))
+        self.manifests_inner().map_err(|error| self.explain(error))
     }
 
-    fn manifests_unexplained(&self) -> Result<Vec<Manifest>, StoreError> {
+    fn manifests_inner(&self) -> Result<Vec<Manifest>, StoreError> {
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let mut manifests = Vec::new();
         for id in discover::generations(fs, layout)? {
@@ -58,11 +57,11 @@ impl Store {
         chunking: &dyn Chunking,
         on_read: OnRead<'_>,
     ) -> Result<Generation, StoreError> {
-        self.generation_unexplained(id, chunking, on_read)
+        self.generation_inner(id, chunking, on_read)
             .map_err(|error| self.explain(error))
     }
 
-    fn generation_unexplained(
+    fn generation_inner(
         &self,
         id: GenerationId,
         chunking: &dyn Chunking,
@@ -99,11 +98,11 @@ impl Store {
     /// and [`StoreError::TakenOver`] if the directory no longer belongs to this store, and [`StoreError::Io`]. Each
     /// generation is then in one of the two places.
     pub fn set_aside_newer(&self, than: GenerationId) -> Result<Vec<GenerationId>, StoreError> {
-        self.set_aside_unexplained(than)
+        self.set_aside_inner(than)
             .map_err(|error| self.explain(error))
     }
 
-    fn set_aside_unexplained(&self, than: GenerationId) -> Result<Vec<GenerationId>, StoreError> {
+    fn set_aside_inner(&self, than: GenerationId) -> Result<Vec<GenerationId>, StoreError> {
         self.ensure_owned(IfGone::Fail)?;
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let mut newer = discover::generations(fs, layout)?;
@@ -153,7 +152,7 @@ fn sync_both(dir: &Directory) -> Result<(), StoreError> {
 
 fn kind(dir: &Directory, path: &Path) -> Result<Option<EntryKind>, StoreError> {
     let kind = dir.fs().kind(path);
-    kind.map_err(StoreError::io("look at", path, UNCHANGED))
+    kind.map_err(StoreError::io("inspect", path, UNCHANGED))
 }
 
 fn sync(dir: &Directory, path: &Path) -> Result<(), StoreError> {

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_has_the_same_hashes_however_its_bytes_come() {
+    fn a_part_has_the_same_hashes_for_any_chunks() {
         for len in [
             0,
             1,

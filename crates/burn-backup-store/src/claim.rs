@@ -72,7 +72,7 @@ fn lock(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn HeldLock>, Store
 fn is_ours(fs: &dyn Filesystem, layout: &Layout, path: &Path) -> Result<bool, StoreError> {
     let kind = |path: &Path| {
         fs.kind(path)
-            .map_err(StoreError::io("look at", path, UNCHANGED))
+            .map_err(StoreError::io("inspect", path, UNCHANGED))
     };
     match kind(path)? {
         None => Ok(true),
@@ -134,7 +134,7 @@ fn parent(dir: &Path) -> Option<PathBuf> {
 
 fn create_dirs(fs: &dyn Filesystem, dir: &Path) -> Result<(), StoreError> {
     let failed = |operation| StoreError::io(operation, dir, UNCHANGED);
-    match fs.kind(dir).map_err(failed("look at"))? {
+    match fs.kind(dir).map_err(failed("inspect"))? {
         Some(EntryKind::Dir) => return Ok(()),
         Some(EntryKind::Other) if fs.list(dir).is_ok() => return Ok(()),
         Some(_) => {
@@ -164,7 +164,7 @@ pub(crate) fn refuse_foreign_generations(
     match fs.kind(&dir) {
         Ok(None | Some(EntryKind::Dir)) => Ok(()),
         Ok(Some(_)) => Err(StoreError::Foreign { path: dir }),
-        Err(error) => Err(StoreError::io("look at", &dir, UNCHANGED)(error)),
+        Err(error) => Err(StoreError::io("inspect", &dir, UNCHANGED)(error)),
     }
 }
 
@@ -173,7 +173,7 @@ pub(crate) fn create_generations(fs: &dyn Filesystem, layout: &Layout) -> Result
     refuse_foreign_generations(fs, layout)?;
     let dir = layout.generations();
     let failed = |operation| StoreError::io(operation, &dir, UNCHANGED);
-    if fs.kind(&dir).map_err(failed("look at"))?.is_some() {
+    if fs.kind(&dir).map_err(failed("inspect"))?.is_some() {
         return Ok(());
     }
     fs.create_dir(&dir)

@@ -23,10 +23,7 @@ impl Store {
     /// training. Nothing is removed then.
     pub fn remove(self) -> Result<(), StoreError> {
         let root = self.dir.layout.root();
-        match self
-            .remove_unexplained()
-            .map_err(|error| self.explain(error))
-        {
+        match self.remove_inner().map_err(|error| self.explain(error)) {
             Err(StoreError::Gone { .. }) => {
                 log::warn!(
                     target: LOG,
@@ -39,7 +36,7 @@ impl Store {
         }
     }
 
-    fn remove_unexplained(&self) -> Result<(), StoreError> {
+    fn remove_inner(&self) -> Result<(), StoreError> {
         self.ensure_owned(IfGone::Fail)?;
         let (dir, fs, layout) = (&self.dir, self.dir.fs(), &self.dir.layout);
         let root = layout.root();

@@ -54,7 +54,7 @@ impl Directory {
         match self.lock().is_at(&path) {
             Ok(true) => Ok(()),
             Ok(false) => Err(self.gone(None)),
-            Err(error) => Err(StoreError::io("look at", &path, UNCHANGED)(error)),
+            Err(error) => Err(StoreError::io("inspect", &path, UNCHANGED)(error)),
         }
     }
 

@@ -108,7 +108,7 @@ fn holds_ours(fs: &dyn Filesystem, dir: &Path) -> Result<bool, StoreError> {
 
 fn kind(fs: &dyn Filesystem, path: &Path) -> Result<Option<EntryKind>, StoreError> {
     fs.kind(path)
-        .map_err(StoreError::io("look at", path, UNCHANGED))
+        .map_err(StoreError::io("inspect", path, UNCHANGED))
 }
 
 fn list(fs: &dyn Filesystem, path: &Path) -> Result<Vec<Entry>, StoreError> {

@@ -52,7 +52,7 @@ pub enum StoreError {
     /// A newer version of this crate wrote the file.
     #[error(
         "'{}' has format version {found}, and this program reads versions up to {supported}; \
-         nothing was changed: update burn-backup-restore; or, to start anew, delete the backup \
+         nothing was changed: update burn-backup-restore; or, to start over, delete the backup \
          directory when no training uses it", path.display()
     )]
     #[non_exhaustive]
@@ -67,7 +67,7 @@ pub enum StoreError {
 
     /// The directory has generations, and every one is damaged.
     #[error(
-        "no whole generation is left in '{}': the damaged ones are in its directory 'quarantine', \
+        "no undamaged backup is left in '{}': the damaged ones are in its directory 'quarantine', \
          each with a reason.txt; to start the training anew, delete the backup directory when no \
          training uses it",
         path.display()
@@ -81,7 +81,7 @@ pub enum StoreError {
     /// A generation is whole, but belongs to another training than the directory does.
     #[error(
         "'{}' belongs to another training (run {found}) than the backup directory (run {expected}); \
-         nothing was changed: move it to where it belongs; or, to start anew, delete the backup directory \
+         nothing was changed: move it to where it belongs; or, to start over, delete the backup directory \
          when no training uses it", path.display()
     )]
     #[non_exhaustive]
@@ -97,7 +97,7 @@ pub enum StoreError {
     /// The caller asked for a run seed that differs from the one that the generations were made with.
     #[error(
         "the backup in '{}' was made with the run seed {stored}, and this program asks for \
-         {asked}; nothing was changed: ask for {stored} or for none; or, to start anew, delete the \
+         {asked}; nothing was changed: ask for {stored} or for none; or, to start over, delete the \
          backup directory when no training uses it", path.display()
     )]
     #[non_exhaustive]
@@ -157,7 +157,7 @@ pub enum StoreError {
 
     /// The next generation has no number, because the greatest possible one is in use.
     #[error(
-        "'{}' holds a generation with the greatest possible number; nothing was changed: move it \
+        "'{}' holds a backup with the greatest possible number; nothing was changed: move it \
          away when no training uses the directory", path.display()
     )]
     #[non_exhaustive]
@@ -168,8 +168,8 @@ pub enum StoreError {
 
     /// The manifest is longer than the limit that a start reads.
     #[error(
-        "the manifest of the generation would have {bytes} bytes, and a start reads at most {limit}; \
-         the generation was discarded, and the earlier ones in '{}' are unchanged: store \
+        "the manifest of the backup would have {bytes} bytes, and a start reads at most {limit}; \
+         the backup was discarded, and the earlier ones in '{}' are unchanged: store \
          less in the state, and large data in parts", path.display()
     )]
     #[non_exhaustive]
@@ -184,7 +184,7 @@ pub enum StoreError {
 
     /// A generation was given more parts than a start reads.
     #[error(
-        "a generation has at most {limit} parts; the part was not written: put more data into each part"
+        "a backup has at most {limit} parts; the part was not written: put more data into each part"
     )]
     #[non_exhaustive]
     TooManyParts {
@@ -204,7 +204,7 @@ pub enum StoreError {
     },
 
     /// The caller's inspection of a part refused its bytes.
-    #[error("writing the part '{part}' was refused; the generation was discarded")]
+    #[error("writing the part '{part}' was refused; the backup was discarded")]
     #[non_exhaustive]
     Refused {
         /// The part's name.
@@ -214,7 +214,7 @@ pub enum StoreError {
     },
 
     /// The bytes of an adopted generation differ from its manifest.
-    #[error("the imported generation is damaged ({damage}); it was discarded")]
+    #[error("the imported backup is damaged ({damage}); it was discarded")]
     #[non_exhaustive]
     Damaged {
         /// The damage.
@@ -233,7 +233,7 @@ pub enum StoreError {
 
     /// A generation with this number is already there.
     #[error(
-        "'{}' already exists, so no other generation with this number can be placed there; nothing was changed: \
+        "'{}' already exists, so no other backup with this number can be placed there; nothing was changed: \
          move the existing one away when no training uses the directory", path.display()
     )]
     #[non_exhaustive]
@@ -243,7 +243,7 @@ pub enum StoreError {
     },
 
     /// The state document can't be written as JSON.
-    #[error("the state of the generation can't be written as JSON; the generation was discarded")]
+    #[error("the state of the backup can't be written as JSON; the backup was discarded")]
     State(#[source] std::io::Error),
 
     /// A call to the operating system failed.
@@ -262,32 +262,32 @@ pub enum StoreError {
 }
 
 /// Every generation that was whole before is unchanged.
-pub(crate) const UNCHANGED: &str = "committed generations are unchanged: check that the directory \
+pub(crate) const UNCHANGED: &str = "committed backups are unchanged: check that the directory \
                                     can be read and written, and that the disk is healthy";
 
 /// A generation could not be read. It may be whole or damaged.
-pub(crate) const UNREAD: &str = "the generation may be whole and was not changed: start again when \
-                                 the disk is healthy, or move the generation's directory away to \
+pub(crate) const UNREAD: &str = "the backup may be undamaged and was not changed: start again when \
+                                 the disk is healthy, or move the backup's directory away to \
                                  resume from the previous one";
 
 /// A generation was read, but could not be made durable.
-pub(crate) const NOT_DURABLE: &str = "the generation is whole, but may not survive a power cut, and \
+pub(crate) const NOT_DURABLE: &str = "the backup is whole, but may not survive a power cut, and \
                                       was not restored: start again when the disk is healthy";
 
 /// The training resumes from an older generation, and not all newer ones could be moved aside.
-pub(crate) const NOT_SET_ASIDE: &str = "every generation is whole, in its place or in the directory 'aside': start \
+pub(crate) const NOT_SET_ASIDE: &str = "every backup is whole, in its place or in the directory 'aside': start \
                                         again when the disk is healthy, and the rest is moved";
 
 /// A save failed before its commit.
-pub(crate) const NOT_COMMITTED: &str = "this generation was discarded and the earlier ones \
+pub(crate) const NOT_COMMITTED: &str = "this backup was discarded and the earlier ones \
                                         are unchanged: check free space and permissions";
 
 /// A save was renamed into place, but the rename could not be made durable.
-pub(crate) const MAYBE_COMMITTED: &str = "this generation is in place but may not survive a power \
+pub(crate) const MAYBE_COMMITTED: &str = "this backup is in place but may not survive a power \
                                           cut; the earlier ones are unchanged: check the disk";
 
 /// Old data could not be removed.
-pub(crate) const NOT_REMOVED: &str = "the newest generation is unchanged; the leftovers \
+pub(crate) const NOT_REMOVED: &str = "the newest backup is unchanged; the leftovers \
                                       are removed after the next backup or at the next start";
 
 /// A file or directory was moved out of its place, but not removed completely.

@@ -42,7 +42,7 @@ pub(crate) struct Seeds {
 pub(crate) fn plan(dir: &Directory, seeds: &Seeds) -> Result<Plan, StoreError> {
     let asked_seed = seeds.asked;
     let (fs, layout) = (dir.fs(), &dir.layout);
-    let found = identity_file::look(fs, layout)?;
+    let found = identity_file::read(fs, layout)?;
     let is_damaged = found == Found::Damaged;
     let (stored, writing) = match found {
         Found::Whole(identity) => (Some(identity), Writing::No),

@@ -20,7 +20,7 @@ pub(crate) enum Which {
 /// needs them reports the error.
 pub(crate) fn refuse_newer(dir: &Directory, which: Which) -> Result<(), StoreError> {
     let (fs, layout) = (dir.fs(), &dir.layout);
-    if let Err(error @ StoreError::NewerFormat { .. }) = identity_file::look(fs, layout) {
+    if let Err(error @ StoreError::NewerFormat { .. }) = identity_file::read(fs, layout) {
         return Err(error);
     }
     for id in discover::generations(fs, layout).unwrap_or_default() {

@@ -19,14 +19,14 @@ pub(crate) enum Found {
 }
 
 /// Reads `burn-backup.json`. If it seems damaged, or can't be read, it is read once more.
-pub(crate) fn look(fs: &dyn Filesystem, layout: &Layout) -> Result<Found, StoreError> {
-    match look_once(fs, layout) {
-        Ok(Found::Damaged) | Err(StoreError::Io { .. }) => look_once(fs, layout),
+pub(crate) fn read(fs: &dyn Filesystem, layout: &Layout) -> Result<Found, StoreError> {
+    match read_once(fs, layout) {
+        Ok(Found::Damaged) | Err(StoreError::Io { .. }) => read_once(fs, layout),
         found => found,
     }
 }
 
-fn look_once(fs: &dyn Filesystem, layout: &Layout) -> Result<Found, StoreError> {
+fn read_once(fs: &dyn Filesystem, layout: &Layout) -> Result<Found, StoreError> {
     let path = layout.identity();
     let read = verify::read_small(fs, &path, MAX_IDENTITY_BYTES);
     let bytes = match read.map_err(StoreError::io("read", &path, UNCHANGED))? {
@@ -55,7 +55,7 @@ pub(crate) fn write(
     let failed = |operation, at| StoreError::io(operation, at, NOT_COMMITTED);
 
     files::write_file(fs, &staged, &bytes).map_err(failed("write", &staged))?;
-    if fs.kind(&path).map_err(failed("look at", &path))?.is_some() {
+    if fs.kind(&path).map_err(failed("inspect", &path))?.is_some() {
         fs.remove_file(&path).map_err(failed("replace", &path))?;
     }
     fs.rename(&staged, &path)

@@ -26,13 +26,13 @@ pub(crate) struct Latest {
 
 #[derive(Default)]
 pub(crate) struct GenerationIndex {
-    facts: Mutex<Facts>,
+    entries: Mutex<Entries>,
     /// How often each generation is pinned. The lock is held while a generation is removed.
     pins: Mutex<BTreeMap<GenerationId, usize>>,
 }
 
 #[derive(Default)]
-struct Facts {
+struct Entries {
     latest: Option<Latest>,
     /// The greatest number that was found or assigned.
     last: GenerationId,
@@ -42,43 +42,43 @@ struct Facts {
 impl GenerationIndex {
     /// The generation that was verified or committed last.
     pub(crate) fn latest(&self) -> Option<Latest> {
-        self.facts().latest.clone()
+        self.entries().latest.clone()
     }
 
     pub(crate) fn set_latest(&self, id: GenerationId, parts: Vec<PartEntry>) {
-        let mut facts = self.facts();
-        facts.latest = Some(Latest { id, parts });
-        facts.last = facts.last.max(id);
-        facts.known.insert(id, Known::Whole);
+        let mut entries = self.entries();
+        entries.latest = Some(Latest { id, parts });
+        entries.last = entries.last.max(id);
+        entries.known.insert(id, Known::Whole);
     }
 
     /// Takes `number` into account, and returns the greatest number that was ever found or assigned.
     pub(crate) fn last(&self, number: GenerationId) -> GenerationId {
-        let mut facts = self.facts();
-        facts.last = facts.last.max(number);
-        facts.last
+        let mut entries = self.entries();
+        entries.last = entries.last.max(number);
+        entries.last
     }
 
     pub(crate) fn known(&self, id: GenerationId) -> Option<Known> {
-        self.facts().known.get(&id).copied()
+        self.entries().known.get(&id).copied()
     }
 
     pub(crate) fn learn(&self, id: GenerationId, known: Known) {
-        self.facts().known.insert(id, known);
+        self.entries().known.insert(id, known);
     }
 
     /// Forgets everything except the numbers, because the directory was replaced.
     pub(crate) fn forget(&self) {
-        let mut facts = self.facts();
-        facts.latest = None;
-        facts.known.clear();
+        let mut entries = self.entries();
+        entries.latest = None;
+        entries.known.clear();
     }
 
     /// Forgets the generations that are newer than `than`, except their numbers.
     pub(crate) fn forget_newer(&self, than: GenerationId) {
-        let mut facts = self.facts();
-        facts.latest.take_if(|latest| latest.id > than);
-        facts.known.retain(|id, _| *id <= than);
+        let mut entries = self.entries();
+        entries.latest.take_if(|latest| latest.id > than);
+        entries.known.retain(|id, _| *id <= than);
     }
 
     /// Keeps a generation from being removed.
@@ -112,8 +112,8 @@ impl GenerationIndex {
         (!pins.contains_key(&id)).then(remove)
     }
 
-    fn facts(&self) -> MutexGuard<'_, Facts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn entries(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn pins(&self) -> MutexGuard<'_, BTreeMap<GenerationId, usize>> {

@@ -103,7 +103,7 @@ impl Quarantined {
     }
 
     /// The entry for the same thing when it arrives once more.
-    pub(crate) fn once_more(self) -> Self {
+    pub(crate) fn when_repeated(self) -> Self {
         match self {
             Self::Identity { again } => Self::Identity {
                 again: again.saturating_add(1),
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_not_ours_are_no_generations() {
+    fn foreign_names_are_not_generations() {
         for name in [
             "",
             "7",
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_being_removed_knows_its_place() {
+    fn a_removed_directory_is_mapped_to_its_old_place() {
         let layout = Layout::new(Path::new("backup"));
         for place in [
             layout.generations(),

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_of_this_system_is_an_error() {
+    fn an_invalid_time_is_an_error() {
         for created in ["-000001-01-02T00:00:00Z", "2026-02-30T00:00:00Z", ""] {
             let manifest: Result<Manifest, _> = serde_json::from_str(&committed(created));
             assert_eq!(manifest.is_ok(), created.starts_with('-') && cfg!(unix));

@@ -56,7 +56,7 @@ impl Store {
         chunking: &dyn Chunking,
         on_read: OnRead<'_>,
     ) -> Result<Option<Generation>, StoreError> {
-        self.newest_unexplained(chunking, on_read, None)
+        self.newest_inner(chunking, on_read, None)
             .map_err(|error| self.explain(error))
     }
 
@@ -72,11 +72,11 @@ impl Store {
         on_read: OnRead<'_>,
         is_wanted: &dyn Fn(&Manifest) -> bool,
     ) -> Result<Option<Generation>, StoreError> {
-        self.newest_unexplained(chunking, on_read, Some(is_wanted))
+        self.newest_inner(chunking, on_read, Some(is_wanted))
             .map_err(|error| self.explain(error))
     }
 
-    fn newest_unexplained(
+    fn newest_inner(
         &self,
         chunking: &dyn Chunking,
         on_read: OnRead<'_>,

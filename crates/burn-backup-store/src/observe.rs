@@ -105,7 +105,7 @@ impl Observer {
     pub fn on(dir: impl AsRef<Path>, fs: Arc<dyn Filesystem>) -> Result<Self, StoreError> {
         let root = absolute(dir.as_ref(), fs.as_ref())?;
         let kind = fs.kind(&root);
-        match kind.map_err(StoreError::io("look at", &root, UNCHANGED))? {
+        match kind.map_err(StoreError::io("inspect", &root, UNCHANGED))? {
             None | Some(EntryKind::Dir) => {}
             Some(EntryKind::Other) if fs.list(&root).is_ok() => {}
             Some(_) => return Err(StoreError::NotADirectory { path: root }),
@@ -127,7 +127,7 @@ impl Observer {
     ///
     /// [`StoreError::NewerFormat`], [`StoreError::Foreign`], and [`StoreError::Io`].
     pub fn identity(&self) -> Result<Option<Identity>, StoreError> {
-        Ok(match identity_file::look(self.fs.as_ref(), &self.layout)? {
+        Ok(match identity_file::read(self.fs.as_ref(), &self.layout)? {
             Found::Whole(identity) => Some(identity),
             Found::Damaged | Found::Nothing => None,
         })
@@ -141,11 +141,11 @@ impl Observer {
     pub fn in_use(&self) -> Result<Use, StoreError> {
         let path = self.layout.lock();
         let failed = |operation| StoreError::io(operation, &path, UNCHANGED);
-        if self.fs.kind(&path).map_err(failed("look at"))? != Some(EntryKind::File) {
+        if self.fs.kind(&path).map_err(failed("inspect"))? != Some(EntryKind::File) {
             return Ok(Use::Unused);
         }
         let owner = claim::owner(self.fs.as_ref(), &path).map_err(failed("read"))?;
-        Ok(match self.fs.is_locked(&path).map_err(failed("look at"))? {
+        Ok(match self.fs.is_locked(&path).map_err(failed("inspect"))? {
             Some(true) => Use::InUse(owner.unwrap_or_else(|| "another process".to_owned())),
             Some(false) => Use::Unused,
             None => Use::Unknown(owner),
@@ -193,7 +193,7 @@ impl Observer {
         let fs = self.fs.as_ref();
         let is_there = || {
             let kind = fs.kind(&path);
-            let kind = kind.map_err(StoreError::io("look at", &path, UNCHANGED))?;
+            let kind = kind.map_err(StoreError::io("inspect", &path, UNCHANGED))?;
             Ok(kind == Some(EntryKind::Dir))
         };
         if !is_there()? {
@@ -224,7 +224,7 @@ impl Observer {
         for entry in &manifest.parts {
             let file = path.join(&entry.file);
             let kind = fs.kind(&file);
-            if kind.map_err(StoreError::io("look at", &file, UNCHANGED))? != Some(EntryKind::File) {
+            if kind.map_err(StoreError::io("inspect", &file, UNCHANGED))? != Some(EntryKind::File) {
                 return Ok(Err(Damage::PartMissing {
                     file: entry.file.clone(),
                 }));

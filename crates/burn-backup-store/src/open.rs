@@ -119,7 +119,7 @@ impl Store {
         ] {
             let kind = filesystem
                 .kind(&path)
-                .map_err(StoreError::io("look at", &path, UNCHANGED))?;
+                .map_err(StoreError::io("inspect", &path, UNCHANGED))?;
             if kind.is_some() {
                 return Ok(true);
             }

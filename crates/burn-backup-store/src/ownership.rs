@@ -17,7 +17,7 @@ pub(crate) enum IfGone {
 }
 
 /// What is at the directory's path.
-enum Present {
+enum AtPath {
     /// No backup.
     Nothing,
     /// This training's own backup: its directory is back, or only the lock file was removed.
@@ -36,9 +36,9 @@ impl Store {
             return Err(error);
         }
         match self.present() {
-            Present::Theirs(by) => return Err(self.taken_over(by)),
-            Present::Nothing if if_gone == IfGone::Fail => return Err(error),
-            Present::Nothing | Present::Own => {}
+            AtPath::Theirs(by) => return Err(self.taken_over(by)),
+            AtPath::Nothing if if_gone == IfGone::Fail => return Err(error),
+            AtPath::Nothing | AtPath::Own => {}
         }
         let lock = self.relock()?;
         *self.dir.lock() = lock;
@@ -64,8 +64,8 @@ impl Store {
             other => return other,
         };
         match self.present() {
-            Present::Theirs(by) => self.taken_over(by),
-            Present::Nothing | Present::Own => self.dir.gone(source),
+            AtPath::Theirs(by) => self.taken_over(by),
+            AtPath::Nothing | AtPath::Own => self.dir.gone(source),
         }
     }
 
@@ -79,11 +79,11 @@ impl Store {
         })?;
         // Another training may have begun and ended between the check and the lock.
         let present = self.present();
-        if let Present::Theirs(by) = present {
+        if let AtPath::Theirs(by) = present {
             return Err(self.taken_over(by));
         }
         let made = claim::create_generations(fs, layout).and_then(|()| match present {
-            Present::Own => Ok(()),
+            AtPath::Own => Ok(()),
             _ => identity_file::write(fs, layout, &self.identity),
         });
         made.map_err(|error| match error {
@@ -95,7 +95,7 @@ impl Store {
         self.dir.take_spare();
         let path = layout.root().display();
         match present {
-            Present::Own => log::warn!(
+            AtPath::Own => log::warn!(
                 target: LOG,
                 "the backup directory '{path}' or its lock file was removed or replaced while the \
                  training ran; it is this training's, and is used again",
@@ -110,24 +110,24 @@ impl Store {
     }
 
     /// What is at the path now. Nothing is changed.
-    fn present(&self) -> Present {
+    fn present(&self) -> AtPath {
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let generations = discover::generations(fs, layout);
-        match identity_file::look(fs, layout) {
+        match identity_file::read(fs, layout) {
             Ok(Found::Whole(found)) if found.run_id != self.identity.run_id => {
-                Present::Theirs(format!("the training with the run id {}", found.run_id))
+                AtPath::Theirs(format!("the training with the run id {}", found.run_id))
             }
             Ok(Found::Whole(_)) => {
                 let last = self.index.last(Default::default());
                 match generations.is_ok_and(|found| found.iter().all(|id| *id <= last)) {
-                    true => Present::Own,
-                    false => Present::Theirs("another process of the same training".to_owned()),
+                    true => AtPath::Own,
+                    false => AtPath::Theirs("another process of the same training".to_owned()),
                 }
             }
             Ok(Found::Nothing) if generations.is_ok_and(|found| found.is_empty()) => {
-                Present::Nothing
+                AtPath::Nothing
             }
-            _ => Present::Theirs("another program".to_owned()),
+            _ => AtPath::Theirs("another program".to_owned()),
         }
     }
 

@@ -53,11 +53,10 @@ impl Store {
     /// [`StoreError::Io`] if its staging directory can't be created, [`StoreError::Gone`] if the directory can't be
     /// created again, [`StoreError::TakenOver`] if another process uses the path, and [`StoreError::NumbersUsedUp`].
     pub fn stage(&self) -> Result<Staging<'_>, StoreError> {
-        self.stage_unexplained()
-            .map_err(|error| self.explain(error))
+        self.stage_inner().map_err(|error| self.explain(error))
     }
 
-    fn stage_unexplained(&self) -> Result<Staging<'_>, StoreError> {
+    fn stage_inner(&self) -> Result<Staging<'_>, StoreError> {
         self.ensure_owned(IfGone::Make)?;
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let greatest = discover::greatest_number(fs, layout, &self.identity)?;

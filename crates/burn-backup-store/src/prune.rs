@@ -82,7 +82,7 @@ impl Store {
         committed: &Committed,
         decide: &Decide<'_>,
     ) -> Result<Vec<GenerationId>, StoreError> {
-        self.prune_unexplained(committed.id(), decide)
+        self.prune_inner(committed.id(), decide)
             .map_err(|error| self.explain(error))
     }
 
@@ -111,13 +111,13 @@ impl Store {
                 }
             }
             self.make_durable(newest.manifest())?;
-            self.prune_unexplained(newest.id(), &self::newest(keep))
+            self.prune_inner(newest.id(), &self::newest(keep))
         };
         let pruned = prune();
         pruned.map_err(|error| self.explain(error))
     }
 
-    fn prune_unexplained(
+    fn prune_inner(
         &self,
         whole_one: GenerationId,
         decide: &Decide<'_>,
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_ones_take_nobodys_place() {
+    fn damaged_generations_do_not_count() {
         /// Whole and damaged generations, how many to keep, and the removed ones.
         type Row = (&'static [u64], &'static [u64], usize, &'static [u64]);
         let table: &[Row] = &[
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_decision_names_stays_and_the_newest_in_any_case() {
+    fn the_decisions_selection_stays_and_the_newest_always() {
         /// Whole and damaged generations, the ones that `decide` keeps, and the removed ones.
         type Row = (
             &'static [u64],

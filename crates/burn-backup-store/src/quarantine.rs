@@ -26,11 +26,11 @@ impl Store {
     /// [`StoreError::AnotherRun`] and [`StoreError::AnotherSeed`], [`StoreError::Gone`] and [`StoreError::TakenOver`]
     /// if the directory no longer belongs to this store, and [`StoreError::Io`]. The generation then stays where it is.
     pub fn unquarantine(&self, generation: &OpenGeneration) -> Result<(), StoreError> {
-        let back = self.unquarantine_unexplained(generation);
+        let back = self.unquarantine_inner(generation);
         back.map_err(|error| self.explain(error))
     }
 
-    fn unquarantine_unexplained(&self, generation: &OpenGeneration) -> Result<(), StoreError> {
+    fn unquarantine_inner(&self, generation: &OpenGeneration) -> Result<(), StoreError> {
         self.ensure_owned(IfGone::Fail)?;
         let (dir, fs, layout) = (&self.dir, self.dir.fs(), &self.dir.layout);
         let (from, place) = (generation.path(), layout.generation(generation.id()));
@@ -46,7 +46,7 @@ impl Store {
         let failed = |operation, at: &Path| StoreError::io(operation, at, UNCHANGED);
         if fs
             .kind(&place)
-            .map_err(failed("look at", &place))?
+            .map_err(failed("inspect", &place))?
             .is_some()
         {
             return Err(StoreError::NumberTaken { path: place });
@@ -82,7 +82,7 @@ pub(crate) fn generation(
         target: LOG,
         "generation {id} is damaged ({damage}); moved to '{}'", to.display(),
     );
-    give_reason(dir, &to, &damage.to_string());
+    write_reason(dir, &to, &damage.to_string());
     Ok(())
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn identity(dir: &Directory, reason: &str) -> Result<(), StoreError> 
     sync(dir, &layout.quarantine())?;
     sync(dir, layout.root())?;
     log::error!(target: LOG, "{reason}; moved to '{}'", to.display());
-    give_reason(dir, &to, reason);
+    write_reason(dir, &to, reason);
     Ok(())
 }
 
@@ -147,7 +147,7 @@ pub(crate) fn free_place(
 ) -> Result<PathBuf, StoreError> {
     let (fs, layout) = (dir.fs(), &dir.layout);
     let failed = |operation| StoreError::io(operation, top, UNCHANGED);
-    match fs.kind(top).map_err(failed("look at"))? {
+    match fs.kind(top).map_err(failed("inspect"))? {
         Some(EntryKind::Dir) => {}
         Some(_) => {
             return Err(StoreError::Foreign {
@@ -170,12 +170,12 @@ pub(crate) fn free_place(
         .filter_map(|entry| Quarantined::from_dir_name(&entry.name))
         .filter(|other| other.is_like(what))
         .max();
-    let place = latest.map_or(what, Quarantined::once_more);
+    let place = latest.map_or(what, Quarantined::when_repeated);
     Ok(top.join(place.dir_name()))
 }
 
 /// Writes the reason. A failure must not stop the restore of a whole generation; the reason is already in the log.
-fn give_reason(dir: &Directory, to: &Path, reason: &str) {
+fn write_reason(dir: &Directory, to: &Path, reason: &str) {
     let path = to.join(REASON_FILE);
     let written = files::write_file(dir.fs(), &path, format!("{reason}\n").as_bytes());
     if let Err(error) = written.and_then(|()| dir.fs().sync_dir(to)) {

@@ -21,7 +21,7 @@ pub(crate) fn retire(dir: &Directory, place: &Path) -> Result<(), StoreError> {
 
 /// Like [`retire`], but keeps the files of a generation to write over them, if nothing else is in it.
 pub(crate) fn keep_as_spare(dir: &Directory, place: &Path) -> Result<(), StoreError> {
-    retire_to(dir, place, spare_or_finish)
+    retire_to(dir, place, keep_or_remove)
 }
 
 /// Like [`keep_as_spare`], for a generation or staged generation that an earlier process has left out of its place.
@@ -31,13 +31,13 @@ pub(crate) fn keep_leftover(dir: &Directory, away: &Path) -> Result<(), StoreErr
         None => layout::is_staged_generation(away),
     };
     match is_generation {
-        true => spare_or_finish(dir, away),
+        true => keep_or_remove(dir, away),
         false => finish(dir, away),
     }
 }
 
 /// Keeps a directory that is out of its place as the spare one, if it holds only files that this crate wrote.
-fn spare_or_finish(dir: &Directory, away: &Path) -> Result<(), StoreError> {
+fn keep_or_remove(dir: &Directory, away: &Path) -> Result<(), StoreError> {
     let is_ours =
         |entry: &Entry| entry.kind == EntryKind::File && layout::is_generation_file(&entry.name);
     let entries = dir.fs().list(away);
@@ -63,7 +63,7 @@ fn retire_to(
     finish: impl FnOnce(&Directory, &Path) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let failed = |operation| StoreError::io(operation, place, NOT_REMOVED);
-    if dir.fs().kind(place).map_err(failed("look at"))? != Some(EntryKind::Dir) {
+    if dir.fs().kind(place).map_err(failed("inspect"))? != Some(EntryKind::Dir) {
         return Ok(());
     }
     let away = dir.layout.retired(place, files::draw()?);
@@ -80,7 +80,7 @@ fn retire_to(
 /// Moves a file out of its place and removes it. A missing file is no error.
 pub(crate) fn file(dir: &Directory, place: &Path) -> Result<(), StoreError> {
     let failed = |operation| StoreError::io(operation, place, TAKEN_AWAY);
-    if dir.fs().kind(place).map_err(failed("look at"))?.is_none() {
+    if dir.fs().kind(place).map_err(failed("inspect"))?.is_none() {
         return Ok(());
     }
     let away = dir.layout.retired(place, files::draw()?);
@@ -111,17 +111,17 @@ fn finish_unremembered(dir: &Directory, away: &Path) -> Result<(), StoreError> {
         Some(parent) if parent == layout.root() => Depth::HoldsDirs,
         _ => Depth::HoldsFiles,
     };
-    if fs.kind(away).map_err(failed("look at", away))? != Some(EntryKind::Dir)
+    if fs.kind(away).map_err(failed("inspect", away))? != Some(EntryKind::Dir)
         || clear(fs, away, depth).map_err(failed("remove", away))?
     {
         return Ok(());
     }
     let is_free = fs
         .kind(&place)
-        .map_err(failed("look at", &place))?
+        .map_err(failed("inspect", &place))?
         .is_none();
     let parent = place.parent().unwrap_or(layout.root());
-    if is_free && fs.kind(parent).map_err(failed("look at", parent))? == Some(EntryKind::Dir) {
+    if is_free && fs.kind(parent).map_err(failed("inspect", parent))? == Some(EntryKind::Dir) {
         fs.rename(away, &place)
             .map_err(failed("put back", &place))?;
         sync_both(dir, &place)?;
@@ -135,7 +135,7 @@ fn sync_both(dir: &Directory, place: &Path) -> Result<(), StoreError> {
     let parent = place.parent().unwrap_or(layout.root());
     for changed in [parent, layout.root()] {
         let failed = |operation| StoreError::io(operation, changed, TAKEN_AWAY);
-        if fs.kind(changed).map_err(failed("look at"))? == Some(EntryKind::Dir) {
+        if fs.kind(changed).map_err(failed("inspect"))? == Some(EntryKind::Dir) {
             fs.sync_dir(changed).map_err(failed("sync"))?;
         }
     }
@@ -168,7 +168,7 @@ fn in_place(dir: &Directory, place: &Path, cause: &io::Error) -> Result<(), Stor
     for generation in generations {
         dir.check()?;
         let manifest = generation.join(MANIFEST_FILE);
-        if fs.kind(&manifest).map_err(failed("look at", &manifest))? == Some(EntryKind::File) {
+        if fs.kind(&manifest).map_err(failed("inspect", &manifest))? == Some(EntryKind::File) {
             fs.remove_file(&manifest)
                 .map_err(failed("remove", &manifest))?;
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::fs::{Filesystem, WriteFile};
-use crate::threads::{self, Place};
+use crate::threads::{self, RunOn};
 
 /// A file or directory to sync.
 pub(crate) enum Sync<'a> {
@@ -26,8 +26,8 @@ pub(crate) fn together(
     let len = syncs.len();
     let works = syncs.into_iter().enumerate().map(|(at, sync)| {
         let place = match at + 1 == len {
-            true => Place::Here,
-            false => Place::Beside,
+            true => RunOn::CallingThread,
+            false => RunOn::NewThread,
         };
         (place, || one(fs, sync))
     });

@@ -78,49 +78,49 @@ where
     }
 }
 
-/// The place where a piece of work is done.
+/// The thread on which a piece of work is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum RunOn {
     /// A thread of its own, if one can be started.
-    Beside,
+    NewThread,
     /// The caller's thread.
-    Here,
+    CallingThread,
 }
 
 /// Does all of the work in parallel, as far as threads can be started. Returns the outcomes in the same order.
-pub(crate) fn at_once<T, F>(name: &str, works: impl Iterator<Item = (Place, F)>) -> Vec<Result<T>>
+pub(crate) fn at_once<T, F>(name: &str, works: impl Iterator<Item = (RunOn, F)>) -> Vec<Result<T>>
 where
     T: Send,
     F: FnOnce() -> T + Send,
 {
     enum Work<'scope, T, F> {
-        There(ScopedThread<'scope, T>),
-        Here(F),
+        Running(ScopedThread<'scope, T>),
+        Pending(F),
         Done(Result<T>),
     }
     std::thread::scope(|scope| {
         let works: Vec<_> = works
-            .map(|(place, work)| {
-                if place == Place::Here {
-                    return Work::Here(work);
+            .map(|(run_on, work)| {
+                if run_on == RunOn::CallingThread {
+                    return Work::Pending(work);
                 }
                 match spawn_scoped(scope, name, work, |work| work()) {
                     Ok(thread) if test_hook::in_turn() => Work::Done(thread.join()),
-                    Ok(thread) => Work::There(thread),
-                    Err(work) => Work::Here(work),
+                    Ok(thread) => Work::Running(thread),
+                    Err(work) => Work::Pending(work),
                 }
             })
             .collect();
         let works: Vec<_> = works
             .into_iter()
             .map(|work| match work {
-                Work::Here(work) => Work::<T, F>::Done(catch_unwind(AssertUnwindSafe(work))),
+                Work::Pending(work) => Work::<T, F>::Done(catch_unwind(AssertUnwindSafe(work))),
                 elsewhere => elsewhere,
             })
             .collect();
         let outcomes = works.into_iter().map(|work| match work {
-            Work::There(thread) => thread.join(),
-            Work::Here(work) => Ok(work()),
+            Work::Running(thread) => thread.join(),
+            Work::Pending(work) => Ok(work()),
             Work::Done(outcome) => outcome,
         });
         outcomes.collect()

@@ -17,7 +17,7 @@ use crate::identity::Identity;
 use crate::layout::{GenerationId, Layout, MANIFEST_FILE};
 use crate::manifest::{FORMAT_VERSION, Manifest, PartEntry};
 use crate::seal;
-use crate::threads::{self, Place};
+use crate::threads::{self, RunOn};
 
 const LOG: &str = "burn_backup::verify";
 
@@ -124,8 +124,8 @@ pub(crate) fn generation(
     let read = &read;
     let reading = manifest.parts.iter().map(|entry| {
         let place = match entry.bytes > LARGE {
-            true => Place::Beside,
-            false => Place::Here,
+            true => RunOn::NewThread,
+            false => RunOn::CallingThread,
         };
         (place, move || read(entry))
     });

@@ -27,7 +27,7 @@ pub struct DigitItem {
     class: usize,
 }
 
-/// A split. Its items follow from their index, so that they are the same in each run.
+/// A split. Its items depend on their index only, so they are the same in each run.
 pub struct DigitDataset {
     ids: Range<usize>,
 }
@@ -122,7 +122,7 @@ const GLYPHS: [[u8; 5]; CLASSES] = [
     [0b111, 0b101, 0b111, 0b001, 0b111],
 ];
 
-/// Pixels to a bit of a glyph, in each direction.
+/// Pixels per bit of a glyph, in each direction.
 const SCALE: usize = 2;
 
 /// An image near the middle, with noise.

@@ -1,7 +1,7 @@
 //! A classifier structured as in Burn's book, made exact by five points. The comments "Point 1" to
 //! "Point 5" mark the lines where each is done.
 //!
-//! `digits::crash` and `digits::digest` only show that the training is exact: a program of one's own needs neither.
+//! `digits::crash` and `digits::digest` only show that the training is exact. Your own program needs neither.
 
 mod arguments;
 mod data;

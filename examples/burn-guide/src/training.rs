@@ -1,4 +1,4 @@
-//! The training, and the evaluation of what it gives.
+//! The training, and the evaluation of its model.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -42,10 +42,10 @@ pub struct TrainingConfig {
     learning_rate: f64,
 }
 
-/// What the command line says of backups.
+/// The settings of backups on the command line.
 pub struct Backups {
     pub dir: PathBuf,
-    /// In batches.
+    /// The number of batches between two backups.
     pub save_freq: usize,
     pub crash_at: Option<BatchAt>,
 }
@@ -95,8 +95,7 @@ pub fn train(
         .backup_and_restore(backup)
         .launch(learner);
 
-    // Point 5: after an error or a stop, the model is not the final one. Why it ended is on the
-    // standard error.
+    // Point 5: after an error or a stop, the model is not the final one. The reason is on the standard error.
     anyhow::ensure!(error.is_none(), "the training ended with an error");
     anyhow::ensure!(
         interrupted.is_none(),
@@ -107,8 +106,8 @@ pub fn train(
     let path = artifact_dir.join("model");
     model.clone().save_file(path).context("saving the model")?;
     evaluate(artifact_dir, config, model, renderer)?;
-    // Point 5: the model is on the disk. Until here, a program that is run again goes on with the
-    // trained model.
+    // Point 5: the model is on the disk. Until here, a program that is run again resumes with the trained
+    // model.
     handle.discard()?;
     writeln!(io::stdout(), "digest of the weights: {digest}")?;
     Ok(())
@@ -116,7 +115,7 @@ pub fn train(
 
 /// Empties the artifact directory for a new training.
 fn prepare(artifact_dir: &Path, backup_dir: &Path) -> io::Result<()> {
-    // Point 4: a training that goes on needs its metric logs and Burn's checkpoints.
+    // Point 4: a training that resumes needs its metric logs and Burn's checkpoints.
     if !backup_dir.exists() && artifact_dir.exists() {
         fs::remove_dir_all(artifact_dir)?;
     }
@@ -148,7 +147,7 @@ fn evaluate(
         .metrics(metrics)
         .build(model)
         .eval(TEST, loader(config, DigitDataset::test()));
-    // Burn's dashboard holds the terminal: what is printed before this is lost.
+    // Burn's dashboard owns the terminal: output before this is lost.
     drop(evaluation.renderer);
     let is_whole = evaluation.error.is_none() && evaluation.interrupted.is_none();
     anyhow::ensure!(is_whole, "the evaluation did not finish");

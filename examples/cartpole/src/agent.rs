@@ -19,23 +19,23 @@ use crate::policy::{EpsilonGreedy, EpsilonGreedyState, Network};
 
 const LEARNING_RATE: f64 = 5e-4;
 const DISCOUNT: f64 = 0.99;
-/// After so many trainings the target network becomes what the network is.
+/// After this many trainings, the target network becomes equal to the network.
 const TARGET_INTERVAL: u64 = 200;
 
 /// Learns the value of each action.
 pub struct DqnAgent {
     network: Network,
     policy: EpsilonGreedy,
-    /// What the values are learned from, without gradients.
+    /// The network that gives the targets, without gradients.
     target: Network,
     optimizer: ModuleOptimizer,
     trainings: u64,
     device: Device,
-    /// What is left when the training is over, and the agent with it.
+    /// The agent's last record, which remains after the training.
     last: LastRecord,
 }
 
-/// The record of an agent that is gone.
+/// The record of an agent that no longer exists.
 pub type LastRecord = Arc<Mutex<Option<DqnRecord>>>;
 
 impl DqnAgent {
@@ -61,7 +61,7 @@ impl Drop for DqnAgent {
     }
 }
 
-/// What the agent has besides its policy.
+/// The agent's state except its policy.
 pub struct DqnRecord {
     pub target: ModuleRecord,
     pub optimizer: OptimizerRecord,

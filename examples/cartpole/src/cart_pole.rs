@@ -1,9 +1,9 @@
-//! A cart with a pole on it that is to be kept from falling.
+//! A cart with a pole on it. The pole must not fall.
 //!
 //! The equations of motion are those of A. G. Barto, R. S. Sutton and C. W. Anderson, "Neuronlike adaptive
 //! elements that can solve difficult learning control problems", IEEE Transactions on Systems, Man, and
-//! Cybernetics SMC-13(5), 1983, pages 834-846, without friction. The constants, Euler's method, the limits and
-//! the reward are those by which Gymnasium describes its CartPole-v1.
+//! Cybernetics SMC-13(5), 1983, pages 834-846, without friction. The constants, Euler's method, the limits
+//! and the reward are those that Gymnasium documents for its CartPole-v1.
 
 use burn::rl::{Environment, StepResult, ToAction, ToObservation};
 use burn::tensor::{Device, Tensor};
@@ -22,7 +22,7 @@ const POLE_MASS: f64 = 0.1;
 const TOTAL_MASS: f64 = CART_MASS + POLE_MASS;
 /// Half of the pole's length, in m.
 const HALF_LENGTH: f64 = 0.5;
-/// With which the cart is pushed, in N.
+/// The force with which the cart is pushed, in N.
 const FORCE: f64 = 10.0;
 /// The time between two steps, in s.
 const STEP: f64 = 0.02;
@@ -30,10 +30,10 @@ const STEP: f64 = 0.02;
 const MOST_LEANING: f64 = 12.0 * std::f64::consts::TAU / 360.0;
 /// How far the cart may be from the middle, in m.
 const MOST_DISTANCE: f64 = 2.4;
-/// Each number of the first state is at most so far from zero.
+/// The largest distance from zero of each number in the first state.
 const MOST_AT_START: f64 = 0.05;
 
-/// Where the cart is, and how the pole stands, in m, m/s, radians and radians/s.
+/// The position and speed of the cart and of the pole, in m, m/s, radians and radians/s.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct State {
     position: f64,
@@ -82,7 +82,7 @@ impl ToObservation<Rows> for State {
     }
 }
 
-/// To which side the cart is pushed.
+/// The side to which the cart is pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Push {
     Left,
@@ -192,7 +192,7 @@ mod tests {
     fn from_rest_the_first_step_moves_nothing_and_the_push_shows_in_the_speeds() {
         let state = State::default().after(Push::Right);
         assert_eq!((state.position, state.angle), (0.0, 0.0));
-        // By hand: 10 N on 1.1 kg, of which the pole takes a part.
+        // By hand: 10 N on 1.1 kg, minus the part that moves the pole.
         let pushed = 10.0 / 1.1;
         let angular = -pushed / (0.5 * (4.0 / 3.0 - 0.1 / 1.1));
         let linear = pushed - 0.05 * angular / 1.1;

@@ -8,7 +8,7 @@ use burn_backup_restore::BackupHandle;
 /// Counts the steps of the training, and aborts the process in one of them.
 #[derive(Debug, Clone)]
 pub struct CrashPoint {
-    /// The number of the step to crash in, counted since the very first start from 1.
+    /// The step to crash in, counted from 1 since the very first start.
     fatal: u64,
     begun_here: Arc<AtomicU64>,
     handle: BackupHandle,
@@ -23,7 +23,7 @@ impl CrashPoint {
         }
     }
 
-    /// To be called in each step.
+    /// Must be called in each step.
     pub fn pass(&self) {
         let made_before = self.handle.restored_from().map_or(0, |at| at.global_step);
         let begun_here = self.begun_here.fetch_add(1, Ordering::Relaxed) + 1;

@@ -1,4 +1,4 @@
-//! A short name for all that was learned.
+//! A short hash of everything that was learned.
 
 use anyhow::Context as _;
 use burn::rl::PolicyState as _;
@@ -20,7 +20,7 @@ pub fn of(policy: EpsilonGreedyState, agent: DqnRecord) -> anyhow::Result<String
     Ok(format!("{:032x}", hash.digest128()))
 }
 
-/// Adds a record. Its parameters' ids are drawn anew in each process: the paths stand for them.
+/// Adds a record. Its parameters' ids differ in each process, so their paths replace them.
 fn add(hash: &mut Xxh3, record: Bytes) -> anyhow::Result<()> {
     let reader = Reader::from_bytes(record).context("cannot read a record again")?;
     let paths = reader.metadata().clone();

@@ -1,5 +1,5 @@
-//! Learns to balance a pole, with backups. Crash it, run it again, and compare the last line with that of a run
-//! that was left alone.
+//! Learns to balance a pole, with backups. Crash it, run it again, and compare the last line with that of an
+//! uninterrupted run.
 
 mod agent;
 mod arguments;
@@ -80,7 +80,7 @@ fn main() -> anyhow::Result<ExitCode> {
     } = training.launch(agent);
 
     drop(renderer);
-    // What it was is on the standard error.
+    // The error itself is on the standard error.
     anyhow::ensure!(error.is_none(), "the training ended with an error");
     let mut output = io::stdout().lock();
     if let Some(interruption) = interrupted {
@@ -114,5 +114,5 @@ fn balanced_for(mut policy: EpsilonGreedy, device: &Device) -> usize {
     0
 }
 
-/// For the initial weights, and all random numbers of the steps.
+/// The seed of the initial weights, and of all random numbers of the steps.
 const SEED: u64 = 42;

@@ -18,9 +18,9 @@ const OBSERVED: usize = 4;
 const HIDDEN: usize = 64;
 const ACTIONS: usize = 2;
 
-/// The probability of a random action: at the start, and what it comes to.
+/// The probability of a random action: at the start, and its limit.
 const EXPLORATION: (f64, f64) = (1.0, 0.05);
-/// After so many actions it has come down to a share of 1/e.
+/// After this many actions, the difference has fallen to a share of 1/e.
 const DECAY: f64 = 800.0;
 
 /// The value of each action, from shape `[batch, 4]` to `[batch, 2]`.
@@ -48,7 +48,7 @@ impl Network {
     }
 }
 
-/// All that decides the next action: it is the policy's record, and so in the backup.
+/// Everything that decides the next action. It is the policy's record, and so it is in the backup.
 #[derive(Module, Debug)]
 pub struct Explorer {
     network: Network,
@@ -85,7 +85,7 @@ impl EpsilonGreedy {
         self
     }
 
-    /// The probability of a random action, which the next one has.
+    /// The probability that the next action is random.
     fn exploration(&mut self) -> f64 {
         let chosen = self.explorer.chosen.val();
         let (start, end) = EXPLORATION;
@@ -162,7 +162,7 @@ impl Policy for EpsilonGreedy {
         (Rows(actions), vec![Choice { exploration }; batch])
     }
 
-    /// The agent learns the network, and who acts counts the actions.
+    /// The agent learns the network, and the acting policy counts the actions.
     fn update(&mut self, update: EpsilonGreedyState) {
         self.explorer.network = update.0.network;
     }

@@ -60,10 +60,10 @@ impl TrainingProgressLogger for EvaluationLines {
     fn end_split(&mut self) {
         self.is_evaluating = false;
         let mut lengths = std::mem::take(&mut self.lengths);
-        // Burn is not told the end of an episode in which the pole never fell.
+        // Burn does not get the end of an episode in which the pole never fell.
         lengths.resize(self.episodes, CartPole::MAX_STEPS.to_string());
         let lengths = lengths.join(", ");
-        // The training goes on if nobody reads it any more.
+        // The training continues even if nobody reads the output.
         let _ = writeln!(
             io::stdout(),
             "step {}: the pole was balanced for {lengths} steps",

@@ -15,7 +15,7 @@ use digits::model::DigitsModel;
 
 use crate::Setup;
 
-/// What is trained, and what decides how it goes on.
+/// What is trained, and the values that decide how it continues.
 pub struct Training {
     pub trainee: Trainee<DigitsModel, ModuleOptimizer, ModuleLrScheduler>,
     /// A moving average of the model's weights, which is what is validated.
@@ -35,13 +35,13 @@ pub struct Counters {
     pub steps: u64,
     /// The share of the validation set that the best average recognises.
     pub best_accuracy: f64,
-    /// How many epochs were no better since.
+    /// How many epochs since then were no better.
     pub waited: usize,
 }
 
-/// After so many batches the optimizer steps.
+/// The optimizer steps after this many batches.
 const ACCUMULATION: usize = 4;
-/// After so many epochs without a better accuracy the training ends.
+/// The training ends after this many epochs without a better accuracy.
 const PATIENCE: usize = 5;
 
 pub fn train(setup: Setup) -> anyhow::Result<Training> {

@@ -1,5 +1,5 @@
-//! Trains the network of `digits` in a loop that is written by hand, with backups. Crash it, run it again, and
-//! compare the last line with that of a run that was left alone.
+//! Trains the network of `digits` in a loop that is written by hand, with backups. Crash it, run it again,
+//! and compare the last line with that of an uninterrupted run.
 
 mod backed_up;
 mod plain;
@@ -44,7 +44,7 @@ struct Arguments {
     plain: bool,
 }
 
-/// What a loop is given.
+/// The settings of a loop.
 struct Setup {
     device: Device,
     epochs: usize,
@@ -80,7 +80,7 @@ fn main() -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let training = backed_up::train(setup)?;
-    // `finish` has said why, and where it is saved.
+    // `finish` has already reported the reason, and where the training is saved.
     if let Some(Outcome::Stopped { saved, .. }) = handle.outcome() {
         anyhow::ensure!(saved.is_some(), "the training was interrupted");
         writeln!(io::stdout(), "run it again to go on from there")?;
@@ -112,5 +112,5 @@ fn report(best: &DigitsModel, steps: u64, images: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// For the initial weights, the shuffling, and the random numbers of each step.
+/// The seed of the initial weights, the shuffling, and the random numbers of each step.
 const SEED: u64 = 42;

@@ -1,4 +1,4 @@
-//! What the README says of the two loops.
+//! The README's statements on the two loops.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

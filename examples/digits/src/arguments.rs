@@ -57,11 +57,11 @@ pub struct Arguments {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum OnDivergence {
-    /// Go on; a backup of a model with NaN is refused, and the last good one stays.
+    /// Continue. A backup of a model with NaN is refused, and the last good one stays.
     Refuse,
     /// End the training at once.
     Stop,
-    /// Go back to the last backup, skip the batch that did it, and go on.
+    /// Go back to the last backup, skip the batch that caused it, and continue.
     Rollback,
 }
 

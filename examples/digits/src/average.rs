@@ -4,8 +4,9 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
-/// `average`, moved towards the weights and running statistics of `model`: each is `decay` of what it was, and
-/// the rest of the model's. `average` was made from the model with [`Module::valid`], or is of such a one.
+/// `average`, moved towards the weights and running statistics of `model`. Each value keeps a share of
+/// `decay`, and the rest comes from the model. `average` is from [`Module::valid`] of the model, or from an
+/// earlier call.
 #[must_use]
 pub fn moved<M: Module>(average: M, model: &M, decay: f64) -> M {
     let mut weights = Weights(GradientsParams::new());
@@ -13,7 +14,7 @@ pub fn moved<M: Module>(average: M, model: &M, decay: f64) -> M {
     average.map(&mut Mover { weights, decay })
 }
 
-/// A tensor for each parameter, by its id, which is what Burn's gradients are as well.
+/// A tensor for each parameter by its id, as in Burn's gradients.
 struct Weights(GradientsParams);
 
 impl ModuleVisitor for Weights {

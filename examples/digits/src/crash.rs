@@ -33,14 +33,14 @@ impl FromStr for BatchAt {
 /// Counts the training's batches, and aborts the process in one of them.
 #[derive(Debug)]
 pub struct CrashPoint {
-    /// The number of the batch to crash in, counted since the very first start from 1.
+    /// The batch to crash in, counted from 1 since the very first start.
     fatal: u64,
     begun_here: AtomicU64,
     handle: BackupHandle,
 }
 
 impl CrashPoint {
-    /// The crash in a training with so many batches in each epoch, whose backups `handle` knows.
+    /// The crash in a training with `batches_per_epoch` batches, whose backups `handle` knows.
     pub fn new(at: BatchAt, batches_per_epoch: usize, handle: BackupHandle) -> Self {
         Self {
             fatal: ((at.epoch - 1) * batches_per_epoch + at.batch) as u64,
@@ -49,7 +49,7 @@ impl CrashPoint {
         }
     }
 
-    /// To be called in each training step.
+    /// Must be called in each training step.
     pub fn pass(&self) {
         let trained_before = self.handle.restored_from().map_or(0, |at| at.global_step);
         let begun_here = self.begun_here.fetch_add(1, Ordering::Relaxed) + 1;

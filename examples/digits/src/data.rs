@@ -37,7 +37,7 @@ pub struct Digit {
 pub struct DigitBatch {
     /// The pixels.
     pub images: Tensor<4>,
-    /// What they show.
+    /// The digits that they show.
     pub classes: Tensor<1, Int>,
 }
 
@@ -49,7 +49,7 @@ struct DigitBatcher {
 /// Images whose pixels are NaN in one epoch.
 #[derive(Debug, Clone)]
 struct Poison {
-    /// Counted from 0.
+    /// The epoch, counted from 0.
     epoch: u64,
     images: HashSet<usize>,
 }
@@ -83,12 +83,12 @@ impl Batcher<Digit, DigitBatch> for DigitBatcher {
 /// A loader of one split.
 pub type Loader = Arc<dyn DataLoader<DigitBatch>>;
 
-/// The training split, shuffled anew in each epoch, and the validation split.
+/// The training split, shuffled again in each epoch, and the validation split.
 pub fn loaders(seed: u64) -> (Loader, Loader) {
     build(seed, DigitBatcher::default())
 }
 
-/// The same, with all images ruined of the batch of the training split that is `at` this place.
+/// The same loaders. All images of the batch `at` of the training split are ruined.
 pub fn poisoned_loaders(seed: u64, at: BatchAt) -> (Loader, Loader) {
     let numbers: Arc<dyn DataLoader<Vec<usize>>> = DataLoaderBuilder::new(Listing)
         .batch_size(BATCH_SIZE)
@@ -117,7 +117,7 @@ fn build(seed: u64, batcher: DigitBatcher) -> (Loader, Loader) {
     (train, valid)
 }
 
-/// A batch is the list of its items.
+/// A batcher whose batch is the list of its items.
 struct Listing;
 
 impl Batcher<usize, Vec<usize>> for Listing {
@@ -131,7 +131,7 @@ pub fn validation_batch(device: &Device) -> DigitBatch {
     DigitBatcher::default().batch(split().1, device)
 }
 
-/// The first images are trained on, and the others validate.
+/// The first images are for the training, and the others for the validation.
 fn split() -> (Vec<Digit>, Vec<Digit>) {
     let (images, _) = IMAGES.as_chunks::<{ PIXELS + 1 }>();
     let mut digits = images
@@ -164,7 +164,7 @@ mod tests {
         }
         // As in the data set's description, `optdigits.names`.
         assert_eq!(of_class, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
-        // Computed when each value was compared with that of the crate that the file was made from.
+        // Computed after each value was compared with that of the crate that the file was made from.
         assert_eq!(
             xxhash_rust::xxh3::xxh3_64(IMAGES),
             6_840_618_052_444_908_158

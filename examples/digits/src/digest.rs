@@ -1,4 +1,4 @@
-//! A short name for all that a training trains and saves.
+//! A short hash of everything that a training trains and saves.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -29,7 +29,7 @@ impl Digest {
     #[must_use]
     pub fn model<M: Module>(mut self, name: &str, model: &M) -> Self {
         self.path.push(name.to_owned());
-        // Running statistics hold their newest update back, until `valid` applies it.
+        // Running statistics hold back their newest update until `valid` applies it.
         model.valid().visit(&mut self);
         self.path.pop();
         self
@@ -43,7 +43,7 @@ impl Digest {
     pub fn optimizer(mut self, name: &str, optimizer: &ModuleOptimizer) -> anyhow::Result<Self> {
         let reader = Reader::from_bytes(optimizer.to_record().into_bytes()?)?;
         let paths = reader.metadata().clone();
-        // The ids of the parameters are others in each process; their paths are the same.
+        // The ids of the parameters differ in each process; their paths are the same.
         let path = |name: &str| match name.split_once('.') {
             Some((id, field)) => match paths.get(id) {
                 Some(path) => format!("{path}: {field}"),

@@ -1,12 +1,12 @@
-//! What this example has in common with others that train on the same digits.
+//! The code that this example shares with others that train on the same digits.
 //!
 //! ```text
 //! data       the images, and loaders of them
 //! model      a small convolutional network
 //! average    a moving average of a model's weights
-//! save_freq  how often to take a backup, as it is given on a command line
+//! save_freq  how often to take a backup, as given on a command line
 //! crash      a crash on demand
-//! digest     a short name for all that a training trains and saves
+//! digest     a short hash of everything that a training trains and saves
 //! ```
 
 pub mod average;

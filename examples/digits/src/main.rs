@@ -1,5 +1,5 @@
-//! Trains a convolutional network on handwritten digits, with backups. Crash it, run it again, and
-//! compare the last line with that of a run that was left alone.
+//! Trains a convolutional network on handwritten digits, with backups. Crash it, run it again, and compare
+//! the last line with that of an uninterrupted run.
 
 mod arguments;
 #[cfg(feature = "mirror")]
@@ -74,12 +74,12 @@ fn main() -> anyhow::Result<ExitCode> {
         .backup_and_restore(backup)
         .launch(learner);
 
-    // A renderer may hold the terminal: with Burn's dashboard, what is printed before is lost.
+    // A renderer may own the terminal. With Burn's dashboard, output before this is lost.
     drop(renderer);
-    // Tells whoever has started the program whether to start it again.
+    // Tells a supervisor whether to start the program again.
     let code = ExitCode::from(handle.exit_code());
     if error.is_some() {
-        // What it was is on the standard error.
+        // The error itself is on the standard error.
         return Ok(code);
     }
     let mut output = io::stdout().lock();
@@ -97,11 +97,11 @@ fn main() -> anyhow::Result<ExitCode> {
         output,
         "{} backups of {} bytes in all; the training was held {:.1?} by them in all, {:.1?} at \
          worst",
-        stats.committed, stats.bytes, stats.held_total, stats.held_worst
+        stats.committed, stats.bytes, stats.blocked_total, stats.blocked_max
     )?;
-    // Known with a share only.
+    // The interval is known with a share only.
     if let Some(interval) = handle.interval() {
-        let cost = stats.held_total + stats.slowed_total;
+        let cost = stats.blocked_total + stats.slowed_total;
         writeln!(
             output,
             "backups: {}, every {interval} batches, {:.1} % of the time, which was {took:.1?}",
@@ -115,5 +115,5 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(code)
 }
 
-/// For the initial weights, the shuffling, and the random numbers of each step.
+/// The seed of the initial weights, the shuffling, and the random numbers of each step.
 const SEED: u64 = 7;

@@ -35,7 +35,7 @@ pub struct DigitsModel {
 }
 
 impl DigitsModel {
-    /// A new one on `device`, which crashes in a batch to be trained if it is told to.
+    /// A new network on `device`. With `crash`, it crashes in a training batch.
     pub fn new(device: &Device, crash: Option<CrashPoint>) -> Self {
         let convolution = |from, to| {
             Conv2dConfig::new([from, to], [3, 3])
@@ -68,7 +68,7 @@ impl DigitsModel {
         self.linear2.forward(self.dropout.forward(x))
     }
 
-    /// The loss of a batch that is trained, and what it is computed from.
+    /// The loss of a training batch, and what it is computed from.
     pub fn classify_to_train(&self, batch: DigitBatch) -> ClassificationOutput {
         let output = self.classify(batch);
         if let Some(crash) = &self.crash {

@@ -22,7 +22,7 @@ impl MetricsRendererTraining for EpochLines {
     fn update_train(&mut self, _state: MetricState) {}
 
     fn update_valid(&mut self, state: MetricState) {
-        // That of the backups is for dashboards.
+        // The metric of the backups is for dashboards.
         if let MetricState::Numeric(entry, _) = state
             && let Some(name) = self.names.get(&entry.metric_id)
         {
@@ -49,7 +49,7 @@ impl TrainingProgressLogger for EpochLines {
             .iter()
             .map(|(name, value)| format!("{name}: {value}"))
             .collect();
-        // The training goes on if nobody reads it any more.
+        // The training continues even if nobody reads the output.
         let _ = writeln!(
             io::stdout(),
             "epoch {epoch} of {}, validation: {}",

@@ -1,4 +1,4 @@
-//! How often to take a backup, as it is given on a command line.
+//! How often to take a backup, as given on a command line.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ const UNITS: [(&str, f64); 4] = [("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 
 ///
 /// # Errors
 ///
-/// What may be given, if `text` is none of these.
+/// The valid forms, if `text` has none of them.
 pub fn parse(text: &str) -> Result<SaveFreq, String> {
     let wrong = || {
         "give \"epoch\", a number of batches, a time such as \"30s\" (or in ms, min or h), a share of \

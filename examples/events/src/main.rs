@@ -1,5 +1,5 @@
-//! Posts what happens to a training's backups as JSON to an HTTP server, as one would to a chat or a monitor. The
-//! server is in here as well, on loopback, and prints what it is sent.
+//! Posts the events of a training's backups as JSON to an HTTP server, as one would to a chat or a monitor.
+//! The server is part of this program, listens on loopback, and prints each body.
 
 mod server;
 
@@ -20,7 +20,7 @@ fn main() -> anyhow::Result<()> {
     let server = Server::start()?;
     let url = server.url();
     let backups = tempfile::tempdir()?;
-    // Half of the training, and the rest of it: the second one is restored.
+    // Half of the training, and then the rest, which is restored.
     for epochs in [1, 2] {
         train(backups.path(), epochs, post_to(url.clone()))?;
     }
@@ -29,10 +29,10 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Posts each event. It is called on a thread of its own, so that the training waits for no server.
+/// Posts each event. It runs on its own thread, so that the training waits for no server.
 fn post_to(url: String) -> impl FnMut(Event) + Send + 'static {
     move |event| {
-        // What can't be posted is no reason to end anything.
+        // A failed post is no reason to end the training.
         let json = event.to_json();
         let request = ureq::post(&url).content_type("application/json");
         if let Err(error) = request.send(json) {

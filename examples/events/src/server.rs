@@ -12,7 +12,7 @@ pub struct Server {
     thread: JoinHandle<io::Result<u64>>,
 }
 
-/// A request for it ends the server.
+/// A request to this path ends the server.
 const STOP: &str = "/stop";
 
 impl Server {
@@ -27,7 +27,7 @@ impl Server {
         format!("http://{}/events", self.address)
     }
 
-    /// Gives how many requests there were.
+    /// Returns the number of requests.
     pub fn stop(self) -> anyhow::Result<u64> {
         ureq::post(format!("http://{}{STOP}", self.address)).send_empty()?;
         let served = self.thread.join();
@@ -49,7 +49,7 @@ fn serve(listener: &TcpListener) -> io::Result<u64> {
     Ok(requests)
 }
 
-/// Reads one request, and says that all is well.
+/// Reads one request, and answers that all is well.
 fn answer(mut stream: TcpStream) -> io::Result<(String, String)> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut first = String::new();

@@ -1,4 +1,4 @@
-//! What the example prints.
+//! The output of the example.
 
 use std::process::Command;
 
@@ -18,7 +18,7 @@ fn each_event_is_posted_as_json_and_in_order() {
         .iter()
         .map(|event| event["event"].as_str().unwrap())
         .collect();
-    // An epoch has 47 batches, and a backup comes after 20, and at the end.
+    // An epoch has 47 batches. Backups come after every 20 batches, and at the end.
     let expected = [
         "committed",
         "committed",

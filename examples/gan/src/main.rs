@@ -1,5 +1,5 @@
-//! Trains a generator of handwritten digits and its critic, with one backup of both. Crash it, run it again, and
-//! compare the last line with that of a run that was left alone.
+//! Trains a generator of handwritten digits and its critic, with one backup of both. Crash it, run it again,
+//! and compare the last line with that of an uninterrupted run.
 
 mod model;
 mod train;
@@ -57,7 +57,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let gan = train::train(arguments.epochs, &device, crash.as_ref(), backup)?;
 
     let mut output = io::stdout().lock();
-    // `finish` has said why, and where it is saved.
+    // `finish` has already reported the reason, and where the training is saved.
     if let Some(Outcome::Stopped { saved, .. }) = handle.outcome() {
         anyhow::ensure!(saved.is_some(), "the training was interrupted");
         writeln!(output, "run it again to go on from there")?;
@@ -79,7 +79,7 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// For the initial weights, the shuffling, and the random numbers of each step.
+/// The seed of the initial weights, the shuffling, and the random numbers of each step.
 const SEED: u64 = 42;
 /// How many images are shown at the end.
 const DRAWN: usize = 8;

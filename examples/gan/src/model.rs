@@ -35,7 +35,7 @@ impl Generator {
         }
     }
 
-    /// So many images, of noise that is drawn from `device`.
+    /// This many images, from noise that is drawn from `device`.
     pub fn generate(&self, images: usize, device: &Device) -> Tensor<2> {
         let noise = Tensor::<2>::random([images, NOISE], Distribution::Normal(0.0, 1.0), device);
         let hidden = self.activation.forward(self.hidden.forward(noise));
@@ -58,7 +58,7 @@ impl Critic {
         self.output.forward(hidden).mean()
     }
 
-    /// With all weights between `-limit` and `limit`.
+    /// The same critic, with all weights between `-limit` and `limit`.
     pub fn clipped(self, limit: f32) -> Self {
         self.map(&mut Clip { limit })
     }
@@ -70,7 +70,7 @@ struct Clip {
 
 impl ModuleMapper for Clip {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        // The optimizer trains a leaf of the graph, which what is computed is not.
+        // The optimizer trains leaves of the graph, and a computed tensor is no leaf.
         let clip = |weights: Tensor<D>| {
             let weights = weights.inner().clamp(-self.limit, self.limit);
             Tensor::from_inner(weights).require_grad()

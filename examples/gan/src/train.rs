@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Critic, Generator};
 
-/// All that is trained and kept, and so the state of the backup.
+/// Everything that is trained and kept: the state of the backup.
 pub struct Gan {
     pub generator: Trainee<Generator>,
     pub critic: Trainee<Critic>,
@@ -38,10 +38,10 @@ pub struct Sum {
     count: u32,
 }
 
-/// The critic has so many batches for each step of the generator.
+/// The critic has this many batches for each step of the generator.
 const CRITIC_STEPS: usize = 3;
 
-/// Trains for so many epochs, with backups, unless it is stopped.
+/// Trains for `epochs` epochs, with backups, unless it is stopped.
 pub fn train(
     epochs: usize,
     device: &Device,

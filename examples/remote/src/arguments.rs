@@ -14,7 +14,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Computes for clients of this machine, until it is stopped.
+    /// Computes for clients on this machine, until it is stopped.
     Serve(ServeArguments),
     /// Trains on a server's devices, with backups.
     Train(TrainArguments),
@@ -22,7 +22,7 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 pub struct ServeArguments {
-    /// The TCP port to listen on; 0 takes any that is free.
+    /// The TCP port to listen on; 0 selects a free one.
     #[arg(long, default_value_t = 3000)]
     pub port: u16,
 

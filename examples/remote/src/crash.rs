@@ -33,10 +33,10 @@ impl FromStr for BatchAt {
 /// Counts the training's batches, and aborts the process in one of them.
 #[derive(Debug)]
 pub struct CrashPoint {
-    /// The number of the batch to crash in, counted since the very first start from 1. One batch on
-    /// each device counts as one.
+    /// The batch to crash in, counted from 1 since the very first start. One batch on each device counts as
+    /// one.
     fatal: u64,
-    /// All of them have a batch each time, so that this many steps make one.
+    /// All devices have a batch each time, so that this many steps make one.
     devices: u64,
     steps_here: AtomicU64,
     handle: BackupHandle,
@@ -52,8 +52,7 @@ impl CrashPoint {
         }
     }
 
-    /// To be called in each training step, on whichever device it is: the first one of the batch
-    /// crashes.
+    /// Must be called in each training step, on any device. The first step of the batch crashes.
     pub fn pass(&self) {
         let trained_before = self.handle.restored_from().map_or(0, |at| at.global_step);
         let steps_before = self.steps_here.fetch_add(1, Ordering::Relaxed);

@@ -51,7 +51,7 @@ impl Batcher<Digit, DigitBatch> for DigitBatcher {
 
 type Loader = Arc<dyn DataLoader<DigitBatch>>;
 
-/// The training split, shuffled anew in each epoch, and the validation split.
+/// The training split, shuffled again in each epoch, and the validation split.
 pub fn loaders(seed: u64) -> (Loader, Loader) {
     let (train, valid) = split();
     let train = DataLoaderBuilder::new(DigitBatcher)

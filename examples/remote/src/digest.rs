@@ -1,12 +1,12 @@
-//! A short name for all the weights of a model.
+//! A short hash of all the weights of a model.
 
 use burn::backend::ExecutionError;
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 use xxhash_rust::xxh3::Xxh3;
 
-/// The XXH3 hash of all parameters: their paths, shapes and bytes. Two models have the same digest
-/// if and only if they have the same weights (but for hash collisions).
+/// The XXH3 hash of all parameters: their paths, shapes and bytes. Two models have the same digest if and
+/// only if they have the same weights (except for hash collisions).
 pub fn of<M: Module>(model: &M) -> anyhow::Result<String> {
     let mut digest = Digest::default();
     model.visit(&mut digest);
@@ -20,7 +20,7 @@ pub fn of<M: Module>(model: &M) -> anyhow::Result<String> {
 struct Digest {
     path: Vec<String>,
     hash: Xxh3,
-    /// The last failure to read: the server may go at any time.
+    /// The last failure to read, because the server may disappear at any time.
     error: Option<ExecutionError>,
 }
 

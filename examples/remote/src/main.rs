@@ -1,5 +1,5 @@
-//! Trains on the devices of another process, with the backups on this side. Kill either of the two,
-//! start it again, and compare the last line with that of a run that was left alone.
+//! Trains on the devices of another process, with the backups on this side. Kill either process, start it
+//! again, and compare the last line with that of an uninterrupted run.
 
 mod arguments;
 mod crash;

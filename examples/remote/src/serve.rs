@@ -1,4 +1,4 @@
-//! The process that computes. It keeps nothing of a training that its client would miss.
+//! The process that computes. It keeps no state of a training that its client would miss.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -11,7 +11,7 @@ use crate::arguments::ServeArguments;
 
 /// Serves until Ctrl+C or SIGTERM.
 pub fn serve(arguments: &ServeArguments) -> anyhow::Result<()> {
-    // Burn would listen on every interface, and anyone who connects may compute.
+    // Burn would listen on every interface, and anyone who connects could compute.
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, arguments.port))
         .with_context(|| format!("cannot listen on port {}", arguments.port))?;
     let address = listener.local_addr();

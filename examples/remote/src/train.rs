@@ -1,5 +1,4 @@
-//! The process that trains: it has the data, the loop and the backups, and the server's devices
-//! have the tensors.
+//! The process that trains. It has the data, the loop and the backups. The server's devices have the tensors.
 
 use std::io::{self, IsTerminal as _, Write as _};
 
@@ -19,13 +18,13 @@ use crate::crash::CrashPoint;
 use crate::model::{self, DigitsModel};
 use crate::{data, digest};
 
-/// For the initial weights, the shuffling, and the random numbers of each step.
+/// The seed of the initial weights, the shuffling, and the random numbers of each step.
 const SEED: u64 = 42;
 
-/// Trains to the end, from the newest backup on if there is one.
+/// Trains to the end, and resumes from the newest backup if there is one.
 pub fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
     let log = env_logger::Env::default().default_filter_or("warn,burn_backup::restore=info");
-    // On a terminal Burn's dashboard has the screen: lines of a log would be drawn over it.
+    // On a terminal, Burn's dashboard owns the screen, and would be covered by log lines.
     if !io::stdout().is_terminal() {
         env_logger::Builder::from_env(log).init();
     }
@@ -64,9 +63,9 @@ pub fn train(arguments: &TrainArguments) -> anyhow::Result<()> {
         .backup_and_restore(backup)
         .launch(learner);
 
-    // Burn's dashboard holds the terminal until it is dropped: what is printed before is lost.
+    // Burn's dashboard owns the terminal until it is dropped. Output before this is lost.
     drop(renderer);
-    // Which error it was, or where a stopped training was saved, is on the standard error.
+    // The standard error has the error, or where a stopped training was saved.
     anyhow::ensure!(error.is_none(), "the training ended with an error");
     if interrupted.is_some() {
         return Ok(());

@@ -1,21 +1,21 @@
-//! A training as a user's program runs it: with Burn's own renderer, which is its dashboard where the
-//! standard output is a terminal.
+//! A training as a user's program runs it, with Burn's own renderer. This is its dashboard if the standard
+//! output is a terminal.
 //!
-//! `dashboard BACKUP_DIR EPOCHS [WHAT@AT]..`: what it is told to do, and in which of its training
-//! batches, counted from 1:
+//! `dashboard BACKUP_DIR EPOCHS [WHAT@AT]..`: each instruction says what to do, and in which training batch,
+//! counted from 1:
 //!
-//! - `stop`: to be stopped by its user; `fail`: by an error; `panic`: by a panic.
-//! - `signals`: to take SIGTERM as a notice of a preemption; `term`: to send itself that signal;
-//!   `exit`: to exit with that code then.
-//! - `never`: to take no backups on its own.
-//! - `keep`: to keep the backup at its end.
-//! - `workers`: to load with so many workers of Burn's.
-//! - `drop`: to drop the renderer before it prints.
-//! - `hold`: to go on with the renderer after the training, and to wait until it is killed.
-//! - `slow`: to read from its backups only once the file `go` is beside them.
-//! - `mirror`: to mirror to the directory `mirror` beside its backups, a thousand bytes in a second.
-//! - `silent`: to use a renderer of its own, which leaves the terminal alone.
-//! - `by-hand`: to train in a loop written by hand, which has no dashboard, and to be stopped there.
+//! - `stop`: its user stops it. `fail`: an error ends it. `panic`: it panics.
+//! - `signals`: it takes SIGTERM as a preemption notice. `term`: it sends itself that signal. `exit`: it then
+//!   exits with that code.
+//! - `never`: it takes no backups on its own.
+//! - `keep`: it keeps the backup at its end.
+//! - `workers`: it loads with so many workers of Burn's.
+//! - `drop`: it drops the renderer before it prints.
+//! - `hold`: it continues to use the renderer after the training, and waits until it is killed.
+//! - `slow`: it reads from its backups only once the file `go` is beside them.
+//! - `mirror`: it mirrors to the directory `mirror` beside its backups, a thousand bytes per second.
+//! - `silent`: it uses a renderer of its own, which leaves the terminal alone.
+//! - `by-hand`: it trains in a loop written by hand, which has no dashboard, and is stopped there.
 //!
 //! After the training it prints `the program goes on`. It keeps the result until it ends.
 #![expect(
@@ -118,13 +118,13 @@ fn main() {
             std::thread::park();
         }
     }
-    // A program that never looks at the renderer holds it to its end.
+    // A program that never looks at the renderer keeps it to its end.
     let held = (!drops).then_some(result.renderer);
     println!("the program goes on");
     drop(held);
 }
 
-/// A disk that gives nothing of a part before the file `go` is there.
+/// A disk that reads nothing of a part before the file `go` exists.
 fn slow(backup_dir: &Path) -> FaultyFilesystem {
     let go = backup_dir.with_file_name("go");
     FaultyFilesystem::new(move |operation, path| {

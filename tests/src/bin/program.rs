@@ -1,12 +1,13 @@
 //! A program as its user would write it.
 //!
-//! `program NAME VARIANT DIR [WHAT@N]..`: `VARIANT` is `without`, `line` or `checklist`, and all that is
-//! written goes to `DIR`. `abort@N` aborts the process in its training batch N, counted from 1;
-//! `workers@N` has each loader have so many workers.
+//! `program NAME VARIANT DIR [WHAT@N]..`: `VARIANT` is `without`, `line` or `checklist`. The program writes
+//! into `DIR` only. `abort@N` aborts the process in its training batch N, counted from 1. `workers@N` gives
+//! each loader N workers.
 //!
-//! At its end it prints `digest: ` of the final model, `validated: ` with the losses of the last
-//! validation, `tested: ` with those of the evaluations, `logged: ` with those of all epochs, `checkpoints: `
-//! with what is left of Burn's, and a line `fact: ` for each setting of the program that took effect.
+//! At its end it prints `digest: ` of the final model. It prints the losses of the last validation after
+//! `validated: `, of the evaluations after `tested: `, and of all epochs after `logged: `. It also prints
+//! `checkpoints: ` with Burn's remaining checkpoints, and a line `fact: ` for each setting of the program
+//! that took effect.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,

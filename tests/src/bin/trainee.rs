@@ -1,40 +1,45 @@
-//! A training in a process of its own, which does what it is told.
+//! A training in its own process, which follows instructions.
 //!
-//! `trainee serve PORT DEVICES` serves so many devices of the CPU on this port of the loopback
-//! interface, or on a free one for port 0, and says first `listening ADDRESS`.
+//! `trainee serve PORT DEVICES` serves so many devices of the CPU on this port of the loopback interface, or
+//! on a free port for 0. First it prints `listening ADDRESS`.
 //!
-//! `trainee BACKEND BACKUP_DIR FREQUENCY [WHAT@AT]..`: `BACKEND` is one of this process, or the address of
-//! a server with `main=`, for the first two of its devices with the optimizer on the first one, with
-//! `sharded=`, for both of them to optimize, or with `one=`. `FREQUENCY` is a number of batches, or 0 for
-//! each epoch. What it is told to do, and in which of its batches or calls, counted from 1, or 0
-//! for before the training:
+//! `trainee BACKEND BACKUP_DIR FREQUENCY [WHAT@AT]..`: `BACKEND` is one of this process, or the address of a
+//! server. The address follows `main=`, `sharded=` or `one=`. `main=` uses its first two devices, with the
+//! optimizer on the first one. `sharded=` has both of them optimize. `FREQUENCY` is a number of batches, or 0
+//! for each epoch. Each instruction says what to do, and in which batch or call, counted from 1. 0 stands for
+//! before the training:
 //!
-//! - `abort`: to abort in that training batch; `abort-in-validation`: in that validation batch;
-//!   `abort-in-call`: in that call to the filesystem.
-//! - `stop`: to be stopped in that training batch, as by its user.
-//! - `signals`: to take SIGTERM and SIGINT as notices of a preemption; `usr1-too`: and SIGUSR1;
-//!   `exit`: to exit with that code then; `grace`: with so many milliseconds until the kill;
-//!   `left`: to leave the signals to the program after the launch.
-//! - `term`, `int`, `usr1`: to send itself that signal in that training batch; `term-in-validation`: in
-//!   that validation batch; `term-in-call`: in that call to the filesystem; `term-after`: after the
-//!   training.
-//! - `term-again`: to send itself SIGTERM in that training batch again and again, until it ends.
-//! - `tokio-before`, `tokio-after`: to handle Ctrl-C with tokio from before the training on, or from after
-//!   it on, to be sent one then, and to print `heard Ctrl-C` when tokio has heard of it.
-//! - `never`: to take no backups on its own.
-//! - `logs`: to write metric logs, into `logs` beside the backup.
-//! - `rollback`: that this item is NaN in the second epoch, and to go back then; needs `logs` and `ours`.
-//! - `keep`: to keep the backup at its end; `keep-all`: to keep all generations.
-//! - `workers`: to load with so many workers; `ours`: with our loader; `burns-sampler`: with our loader of
+//! - `abort`: it aborts in that training batch. `abort-in-validation`: in that validation batch.
+//!   `abort-in-call`: in that filesystem call.
+//! - `stop`: it is stopped in that training batch, as by its user.
+//! - `signals`: it takes SIGTERM and SIGINT as preemption notices. `usr1-too`: and SIGUSR1. `exit`: it then
+//!   exits with that code. `grace`: it has so many milliseconds until the kill. `left`: it leaves the signals
+//!   to the program after the launch.
+//! - `term`, `int`, `usr1`: it sends itself that signal in that training batch. `term-in-validation`: in that
+//!   validation batch. `term-in-call`: in that filesystem call. `term-after`: after the training.
+//! - `term-again`: it sends itself SIGTERM in that training batch again and again, until it ends.
+//! - `tokio-before`, `tokio-after`: it handles Ctrl-C with tokio, from before the training or from after it.
+//!   After the training it sends itself one, and prints `heard Ctrl-C` when tokio has received it.
+//! - `never`: it takes no backups on its own.
+//! - `logs`: it writes metric logs, into `logs` beside the backup.
+//! - `rollback`: this item is NaN in the second epoch, and the training goes back then. It needs `logs` and
+//!   `ours`.
+//! - `keep`: it keeps the backup at its end. `keep-all`: it keeps all generations.
+//! - `workers`: it loads with so many workers. `ours`: with our loader. `burns-sampler`: with our loader of
 //!   Burn's sampler.
-//! - `replaced`: to set another training strategy after the backups.
-//! - `fill`: to fill the disk that `BACKUP_DIR` is on; `free`: to free it again.
-//! - `wait`: to say `waiting`, and wait for a line on the standard input.
+//! - `replaced`: it sets another training strategy after the backups.
+//! - `fill`: it fills the disk that `BACKUP_DIR` is on. `free`: it frees the disk again.
+//! - `wait`: it prints `waiting`, and waits for a line on the standard input.
 //!
-//! At its end it prints a line each on the number of batches that were trained before this process
-//! (`restored`), the backups that were `committed` and that `failed`, the `error` that ended it, what
-//! has `interrupted` it and the number of batches after which it was saved then (`stopped-at`), the `notice` that came, the
-//! `weights`, and what the user's own checkpointers got last (`records`).
+//! At its end it prints one line for each of these:
+//!
+//! - `restored`: the number of batches that were trained before this process.
+//! - `committed` and `failed`: the numbers of backups.
+//! - `error`: the error that ended it.
+//! - `interrupted`: what interrupted it. `stopped-at`: the number of batches after which it was saved then.
+//! - `notice`: the notice that came.
+//! - `weights`: the weights.
+//! - `records`: the last records that the user's own checkpointers got.
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -210,7 +215,7 @@ fn main() {
     }
 }
 
-/// What `tokio::signal::ctrl_c` listens with, and when it is first polled.
+/// The listener of `tokio::signal::ctrl_c`, and when it is first polled.
 struct CtrlC {
     runtime: Runtime,
     interrupts: Signal,
@@ -291,7 +296,7 @@ fn obey(what: &str, ballast: &Path, interrupter: &Interrupter) {
     }
 }
 
-/// Writes until that fails.
+/// Writes until a write fails.
 fn fill(file: &mut File, chunk: &[u8]) -> io::Error {
     loop {
         if let Err(error) = file.write_all(chunk) {
@@ -300,7 +305,7 @@ fn fill(file: &mut File, chunk: &[u8]) -> io::Error {
     }
 }
 
-/// Does `what` in the call number `at`.
+/// Calls `what` in the call number `at`.
 fn in_call(at: usize, what: impl Fn() + Send + Sync + 'static) -> Arc<dyn Filesystem> {
     let calls = AtomicUsize::new(0);
     Arc::new(FaultyFilesystem::new(move |_, _| {

@@ -6,21 +6,21 @@ use std::sync::{Mutex, OnceLock};
 use std::thread::{self, ThreadId};
 
 static TRAINED: AtomicUsize = AtomicUsize::new(0);
-/// The batch to abort in; 0 is none.
+/// The batch to abort in, or 0 for none.
 static ABORTS_IN: AtomicUsize = AtomicUsize::new(0);
 static THREADS: Mutex<Option<HashSet<ThreadId>>> = Mutex::new(None);
 
-/// The files that the program writes are below it.
+/// The directory of all files that the program writes.
 static FILES: OnceLock<PathBuf> = OnceLock::new();
 
-/// Aborts this process, which writes into that directory, in that training batch, counted from 1.
+/// Aborts this process in that training batch, counted from 1. The process writes into `files`.
 pub fn abort_in(batch: usize, files: &Path) {
     FILES.get_or_init(|| files.to_path_buf());
     ABORTS_IN.store(batch, Ordering::Relaxed);
 }
 
-/// Whether Burn is writing none of its checkpoints, which it does on threads of its own. One that a kill finds
-/// half written is not written again: what these tests compare is what becomes of whole ones.
+/// Whether Burn is writing no checkpoint at the moment. It writes them on threads of its own, and does not
+/// write one again that a kill left half written. These tests compare whole checkpoints only.
 fn are_checkpoints_whole(dir: &Path) -> bool {
     let Ok(entries) = fs::read_dir(dir) else {
         return true;

@@ -68,7 +68,7 @@ fn loader(options: &Options, points: Vec<Point>) -> Arc<dyn DataLoader<Batch>> {
     }
 }
 
-/// Keeps what there is to show, and shows it to nobody.
+/// Stores what there is to show, and shows nothing.
 #[derive(Default)]
 struct Latest {
     metrics: Vec<String>,

@@ -30,7 +30,7 @@ const SEED: u64 = 42;
 
 pub fn train(options: &Options) -> Trained {
     let artifacts = options.artifacts();
-    // So that the metrics are of this training only. A training that resumes keeps its logs.
+    // So that the metrics are of this training only. A resumed training keeps its logs.
     if options.variant != Variant::Checklist || !options.backup().exists() {
         fs::remove_dir_all(&artifacts).ok();
     }
@@ -87,7 +87,7 @@ pub fn train(options: &Options) -> Trained {
     let record = result.model.into_record();
     record.save(artifacts.join("model")).unwrap();
     let mut facts = Vec::new();
-    // With the checklist it is given up.
+    // The checklist asks to give it up.
     if options.variant != Variant::Checklist {
         let has_trained = has_trained.load(Ordering::Relaxed);
         facts.push(format!("the program's own strategy trains: {has_trained}"));

@@ -27,7 +27,7 @@ pub fn train(options: &Options) -> Trained {
     for fold in 0..FOLDS {
         let name = format!("fold-{fold}");
         if options.variant == Variant::Checklist {
-            // A fold that was complete before draws nothing.
+            // A fold that was already complete draws nothing.
             device.seed(SEED + fold as u64);
         }
         let model = Model::new(&device);
@@ -44,7 +44,7 @@ pub fn train(options: &Options) -> Trained {
         let training = match options.variant {
             Variant::Without => training,
             Variant::Line => training.backup_and_restore(backup),
-            // Kept until all folds are done: this one is not trained again then.
+            // Kept until all folds are done, so that a complete fold is not trained again.
             Variant::Checklist => {
                 training.backup_and_restore(backup.metric_logs(&artifacts).delete_checkpoint(false))
             }
@@ -64,7 +64,7 @@ pub fn train(options: &Options) -> Trained {
     models.into()
 }
 
-/// Each third point, from the number of the fold on, and the others.
+/// Each third point, starting at the number of the fold, and all other points.
 fn split(points: Vec<Point>, fold: usize) -> (Vec<Point>, Vec<Point>) {
     let (held_out, rest): (Vec<_>, Vec<_>) = points
         .into_iter()

@@ -45,7 +45,7 @@ struct TrainingConfig {
 
 pub fn train(options: &Options) -> Trained {
     let artifacts = options.artifacts();
-    // So that the summary is of this training only. A training that resumes keeps its logs.
+    // So that the summary is of this training only. A resumed training keeps its logs.
     if options.variant != Variant::Checklist || !options.backup().exists() {
         fs::remove_dir_all(&artifacts).ok();
     }

@@ -1,6 +1,6 @@
-//! A classifier of digits: composed samplers without seeds, augmentation that draws in a mapper, a loader
-//! that shuffles with workers, a composed schedule, early stopping by a metric, a progress logger, and an
-//! evaluation of two test splits.
+//! A classifier of digits. It has composed samplers without seeds, augmentation that draws in a mapper, and a
+//! loader that shuffles with workers. It also has a composed schedule, early stopping by a metric, a progress
+//! logger, and an evaluation of two test splits.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -45,7 +45,7 @@ const BATCH_SIZE: usize = 8;
 
 pub fn train(options: &Options) -> Trained {
     let artifacts = options.artifacts();
-    // So that the summary is of this training only. A training that resumes keeps its logs.
+    // So that the summary is of this training only. A resumed training keeps its logs.
     if options.variant != Variant::Checklist || !options.backup().exists() {
         fs::remove_dir_all(&artifacts).ok();
     }
@@ -115,7 +115,7 @@ pub fn train(options: &Options) -> Trained {
     trained
 }
 
-/// Some digits more than once, and as many others once, all of them shifted at random.
+/// Some digits several times, and as many others once. All of them are shifted at random.
 fn training_data(options: &Options) -> impl Dataset<Digit> + use<> {
     let half = BATCHES_PER_EPOCH * BATCH_SIZE / 2;
     let composed = ComposedDataset::new(vec![
@@ -186,7 +186,7 @@ fn digits(ids: Range<usize>) -> Vec<Digit> {
     digits.collect()
 }
 
-/// Shifts the image sideways, and brightens it. The name says where the random numbers are from.
+/// Shifts the image sideways, and brightens it. The name says where the random numbers come from.
 enum Augmentation {
     FromSystem,
     FromLoader,

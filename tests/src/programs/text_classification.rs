@@ -1,5 +1,5 @@
-//! A transformer that classifies texts: a sampler without a seed, a loader with one worker that does not
-//! shuffle, devices that the user chooses, and text metrics.
+//! A transformer that classifies texts. It has a sampler without a seed, a loader with one worker that does
+//! not shuffle, devices that the user chooses, and text metrics.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -127,7 +127,7 @@ struct Text {
     class: i64,
 }
 
-/// Each class has its own step from token to token.
+/// Each class has its own step from one token to the next.
 fn texts(ids: Range<usize>) -> Vec<Text> {
     let texts = ids.map(|id| {
         let class = id % CLASSES;

@@ -1,5 +1,5 @@
-//! A transformer that learns to go on with a text: a sampler without a seed, a loader with workers that
-//! does not shuffle, accumulated gradients, and metrics that are no means.
+//! A transformer that learns to continue a text. It has a sampler without a seed, a loader with workers that
+//! does not shuffle, accumulated gradients, and metrics that are not means.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -114,7 +114,7 @@ struct Text {
     tokens: Vec<i64>,
 }
 
-/// Each goes on in equal steps from token to token.
+/// Each text continues in equal steps from token to token.
 fn texts(ids: Range<usize>) -> Vec<Text> {
     let texts = ids.map(|id| {
         let tokens = (0..=LENGTH).map(|at| ((id * 3 + at * (id % 4 + 1)) % VOCABULARY) as i64);

@@ -49,7 +49,7 @@ fn phase(options: &Options, name: &str, model: Model, rate: f64) -> (Model, Back
     let training = match options.variant {
         Variant::Without => training,
         Variant::Line => training.backup_and_restore(backup),
-        // Kept until all phases are done: this one is not trained again then.
+        // Kept until all phases are done, so that a complete phase is not trained again.
         Variant::Checklist => {
             training.backup_and_restore(backup.artifacts(&artifacts).delete_checkpoint(false))
         }

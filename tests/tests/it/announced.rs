@@ -15,7 +15,7 @@ fn start(dir: &Path, told: &[&str]) -> String {
     said
 }
 
-/// The only line that begins so.
+/// The only line that begins with `begins`.
 #[track_caller]
 fn only_line<'s>(said: &'s str, begins: &str) -> &'s str {
     let lines: Vec<_> = said
@@ -35,7 +35,7 @@ fn backup_dir(scratch: &tempfile::TempDir) -> PathBuf {
 const WARNING: &str = "warning: not exact after a restart";
 
 #[test]
-fn one_line_says_where_how_often_and_on_what_a_training_begins_and_another_where_it_goes_on() {
+fn one_line_says_where_how_often_and_on_what_a_training_begins_and_another_where_it_resumes() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = backup_dir(&scratch);
     let begins = format!("backups in '{}', every 4 batches, ", dir.display());

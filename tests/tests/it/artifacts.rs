@@ -13,8 +13,8 @@ use crate::support::contents;
 
 const EPOCHS: usize = 5;
 
-/// Runs the training with what Burn writes in `artifacts`, until it ends or is stopped in that batch, and
-/// gives the summary that its renderer is shown.
+/// Runs the training until it ends or is stopped in the batch `stop`. Burn writes into `artifacts`. Returns
+/// the summary that the renderer gets.
 fn run(scratch: &Path, stop: Option<usize>) -> String {
     let training = Training {
         epochs: EPOCHS,
@@ -58,7 +58,7 @@ fn files(scratch: &Path) -> (BTreeSet<PathBuf>, Vec<(PathBuf, String)>) {
     (names, logs.collect())
 }
 
-/// The validation's losses by epoch.
+/// The validation losses by epoch.
 fn validation(scratch: &Path) -> Vec<(usize, f64)> {
     let summary = LearnerSummary::new(scratch.join("artifacts"), &["Loss"]).unwrap();
     let entries = summary.metrics.valid.iter().flat_map(|of| &of.entries);
@@ -66,7 +66,7 @@ fn validation(scratch: &Path) -> Vec<(usize, f64)> {
 }
 
 #[test]
-fn after_two_stops_all_that_burn_writes_is_as_if_undisturbed() {
+fn after_two_stops_burns_files_are_as_if_uninterrupted() {
     let whole = tempfile::tempdir().unwrap();
     let summary = run(whole.path(), None);
     let (names, logs) = files(whole.path());
@@ -89,7 +89,7 @@ fn after_two_stops_all_that_burn_writes_is_as_if_undisturbed() {
 }
 
 #[test]
-fn where_the_program_wipes_the_directory_the_summary_has_all_epochs_all_the_same() {
+fn where_the_program_wipes_the_directory_the_summary_still_has_all_epochs() {
     let whole = tempfile::tempdir().unwrap();
     run(whole.path(), None);
     let expected = validation(whole.path());

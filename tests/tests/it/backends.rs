@@ -1,10 +1,10 @@
-//! Backups are free of devices: what one backend has saved, another one restores.
+//! Backups do not depend on the device: one backend restores what another one has saved.
 
 use burn_backup_restore::SaveFreq;
 use burn_backup_tests::{Backend, Halt, Records, Training};
 use test_fork::test;
 
-use crate::support::{difference, part, saved_model, undisturbed};
+use crate::support::{difference, part, saved_model, uninterrupted};
 
 /// Every backend of this build.
 fn backends() -> impl Iterator<Item = Backend> {
@@ -21,7 +21,7 @@ fn another_backend_restores_what_was_saved_byte_for_byte() {
                     .save_freq(SaveFreq::Never)
                     .delete_checkpoint(false)
             };
-            // In the validation of the last epoch: nothing is trained after that.
+            // The stop is in the validation of the last epoch. Nothing is trained after that.
             let stopped = Training::new(saving).run(backup(), Halt::StopInValidation(13));
             assert!(stopped.error.is_none(), "{:?}", stopped.error);
             let saved = Records {
@@ -46,14 +46,14 @@ fn another_backend_restores_what_was_saved_byte_for_byte() {
 }
 
 #[test]
-fn a_training_that_stopped_on_one_backend_goes_on_on_another_in_the_middle_of_an_epoch() {
-    // Random numbers are others on each backend: without them, they differ in the last digits.
+fn a_training_that_stopped_on_one_backend_resumes_on_another_in_the_middle_of_an_epoch() {
+    // Each backend draws other random numbers. Without them, the results differ only in the last digits.
     let plain = |backend| Training {
         draws: false,
         ..Training::new(backend)
     };
     for first in backends() {
-        let expected = undisturbed(&plain(first));
+        let expected = uninterrupted(&plain(first));
         for second in backends() {
             for stop in [3, 8, 12] {
                 let scratch = tempfile::tempdir().unwrap();

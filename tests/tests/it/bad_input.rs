@@ -1,4 +1,4 @@
-//! Bad input: a clear error before the first batch, the backup untouched.
+//! Bad input: a clear error before the first batch, and an unchanged backup.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -15,9 +15,9 @@ use burn_backup_tests::{Backend, Halt, Hooks, Run, Training, model_records};
 use test_fork::test;
 
 use crate::process::trainee;
-use crate::support::{contents, undisturbed};
+use crate::support::{contents, uninterrupted};
 
-/// The run was refused, and the message says all of `says`.
+/// Asserts that the run was refused, and that the message contains each of `says`.
 #[track_caller]
 fn assert_refused(run: &Run, says: &[&str]) {
     assert_eq!(run.losses.len(), 0, "nothing is trained");
@@ -30,13 +30,13 @@ fn assert_refused(run: &Run, says: &[&str]) {
     assert!(shown.contains(&message), "{shown}");
 }
 
-/// A backup in `dir`, taken after `batches` batches.
+/// Leaves a backup in `dir`, taken after `batches` batches.
 fn with_backup(training: &Training, dir: &Path, batches: usize) {
     let run = training.run(Training::backup(dir), Halt::Stop(batches));
     assert!(run.error.is_none());
 }
 
-/// A program that doesn't fit is refused and leaves the backup as it is: the right one goes on.
+/// A program that doesn't fit is refused and leaves the backup as it is. The right program then resumes.
 #[track_caller]
 fn assert_refused_untouched(
     batches: usize,
@@ -49,14 +49,14 @@ fn assert_refused_untouched(
     let before = contents(scratch.path());
     let run = misfit(Training::backup(scratch.path()));
     assert_refused(&run, says);
-    assert_refused(&run, &["not touched", "to start anew"]);
+    assert_refused(&run, &["not touched", "to start over"]);
     assert!(
         contents(scratch.path()) == before,
         "the backup is as it was"
     );
 
     let run = training.run(Training::backup(scratch.path()), Halt::Never);
-    assert!(run.weights == undisturbed(&training).weights);
+    assert!(run.weights == uninterrupted(&training).weights);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_device_can_be_given() {
         let backup = Training::backup(scratch.path()).execution(single);
         let run = training.run(backup, Halt::Never);
         assert!(run.error.is_none());
-        assert!(run.weights == undisturbed(&training).weights);
+        assert!(run.weights == uninterrupted(&training).weights);
     }
 }
 
@@ -141,7 +141,7 @@ fn a_directory_that_cannot_be_written_is_refused() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_directory_that_cannot_be_created_is_refused() {
-    // Nobody can create a directory there, not even the administrator.
+    // Nobody can create a directory there, not even root.
     let run = Training::new(Backend::Flex).run(Training::backup("/proc/backup"), Halt::Never);
     assert_refused(&run, &["cannot create '/proc/backup'"]);
 }
@@ -200,7 +200,7 @@ fn a_backup_of_another_optimizer_is_refused() {
     });
 }
 
-/// A scheduler with the same rates, and no state.
+/// A scheduler with the same rates and no state.
 #[derive(Clone)]
 struct Forgetful(ModuleLrScheduler);
 
@@ -233,7 +233,7 @@ fn a_backup_of_another_scheduler_is_refused() {
     });
 }
 
-/// A scheduler that panics when it is to load a record, as Burn does at some.
+/// A scheduler that panics when it loads a record, as Burn does with some records.
 #[derive(Clone)]
 struct Panicking(ModuleLrScheduler);
 
@@ -303,7 +303,7 @@ fn another_batch_size_is_refused_wherever_the_training_was_interrupted() {
 fn another_batch_size_is_refused_between_epochs() {
     let scratch = tempfile::tempdir().unwrap();
     let training = Training::new(Backend::Flex);
-    // The error takes the first batch of the third epoch with it; the backup is of its start.
+    // The error loses the first batch of the third epoch. The backup is from the start of that epoch.
     training.run(Training::backup(scratch.path()), Halt::Fail(13));
     let before = contents(scratch.path());
     let larger = Training {
@@ -325,7 +325,7 @@ fn a_backup_made_with_another_seed_is_refused() {
     with_backup(&training, scratch.path(), 7);
     let before = contents(scratch.path());
     let run = training.run(Training::backup(scratch.path()).seed(6), Halt::Never);
-    assert_refused(&run, &["run seed was 5", "is 6 now", "to start anew"]);
+    assert_refused(&run, &["run seed was 5", "is 6 now", "to start over"]);
     assert!(contents(scratch.path()) == before);
 }
 
@@ -378,7 +378,7 @@ fn with_every_backup_damaged_the_training_is_refused_again_and_again() {
         let run = training.run(Training::backup(scratch.path()), Halt::Never);
         assert_refused(
             &run,
-            &["no whole generation is left", "delete the backup directory"],
+            &["no undamaged backup is left", "delete the backup directory"],
         );
     }
 }
@@ -394,16 +394,16 @@ fn a_refused_training_ends_for_the_renderer_and_returns_the_model() {
 }
 
 #[test]
-fn a_training_strategy_set_after_the_line_says_aloud_that_it_runs_without_backups() {
+fn a_training_strategy_set_after_the_line_reports_that_it_runs_without_backups() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
-    for (told, is_told_off) in [(&["replaced@1"][..], true), (&[], false)] {
+    for (told, is_warned) in [(&["replaced@1"][..], true), (&[], false)] {
         let output = trainee(Backend::Flex, &dir, 1, told).output().unwrap();
         assert!(output.status.success());
         let stderr = String::from_utf8(output.stderr).unwrap();
         let says =
             stderr.contains("WITHOUT BACKUPS") && stderr.contains("the last line before launch");
-        assert_eq!(says, is_told_off, "{stderr}");
+        assert_eq!(says, is_warned, "{stderr}");
         assert!(!dir.exists());
     }
 }
@@ -415,10 +415,10 @@ fn gradient_checkpointing_is_passed_on_by_the_backups_builder() {
         devices: vec![Device::flex().autodiff().gradient_checkpointing()],
         ..plain.clone()
     };
-    let expected = undisturbed(&plain);
+    let expected = uninterrupted(&plain);
     let scratch = tempfile::tempdir().unwrap();
     let backup = || Training::backup(scratch.path()).gradient_checkpointing();
-    // It shows nowhere but on the device of the batches.
+    // Gradient checkpointing shows only on the device of the batches.
     let seen = Arc::new(Mutex::new(Vec::new()));
     for halt in [Halt::Stop(8), Halt::Never] {
         let run = training.run_with_learner(
@@ -463,9 +463,9 @@ fn gradient_checkpointing_on_a_model_made_without_it_is_refused() {
     assert!(!dir.exists());
 }
 
-/// A loader that does not tell how far it is has nothing to compare but its batches.
+/// A loader that does not report its progress can be compared by its batches only.
 #[test]
-fn fewer_batches_are_refused_also_of_a_loader_that_does_not_tell_how_far_it_is() {
+fn fewer_batches_are_refused_also_from_a_loader_without_progress() {
     let training = Training {
         silent_loader: true,
         ..Training::new(Backend::Flex)

@@ -14,17 +14,17 @@ use burn_backup_restore::{
 use burn_backup_tests::{Backend, Halt, Run, Training};
 use test_fork::test;
 
-use crate::support::{assert_exact, generations, saved_model, stopped_models, undisturbed};
+use crate::support::{assert_exact, generations, saved_model, stopped_models, uninterrupted};
 
 fn blocking(frequency: SaveFreq) -> impl Fn(BackupAndRestore) -> BackupAndRestore {
     move |backup| backup.save_freq(frequency).snapshot(Snapshot::Blocking)
 }
 
 #[test]
-fn interrupted_at_any_batch_a_training_with_blocking_snapshots_ends_as_if_undisturbed() {
+fn interrupted_at_any_batch_a_training_with_blocking_snapshots_ends_as_if_uninterrupted() {
     for &backend in Backend::ALL {
         let training = Training::new(backend);
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         assert_exact(&training, &expected, blocking(SaveFreq::Steps(1)), &[]);
         let frequencies = match backend {
             Backend::Flex => &[SaveFreq::Epoch, SaveFreq::Steps(1), SaveFreq::Steps(4)][..],
@@ -41,12 +41,12 @@ fn interrupted_at_any_batch_a_training_with_blocking_snapshots_ends_as_if_undist
 }
 
 #[test]
-fn interrupted_several_times_a_training_with_blocking_snapshots_ends_as_if_undisturbed() {
+fn interrupted_several_times_a_training_with_blocking_snapshots_ends_as_if_uninterrupted() {
     use Halt::{Fail, Stop, StopInValidation};
 
     for &backend in Backend::ALL {
         let training = Training::new(backend);
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         for halts in [
             &[Stop(7), Fail(2), Stop(3)][..],
             &[Fail(8), Fail(2), Fail(1)],
@@ -66,12 +66,12 @@ fn interrupted_several_times_a_training_with_blocking_snapshots_ends_as_if_undis
 }
 
 #[test]
-fn with_accumulated_gradients_and_blocking_snapshots_it_ends_as_if_undisturbed() {
+fn with_accumulated_gradients_and_blocking_snapshots_it_ends_as_if_uninterrupted() {
     let training = Training {
         accumulation: Some(4),
         ..Training::new(Backend::Flex)
     };
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     for frequency in [SaveFreq::Steps(1), SaveFreq::Steps(5)] {
         for batch in 1..=18 {
             for halt in [Halt::Stop(batch), Halt::Fail(batch)] {
@@ -162,8 +162,8 @@ fn records_that_cannot_be_read_are_a_failed_backup_and_the_next_one_is_exact() {
             let backup = Training::backup(scratch.path()).save_freq(1);
             backup.snapshot(snapshot)
         };
-        // Those of the first backup are read twice, to check that they can be loaded. So this is the
-        // fourth one's, and the optimizer's record is on its way then.
+        // The records of the first backup are read twice, to check that they can be loaded. So the fifth read
+        // is for the fourth backup, whose optimizer record is already being written.
         let first = backup();
         let handle = first.handle();
         let failed = run(first, Halt::Fail(6), |read| read == 5);
@@ -189,7 +189,7 @@ fn records_that_cannot_be_read_end_the_training_if_a_failed_backup_is_to() {
     let scratch = tempfile::tempdir().unwrap();
     let backup = blocking(SaveFreq::Steps(1))(Training::backup(scratch.path()));
     let backup = backup.on_backup_error(OnBackupError::Stop);
-    // Those of the first backup are read twice.
+    // The records of the first backup are read twice.
     let ended = run(backup, Halt::Never, |read| read == 5);
     let error = ended.backup_error().to_string();
     assert!(error.contains("the test has read 5 panic"), "{error}");
@@ -211,12 +211,12 @@ fn a_blocking_snapshot_with_nan_is_refused_and_the_last_good_one_stays() {
     assert_eq!((stats.committed, stats.refused, stats.failed), (4, 2, 2));
     let error = handle.last_error().unwrap();
     assert!(
-        matches!(&*error, BackupError::Poisoned { parameter, .. } if parameter == "steps"),
+        matches!(&*error, BackupError::ContainsNan { parameter, .. } if parameter == "steps"),
         "{error}"
     );
     assert_eq!(generations(scratch.path()), ["00000004"]);
 
     let mended = Training::new(Backend::Flex);
     let run = mended.run(backup(), Halt::Never);
-    assert!(run.weights == undisturbed(&mended).weights);
+    assert!(run.weights == uninterrupted(&mended).weights);
 }

@@ -1,4 +1,4 @@
-//! What Burn's own single-device strategy does still happens, in the same order.
+//! Everything that Burn's own single-device strategy does still happens, in the same order.
 
 use burn::train::SupervisedTraining;
 use burn_backup_restore::{BackupExt as _, SaveFreq};
@@ -7,7 +7,7 @@ use test_fork::test;
 
 use crate::support::stop_early;
 
-/// Runs the training without the line and with it, and compares all that shows.
+/// Runs the training without the line and with it, and compares everything that is visible.
 #[track_caller]
 fn assert_parity(
     training: &Training,
@@ -33,8 +33,8 @@ fn assert_parity(
     ours
 }
 
-/// The calls, without the figures of the summary: Burn reads them from files that its loggers may
-/// still be writing.
+/// The calls without the figures of the summary. Burn reads these from files that its loggers may still be
+/// writing.
 fn comparable(calls: &[String]) -> Vec<&str> {
     let without_figures = |call: &'_ String| call.find("Total Epochs").unwrap_or(call.len());
     calls

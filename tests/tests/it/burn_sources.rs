@@ -1,5 +1,5 @@
-//! The loops, the loaders and the metric logs do what Burn's own do. They are compared call by call in `burn_parity`;
-//! here, a change of Burn's sources is noticed that those tests might not reach.
+//! The loops, the loaders and the metric logs do what Burn's own do. `burn_parity` compares them call by
+//! call. The test here notices changes of Burn's sources that those tests might miss.
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -10,7 +10,8 @@ use std::process::Command;
 use test_fork::test;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Each line: our code in `crates/burn-backup-restore/src`, Burn's file that it follows, and the XXH3 of that file.
+/// Each line: our code in `crates/burn-backup-restore/src`, the file of Burn that it follows, and the XXH3 of
+/// that file.
 const MIRRORED: &str = "fixtures/burn-sources.txt";
 
 #[test]
@@ -27,7 +28,10 @@ fn the_sources_of_burn_that_ours_follow_have_not_changed() {
             words.next().unwrap(),
             words.next().unwrap(),
         );
-        assert!(ours.join(our).exists(), "{our} has moved: mend {MIRRORED}");
+        assert!(
+            ours.join(our).exists(),
+            "{our} has moved: correct {MIRRORED}"
+        );
         let (name, path) = theirs.split_once('/').unwrap();
         let found = match std::fs::read(burn[name].join(path)) {
             Ok(source) => format!("{:016x}", xxh3_64(&source)),

@@ -1,5 +1,5 @@
-//! The oracle for loops that are written by hand: train undisturbed, train with interruptions, compare byte
-//! for byte.
+//! The oracle for loops written by hand: train uninterrupted, train with interruptions, compare byte for
+//! byte.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,8 +15,8 @@ use test_fork::test;
 
 use crate::support::generations;
 
-/// All that a run leaves in its last backup: records by name, values as they are.
-fn left(dir: &Path) -> BTreeMap<String, Record> {
+/// The contents of a run's last backup: records by name, and values as raw bytes.
+fn last_backup(dir: &Path) -> BTreeMap<String, Record> {
     let newest = generations(dir).pop().unwrap();
     let files = std::fs::read_dir(dir.join("generations").join(newest)).unwrap();
     let files = files.map(|file| file.unwrap().path());
@@ -33,28 +33,29 @@ fn left(dir: &Path) -> BTreeMap<String, Record> {
     parts.collect()
 }
 
-/// What a training left that was not disturbed.
-pub struct Undisturbed {
+/// The result of an uninterrupted training.
+pub struct Uninterrupted {
     run: LoopRun,
-    left: BTreeMap<String, Record>,
+    last_backup: BTreeMap<String, Record>,
 }
 
-pub fn undisturbed(program: &Loop) -> Undisturbed {
+pub fn uninterrupted(program: &Loop) -> Uninterrupted {
     let scratch = tempfile::tempdir().unwrap();
     let backup = BackupAndRestore::new(scratch.path()).delete_checkpoint(false);
     let run = program.run(backup, LoopHalt::Never);
     assert_eq!(run.outcome, Some(Outcome::Finished), "{:?}", run.error);
-    Undisturbed {
-        left: left(scratch.path()),
+    Uninterrupted {
+        last_backup: last_backup(scratch.path()),
         run,
     }
 }
 
-/// Ends the training by each of `halts` in turn, then lets it end, and compares all that it leaves.
+/// Interrupts the training by each of `halts` in turn, then lets it end, and compares everything that it
+/// leaves.
 #[track_caller]
 pub fn assert_exact(
     program: &Loop,
-    expected: &Undisturbed,
+    expected: &Uninterrupted,
     configure: impl Fn(BackupAndRestore) -> BackupAndRestore,
     halts: &[LoopHalt],
 ) {
@@ -65,7 +66,10 @@ pub fn assert_exact(
         for (step, loss) in &run.losses {
             let before = losses.insert(*step, loss.clone());
             let is_same = before.is_none_or(|before| before == *loss);
-            assert!(is_same, "step {step} is trained again otherwise: {halts:?}");
+            assert!(
+                is_same,
+                "step {step} differs when it is trained again: {halts:?}"
+            );
         }
     };
     for halt in halts {
@@ -82,7 +86,7 @@ pub fn assert_exact(
             assert!(is_first, "epoch {epoch} is validated twice: {halts:?}");
         }
         if let LoopHalt::ReturnAfterValidation(epoch) = halt {
-            // Its result is saved at once.
+            // The result of a validation is saved at once.
             validated.push(*epoch);
         }
     }
@@ -104,17 +108,17 @@ pub fn assert_exact(
         );
     }
     assert_eq!(losses.len(), expected.run.losses.len());
-    let left = left(scratch.path());
+    let last_backup = last_backup(scratch.path());
     assert_eq!(
-        left.keys().collect::<Vec<_>>(),
-        expected.left.keys().collect::<Vec<_>>()
+        last_backup.keys().collect::<Vec<_>>(),
+        expected.last_backup.keys().collect::<Vec<_>>()
     );
-    for ((name, record), expected) in left.iter().zip(expected.left.values()) {
+    for ((name, record), expected) in last_backup.iter().zip(expected.last_backup.values()) {
         assert!(record == expected, "{name} after {halts:?}");
     }
 }
 
-/// Interruptions at each batch, in turn of two kinds, and some together.
+/// Interruptions at each batch, of two kinds in turn, and some sequences of several.
 fn each_batch(batches: usize) -> Vec<Vec<LoopHalt>> {
     use LoopHalt::{
         Panic, Return, ReturnAfterValidation, ReturnInValidation, Stop, StopInValidation,
@@ -138,7 +142,7 @@ fn each_batch(batches: usize) -> Vec<Vec<LoopHalt>> {
 }
 
 fn assert_exact_at_each_batch(program: &Loop, frequencies: &[SaveFreq]) {
-    let expected = undisturbed(program);
+    let expected = uninterrupted(program);
     let batches = expected.run.losses.len();
     for &frequency in frequencies {
         for halts in each_batch(batches) {
@@ -150,7 +154,7 @@ fn assert_exact_at_each_batch(program: &Loop, frequencies: &[SaveFreq]) {
 const SOME: [SaveFreq; 1] = [SaveFreq::Steps(3)];
 
 #[test]
-fn interrupted_at_any_batch_a_loop_ends_as_if_undisturbed() {
+fn interrupted_at_any_batch_a_loop_ends_as_if_uninterrupted() {
     for &backend in Backend::ALL {
         let program = Loop::new(backend);
         let frequencies = [SaveFreq::Epoch, SaveFreq::Steps(1)];
@@ -159,7 +163,7 @@ fn interrupted_at_any_batch_a_loop_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn whatever_its_batches_come_from_a_loop_ends_as_if_undisturbed() {
+fn whatever_its_batches_come_from_a_loop_ends_as_if_uninterrupted() {
     for source in [
         BatchSource::Loader(Loaders::Resumable, 2),
         BatchSource::Iterator,
@@ -179,10 +183,10 @@ fn whatever_its_batches_come_from_a_loop_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn whatever_the_frequency_and_the_snapshot_are_a_loop_ends_as_if_undisturbed() {
+fn whatever_the_frequency_and_the_snapshot_are_a_loop_ends_as_if_uninterrupted() {
     use LoopHalt::{Return, Stop};
     let program = Loop::new(Backend::Flex);
-    let expected = undisturbed(&program);
+    let expected = uninterrupted(&program);
     for frequency in [
         SaveFreq::Every(Duration::from_micros(1)),
         SaveFreq::Every(Duration::from_secs(3600)),
@@ -204,7 +208,7 @@ fn whatever_the_frequency_and_the_snapshot_are_a_loop_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn with_gradients_accumulated_by_hand_a_loop_ends_as_if_undisturbed() {
+fn with_gradients_accumulated_by_hand_a_loop_ends_as_if_uninterrupted() {
     for (accumulation, carries) in [(7, false), (3, false), (3, true), (4, true)] {
         let program = Loop {
             accumulation,
@@ -216,7 +220,7 @@ fn with_gradients_accumulated_by_hand_a_loop_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn with_other_optimizers_a_loop_ends_as_if_undisturbed() {
+fn with_other_optimizers_a_loop_ends_as_if_uninterrupted() {
     let optimizers: [fn() -> burn::optim::ModuleOptimizer; 3] = [
         || {
             let momentum = Some(MomentumConfig::new());
@@ -237,7 +241,7 @@ fn with_other_optimizers_a_loop_ends_as_if_undisturbed() {
             optimizer,
             ..Loop::new(Backend::Flex)
         };
-        let expected = undisturbed(&program);
+        let expected = uninterrupted(&program);
         for snapshot in [Snapshot::Shared, Snapshot::Blocking] {
             for halts in [
                 vec![LoopHalt::Stop(1)],

@@ -1,4 +1,4 @@
-//! What is changed between two starts: refused with both values, or allowed and said.
+//! Changes between two starts: refused with both values, or allowed and reported.
 
 use std::sync::{Arc, Mutex};
 
@@ -16,9 +16,9 @@ use serde_json::{Deserializer, Map, Value};
 use tempfile::TempDir;
 use test_fork::test;
 
-use crate::support::{contents, generations, stop_early, undisturbed};
+use crate::support::{contents, generations, stop_early, uninterrupted};
 
-/// A backup taken after so many batches.
+/// A backup taken after `batches` batches.
 fn stopped_after(training: &Training, batches: usize) -> TempDir {
     let scratch = tempfile::tempdir().unwrap();
     let run = training.run(Training::backup(scratch.path()), Halt::Stop(batches));
@@ -40,7 +40,7 @@ fn with_schedule(
     )
 }
 
-/// The start is refused with both values and the name of the change, and the backup stays as it is.
+/// Asserts that the start is refused with both values and the name of the change. The backup stays as it is.
 #[track_caller]
 fn assert_refused(scratch: &TempDir, change: Change, says: &[&str], start: impl FnOnce() -> Run) {
     let before = contents(scratch.path());
@@ -55,7 +55,7 @@ fn assert_refused(scratch: &TempDir, change: Change, says: &[&str], start: impl 
 }
 
 #[test]
-fn another_schedule_is_refused_and_if_it_is_allowed_it_goes_on_from_the_current_step() {
+fn another_schedule_is_refused_and_if_allowed_continues_from_the_current_step() {
     let training = Training::new(Backend::Flex);
     let other = || ModuleLrScheduler::new(ConstantLr::new(1e-3));
     let scratch = stopped_after(&training, 8);
@@ -99,7 +99,7 @@ fn a_schedule_that_is_shorter_than_before_is_refused_by_its_length() {
 
 #[test]
 fn a_schedule_that_is_allowed_to_change_steps_as_often_as_the_optimizer_has() {
-    // Gradients of two batches are accumulated: 8 batches are 4 steps (one of them at an epoch's end).
+    // Gradients of two batches are accumulated: 8 batches are 4 steps, one of them at the end of an epoch.
     let training = Training {
         accumulation: Some(2),
         ..Training::new(Backend::Flex)
@@ -114,13 +114,13 @@ fn a_schedule_that_is_allowed_to_change_steps_as_often_as_the_optimizer_has() {
     assert!(run.error.is_none(), "{:?}", run.error);
     let rates = run.calls.iter().filter_map(|call| {
         let (_, logged) = call.strip_prefix("update_train ")?.split_once(" | ")?;
-        // One of them is the learning rate.
+        // One of the logged values is the learning rate.
         [0.125, 0.0625]
             .into_iter()
             .find(|rate| logged == format!("{rate},1"))
     });
     let rates: Vec<_> = rates.collect();
-    // Until the fifth step, that of the fourth.
+    // The rate of the fourth step applies until the fifth step.
     assert_eq!(rates, [0.125, 0.0625, 0.0625], "{:?}", run.calls);
 }
 
@@ -141,7 +141,7 @@ fn another_accumulation_is_refused_and_can_be_allowed() {
     );
     let run = other.run(backup().allow(Change::Accumulation), Halt::Stop(2));
     assert!(run.error.is_none(), "{:?}", run.error);
-    // It is what the backup holds from here on.
+    // The backup contains the new accumulation from here on.
     let run = other.run(backup(), Halt::Never);
     assert!(run.error.is_none(), "{:?}", run.error);
 }
@@ -163,7 +163,7 @@ fn another_optimizer_can_be_allowed_and_begins_without_a_state() {
     let run = other.run(backup().allow(Change::Optimizer), Halt::Never);
     assert!(run.error.is_none(), "{:?}", run.error);
     assert_eq!(run.losses.len(), 10);
-    assert_eq!(run.steps, 18, "the weights went on");
+    assert_eq!(run.steps, 18, "the weights are restored");
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn another_run_seed_can_be_allowed_and_stays() {
     );
     let run = training.run(backup().seed(6), Halt::Never);
     assert!(run.error.is_none(), "{:?}", run.error);
-    assert!(run.weights != undisturbed(&training).weights);
+    assert!(run.weights != uninterrupted(&training).weights);
 }
 
 #[test]
@@ -209,11 +209,11 @@ fn another_label_is_refused_so_that_folds_do_not_mix() {
         || training.run(backup(), Halt::Never),
     );
     let run = training.run(backup().label("fold 1"), Halt::Never);
-    assert!(run.weights == undisturbed(&training).weights);
+    assert!(run.weights == uninterrupted(&training).weights);
 }
 
 #[test]
-fn a_batch_size_that_is_that_of_the_short_batch_is_refused() {
+fn a_batch_size_equal_to_the_short_batch_is_refused() {
     for (loaders, workers) in [
         (Loaders::Burns, 0),
         (Loaders::Resumable, 0),
@@ -255,7 +255,7 @@ fn a_batch_size_that_is_that_of_the_short_batch_is_refused() {
 }
 
 #[test]
-fn another_batch_size_goes_on_at_the_next_item_and_later_starts_need_no_leave() {
+fn another_batch_size_resumes_at_the_next_item_and_later_starts_need_no_allow() {
     let training = Training {
         loaders: Loaders::Resumable,
         ..Training::new(Backend::Flex)
@@ -264,7 +264,7 @@ fn another_batch_size_goes_on_at_the_next_item_and_later_starts_need_no_leave() 
         batch_size: 3,
         ..training.clone()
     };
-    // 8 of the second epoch's 22 items, in two batches of 4.
+    // 8 of the second epoch's 22 items are trained, in two batches of 4.
     let scratch = stopped_after(&training, 8);
     let learner = |_: &Training, hooks| training.learner(hooks);
     let start = |backup: BackupAndRestore, halt| {
@@ -277,12 +277,12 @@ fn another_batch_size_goes_on_at_the_next_item_and_later_starts_need_no_leave() 
     assert!(run.error.is_none(), "{:?}", run.error);
     let run = start(backup(), Halt::Never);
     assert!(run.error.is_none(), "{:?}", run.error);
-    // 14 items are 5 batches of 3, two of which are trained; then an epoch of 8.
+    // 14 items are 5 batches of 3, and two of these are trained. Then comes an epoch of 8.
     assert_eq!(run.losses.len(), 3 + 8);
 }
 
-/// The programs, which differ in their batch sizes, and where each stops; the last one runs to its end.
-/// Gives the items of each epoch in the order in which they were trained.
+/// Runs the programs, which differ in their batch sizes, each until its halt. The last one runs to its end.
+/// Returns the items of each epoch in the order in which they were trained.
 fn trained_items(programs: &[(usize, Halt)]) -> Vec<Vec<usize>> {
     let trained = Arc::new(Mutex::new(Vec::new()));
     let scratch = tempfile::tempdir().unwrap();
@@ -315,11 +315,11 @@ fn trained_items(programs: &[(usize, Halt)]) -> Vec<Vec<usize>> {
 fn with_another_batch_size_each_item_of_an_epoch_is_trained_exactly_once() {
     use Halt::{Never, Stop, StopInValidation};
 
-    let undisturbed = trained_items(&[(4, Never)]);
+    let uninterrupted = trained_items(&[(4, Never)]);
     for programs in [
         &[(4, Stop(8)), (3, Never)][..],
         &[(4, Stop(8)), (3, Stop(1)), (3, Stop(2)), (3, Never)],
-        // To the end of the epoch, and into its validation.
+        // Stops up to the end of the epoch, and in its validation.
         &[(4, Stop(8)), (3, Stop(5)), (3, Stop(1)), (3, Never)],
         &[
             (4, Stop(11)),
@@ -327,14 +327,14 @@ fn with_another_batch_size_each_item_of_an_epoch_is_trained_exactly_once() {
             (5, Stop(1)),
             (5, Never),
         ],
-        // Again and again another one.
+        // The batch size changes again and again.
         &[(4, Stop(8)), (3, Stop(2)), (5, Stop(1)), (2, Never)],
         &[(4, Stop(1)), (3, Stop(1)), (4, Stop(1)), (3, Never)],
         &[(4, Stop(8)), (3, Stop(1)), (5, Stop(6)), (4, Never)],
     ] {
         let trained = trained_items(programs);
-        // In the order of the epoch, whatever the batches.
-        assert_eq!(trained, undisturbed, "{programs:?}");
+        // The items are in the order of the epoch, whatever the batch sizes.
+        assert_eq!(trained, uninterrupted, "{programs:?}");
         for epoch in trained {
             let mut items = epoch;
             items.sort();
@@ -344,7 +344,7 @@ fn with_another_batch_size_each_item_of_an_epoch_is_trained_exactly_once() {
 }
 
 #[test]
-fn after_the_epoch_in_which_the_batch_size_changed_a_start_needs_no_leave() {
+fn after_the_epoch_in_which_the_batch_size_changed_a_start_needs_no_allow() {
     let of = |batch_size| Training {
         loaders: Loaders::Resumable,
         batch_size,
@@ -390,7 +390,7 @@ fn a_second_change_of_the_batch_size_in_the_same_epoch_is_refused_like_the_first
 }
 
 #[test]
-fn where_the_loader_cannot_enter_the_epoch_begins_anew() {
+fn where_the_loader_cannot_skip_items_the_epoch_restarts() {
     let training = Training::new(Backend::Flex);
     let other = Training {
         batch_size: 3,
@@ -433,18 +433,18 @@ fn other_data_can_be_allowed() {
         );
         let run = start(backup().allow(Change::Data));
         assert!(run.error.is_none(), "{:?}", run.error);
-        // 18 items after the first 8, and an epoch of 26; or both epochs.
+        // 18 items remain after the first 8, then an epoch of 26; or both epochs are trained.
         assert_eq!(run.losses.len(), if batches == 8 { 5 + 7 } else { 7 + 7 });
     }
 }
 
 #[test]
-fn a_training_that_was_stopped_early_goes_on_as_if_it_had_not_been() {
+fn a_training_that_was_stopped_early_continues_exactly_without_its_strategy() {
     let training = Training {
         epochs: 6,
         ..Training::new(Backend::Flex)
     };
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     let scratch = tempfile::tempdir().unwrap();
     let backup = || Training::backup(scratch.path()).delete_checkpoint(false);
     let early = training.run_with(Halt::Never, |builder| {
@@ -452,7 +452,7 @@ fn a_training_that_was_stopped_early_goes_on_as_if_it_had_not_been() {
     });
     assert!(early.error.is_none());
     assert!(early.losses.len() < 36, "it was stopped early");
-    // The same strategy decides the same.
+    // The same strategy makes the same decision.
     let handle = backup().handle();
     let again = training.run_with(Halt::Never, |builder| {
         stop_early(builder).backup_and_restore(backup())
@@ -460,7 +460,7 @@ fn a_training_that_was_stopped_early_goes_on_as_if_it_had_not_been() {
     assert_eq!(again.losses.len(), 0);
     assert!(again.weights == early.weights);
     assert_ne!(handle.outcome(), Some(Outcome::Refused));
-    // Without it the training goes on.
+    // Without the strategy, the training continues.
     let run = training.run(backup(), Halt::Never);
     assert_eq!(early.losses.len() + run.losses.len(), 36);
     assert!(run.weights == expected.weights);
@@ -527,7 +527,7 @@ fn a_shorter_cosine_is_another_schedule() {
     ));
 }
 
-/// A schedule that is made for 18 steps, and panics beyond.
+/// A schedule that is made for 18 steps, and panics beyond them.
 #[derive(Clone)]
 struct Listed {
     step: usize,
@@ -565,7 +565,7 @@ fn a_backup_of_another_version_of_burn_is_refused_and_can_be_allowed() {
     let manifest = scratch.path().join("generations").join(generation);
     let manifest = manifest.join("manifest.json");
     let sealed = std::fs::read_to_string(&manifest).unwrap();
-    // The seal stands on the last line.
+    // The seal is on the last line.
     let mut document: Map<String, Value> = Deserializer::from_str(&sealed)
         .into_iter()
         .next()
@@ -582,5 +582,5 @@ fn a_backup_of_another_version_of_burn_is_refused_and_can_be_allowed() {
         || training.run(backup(), Halt::Never),
     );
     let run = training.run(backup().allow(Change::BurnVersion), Halt::Never);
-    assert!(run.weights == undisturbed(&training).weights);
+    assert!(run.weights == uninterrupted(&training).weights);
 }

@@ -6,7 +6,7 @@ use burn_backup_restore::{BackupAndRestore, BackupExt as _, Outcome, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Net, Training};
 use test_fork::test;
 
-use crate::support::{contents, stop_early, undisturbed};
+use crate::support::{contents, stop_early, uninterrupted};
 
 fn kept(dir: &std::path::Path) -> BackupAndRestore {
     Training::backup(dir).delete_checkpoint(false)
@@ -38,7 +38,7 @@ fn a_complete_training_is_returned_at_once() {
 }
 
 #[test]
-fn a_complete_training_goes_on_with_more_epochs() {
+fn a_complete_training_continues_with_more_epochs() {
     for &backend in Backend::ALL {
         let scratch = tempfile::tempdir().unwrap();
         let whole = Training::new(backend);
@@ -48,7 +48,7 @@ fn a_complete_training_goes_on_with_more_epochs() {
         };
         short.run(kept(scratch.path()), Halt::Never);
         let run = whole.run(kept(scratch.path()), Halt::Never);
-        let expected = undisturbed(&whole);
+        let expected = uninterrupted(&whole);
         assert_eq!(run.losses.len(), 6);
         assert!(run.weights == expected.weights);
         assert!(run.records == expected.records);
@@ -75,7 +75,7 @@ fn a_backup_beyond_the_last_epoch_is_returned_and_stays() {
         assert!(run.error.is_none() && run.interrupted.is_none());
         assert_eq!(run.losses.len(), 0, "nothing is trained");
         assert_eq!(run.steps, 14);
-        let Some(Outcome::Beyond {
+        let Some(Outcome::PastLastEpoch {
             at: found,
             num_epochs,
             ..
@@ -88,7 +88,7 @@ fn a_backup_beyond_the_last_epoch_is_returned_and_stays() {
         assert!(contents(scratch.path()) == before);
     }
     let run = training.run(Training::backup(scratch.path()), Halt::Never);
-    assert!(run.weights == undisturbed(&training).weights);
+    assert!(run.weights == uninterrupted(&training).weights);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn parameters_that_are_saved_in_another_shape_are_restored_exactly() {
             ..Training::new(backend)
         };
         let stopped = training.run(Training::backup(scratch.path()), Halt::Stop(14));
-        // With the training to end before where it is, it is restored and returned.
+        // With fewer epochs than are trained, the training is restored and returned.
         let shorter = Training {
             epochs: 1,
             ..training.clone()
@@ -216,7 +216,7 @@ fn a_handle_discards_the_backup_once_the_training_is_over() {
 }
 
 #[test]
-fn discarding_where_no_backup_is_touches_nothing() {
+fn discarding_without_a_backup_touches_nothing() {
     let scratch = tempfile::tempdir().unwrap();
     BackupAndRestore::new(scratch.path())
         .handle()
@@ -227,7 +227,7 @@ fn discarding_where_no_backup_is_touches_nothing() {
 }
 
 #[test]
-fn other_peoples_files_stay_when_the_backup_goes() {
+fn other_peoples_files_stay_when_the_backup_is_deleted() {
     let scratch = tempfile::tempdir().unwrap();
     let notes = scratch.path().join("notes.txt");
     std::fs::write(&notes, b"theirs").unwrap();
@@ -238,8 +238,8 @@ fn other_peoples_files_stay_when_the_backup_goes() {
 }
 
 #[test]
-fn with_workers_a_training_goes_on_with_the_right_number_of_batches() {
-    // Their batches come in no certain order: the short one may be counted before or after.
+fn with_workers_a_training_resumes_with_the_right_number_of_batches() {
+    // The workers' batches come in no fixed order: the short one may be counted before the stop or after it.
     for batch in 1..=18 {
         let scratch = tempfile::tempdir().unwrap();
         let training = Training {
@@ -275,7 +275,7 @@ fn a_training_begun_from_burns_own_checkpoint_is_continued_exactly() {
         })
     };
     let expected = from_epoch_2(
-        Training::backup(scratch.path().join("undisturbed")),
+        Training::backup(scratch.path().join("uninterrupted")),
         Halt::Never,
     );
     assert_eq!(expected.losses.len(), 12);

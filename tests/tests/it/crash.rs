@@ -1,4 +1,4 @@
-//! Real processes that really abort.
+//! Real processes that abort.
 
 use std::path::Path;
 use std::process::ExitStatus;
@@ -7,9 +7,9 @@ use burn_backup_tests::{Backend, Run, Training, report};
 use test_fork::test;
 
 use crate::process::{run, run_well, trainee};
-use crate::support::undisturbed;
+use crate::support::uninterrupted;
 
-/// Has a training do what it is told, in a process of its own.
+/// Runs a training in its own process, with the instruction `told`.
 fn train(backend: Backend, dir: &Path, frequency: usize, told: &str) -> ExitStatus {
     run(&mut trainee(backend, dir, frequency, &[told])).0
 }
@@ -26,14 +26,14 @@ pub fn assert_aborted(status: ExitStatus) {
     assert!(!status.success());
 }
 
-/// Trains to the end, compares with `expected`, and gives the number of batches that were trained
+/// Trains to the end and compares the result with `expected`. Returns the number of batches that were trained
 /// before.
 #[track_caller]
 fn assert_ends_as(expected: &Run, backend: Backend, dir: &Path, frequency: usize) -> usize {
     let said = run_well(&mut trainee(backend, dir, frequency, &[]));
     assert_eq!(said.error, "");
     assert!(said.weights == format!("{:?}", expected.weights));
-    // A training that was complete already is returned, without a checkpoint of the user's.
+    // A training that was already complete is returned, and the user's checkpointers get no record.
     let is_complete = said.restored == 18 && said.records.is_empty();
     assert!(is_complete || said.records == format!("{:?}", expected.records));
     assert!(!dir.exists());
@@ -41,9 +41,9 @@ fn assert_ends_as(expected: &Run, backend: Backend, dir: &Path, frequency: usize
 }
 
 #[test]
-fn aborted_at_any_batch_the_next_process_ends_as_if_undisturbed() {
+fn aborted_at_any_batch_the_next_process_ends_as_if_uninterrupted() {
     for &backend in Backend::ALL {
-        let expected = undisturbed(&Training::new(backend));
+        let expected = uninterrupted(&Training::new(backend));
         for frequency in [0, 1, 4] {
             for at in 1..=18_usize {
                 let scratch = tempfile::tempdir().unwrap();
@@ -51,7 +51,7 @@ fn aborted_at_any_batch_the_next_process_ends_as_if_undisturbed() {
                 assert_aborted(train(backend, &dir, frequency, &format!("abort@{at}")));
                 let before = assert_ends_as(&expected, backend, &dir, frequency);
                 if frequency == 1 {
-                    // The backup after the batch before was awaited by the one after the last.
+                    // The backup of batch `at - 1` waited for the backup of batch `at - 2`.
                     assert!(before >= at.saturating_sub(2), "{before} of {at}");
                 }
             }
@@ -60,9 +60,9 @@ fn aborted_at_any_batch_the_next_process_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn aborted_at_any_validation_batch_the_next_process_ends_as_if_undisturbed() {
+fn aborted_at_any_validation_batch_the_next_process_ends_as_if_uninterrupted() {
     let backend = Backend::Flex;
-    let expected = undisturbed(&Training::new(backend));
+    let expected = uninterrupted(&Training::new(backend));
     for frequency in [0, 4] {
         for at in 1..=18_usize {
             let scratch = tempfile::tempdir().unwrap();
@@ -79,14 +79,14 @@ fn aborted_at_any_validation_batch_the_next_process_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn aborted_in_any_call_to_the_filesystem_the_next_process_ends_as_if_undisturbed() {
+fn aborted_in_any_call_to_the_filesystem_the_next_process_ends_as_if_uninterrupted() {
     let backend = Backend::Flex;
-    let expected = undisturbed(&Training::new(backend));
+    let expected = uninterrupted(&Training::new(backend));
     let mut before = Vec::new();
     for at in 1.. {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("backup");
-        // Opening, saves and prunes after each epoch, and the deletion at the end.
+        // Calls in opening, in saves and prunes after each epoch, and in the deletion at the end.
         if train(backend, &dir, 0, &format!("abort-in-call@{at}")).success() {
             break;
         }
@@ -102,18 +102,21 @@ fn aborted_in_any_call_to_the_filesystem_the_next_process_ends_as_if_undisturbed
         before.len()
     ));
     for reached in [0, 6, 12, 18] {
-        assert!(before.contains(&reached), "some are restored at {reached}");
+        assert!(
+            before.contains(&reached),
+            "some trainings are restored at {reached}"
+        );
     }
 }
 
 #[test]
-fn aborted_again_and_again_the_last_process_ends_as_if_undisturbed() {
+fn aborted_again_and_again_the_last_process_ends_as_if_uninterrupted() {
     let backend = Backend::Flex;
-    let expected = undisturbed(&Training::new(backend));
+    let expected = uninterrupted(&Training::new(backend));
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
-    // Each process gets one backup further at least: the one of its second batch is awaited by
-    // the one of its third.
+    // Each process completes at least one more backup: the backup of its third batch waits for that of its
+    // second.
     let mut processes = 0;
     let last = loop {
         let (status, said) = run(&mut trainee(backend, &dir, 1, &["abort@4"]));

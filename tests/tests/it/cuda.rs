@@ -25,16 +25,16 @@ mod found {
         })
     }
 
-    pub fn ends_as_if_undisturbed(devices: Vec<Device>) {
+    pub fn ends_as_if_uninterrupted(devices: Vec<Device>) {
         let training = Training {
-            // With several, nothing is to be drawn, and nothing to be averaged in no certain order.
+            // With several devices, nothing may be drawn, and nothing may be averaged in no fixed order.
             draws: devices.len() == 1,
             norm: devices.len() == 1,
             devices,
             ..Training::new(Backend::Cuda)
         };
         let fresh = || tempfile::tempdir().unwrap();
-        // The first one has the kernels chosen.
+        // The first run selects the kernels.
         for _ in 0..2 {
             run(&training, Training::backup(fresh().path()), Halt::Never);
         }
@@ -54,11 +54,11 @@ mod found {
 }
 
 #[test]
-fn ddp_on_cuda_ends_as_if_undisturbed() {
+fn ddp_on_cuda_ends_as_if_uninterrupted() {
     #[cfg(feature = "cuda")]
     match found::devices() {
         devices if devices.is_empty() => skip("there is no CUDA device"),
-        devices => found::ends_as_if_undisturbed(devices),
+        devices => found::ends_as_if_uninterrupted(devices),
     }
     #[cfg(not(feature = "cuda"))]
     skip("it is built without the feature `cuda`");

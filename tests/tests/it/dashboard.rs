@@ -1,4 +1,4 @@
-//! What a person sees at a terminal, with Burn's dashboard.
+//! What a person sees on a terminal with Burn's dashboard.
 
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::path::Path;
@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 
 use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
 
-/// A terminal, of a size in which nothing of ours is wrapped.
+/// The size of a terminal in which none of our lines wraps.
 const ROWS: u16 = 50;
 const COLUMNS: u16 = 240;
 
-/// A screen that does not show what is waited for after so long fails the test.
+/// The test fails if the screen does not show the expected text within this time.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// A training that runs until somebody ends it.
+/// A number of epochs for a training that runs until somebody ends it.
 const ENDLESS: &str = "1000000";
 
-/// The program at a terminal of its own.
+/// The program on its own terminal.
 struct Terminal {
     child: Box<dyn Child + Send + Sync>,
     keys: Box<dyn Write + Send>,
@@ -27,14 +27,14 @@ struct Terminal {
     _master: Box<dyn MasterPty + Send>,
 }
 
-/// What is left on the screen once the program has ended.
-struct Left {
+/// The screen after the program has ended.
+struct FinalScreen {
     text: String,
     code: u32,
 }
 
 impl Terminal {
-    /// Runs `dashboard`, which is told this.
+    /// Runs `dashboard` with the instructions `told`.
     fn start(backup_dir: &Path, epochs: &str, told: &[&str]) -> Self {
         let size = PtySize {
             rows: ROWS,
@@ -78,7 +78,7 @@ impl Terminal {
         assert!(self.parser.screen().alternate_screen(), "on the dashboard");
     }
 
-    /// Waits until the terminal shows `what`, whoever has it.
+    /// Waits until the terminal shows `what`, with or without the dashboard.
     #[track_caller]
     fn wait_to_see(&mut self, what: &str) {
         self.wait_until(what, |text| text.contains(what));
@@ -107,10 +107,10 @@ impl Terminal {
         self.keys.flush().unwrap();
     }
 
-    /// Waits until the program has ended, and looks at the screen that it leaves.
+    /// Waits until the program has ended, and reads the screen that it leaves.
     #[track_caller]
-    fn end(mut self) -> Left {
-        // Nobody has the terminal open any more when this ends.
+    fn end(mut self) -> FinalScreen {
+        // The output ends once no process has the terminal open.
         while let Ok(bytes) = self.output.recv_timeout(PATIENCE) {
             self.parser.process(&bytes);
         }
@@ -119,7 +119,7 @@ impl Terminal {
         let screen = self.parser.screen();
         assert!(!screen.alternate_screen(), "the dashboard is gone:\n{text}");
         assert!(!screen.hide_cursor(), "the cursor is back:\n{text}");
-        Left { text, code }
+        FinalScreen { text, code }
     }
 
     fn text(&self) -> String {
@@ -127,7 +127,7 @@ impl Terminal {
     }
 }
 
-impl Left {
+impl FinalScreen {
     #[track_caller]
     fn shows(&self, what: &str) {
         let times = self.text.matches(what).count();
@@ -148,7 +148,7 @@ fn a_refusal_is_seen_on_the_screen_that_stays() {
 }
 
 #[test]
-fn a_resumed_training_shows_where_it_goes_on_and_one_that_is_stopped_by_key_where_it_is_saved() {
+fn a_resumed_training_shows_where_it_resumes_and_one_that_is_stopped_by_key_where_it_is_saved() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
     let left = Terminal::start(&dir, ENDLESS, &["never@0", "stop@8"]).end();
@@ -168,7 +168,7 @@ fn a_resumed_training_shows_where_it_goes_on_and_one_that_is_stopped_by_key_wher
 }
 
 #[test]
-fn a_renderer_that_is_no_dashboard_leaves_the_terminal_to_how_the_training_begins() {
+fn without_a_dashboard_the_terminal_shows_how_the_training_begins() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
     let left = Terminal::start(&dir, "3", &["silent@0", "stop@8"]).end();
@@ -233,9 +233,9 @@ fn an_error_is_seen_on_the_screen_that_stays() {
 }
 
 #[test]
-fn a_panic_of_the_model_says_which_backup_there_is() {
+fn a_panic_of_the_model_names_the_last_backup() {
     let scratch = tempfile::tempdir().unwrap();
-    // Without a terminal: on one, what Burn's dashboard still draws may be over it.
+    // Without a terminal, because Burn's dashboard may still draw over the text on one.
     let output = Command::new(env!("CARGO_BIN_EXE_dashboard"))
         .arg(scratch.path().join("backup"))
         .args([ENDLESS, "panic@14"])

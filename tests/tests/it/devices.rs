@@ -1,4 +1,4 @@
-//! Several devices: with the optimizer on one of them or shared among them, and under DDP.
+//! Several devices: with the optimizer on one of them, with a share of it on each, and under DDP.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use burn_backup_restore::{BackupError, BackupExt as _, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Hooks, Net, Run, Spread, Training};
 use test_fork::test;
 
-use crate::support::{Needy, assert_exact, contents, stop_early, undisturbed};
+use crate::support::{NeedsBatch, assert_exact, contents, stop_early, uninterrupted};
 
 const SPREADS: [Spread; 6] = [
     Spread::Main(2),
@@ -29,7 +29,7 @@ fn rounds(spread: Spread) -> usize {
 #[test]
 fn a_training_on_several_devices_sees_each_item_once_per_epoch() {
     for devices in SPREADS {
-        let run = undisturbed(&Training::spread(devices));
+        let run = uninterrupted(&Training::spread(devices));
         assert_eq!(run.steps, 3 * rounds(devices), "{devices:?}");
         let batches = 3 * rounds(devices) * devices.devices();
         assert_eq!(run.losses.len(), batches, "{devices:?}");
@@ -37,13 +37,13 @@ fn a_training_on_several_devices_sees_each_item_once_per_epoch() {
 }
 
 #[test]
-fn interrupted_anywhere_it_ends_as_if_undisturbed_on_several_devices() {
+fn interrupted_anywhere_it_ends_as_if_uninterrupted_on_several_devices() {
     for devices in SPREADS {
         let training = Training::spread(devices);
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         for frequency in [SaveFreq::Epoch, SaveFreq::Steps(1), SaveFreq::Steps(2)] {
             for step in 1..=expected.steps {
-                // In the first and in the last batch of the step.
+                // Interruptions in the first and in the last batch of the step.
                 let last = step * devices.devices();
                 for batch in [last + 1 - devices.devices(), last] {
                     for halt in [Halt::Stop(batch), Halt::Fail(batch)] {
@@ -61,12 +61,12 @@ fn interrupted_anywhere_it_ends_as_if_undisturbed_on_several_devices() {
 }
 
 #[test]
-fn interrupted_again_and_again_it_ends_as_if_undisturbed_on_several_devices() {
+fn interrupted_again_and_again_it_ends_as_if_uninterrupted_on_several_devices() {
     use Halt::{Fail, Stop, StopInValidation};
 
     for devices in SPREADS {
         let training = Training::spread(devices);
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         for halts in [
             &[Stop(2), Stop(2), Stop(2)][..],
             &[Fail(4), Stop(1), Fail(3), StopInValidation(1), Stop(3)],
@@ -77,14 +77,14 @@ fn interrupted_again_and_again_it_ends_as_if_undisturbed_on_several_devices() {
 }
 
 #[test]
-fn with_accumulated_gradients_it_ends_as_if_undisturbed_on_several_devices() {
+fn with_accumulated_gradients_it_ends_as_if_uninterrupted_on_several_devices() {
     for devices in SPREADS {
         for accumulation in [2, 3] {
             let training = Training {
                 accumulation: Some(accumulation),
                 ..Training::spread(devices)
             };
-            let expected = undisturbed(&training);
+            let expected = uninterrupted(&training);
             let rounds = rounds(devices);
             assert_eq!(expected.steps, 3 * rounds.div_ceil(accumulation));
             for step in 1..=3 * rounds {
@@ -95,10 +95,10 @@ fn with_accumulated_gradients_it_ends_as_if_undisturbed_on_several_devices() {
     }
 }
 
-/// 13 items for the first device and 14 for the second, in batches of 4: a batch more for the second.
-/// Under DDP that one is left out.
+/// 13 items for the first device and 14 for the second, in batches of 4: the second has one batch more. DDP
+/// leaves that batch out.
 #[test]
-fn with_fewer_batches_on_one_device_it_ends_as_if_undisturbed() {
+fn with_fewer_batches_on_one_device_it_ends_as_if_uninterrupted() {
     for (devices, items, batches) in [
         (Spread::Main(2), 25, 7),
         (Spread::Sharded(2), 25, 7),
@@ -108,7 +108,7 @@ fn with_fewer_batches_on_one_device_it_ends_as_if_undisturbed() {
             items,
             ..Training::spread(devices)
         };
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         assert_eq!(expected.losses.len(), 3 * batches, "{devices:?}");
         for stop in 1..=3 * batches {
             let scratch = tempfile::tempdir().unwrap();
@@ -125,8 +125,8 @@ fn with_fewer_batches_on_one_device_it_ends_as_if_undisturbed() {
     }
 }
 
-/// Where an error ends a split before its first batch, Burn tells of its end, in which some metrics
-/// panic.
+/// An error may end a split before its first batch. Burn still reports the end of that split, and some
+/// metrics panic there.
 fn without_empty_splits(calls: &[String]) -> Vec<String> {
     let mut kept: Vec<String> = Vec::new();
     for call in calls {
@@ -140,15 +140,15 @@ fn without_empty_splits(calls: &[String]) -> Vec<String> {
     kept
 }
 
-/// Runs the training with Burn's own strategy for the devices, and with ours.
+/// Runs the training with Burn's own strategy for the devices and with ours, and compares them.
 #[track_caller]
 fn assert_parity(
     training: &Training,
     halt: Halt,
     configure: impl Fn(SupervisedTraining<Net>) -> SupervisedTraining<Net>,
 ) -> Run {
-    // What Burn adds up in the order in which the devices come to their end: two numbers are the
-    // same in any order, more are not.
+    // Burn adds up some values in the order in which the devices finish. Two numbers have the same sum in any
+    // order, but more numbers do not.
     let is_error = training.broken_item.is_some() || matches!(halt, Halt::Panic(_));
     let is_certain = training.accumulation.is_none() && !is_error;
     let execution = || {
@@ -175,7 +175,7 @@ fn assert_parity(
         (burn.steps, burn.records.epoch)
     );
     assert_eq!(ours.interrupted, burn.interrupted);
-    // Which of the devices comes to the batch that panics is left to chance.
+    // It is left to chance which device reaches the batch that panics.
     let error = |run: &Run| {
         Some(
             run.error
@@ -185,7 +185,7 @@ fn assert_parity(
         )
     };
     assert_eq!(error(&ours), error(&burn));
-    // Burn hands the batches of a step over in the order in which the devices come to their end.
+    // Burn passes on the batches of a step in the order in which the devices finish.
     let comparable = |run: &Run| {
         let calls = run.calls.iter();
         let calls = calls.filter(|call| match is_certain {
@@ -262,7 +262,7 @@ fn early_stopping_ends_all_workers_at_the_same_epoch() {
 fn a_worker_that_fails_ends_the_training_with_burns_error_and_the_last_good_backup_stays() {
     for devices in SPREADS {
         let training = Training::spread(devices);
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         let per_step = devices.devices();
         for step in [1, 2, 4] {
             let scratch = tempfile::tempdir().unwrap();
@@ -295,7 +295,7 @@ fn a_worker_that_hangs_does_not_keep_a_training_from_ending_when_another_one_fai
     let training = Training::spread(Spread::Ddp(2));
     let scratch = tempfile::tempdir().unwrap();
     let backup = || Training::backup(scratch.path()).save_freq(1);
-    // The second step, on whichever device comes first, and on the other one.
+    // In the second step, the device that comes first hangs, and the other one fails.
     let (released, gate) = channel::<()>();
     let (gate, steps) = (Mutex::new(gate), AtomicUsize::new(0));
     let hang_and_fail = move |_: &Device| match steps.fetch_add(1, Ordering::Relaxed) {
@@ -317,7 +317,7 @@ fn a_worker_that_hangs_does_not_keep_a_training_from_ending_when_another_one_fai
 
     let run = training.run(backup(), Halt::Never);
     assert!(run.error.is_none(), "{:?}", run.error);
-    assert!(run.weights == undisturbed(&training).weights);
+    assert!(run.weights == uninterrupted(&training).weights);
 }
 
 #[test]
@@ -343,10 +343,13 @@ fn where_a_device_can_have_no_thread_nothing_is_trained_and_the_backup_stays() {
         let run = training.run(backup().limit_threads(1), Halt::Never);
         assert!(matches!(run.backup_error(), BackupError::DeviceThread(_)));
         assert_eq!(contents(scratch.path()), before, "{spread:?}");
-        // The directory is not held any longer.
+        // The directory is free again.
         let run = training.run(backup(), Halt::Never);
         assert!(run.error.is_none(), "{:?}", run.error);
-        assert!(run.weights == undisturbed(&training).weights, "{spread:?}");
+        assert!(
+            run.weights == uninterrupted(&training).weights,
+            "{spread:?}"
+        );
     }
 }
 
@@ -364,15 +367,15 @@ fn an_item_that_cannot_be_read_ends_the_training_with_burns_error_on_several_dev
 
         let whole = Training::spread(devices);
         let run = whole.run(Training::backup(scratch.path()), Halt::Never);
-        assert!(run.weights == undisturbed(&whole).weights, "{devices:?}");
+        assert!(run.weights == uninterrupted(&whole).weights, "{devices:?}");
     }
 }
 
 #[test]
-fn wherever_an_item_cannot_be_read_no_metric_is_asked_what_it_came_to_without_a_batch() {
+fn wherever_an_item_cannot_be_read_no_metric_is_read_without_a_batch() {
     for spread in [Spread::One].into_iter().chain(SPREADS) {
         for is_broken_in_validation in [false, true] {
-            // Each is in the first batch of one of the devices, or in a later one.
+            // Each item is in the first batch of one of the devices, or in a later one.
             for item in 0..22 {
                 let training = Training {
                     broken_item: Some(item),
@@ -383,8 +386,8 @@ fn wherever_an_item_cannot_be_read_no_metric_is_asked_what_it_came_to_without_a_
                 let backup = training.spread_over_devices(Training::backup(scratch.path()));
                 let run = training.run_with(Halt::Never, |builder| {
                     let builder = builder
-                        .metric_train_numeric(Needy::default())
-                        .metric_valid_numeric(Needy::default());
+                        .metric_train_numeric(NeedsBatch::default())
+                        .metric_valid_numeric(NeedsBatch::default());
                     builder.backup_and_restore(backup)
                 });
                 let error = run.error.unwrap().to_string();
@@ -418,7 +421,7 @@ fn at_an_epochs_start_another_number_of_devices_takes_over() {
             assert!(run.error.is_none(), "{:?}", run.error);
             let steps = run.steps;
 
-            // Stopped before its first step is over, and again in the middle: each time from there.
+            // The second training stops in its first step, and the next run resumes from there.
             let backup = || Training::backup(scratch.path()).save_freq(1);
             let stopped = second.run(backup(), Halt::Stop(1));
             assert!(stopped.error.is_none(), "{:?}", stopped.error);
@@ -502,7 +505,7 @@ fn in_the_middle_of_an_epoch_another_number_of_devices_is_refused() {
 
         let run = Training::spread(before).run(backup(), Halt::Never);
         assert!(
-            run.weights == undisturbed(&Training::spread(before)).weights,
+            run.weights == uninterrupted(&Training::spread(before)).weights,
             "{before:?}"
         );
     }
@@ -516,8 +519,8 @@ fn the_optimizers_place_may_change_in_the_middle_of_an_epoch() {
     assert!(stopped.interrupted.is_some());
     let run = Training::spread(Spread::Sharded(2)).run(backup(), Halt::Never);
     assert!(run.error.is_none(), "{:?}", run.error);
-    // On two devices of the same kind either adds up the same two numbers.
-    assert!(run.weights == undisturbed(&Training::spread(Spread::Main(2))).weights);
+    // On two devices of the same kind, both strategies add up the same two numbers.
+    assert!(run.weights == uninterrupted(&Training::spread(Spread::Main(2))).weights);
 }
 
 #[test]
@@ -526,5 +529,5 @@ fn a_strategy_with_a_single_device_is_a_single_device() {
     let scratch = tempfile::tempdir().unwrap();
     let one = ExecutionStrategy::multi(vec![Device::flex()], MultiDeviceOptim::OptimSharded);
     let run = training.run(Training::backup(scratch.path()).execution(one), Halt::Never);
-    assert!(run.weights == undisturbed(&training).weights);
+    assert!(run.weights == uninterrupted(&training).weights);
 }

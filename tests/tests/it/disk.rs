@@ -1,4 +1,4 @@
-//! Disks that are really full, really read-only, and files that can't grow.
+//! Disks that really are full or read-only, and files that can't grow.
 #![cfg(unix)]
 
 use std::path::Path;
@@ -8,19 +8,19 @@ use burn_backup_tests::{Backend, Training, report};
 use test_fork::test;
 
 use crate::process::{Said, command_line, run, run_well, shell, trainee};
-use crate::support::undisturbed;
+use crate::support::uninterrupted;
 
 /// A disk of half a megabyte, at `$0`.
 const MOUNT: &str = "mount -t tmpfs -o size=512k,mode=700 tmpfs \"$0\" || exit 1; ";
 
-/// Runs `script` on a disk of its own, with `$0` its path and `"$@"` a training with a backup in it
-/// after each batch. Gives what each of the `N` processes said that came to its end. `None`, and
-/// says so, where that isn't allowed.
+/// Runs `script` on its own disk. `$0` is the path of the disk, and `"$@"` is a training in it with a backup
+/// after each batch. Returns what each of the `N` processes printed at its end. Returns `None`, with a
+/// message, where mounts are not allowed.
 fn on_a_small_disk<const N: usize>(test: &str, script: &str) -> Option<[Said; N]> {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
     let mut reasons = Vec::new();
-    // The mount ends with its namespace. Who is not root may have one as root of its own.
+    // The mount ends with its namespace. Users other than root may get a namespace in which they are root.
     for namespace in [&["--mount"][..], &["--map-root-user", "--mount"]] {
         let unshare = |script: &str| {
             Command::new("unshare")
@@ -49,7 +49,7 @@ fn on_a_small_disk<const N: usize>(test: &str, script: &str) -> Option<[Said; N]
 
 #[track_caller]
 fn assert_exact(said: &Said) {
-    let expected = undisturbed(&Training::new(Backend::Flex));
+    let expected = uninterrupted(&Training::new(Backend::Flex));
     assert_eq!(said.error, "");
     assert!(said.weights == format!("{:?}", expected.weights));
 }
@@ -61,8 +61,7 @@ fn while_the_disk_is_full_backups_fail_and_afterwards_they_succeed() {
         return;
     };
     assert_exact(&said);
-    // The backup of batch 4 may have been under way, and that of batch 9 in time. Nothing is pruned
-    // that could make room.
+    // The backup of batch 4 may still be in flight, and that of batch 9 may be in time. No prune makes room.
     assert!((4..=6).contains(&said.failed), "{said:?}");
     assert_eq!(said.committed + said.failed, 19);
 }
@@ -106,10 +105,10 @@ fn on_a_read_only_disk_a_training_is_refused_and_the_backup_stays() {
     assert!(next.restored >= 6, "{}", next.restored);
 }
 
-/// Has a training do what it is told, in a process that can't write files of more than a kilobyte.
+/// A training with the instructions `told`, in a process that can't write files of more than a kilobyte.
 fn limited(dir: &Path, told: &[&str]) -> Command {
-    // Without the trap, the signal would end the process. The limit counts half kilobytes, or whole
-    // ones.
+    // Without the trap, the signal would end the process. The unit of the limit is half a kilobyte or a whole
+    // one.
     let script = "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\"";
     shell(script, &command_line(&trainee(Backend::Flex, dir, 1, told)))
 }

@@ -1,5 +1,5 @@
-//! A training that diverges goes back to a backup, skips the batch that did it, and ends with the same weights
-//! whenever it is interrupted.
+//! A training that diverges goes back to a backup and skips the batch that caused it. It ends with the same
+//! weights, whenever it is interrupted.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,7 +28,7 @@ use crate::log_lines;
 use crate::process::{run, run_well, trainee};
 use crate::support::contents;
 
-/// One item whose inputs are NaN, in the second epoch.
+/// One item whose inputs are NaN in the second epoch.
 const NAN: Poison = Poison {
     items: 1 << 7,
     epoch: Some(2),
@@ -43,7 +43,8 @@ fn training(poison: Poison) -> Training {
     }
 }
 
-/// One in which so many batches of the second epoch, the third one first, have inputs that are far too large.
+/// A training with `batches` batches whose inputs are far too large, from the third one of the second epoch
+/// on.
 fn exploding(batches: usize) -> Training {
     let numbers = Numbers {
         items: 22,
@@ -64,7 +65,7 @@ fn exploding(batches: usize) -> Training {
     }
 }
 
-/// A rule for the few batches of these trainings.
+/// A rule for trainings with so few batches.
 fn rule() -> DivergenceRule {
     DivergenceRule::default().window(10).patience(2)
 }
@@ -78,7 +79,7 @@ fn backup(dir: &Path, divergence: Divergence) -> BackupAndRestore {
 
 const GO_BACK: Divergence = Divergence::RollBack { at_most: 3 };
 
-/// What a training leaves that nobody interrupts, and its metric logs.
+/// The result of an uninterrupted training, and its metric logs.
 struct Whole {
     run: Run,
     rolled_back: u64,
@@ -117,7 +118,8 @@ fn has_nan(run: &Run) -> bool {
     })
 }
 
-/// Interrupts it by each of `halts`, each time with the next of the frequencies, and compares all that it leaves.
+/// Interrupts the training by each of `halts`, each time with the next frequency, and compares everything
+/// that it leaves.
 #[track_caller]
 fn assert_same(training: &Training, whole: &Whole, frequency: SaveFreq, halts: &[Halt]) {
     let scratch = assert_ends_the_same(training, whole, frequency, halts);
@@ -127,7 +129,7 @@ fn assert_same(training: &Training, whole: &Whole, frequency: SaveFreq, halts: &
     );
 }
 
-/// The same without the metric logs, where these name several devices in no certain order.
+/// The same without the metric logs, which name several devices in no fixed order.
 #[track_caller]
 fn assert_ends_the_same(
     training: &Training,
@@ -176,7 +178,7 @@ fn interrupted_at_any_batch_around_a_rollback_it_ends_the_same() {
     let training = training(NAN);
     let expected = whole(&training, SaveFreq::Epoch);
     for frequency in [SaveFreq::Epoch, SaveFreq::Steps(1), SaveFreq::Steps(4)] {
-        // Those that are trained again count again.
+        // Batches that are trained again count again.
         for batch in 1..=24 {
             assert_same(&training, &expected, frequency, &[Halt::Stop(batch)]);
             assert_same(&training, &expected, frequency, &[Halt::Fail(batch)]);
@@ -306,7 +308,7 @@ fn a_loop_written_by_hand_goes_back_whatever_its_batches_come_from() {
 }
 
 #[test]
-fn a_loss_that_explodes_and_stays_high_is_gone_back_from() {
+fn a_loss_that_explodes_and_stays_high_is_rolled_back() {
     for (batches, rolled_back) in [(1, 0), (2, 1), (4, 2)] {
         let training = exploding(batches);
         let expected = whole(&training, SaveFreq::Epoch);
@@ -323,9 +325,9 @@ fn a_loss_that_explodes_and_stays_high_is_gone_back_from() {
     }
 }
 
-/// The first rollback goes back over epochs in which early stopping has decided.
+/// The first rollback goes back over epochs in which early stopping has already decided.
 #[test]
-fn early_stopping_decides_anew_after_a_rollback() {
+fn early_stopping_decides_again_after_a_rollback() {
     let training = training(Poison {
         epoch: Some(3),
         ..NAN
@@ -336,7 +338,7 @@ fn early_stopping_decides_anew_after_a_rollback() {
         let patient = MetricEarlyStoppingStrategy::new(
             &LossMetric::new(),
             Aggregate::Mean,
-            // Here a later epoch is the best so far when the training goes back.
+            // With this direction, a later epoch is the best so far when the training goes back.
             burn::train::metric::store::Direction::Highest,
             Split::Valid,
             StoppingCondition::NoImprovementSince { n_epochs: 5 },
@@ -346,7 +348,7 @@ fn early_stopping_decides_anew_after_a_rollback() {
         };
         (training.run_with(halt, configure), handle)
     };
-    // No backup is due before the divergence, except the first.
+    // Only the first backup is due before the divergence.
     let scratch = tempfile::tempdir().unwrap();
     let (whole, handle) = run(scratch.path(), SaveFreq::Steps(100), Halt::Never);
     assert!(whole.error.is_none(), "{:?}", whole.error);
@@ -366,7 +368,7 @@ fn a_training_that_goes_well_is_the_same_as_without_a_guard() {
         loaders: Loaders::Resumable,
         ..Training::new(Backend::Flex)
     };
-    let expected = crate::support::undisturbed(&training);
+    let expected = crate::support::uninterrupted(&training);
     let guarded = whole(&training, SaveFreq::Steps(2));
     assert_eq!(guarded.rolled_back, 0);
     assert!(guarded.run.weights == expected.weights);
@@ -394,7 +396,7 @@ fn a_sample_that_is_nan_in_each_epoch_is_skipped_as_often_as_is_allowed() {
         let handle = backup.handle();
         (training.run(backup, Halt::Never), handle)
     };
-    // The same again when it is run again.
+    // A second run gives the same result.
     for rolled_back in [2, 0] {
         let (stopped, handle) = run(2);
         let BackupError::Diverged {
@@ -482,7 +484,7 @@ fn what_can_not_be_seen_or_gone_back_to_is_refused_at_the_launch() {
         assert!(refused.losses.is_empty());
         assert_eq!(refused.backup_error().exit_code(), exit_code::FIX_FIRST);
     }
-    // What a metric is called is known once Burn has logged one.
+    // The names of metrics are known only after Burn has logged one.
     let unknown = seen().divergence_rule(DivergenceRule::of("Perplexity"));
     let ended = ours.run(unknown, Halt::Never);
     let text = ended.backup_error().to_string();
@@ -519,7 +521,7 @@ fn whichever_call_fails_around_a_rollback_nothing_is_lost() {
             let (run, _) = failing(scratch.path(), failure, at);
             let run = match &run.error {
                 None => run,
-                // Run again with a disk that works, it goes on from whatever there is.
+                // A new run, with a disk that works, resumes from any backup that exists.
                 Some(_) => {
                     let backup = backup(scratch.path(), GO_BACK).save_freq(3);
                     training.run(backup, Halt::Never)
@@ -531,7 +533,7 @@ fn whichever_call_fails_around_a_rollback_nothing_is_lost() {
     }
 }
 
-/// Processes that abort in a call to the filesystem: before, during and after the rollback.
+/// Processes that abort in a filesystem call: before, during and after the rollback.
 #[test]
 fn aborted_in_any_call_around_a_rollback_the_next_process_ends_the_same() {
     let training = training(NAN);
@@ -546,7 +548,7 @@ fn aborted_in_any_call_around_a_rollback_the_next_process_ends_the_same() {
         let told_to_abort: Vec<_> = told.into_iter().chain([abort.as_str()]).collect();
         let status = run(&mut trainee(Backend::Flex, &dir, 3, &told_to_abort)).0;
         if status.success() {
-            // It has fewer calls.
+            // The training has fewer calls.
             break;
         }
         assert_aborted(status);
@@ -578,7 +580,7 @@ fn the_best_epoch_is_the_same_whether_it_was_interrupted_or_not() {
         let which = Which::best("Loss", Direction::Lowest);
         handle.unwrap().export(&which, &model).unwrap();
         let model = std::fs::read(model).unwrap();
-        // Its tensors by their names: the ids of parameters are others in each process.
+        // The tensors by name, because the ids of parameters differ in each process.
         burn_backup_tests::named(Bytes::from_bytes_vec(model))
     };
     let whole = best(&[]);
@@ -593,7 +595,7 @@ fn the_best_epoch_is_the_same_whether_it_was_interrupted_or_not() {
 }
 
 #[test]
-fn a_loop_that_gives_no_values_to_look_at_is_told() {
+fn a_loop_that_logs_no_values_gets_a_warning() {
     log_lines::listen();
     let scratch = tempfile::tempdir().unwrap();
     let backup = BackupAndRestore::new(scratch.path()).on_divergence(Divergence::Stop);
@@ -608,7 +610,7 @@ fn a_loop_that_gives_no_values_to_look_at_is_told() {
 }
 
 #[test]
-fn what_a_loop_does_not_go_back_from_ends_it() {
+fn a_loop_without_a_rollback_is_ended() {
     let program = Loop {
         source: BatchSource::Steps,
         poison: Some(Poison {
@@ -631,7 +633,7 @@ fn what_a_loop_does_not_go_back_from_ends_it() {
 }
 
 #[test]
-fn a_rollback_is_told_of() {
+fn a_rollback_is_reported() {
     let training = training(NAN);
     let scratch = tempfile::tempdir().unwrap();
     let told = Arc::new(Mutex::new(Vec::new()));

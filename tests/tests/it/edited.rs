@@ -1,4 +1,4 @@
-//! Random edits of a training's whole backup directory: what is restored is exact, or refused.
+//! Random edits of a training's whole backup directory: the restored state is exact, or the start is refused.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -12,9 +12,9 @@ use proptest::test_runner::{TestCaseError, TestRunner};
 use serde_json::{Value, json};
 use test_fork::test;
 
-use crate::support::undisturbed;
+use crate::support::uninterrupted;
 
-/// Seen from the root of the disk in memory.
+/// The path from the root of the in-memory disk.
 const DIR: &str = "backup";
 const CASES: u32 = 400;
 
@@ -32,7 +32,7 @@ fn three_backups(training: &Training) -> Image {
     disk.image()
 }
 
-/// How many batches were trained before the newest backup that the edits left alone.
+/// How many batches were trained before the newest backup that the edits left unchanged.
 fn newest_untouched(before: &Image, after: &Image) -> Option<u64> {
     [(4, 8), (3, 6), (2, 4)]
         .into_iter()
@@ -42,7 +42,7 @@ fn newest_untouched(before: &Image, after: &Image) -> Option<u64> {
         })
 }
 
-/// Trains with the backups on `disk`. Being refused is an error of ours, before the first batch.
+/// Trains with the backups on `disk`. A refusal is an error of ours, before the first batch.
 fn train_on(training: &Training, disk: &MemoryFilesystem) -> Result<(Run, BackupHandle), String> {
     let backup = backup(disk);
     let handle = backup.handle();
@@ -86,7 +86,7 @@ fn after_random_edits_of_the_backup_a_training_is_exact_or_refused() {
         epochs: 2,
         ..Training::new(Backend::Flex)
     };
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     let before = three_backups(&training);
     let config = ProptestConfig {
         cases: CASES,
@@ -114,7 +114,7 @@ fn after_random_edits_of_the_backup_a_training_is_exact_or_refused() {
     assert!(restored > CASES as usize / 2, "{restored}");
 }
 
-/// Every document that differs from `document` in one value, wherever in it, with a description.
+/// Every document that differs from `document` in one value, at any depth, with a description.
 fn one_value_changed(document: &Value) -> Vec<(String, Value)> {
     let others = [
         Value::Null,
@@ -148,7 +148,7 @@ fn one_value_changed(document: &Value) -> Vec<(String, Value)> {
             }
         }
         Value::Array(items) => {
-            // One item is like the other.
+            // All items are alike, so the first one is enough.
             if let Some(first) = items.first() {
                 changed.extend(below("0".to_owned(), first, &|value| {
                     let rest = items.iter().skip(1).cloned();

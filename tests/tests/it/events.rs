@@ -1,4 +1,4 @@
-//! What a program is told of its backups.
+//! The events that a program gets about its backups.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,14 +17,14 @@ use object_store::memory::InMemory;
 use test_fork::test;
 
 use crate::log_lines;
-use crate::support::undisturbed;
+use crate::support::uninterrupted;
 
-/// What was told so far.
+/// The events so far.
 #[derive(Clone, Default)]
 pub struct Told(Arc<Mutex<Vec<Event>>>);
 
 impl Told {
-    /// Keeps what `backup` tells.
+    /// Collects the events of `backup`.
     pub fn of(backup: BackupAndRestore) -> (BackupAndRestore, Self) {
         let told = Self::default();
         let kept = told.clone();
@@ -40,7 +40,7 @@ impl Told {
         self.lock().clone()
     }
 
-    /// The names of the events, except those of the mirror, which come when they come.
+    /// The names of the events, except those of the mirror, which come at any time.
     pub fn names(&self) -> Vec<&'static str> {
         let names = self.all().iter().map(Event::name).collect::<Vec<_>>();
         names
@@ -60,7 +60,7 @@ fn committed(events: &[Event]) -> Vec<u64> {
 }
 
 #[test]
-fn a_training_that_is_interrupted_is_told_of_in_order() {
+fn an_interrupted_training_sends_its_events_in_order() {
     let scratch = tempfile::tempdir().unwrap();
     let cloud = Arc::new(InMemory::new());
     let training = Training::new(Backend::Flex);
@@ -90,7 +90,7 @@ fn a_training_that_is_interrupted_is_told_of_in_order() {
     assert_eq!((at.global_step, last.global_step), (8, 8));
 
     let (told, run) = told_of(Halt::Never);
-    assert!(run.weights == undisturbed(&training).weights);
+    assert!(run.weights == uninterrupted(&training).weights);
     let names = [
         "restored",
         "committed",
@@ -109,7 +109,7 @@ fn a_training_that_is_interrupted_is_told_of_in_order() {
         ),
         "{events:?}"
     );
-    // The end waits for the mirror, and tells of that first.
+    // The end waits for the mirror, and reports that first.
     let mut mirrored = events.iter().filter_map(|event| match event {
         Event::Mirrored { position, .. } => position.map(|at| at.global_step),
         _ => None,
@@ -126,7 +126,7 @@ fn a_training_that_is_interrupted_is_told_of_in_order() {
 }
 
 #[test]
-fn failures_and_refusals_are_told_with_how_many_there_were_in_a_row() {
+fn failures_and_refusals_are_reported_with_their_number_in_a_row() {
     let scratch = tempfile::tempdir().unwrap();
     let saves = AtomicUsize::new(0);
     let backup = Training::backup(scratch.path())
@@ -180,7 +180,7 @@ fn failures_and_refusals_are_told_with_how_many_there_were_in_a_row() {
 }
 
 #[test]
-fn a_notice_and_a_refused_training_are_told() {
+fn a_notice_and_a_refused_training_are_reported() {
     let scratch = tempfile::tempdir().unwrap();
     let notice = scratch.path().join("notice");
     std::fs::write(&notice, b"").unwrap();
@@ -210,7 +210,7 @@ fn a_notice_and_a_refused_training_are_told() {
 }
 
 #[test]
-fn a_loop_by_hand_tells_the_same() {
+fn a_loop_by_hand_sends_the_same_events() {
     let scratch = tempfile::tempdir().unwrap();
     let program = Loop::new(Backend::Flex);
     let told_of = |halt| {
@@ -239,7 +239,7 @@ fn a_loop_by_hand_tells_the_same() {
 }
 
 #[test]
-fn a_training_that_panics_tells_its_end() {
+fn a_training_that_panics_reports_its_end() {
     let scratch = tempfile::tempdir().unwrap();
     let (backup, told) = Told::of(Training::backup(scratch.path()).save_freq(1));
     let training = Training::new(Backend::Flex);
@@ -258,12 +258,12 @@ fn a_training_that_panics_tells_its_end() {
     );
 }
 
-/// What a callback does that is no good.
+/// How a callback misbehaves.
 #[derive(Debug, Clone, Copy)]
 pub enum Misbehaves {
-    /// At each event.
+    /// It panics at each event.
     Panics,
-    /// At the first event, forever.
+    /// It blocks forever at the first event.
     Blocks,
 }
 
@@ -287,7 +287,7 @@ impl Misbehaves {
 #[test]
 fn a_callback_that_panics_or_never_returns_changes_nothing_for_the_training() {
     let training = Training::new(Backend::Flex);
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     for misbehaves in [Misbehaves::Panics, Misbehaves::Blocks] {
         let scratch = tempfile::tempdir().unwrap();
         let backup = Training::backup(scratch.path()).save_freq(1);
@@ -363,12 +363,12 @@ fn what_is_dropped_for_a_slow_callback_is_counted() {
     });
     let dropped: u64 = dropped.sum();
     let told = events.iter().filter(|event| event.name() != "dropped");
-    // All that are committed, and the end.
+    // An event for each commit, and one for the end.
     assert_eq!(told.count() as u64 + dropped, handle.stats().committed + 1);
     assert!(dropped >= 100, "{dropped}");
     assert_eq!(events.get(1).map(Event::name), Some("dropped"));
     assert_eq!(events.last().map(Event::name), Some("finished"));
-    // In order, and nothing twice.
+    // The events are in order, and none comes twice.
     let steps = committed(&events);
     assert!(steps.is_sorted(), "{steps:?}");
     let warnings = log_lines::logged(log::Level::Warn);
@@ -378,8 +378,11 @@ fn what_is_dropped_for_a_slow_callback_is_counted() {
     assert_eq!(slow.count(), 1, "{warnings:?}");
 }
 
-/// Waits in batch 5 until the training is said to hang there.
-fn told_to_hang(run: impl FnOnce(BackupAndRestore, Box<dyn FnMut(usize) + Send>), dir: &Path) {
+/// Waits in batch 5 until an event says that the training hangs there.
+fn hang_until_reported(
+    run: impl FnOnce(BackupAndRestore, Box<dyn FnMut(usize) + Send>),
+    dir: &Path,
+) {
     let (out, hung) = channel();
     let tell = move |out: &Sender<u64>, event: &Event| {
         if let Event::Hung {
@@ -398,18 +401,18 @@ fn told_to_hang(run: impl FnOnce(BackupAndRestore, Box<dyn FnMut(usize) + Send>)
         .hung_after(Duration::from_millis(4))
         .on_event(move |event| tell(&out, &event));
     let wait = move |batch| {
-        // The fourth is the last one that is done.
+        // The fourth batch is the last complete one.
         while batch == 5 && hung.recv().unwrap() != 4 {}
     };
     run(backup, Box::new(wait));
 }
 
 #[test]
-fn a_training_that_hangs_is_told_of_while_it_does() {
+fn a_training_that_hangs_is_reported_while_it_does() {
     use burn_backup_restore::BackupExt as _;
 
     let scratch = tempfile::tempdir().unwrap();
-    told_to_hang(
+    hang_until_reported(
         |backup, wait| {
             let run = Training::new(Backend::Flex).run_with_learner(
                 Halt::Never,
@@ -422,7 +425,7 @@ fn a_training_that_hangs_is_told_of_while_it_does() {
     );
 }
 
-/// What `tracing` was told: the names of spans, and the events' fields.
+/// What `tracing` got: the names of spans, and the fields of events.
 static TRACED: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 struct Subscriber;

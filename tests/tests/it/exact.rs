@@ -1,4 +1,4 @@
-//! The oracle: train undisturbed, train with interruptions, compare byte for byte.
+//! The oracle: train uninterrupted, train with interruptions, compare byte for byte.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use burn_backup_restore::{BackupExt as _, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Training};
 use test_fork::test;
 
-use crate::support::{assert_exact, undisturbed};
+use crate::support::{assert_exact, uninterrupted};
 
 const FREQUENCIES: [SaveFreq; 4] = [
     SaveFreq::Epoch,
@@ -24,7 +24,7 @@ const FREQUENCIES: [SaveFreq; 4] = [
 fn how_often_backups_are_taken_does_not_change_the_training() {
     for &backend in Backend::ALL {
         let training = Training::new(backend);
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         assert_eq!(expected.steps, 18);
         for frequency in FREQUENCIES.into_iter().chain([SaveFreq::Never]) {
             assert_exact(&training, &expected, |b| b.save_freq(frequency), &[]);
@@ -33,10 +33,10 @@ fn how_often_backups_are_taken_does_not_change_the_training() {
 }
 
 #[test]
-fn stopped_at_any_batch_it_ends_as_if_undisturbed() {
+fn stopped_at_any_batch_it_ends_as_if_uninterrupted() {
     for &backend in Backend::ALL {
         let training = Training::new(backend);
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         for frequency in FREQUENCIES {
             for batch in 1..=18 {
                 let halts = [Halt::Stop(batch)];
@@ -47,10 +47,10 @@ fn stopped_at_any_batch_it_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn failed_at_any_batch_it_ends_as_if_undisturbed() {
+fn failed_at_any_batch_it_ends_as_if_uninterrupted() {
     for &backend in Backend::ALL {
         let training = Training::new(backend);
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         for frequency in FREQUENCIES {
             for batch in 1..=18 {
                 let halts = [Halt::Fail(batch)];
@@ -61,10 +61,10 @@ fn failed_at_any_batch_it_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn stopped_in_any_validation_batch_it_ends_as_if_undisturbed() {
+fn stopped_in_any_validation_batch_it_ends_as_if_uninterrupted() {
     for &backend in Backend::ALL {
         let training = Training::new(backend);
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         for frequency in [SaveFreq::Epoch, SaveFreq::Steps(4), SaveFreq::Never] {
             for batch in 1..=18 {
                 let halts = [Halt::StopInValidation(batch)];
@@ -75,18 +75,18 @@ fn stopped_in_any_validation_batch_it_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn interrupted_several_times_within_one_epoch_it_ends_as_if_undisturbed() {
+fn interrupted_several_times_within_one_epoch_it_ends_as_if_uninterrupted() {
     use Halt::{Fail, Stop, StopInValidation};
 
     for &backend in Backend::ALL {
         let training = Training::new(backend);
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         for halts in [
             &[Stop(8), Stop(2)][..],
             &[Stop(7), Stop(2), Stop(1)],
             &[Stop(7), Fail(2), Stop(3)],
             &[Fail(8), Fail(2), Fail(1)],
-            // The whole epoch, batch by batch, its validation twice, and the next epoch's first.
+            // The whole epoch, batch by batch, its validation twice, and the first batch of the next epoch.
             &[
                 Stop(7),
                 Stop(1),
@@ -107,22 +107,22 @@ fn interrupted_several_times_within_one_epoch_it_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn with_a_loader_that_does_not_tell_how_far_it_is_it_ends_as_if_undisturbed() {
+fn with_a_loader_that_does_not_tell_how_far_it_is_it_ends_as_if_uninterrupted() {
     let training = Training {
         silent_loader: true,
         ..Training::new(Backend::Flex)
     };
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     for batch in 1..=18 {
         assert_exact(&training, &expected, |b| b, &[Halt::Stop(batch)]);
     }
 }
 
 #[test]
-fn after_a_panic_in_a_batch_the_next_run_ends_as_if_undisturbed() {
+fn after_a_panic_in_a_batch_the_next_run_ends_as_if_uninterrupted() {
     for &backend in Backend::ALL {
         let training = Training::new(backend);
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         for batch in [1, 2, 8, 18] {
             let scratch = tempfile::tempdir().unwrap();
             let backup = || Training::backup(scratch.path()).save_freq(1);
@@ -131,7 +131,7 @@ fn after_a_panic_in_a_batch_the_next_run_ends_as_if_undisturbed() {
             catch_unwind(AssertUnwindSafe(|| training.run(first, Halt::Panic(batch))))
                 .err()
                 .unwrap();
-            // The backup that was being written when the panic came is there by now.
+            // The backup that was in flight at the panic is complete by now.
             let trained = handle.last_backup().map_or(0, |at| at.global_step);
             assert_eq!(trained, batch as u64 - 1);
 
@@ -144,7 +144,7 @@ fn after_a_panic_in_a_batch_the_next_run_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn after_a_metrics_error_the_next_run_ends_as_if_undisturbed() {
+fn after_a_metrics_error_the_next_run_ends_as_if_uninterrupted() {
     let training = Training::new(Backend::Flex);
     let scratch = tempfile::tempdir().unwrap();
     let failed = training.run_with(Halt::Never, |builder| {
@@ -159,7 +159,7 @@ fn after_a_metrics_error_the_next_run_ends_as_if_undisturbed() {
     let handle = backup.handle();
     let run = training.run(backup, Halt::Never);
     assert!(handle.restored_from().is_some());
-    assert!(run.weights == undisturbed(&training).weights);
+    assert!(run.weights == uninterrupted(&training).weights);
 }
 
 /// A metric that can't be read from its eighth update on.
@@ -195,15 +195,15 @@ impl Metric for Unreadable {
 }
 
 #[test]
-fn with_accumulated_gradients_it_ends_as_if_undisturbed() {
+fn with_accumulated_gradients_it_ends_as_if_uninterrupted() {
     for &backend in Backend::ALL {
-        // Three divides the six batches of an epoch, four doesn't.
+        // Three divides the six batches of an epoch, and four does not.
         for accumulation in [3, 4] {
             let training = Training {
                 accumulation: Some(accumulation),
                 ..Training::new(backend)
             };
-            let expected = undisturbed(&training);
+            let expected = uninterrupted(&training);
             for frequency in [SaveFreq::Epoch, SaveFreq::Steps(1), SaveFreq::Steps(5)] {
                 for batch in 1..=18 {
                     for halt in [Halt::Stop(batch), Halt::Fail(batch)] {
@@ -221,7 +221,7 @@ fn how_often_backups_are_taken_changes_nothing_for_a_model_that_reads_a_running_
         reads_statistics: true,
         ..Training::new(Backend::Flex)
     };
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     for frequency in [SaveFreq::Steps(1), SaveFreq::Steps(4), SaveFreq::Never] {
         let scratch = tempfile::tempdir().unwrap();
         let backup = Training::backup(scratch.path()).save_freq(frequency);

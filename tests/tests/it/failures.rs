@@ -1,4 +1,4 @@
-//! Backups that fail, while the training goes on.
+//! Backups that fail while the training continues.
 
 use std::io;
 use std::path::Path;
@@ -15,9 +15,9 @@ use burn_backup_tests::{Backend, Calls, Halt, Hooks, RecordingRenderer, Run, Tra
 use test_fork::test;
 
 use crate::log_lines;
-use crate::support::{contents, generations, undisturbed};
+use crate::support::{contents, generations, uninterrupted};
 
-/// Fails the syncs of optimizer parts of which `fails` says so; they are counted from 1.
+/// Fails the syncs of optimizer parts for which `fails` returns true. The syncs are counted from 1.
 fn failing_saves(
     backup: BackupAndRestore,
     fails: impl Fn(usize) -> bool + Send + Sync + 'static,
@@ -46,7 +46,7 @@ fn a_failed_backup_is_counted_and_the_next_due_one_succeeds() {
     let run = training.run(backup, Halt::Never);
 
     assert!(run.error.is_none());
-    assert!(run.weights == undisturbed(&training).weights);
+    assert!(run.weights == uninterrupted(&training).weights);
     let stats = handle.stats();
     // One backup after each of the 18 batches, and one after the last validation.
     assert_eq!((stats.committed, stats.failed), (17, 2));
@@ -69,7 +69,7 @@ fn a_failed_backup_is_counted_and_the_next_due_one_succeeds() {
 #[test]
 fn while_backups_fail_the_last_good_one_stays_and_is_continued() {
     let training = Training::new(Backend::Flex);
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     for batch in [4, 8, 12] {
         let scratch = tempfile::tempdir().unwrap();
         let backup = Training::backup(scratch.path()).save_freq(1);
@@ -88,8 +88,8 @@ fn while_backups_fail_the_last_good_one_stays_and_is_continued() {
     }
 }
 
-/// Runs `training` with a backup after each batch, while `failure` comes at the call number `at`.
-/// Says how many calls were made.
+/// Runs `training` with a backup after each batch. The filesystem call `at` fails with `failure`. Also
+/// returns the number of calls.
 fn run_failing(
     training: &Training,
     dir: &Path,
@@ -121,9 +121,9 @@ fn short_training() -> Training {
 }
 
 #[test]
-fn whichever_call_fails_the_training_goes_on_and_the_next_backup_succeeds() {
+fn whichever_call_fails_the_training_continues_and_the_next_backup_succeeds() {
     let training = short_training();
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     for failure in Failure::ALL {
         let mut failed = 0;
         for at in 1.. {
@@ -137,7 +137,7 @@ fn whichever_call_fails_the_training_goes_on_and_the_next_backup_succeeds() {
             } else {
                 assert!(run.error.is_none());
                 assert!(run.weights == expected.weights, "{failure:?} at {at}");
-                // One after each batch, and one after the last validation; and the deletion.
+                // One backup after each batch, one after the last validation, and the deletion.
                 match failure {
                     Failure::Dead => assert!(stats.committed <= 4),
                     Failure::ShortWrite => assert_eq!((stats.committed, stats.failed), (4, 0)),
@@ -168,14 +168,14 @@ fn whichever_call_fails_the_training_goes_on_and_the_next_backup_succeeds() {
 }
 
 #[test]
-fn whichever_call_fails_what_the_handle_calls_the_last_backup_is_continued() {
+fn whichever_call_fails_the_next_run_resumes_from_the_handles_last_backup() {
     let training = short_training();
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     for failure in Failure::ALL {
         for at in 1.. {
             let scratch = tempfile::tempdir().unwrap();
             let dir = scratch.path().join("backup");
-            // An error ends it: no backup is taken any more.
+            // The error ends the training, and no further backup is taken.
             let (run, handle, calls) = run_failing(&training, &dir, Halt::Fail(3), failure, at);
             let backup = Training::backup(&dir);
             let next = backup.handle();
@@ -184,7 +184,7 @@ fn whichever_call_fails_what_the_handle_calls_the_last_backup_is_continued() {
             if !run.losses.is_empty() {
                 let (last, found) = (handle.last_backup(), next.restored_from());
                 let steps = |at: Option<Position>| at.map(|at| at.global_step);
-                // A failure after the rename leaves a backup more than was promised.
+                // A failure after the rename leaves one backup more than was reported.
                 assert!(steps(found) >= steps(last), "{failure:?} at {at}");
                 assert!(steps(found) <= Some(2), "{failure:?} at {at}");
             }
@@ -196,13 +196,13 @@ fn whichever_call_fails_what_the_handle_calls_the_last_backup_is_continued() {
 }
 
 #[test]
-fn whichever_call_fails_while_a_training_is_taken_up_nothing_is_lost() {
+fn whichever_call_fails_while_a_training_is_resumed_nothing_is_lost() {
     let training = short_training();
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     let prepared = tempfile::tempdir().unwrap();
     let backup = Training::backup(prepared.path()).save_freq(1).keep_last(2);
     training.run(backup, Halt::Fail(3));
-    // The newest is damaged: there is one to be quarantined, and one to be restored.
+    // The newest backup is damaged: one backup is quarantined, and one is restored.
     let newest = prepared.path().join("generations/00000002/model.bpk");
     std::fs::write(newest, b"").unwrap();
     let prepared = contents(prepared.path())
@@ -279,7 +279,7 @@ fn a_failed_backup_ends_the_training_if_it_is_to() {
         "{shown}"
     );
     assert!(run.interrupted.is_none());
-    // The failure is known when the backup of batch 6 is due at the latest.
+    // The failure is known at the latest when the backup of batch 6 is due.
     assert!((5..=7).contains(&run.losses.len()), "{}", run.losses.len());
     assert_eq!(generations(scratch.path()), ["00000004"]);
 }
@@ -304,7 +304,7 @@ fn a_panic_in_the_background_is_a_failed_backup() {
     let handle = backup.handle();
     let run = training.run(backup, Halt::Never);
     assert!(run.error.is_none());
-    assert!(run.weights == undisturbed(&training).weights);
+    assert!(run.weights == uninterrupted(&training).weights);
     assert_eq!((handle.stats().committed, handle.stats().failed), (18, 1));
     let error = handle.last_error().unwrap();
     assert!(
@@ -314,8 +314,8 @@ fn a_panic_in_the_background_is_a_failed_backup() {
 }
 
 #[test]
-fn what_is_asked_for_is_what_is_kept_and_one_backup_is_written_at_a_time() {
-    /// How many staged generations there are now, and were at the most.
+fn requested_backups_are_kept_and_one_is_written_at_a_time() {
+    /// The current and the largest number of staged generations.
     #[derive(Default)]
     struct Staged {
         now: usize,
@@ -351,8 +351,8 @@ fn what_is_asked_for_is_what_is_kept_and_one_backup_is_written_at_a_time() {
 
     let stats = handle.stats();
     assert_eq!((stats.committed, stats.failed), (17, 0));
-    assert!(stats.held_worst > std::time::Duration::ZERO);
-    assert!(stats.held_total >= stats.held_worst);
+    assert!(stats.blocked_max > std::time::Duration::ZERO);
+    assert!(stats.blocked_total >= stats.blocked_max);
     assert!(stats.persist_total >= stats.persist_last);
     assert!(stats.bytes > 0);
     let staged = staged.lock().unwrap();
@@ -393,7 +393,7 @@ fn a_stop_that_comes_after_the_last_batch_keeps_the_backup() {
     let handle = backup.handle();
     let run = training.run_with(Halt::Never, |builder| {
         let interrupter = builder.interrupter();
-        // The commit of the third epoch, which is the last.
+        // The commit of the third and last epoch.
         let filesystem = FaultyFilesystem::new(move |operation, path| {
             if operation == Operation::Rename && path.ends_with("generations/00000003") {
                 interrupter.stop(Some("too late"));
@@ -455,7 +455,7 @@ fn an_error_leaves_the_last_good_backup() {
     assert_eq!(handle.restored_from().map(|at| at.global_step), Some(4));
 }
 
-/// Runs a training whose logger panics `times`, the next times that it logs a line with `text`.
+/// Runs a training whose logger panics the next `times` times that it logs a line with `text`.
 fn run_with_panicking_logger(
     text: &'static str,
     times: usize,
@@ -474,7 +474,7 @@ fn run_with_panicking_logger(
 
 #[test]
 fn a_backup_thread_that_dies_is_a_failed_backup_and_another_one_takes_its_place() {
-    // What is logged once a backup is on disk, on the thread that wrote it.
+    // This line is logged once a backup is on disk, on the thread that wrote it.
     let (run, handle) = run_with_panicking_logger("backup 00000003 at", 1, |backup| backup);
     assert!(run.error.is_none(), "{:?}", run.error);
     let stats = handle.stats();
@@ -507,11 +507,11 @@ fn a_backup_thread_that_dies_stops_the_training_if_failures_do() {
 }
 
 #[test]
-fn a_backup_thread_that_dies_in_a_prune_has_failed_no_backup() {
+fn a_backup_thread_that_dies_in_a_prune_is_no_failed_backup() {
     let (run, handle) = run_with_panicking_logger("cannot list", 1, |backup| {
         let pruning = AtomicUsize::new(0);
         backup.filesystem(Arc::new(FaultyFilesystem::new(move |operation, path| {
-            // Each save lists them, and so does each prune after it.
+            // Each save lists the generations, and so does each prune after it.
             if operation == Operation::List && path.ends_with("generations") {
                 let list = pruning.fetch_add(1, Ordering::Relaxed);
                 if list == 9 {
@@ -528,7 +528,7 @@ fn a_backup_thread_that_dies_in_a_prune_has_failed_no_backup() {
 }
 
 #[test]
-fn what_fails_again_and_again_in_the_same_way_is_said_once_and_so_is_its_end() {
+fn a_repeated_failure_is_logged_once_and_so_is_its_end() {
     log_lines::listen();
     let scratch = tempfile::tempdir().unwrap();
     let training = Training::new(Backend::Flex);
@@ -557,7 +557,7 @@ impl Disk {
         self.0.store(usize::from(is_full), Ordering::Relaxed);
     }
 
-    /// The disk under a backup. Counts the backups that are tried while it is full.
+    /// The disk under a backup. It counts the attempts to take a backup while it is full.
     fn under(&self, backup: BackupAndRestore) -> (BackupAndRestore, Arc<AtomicUsize>) {
         let (disk, tries) = (self.clone(), Arc::new(AtomicUsize::new(0)));
         let counted = tries.clone();
@@ -573,8 +573,8 @@ impl Disk {
     }
 }
 
-/// The most tries that fit into this time when the waits double from a second on.
-fn most_tries(time: Duration) -> usize {
+/// The most attempts that fit into this time when the waits double from one second on.
+fn most_attempts(time: Duration) -> usize {
     let mut waited = Duration::ZERO;
     let waits = (0..).map(|failures| Duration::from_secs(1 << failures.min(5)));
     let fitting = waits.take_while(|wait| {
@@ -591,13 +591,13 @@ fn a_disk_that_is_full_for_many_batches_costs_a_few_tries_and_one_line() {
         epochs: 40,
         ..Training::new(Backend::Flex)
     };
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     for frequency in [SaveFreq::Steps(1), SaveFreq::Continuous, SaveFreq::Epoch] {
         let lines_before = log_lines::logged(log::Level::Error).len();
         let scratch = tempfile::tempdir().unwrap();
         let disk = Disk::default();
         disk.set_full(true);
-        // As a program has it.
+        // The settings of an ordinary program.
         let backup = BackupAndRestore::new(scratch.path())
             .seed(5)
             .save_freq(frequency)
@@ -606,14 +606,14 @@ fn a_disk_that_is_full_for_many_batches_costs_a_few_tries_and_one_line() {
         let handle = backup.handle();
         let freed = disk.clone();
         let begun = Instant::now();
-        // The last backup, at the end, waits for nothing.
+        // The last backup, at the end, does not wait.
         let frees = move |batch| freed.set_full(batch < 240);
         let run = training.run_with_learner(
             Halt::Never,
             |training, hooks| training.learner(hooks.on_train(frees)),
             |builder| builder.backup_and_restore(backup),
         );
-        let most = most_tries(begun.elapsed());
+        let most = most_attempts(begun.elapsed());
 
         assert!(run.error.is_none());
         assert!(run.weights == expected.weights, "{frequency:?}");
@@ -689,7 +689,7 @@ fn a_stop_is_saved_at_once_however_often_backups_have_failed() {
         .backup_and_restore(backup)
         .launch(training.learner(hooks));
     assert!(result.interrupted.is_some());
-    // One try, and nothing for an hour.
+    // One attempt, and no further one for an hour.
     assert_eq!(tries.load(Ordering::Relaxed), 1);
     assert_eq!(handle.stopped_at().map(|at| at.global_step), Some(9));
 }

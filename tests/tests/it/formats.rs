@@ -9,10 +9,10 @@ use test_fork::test;
 
 use crate::support::contents;
 
-/// All versions that were ever written.
+/// All format versions that were ever written.
 const FORMATS: [&str; 2] = ["format-1", "format-2"];
 
-/// A copy of a fixture's backup, to be used up.
+/// Copies a fixture's backup, because the test changes it.
 fn copy(format: &str, fixture: &str, to: &Path) {
     copy_part(format, fixture, "backup", to);
 }
@@ -28,7 +28,7 @@ fn copy_part(format: &str, fixture: &str, part: &str, to: &Path) {
 }
 
 #[test]
-fn an_interrupted_training_of_any_format_goes_on() {
+fn an_interrupted_training_of_any_format_resumes() {
     let formats = FORMATS.iter();
     let all = formats.flat_map(|format| Backend::ALL.iter().map(move |backend| (format, *backend)));
     for (format, backend) in all {
@@ -53,18 +53,18 @@ fn a_complete_training_of_any_format_is_returned_byte_for_byte() {
         let run = Training::new(Backend::Flex).run(Training::backup(scratch.path()), Halt::Never);
         assert!(run.error.is_none(), "{:?}", run.error);
         assert_eq!(run.losses.len(), 0);
-        // The same training, whatever it was written in.
+        // The training is the same, whatever format it was written in.
         let expected = include_str!("../../fixtures/format-1/complete/weights.txt");
         assert!(format!("{:?}", run.weights) == expected.trim_end());
     }
 }
 
 #[test]
-fn metric_logs_of_any_format_go_on_where_they_were() {
-    FORMATS.into_iter().for_each(metric_logs_go_on);
+fn metric_logs_of_any_format_resume_where_they_were() {
+    FORMATS.into_iter().for_each(metric_logs_resume);
 }
 
-fn metric_logs_go_on(format: &str) {
+fn metric_logs_resume(format: &str) {
     let scratch = tempfile::tempdir().unwrap();
     let (dir, logs) = (scratch.path().join("backup"), scratch.path().join("logs"));
     copy(format, "with-metrics", &dir);
@@ -76,7 +76,7 @@ fn metric_logs_go_on(format: &str) {
     assert_eq!(
         second.lines().count(),
         3,
-        "two batches, and what it came to then"
+        "two batches, and the value of the epoch so far"
     );
 
     let backup = Training::backup(&dir).metric_logs(&logs);
@@ -123,11 +123,11 @@ fn a_directory_of_a_future_format_is_refused_and_stays() {
 }
 
 #[test]
-fn a_loop_by_hand_of_any_format_goes_on_without_validating_again() {
-    FORMATS.into_iter().for_each(loop_by_hand_goes_on);
+fn a_loop_by_hand_of_any_format_resumes_without_validating_again() {
+    FORMATS.into_iter().for_each(loop_by_hand_resumes);
 }
 
-fn loop_by_hand_goes_on(format: &str) {
+fn loop_by_hand_resumes(format: &str) {
     let scratch = tempfile::tempdir().unwrap();
     copy(format, "by-hand", scratch.path());
     let program = Loop {

@@ -1,4 +1,4 @@
-//! Backups by the clock, and by what they cost.
+//! Backups by time, and by their cost.
 
 use std::collections::BTreeSet;
 use std::hint::black_box;
@@ -18,7 +18,7 @@ use burn_backup_store::{OpenOptions, Store};
 use burn_backup_tests::{Backend, Halt, Run, Training};
 use test_fork::test;
 
-use crate::support::{assert_exact, generations, undisturbed};
+use crate::support::{assert_exact, generations, uninterrupted};
 
 const NANOSECOND: Duration = Duration::from_nanos(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -27,7 +27,7 @@ fn auto(max_overhead: f64) -> SaveFreq {
     SaveFreq::auto(max_overhead)
 }
 
-/// How many backups an undisturbed training takes.
+/// How many backups an uninterrupted training takes.
 fn backups(training: &Training, frequency: impl Into<SaveFreq>) -> u64 {
     let scratch = tempfile::tempdir().unwrap();
     let backup = Training::backup(scratch.path()).save_freq(frequency);
@@ -44,7 +44,7 @@ fn backups(training: &Training, frequency: impl Into<SaveFreq>) -> u64 {
 fn after_a_nanosecond_every_batch_and_every_epoch_is_saved() {
     let training = Training::new(Backend::Flex);
     assert_eq!(backups(&training, NANOSECOND), 18 + 3);
-    // Gradients are accumulated over four batches, or what is left of an epoch.
+    // Gradients are accumulated over four batches, or over the rest of an epoch.
     let accumulating = Training {
         accumulation: Some(4),
         ..training.clone()
@@ -57,7 +57,7 @@ fn after_less_than_a_day_only_the_end_is_saved() {
     let training = Training::new(Backend::Flex);
     assert_eq!(backups(&training, DAY), 1);
     assert_eq!(backups(&training, Duration::MAX), 1);
-    // Whereas this frequency is none at all.
+    // `Never` takes no backup at all.
     assert_eq!(backups(&training, SaveFreq::Never), 0);
 }
 
@@ -68,8 +68,8 @@ fn between_two_backups_by_the_clock_there_is_that_much_time() {
     let configure = |b: BackupAndRestore| b.save_freq(interval).keep_last(2);
     let (_, handle, seen) = watched(&training, training.schedule(), configure, |_, _| ());
     let took = seen.last().unwrap().now;
-    // Each of those up to the last batch, of which some may be after an epoch.
-    let held: BTreeSet<_> = seen.iter().map(|seen| seen.stats.held_total).collect();
+    // Each backup up to the last batch changes `blocked_total`. Some of them may be after an epoch.
+    let held: BTreeSet<_> = seen.iter().map(|seen| seen.stats.blocked_total).collect();
     let backups = held.len() as u32 - 1;
     assert!(interval * backups <= took, "{backups} in {took:?}");
     assert_eq!(handle.stats().failed, 0);
@@ -109,16 +109,16 @@ fn a_backup_says_how_often_the_training_was_interrupted_and_how_long_it_ran() {
         (1e9, Halt::Fail(3)),
     ];
     let runs = runs.map(recorded);
-    // The two that were stopped are no interruptions; the last one is none yet.
+    // The two stopped runs are no interruptions. The last run is not counted yet.
     assert_eq!(runs.map(|(interruptions, _)| interruptions), [0, 1, 1, 1]);
     assert!(runs.map(|(_, uptime)| uptime).is_sorted(), "{runs:?}");
 }
 
 #[test]
-fn whatever_the_clock_picks_it_ends_as_if_undisturbed() {
+fn whatever_the_clock_picks_it_ends_as_if_uninterrupted() {
     for &backend in Backend::ALL {
         let training = Training::new(backend);
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         for frequency in [
             SaveFreq::Every(NANOSECOND),
             SaveFreq::Every(Duration::from_millis(3)),
@@ -146,7 +146,7 @@ fn whatever_the_clock_picks_it_waits_for_the_optimizer_step() {
         accumulation: Some(4),
         ..Training::new(Backend::Flex)
     };
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     for frequency in [SaveFreq::Every(NANOSECOND), SaveFreq::Continuous, auto(1e9)] {
         for batch in 1..=12 {
             for halt in [Halt::Stop(batch), Halt::Fail(batch)] {
@@ -159,7 +159,7 @@ fn whatever_the_clock_picks_it_waits_for_the_optimizer_step() {
 #[test]
 fn whatever_the_clock_picks_the_last_backup_is_continued() {
     let training = Training::new(Backend::Flex);
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     for frequency in [SaveFreq::Every(NANOSECOND), SaveFreq::Continuous, auto(1e9)] {
         for batch in [2, 9, 18] {
             let halts = [Halt::Fail(batch)];
@@ -168,19 +168,19 @@ fn whatever_the_clock_picks_the_last_backup_is_continued() {
     }
 }
 
-/// What the handle says in the middle of each batch.
+/// The state of the handle in the middle of a batch.
 struct Observed {
     interval: Option<u64>,
     stats: BackupStats,
-    /// Since before the launch.
+    /// The time since before the launch.
     now: Duration,
 }
 
-/// A schedule that takes long to read: with [`Snapshot::Blocking`], that holds the training.
+/// A schedule that takes long to read. With [`Snapshot::Blocking`], this pauses the training.
 #[derive(Clone)]
-struct Dear;
+struct SlowSchedule;
 
-impl LrScheduler for Dear {
+impl LrScheduler for SlowSchedule {
     fn step(&mut self) -> f64 {
         1e-3
     }
@@ -193,14 +193,14 @@ impl LrScheduler for Dear {
     fn load_record(&mut self, _record: LrSchedulerRecord) {}
 }
 
-/// Runs `training`, and `watches` the handle in the middle of each batch.
+/// Runs `training`, and calls `watch` with the handle in the middle of each batch.
 fn watched(
     training: &Training,
     schedule: ModuleLrScheduler,
     configure: impl FnOnce(BackupAndRestore) -> BackupAndRestore,
     mut watch: impl FnMut(usize, &BackupHandle) + Send + 'static,
 ) -> (Run, BackupHandle, Vec<Observed>) {
-    // No disk is as slow as to make a difference.
+    // An in-memory disk, because a real one may be slow enough to make a difference.
     let backup = Training::backup("backup").filesystem(Arc::new(MemoryFilesystem::default()));
     let backup = configure(backup);
     let handle = backup.handle();
@@ -228,10 +228,10 @@ fn watched(
     (run, handle, seen)
 }
 
-/// The batches after which the training was held by a backup.
+/// The batches after which a backup paused the training.
 fn saved_after(seen: &[Observed]) -> Vec<usize> {
     let pairs = seen.iter().zip(seen.iter().skip(1)).zip(1..);
-    let held = pairs.filter(|((a, b), _)| a.stats.held_total != b.stats.held_total);
+    let held = pairs.filter(|((a, b), _)| a.stats.blocked_total != b.stats.blocked_total);
     held.map(|(_, batch)| batch).collect()
 }
 
@@ -255,7 +255,7 @@ fn the_interval_is_known_from_the_first_batch_on() {
     assert!(seen[1..].iter().all(|seen| seen.interval >= Some(1)));
     assert!(handle.interval() >= Some(1));
 
-    // A hundredth of a second at least is assumed at first, and a step takes less than a century.
+    // At first, a cost of at least a hundredth of a second is assumed. A step takes less than a century.
     let (_, handle, _) = watched(
         &training,
         training.schedule(),
@@ -275,8 +275,8 @@ fn the_interval_is_known_from_the_first_batch_on() {
 
 #[test]
 fn with_a_bound_that_pays_for_all_a_backup_is_taken_after_every_other_batch_at_most() {
-    // The second batch waits until the first one's backup is there. That is known at the end of that
-    // batch, or of one soon after.
+    // The second batch waits until the backup of the first one is complete. The training learns this at the
+    // end of that batch, or of one soon after.
     let wait = |batch: usize, handle: &BackupHandle| {
         while batch == 2 && handle.last_backup().is_none() && handle.stats().failed == 0 {
             yield_now();
@@ -288,14 +288,14 @@ fn with_a_bound_that_pays_for_all_a_backup_is_taken_after_every_other_batch_at_m
         let (_, handle, seen) = watched(&training, training.schedule(), configure, wait);
         let saved = saved_after(&seen);
         assert_eq!(saved[0], 1, "a single batch pays for it: {saved:?}");
-        // After each there is one to see how long it takes without.
+        // After each backup, a batch without one shows how long a batch takes.
         assert!(
             saved.windows(2).all(|pair| pair[1] - pair[0] >= 2),
             "{saved:?}"
         );
         assert!(saved.len() >= 2, "{saved:?}");
         let stats = handle.stats();
-        // And perhaps after the last batch, and at the end.
+        // One more may come after the last batch, and one at the end.
         let committed = stats.committed as usize;
         assert!(
             (saved.len()..=saved.len() + 2).contains(&committed),
@@ -304,28 +304,28 @@ fn with_a_bound_that_pays_for_all_a_backup_is_taken_after_every_other_batch_at_m
     }
 }
 
-/// What must hold on any machine: whenever a backup is taken, all that were taken before, whose
-/// costs are known by then, have cost no more than the share of the time trained until then.
+/// This must hold on any machine. When a backup is taken, the earlier backups whose costs are known have cost
+/// no more than the share of the time trained until then.
 #[test]
-fn before_each_backup_all_the_others_are_paid_for() {
+fn before_each_backup_all_earlier_ones_are_paid_for() {
     let training = long_training();
-    let dear = || ModuleLrScheduler::new(Dear);
+    let slow = || ModuleLrScheduler::new(SlowSchedule);
     for (max_overhead, snapshot, schedule) in [
         (0.2, Snapshot::Shared, training.schedule()),
         (1.0, Snapshot::Shared, training.schedule()),
-        (1.0, Snapshot::Blocking, dear()),
-        (5.0, Snapshot::Blocking, dear()),
-        (20.0, Snapshot::Shared, dear()),
+        (1.0, Snapshot::Blocking, slow()),
+        (5.0, Snapshot::Blocking, slow()),
+        (20.0, Snapshot::Shared, slow()),
     ] {
         let configure = |b: BackupAndRestore| b.save_freq(auto(max_overhead)).snapshot(snapshot);
         let (_, handle, seen) = watched(&training, schedule, configure, |_, _| ());
         let saved = saved_after(&seen);
         for &batch in &saved {
-            // Between the two, the backup was taken: what it held is in the latter only, and what
-            // it slowed down in neither.
+            // The backup was taken between the two. Only the latter contains its pause, and neither contains
+            // its slowdown.
             let (before, after) = (&seen[batch - 1], &seen[batch]);
-            let spent = before.stats.held_total + after.stats.slowed_total;
-            let trained = after.now - after.stats.held_total;
+            let spent = before.stats.blocked_total + after.stats.slowed_total;
+            let trained = after.now - after.stats.blocked_total;
             let earned = trained.mul_f64(max_overhead);
             assert!(
                 spent <= earned + Duration::from_micros(1),
@@ -334,7 +334,7 @@ fn before_each_backup_all_the_others_are_paid_for() {
         }
         if let Some(&first) = saved.first() {
             let first = &seen[first];
-            // A hundredth of a second, and more for the state.
+            // The assumed cost is a hundredth of a second, and more for the state.
             assert!(first.now.mul_f64(max_overhead) >= Duration::from_millis(10));
         }
         assert_eq!(handle.stats().failed, 0);
@@ -342,11 +342,11 @@ fn before_each_backup_all_the_others_are_paid_for() {
     }
 }
 
-/// How many batches are trained while a backup is held back on its way to the disk.
+/// How many batches are trained while a backup can't reach the disk.
 const BATCHES_MEANWHILE: usize = 4;
 
 #[test]
-fn continuous_backups_never_hold_the_training_and_follow_one_another() {
+fn continuous_backups_never_pause_the_training_and_follow_one_another() {
     // The first backup can't be renamed into place before some more batches are trained. If the training
     // waited for it, the gate would open by itself, and the test would see that.
     let gate = Arc::new((Mutex::new(0), Condvar::new()));
@@ -373,7 +373,7 @@ fn continuous_backups_never_hold_the_training_and_follow_one_another() {
             let (trained, changed) = &*gate;
             *trained.lock().unwrap() = batch;
             changed.notify_all();
-            // On a busy machine the training may be over before a backup is written.
+            // On a busy machine the training may end before a backup is written.
             if batch.is_multiple_of(10) && batch <= 30 {
                 let limit = Instant::now() + Duration::from_secs(20);
                 while handle.stats().committed < batch as u64 / 10 && Instant::now() < limit {
@@ -386,6 +386,6 @@ fn continuous_backups_never_hold_the_training_and_follow_one_another() {
     let saved = saved_after(&seen);
     assert_eq!(saved.first(), Some(&1));
     assert!(saved[1] > BATCHES_MEANWHILE, "{saved:?}");
-    assert!(saved.len() > 2, "they go on: {saved:?}");
+    assert!(saved.len() > 2, "backups continue: {saved:?}");
     assert_eq!(handle.stats().failed, 0);
 }

@@ -1,4 +1,4 @@
-//! Fine-tunings: what training leaves alone is written once.
+//! Fine-tunings: parameters that training does not change are written once.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use burn_backup_tests::{Backend, Halt, Hooks, Run, Training, Tuning, model_recor
 use test_fork::test;
 
 use crate::support::{
-    assert_exact, contents, generations, part, saved_model, stopped_models, undisturbed,
+    assert_exact, contents, generations, part, saved_model, stopped_models, uninterrupted,
 };
 
 /// Two epochs of three batches, on a frozen backbone of more than a megabyte.
@@ -30,7 +30,7 @@ fn tuning(backend: Backend) -> Training {
     }
 }
 
-/// One in which nothing changes without a gradient.
+/// A fine-tuning in which nothing changes without a gradient.
 fn still() -> Training {
     Training {
         tuning: Some(Tuning {
@@ -45,24 +45,24 @@ fn each_batch(dir: &Path) -> BackupAndRestore {
     Training::backup(dir).save_freq(1)
 }
 
-/// The bytes of the committed backups that were written.
+/// The number of bytes written for the committed backups.
 fn written(stats: &BackupStats) -> u64 {
     stats.bytes - stats.linked
 }
 
-/// The file that a generation's frozen part is in.
+/// The file of a generation's frozen part.
 fn frozen_file(dir: &Path, generation: usize) -> PathBuf {
     dir.join(format!("generations/{generation:08}/frozen.bpk"))
 }
 
-/// Whether two generations have the same file as their frozen parts. Where that can't be seen, as
-/// `told`.
-fn share(dir: &Path, (a, b): (usize, usize), told: bool) -> bool {
+/// Whether two generations share the file of their frozen parts. Where the platform can't show that, returns
+/// `presumed`.
+fn share(dir: &Path, (a, b): (usize, usize), presumed: bool) -> bool {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt as _;
 
-        let _ = told;
+        let _ = presumed;
         let [a, b] = [a, b].map(|generation| {
             let metadata = frozen_file(dir, generation).metadata().unwrap();
             (metadata.dev(), metadata.ino())
@@ -72,15 +72,15 @@ fn share(dir: &Path, (a, b): (usize, usize), told: bool) -> bool {
     #[cfg(not(unix))]
     {
         let _ = (dir, a, b);
-        told
+        presumed
     }
 }
 
 #[test]
-fn interrupted_at_any_batch_a_fine_tuning_ends_as_if_undisturbed() {
+fn interrupted_at_any_batch_a_fine_tuning_ends_as_if_uninterrupted() {
     for &backend in Backend::ALL {
         let training = tuning(backend);
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         for batch in 1..=6 {
             for halt in [Halt::Stop(batch), Halt::Fail(batch)] {
                 assert_exact(&training, &expected, |b| b.save_freq(1), &[halt]);
@@ -90,9 +90,9 @@ fn interrupted_at_any_batch_a_fine_tuning_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn with_blocking_snapshots_and_fewer_backups_it_ends_as_if_undisturbed() {
+fn with_blocking_snapshots_and_fewer_backups_it_ends_as_if_uninterrupted() {
     let training = tuning(Backend::Flex);
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     for (frequency, snapshot) in [
         (SaveFreq::Steps(1), Snapshot::Blocking),
         (SaveFreq::Steps(2), Snapshot::Shared),
@@ -106,11 +106,11 @@ fn with_blocking_snapshots_and_fewer_backups_it_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn interrupted_several_times_a_fine_tuning_ends_as_if_undisturbed() {
+fn interrupted_several_times_a_fine_tuning_ends_as_if_uninterrupted() {
     use Halt::{Fail, Stop, StopInValidation};
 
     for training in [tuning(Backend::Flex), still()] {
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         for halts in [
             &[Stop(1), Stop(1), Stop(1), Stop(1), Stop(1)][..],
             &[Stop(3), StopInValidation(2), Fail(2), Stop(2)],
@@ -125,14 +125,14 @@ fn interrupted_several_times_a_fine_tuning_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn what_a_restart_begins_with_is_of_no_account() {
+fn initial_weights_of_a_restart_make_no_difference() {
     for training in [tuning(Backend::Flex), still()] {
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         let other = Training {
             weights_seed: 4,
             ..training.clone()
         };
-        assert!(undisturbed(&other).weights != expected.weights);
+        assert!(uninterrupted(&other).weights != expected.weights);
         for batch in [1, 2, 4] {
             let scratch = tempfile::tempdir().unwrap();
             training.run(each_batch(scratch.path()), Halt::Stop(batch));
@@ -161,7 +161,7 @@ fn from_the_second_backup_on_only_what_is_trained_is_written() {
         assert!(later <= 6 * whole * 15 / 100, "{later} of {whole} each");
         assert_eq!(generations(scratch.path()), ["00000006", "00000007"]);
         assert!(share(scratch.path(), (6, 7), stats.linked > 0));
-        // Linked or not, each is whole.
+        // Linked or not, each generation is complete.
         for generation in [6, 7] {
             let model = saved_model(scratch.path(), generation);
             assert_eq!(model.len(), 16, "{:?}", model.keys());
@@ -190,7 +190,7 @@ fn what_changes_without_a_gradient_leaves_the_frozen_part() {
         let names = names.iter().map(|name| (*name).to_owned());
         weights.iter().cloned().chain(names).collect()
     };
-    // Nothing is known to change; then the statistics, and the counter of steps, were seen to.
+    // At first, nothing is known to change. Then the statistics and the step counter were seen to change.
     let statistics = ["norm.running_mean", "norm.running_var", "steps"];
     let all: Vec<_> = statistics
         .into_iter()
@@ -199,17 +199,17 @@ fn what_changes_without_a_gradient_leaves_the_frozen_part() {
     assert_eq!(frozen(1), with(&all));
     assert_eq!(frozen(2), with(&["backbone.milestones"]));
     assert_eq!(frozen(3), frozen(2));
-    // A milestone was reached in the fourth step, after it had long stayed the same.
+    // A milestone was reached in the fourth step, after it had stayed the same for long.
     assert_eq!(frozen(4), with(&[]));
     assert_eq!(frozen(6), with(&[]));
 
     let is_linked = [(1, 2), (2, 3), (3, 4), (4, 5), (5, 6)].map(|pair| {
-        let told = matches!(pair, (2, 3) | (4, 5) | (5, 6));
-        share(scratch.path(), pair, told)
+        let presumed = matches!(pair, (2, 3) | (4, 5) | (5, 6));
+        share(scratch.path(), pair, presumed)
     });
     assert_eq!(is_linked, [false, true, false, true, true]);
     let stats = handle.stats();
-    // The stop in the epoch's last batch saves once more: that all its batches are trained.
+    // The stop in the last batch of the epoch saves once more, to record that all its batches are trained.
     let linked: u64 = [3, 5, 6, 7]
         .map(|generation| {
             frozen_file(scratch.path(), generation)
@@ -254,7 +254,7 @@ fn after_a_restart_the_first_backup_is_linked_too() {
         epochs: 3,
         ..tuning(Backend::Flex)
     };
-    // Up to the next milestone in the eighth step.
+    // Trains up to the next milestone, in the eighth step.
     training.run(each_batch(scratch.path()), Halt::Fail(6));
     for _ in 0..2 {
         let backup = each_batch(scratch.path()).keep_last(2);
@@ -269,9 +269,9 @@ fn after_a_restart_the_first_backup_is_linked_too() {
 }
 
 #[test]
-fn without_hard_links_everything_is_written_and_it_ends_as_if_undisturbed() {
+fn without_hard_links_everything_is_written_and_it_ends_as_if_uninterrupted() {
     let training = tuning(Backend::Flex);
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     let without_links = |backup: BackupAndRestore| {
         backup.filesystem(Arc::new(FaultyFilesystem::new(
             |operation, _| match operation {
@@ -290,20 +290,20 @@ fn without_hard_links_everything_is_written_and_it_ends_as_if_undisturbed() {
     let handle = backup.handle();
     training.run(backup, Halt::Stop(6));
     let stats = handle.stats();
-    // One after each batch, and one that says that all of the epoch's are trained.
+    // One after each batch, and one that records that all batches of the epoch are trained.
     assert_eq!((stats.committed, stats.failed, stats.linked), (7, 0, 0));
     assert!(!share(scratch.path(), (6, 7), false));
 }
 
 #[test]
-fn a_frozen_file_that_is_gone_while_training_is_written_again() {
+fn a_frozen_file_that_disappears_while_training_is_written_again() {
     let training = still();
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     let scratch = tempfile::tempdir().unwrap();
     let links = AtomicUsize::new(0);
     let dir = scratch.path().to_owned();
     let filesystem = FaultyFilesystem::new(move |operation, _| {
-        // The link of the third backup to the second one.
+        // The link from the third backup to the second one.
         if operation == Operation::Link && links.fetch_add(1, Ordering::Relaxed) == 1 {
             std::fs::remove_file(frozen_file(&dir, 2)).unwrap();
         }
@@ -315,12 +315,12 @@ fn a_frozen_file_that_is_gone_while_training_is_written_again() {
     let stats = handle.stats();
     assert_eq!((stats.committed, stats.failed), (4, 0));
     let len = frozen_file(scratch.path(), 4).metadata().unwrap().len();
-    assert_eq!(stats.linked, 2 * len, "all but the first and the third");
+    assert_eq!(stats.linked, 2 * len, "all except the first and the third");
     let run = training.run(Training::backup(scratch.path()), Halt::Never);
     assert!(run.weights == expected.weights);
 }
 
-/// Does something to a frozen file.
+/// Damages a frozen file.
 type Damage = fn(&Path);
 
 const DAMAGES: [Damage; 4] = [
@@ -340,13 +340,13 @@ const DAMAGES: [Damage; 4] = [
 ];
 
 #[test]
-fn a_damaged_or_missing_frozen_file_is_found_and_the_backup_before_is_continued() {
+fn a_damaged_or_missing_frozen_file_is_found_and_the_previous_backup_is_restored() {
     let training = tuning(Backend::Flex);
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     for damage in DAMAGES {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("backup");
-        // The running statistics changed in between: the two share no file.
+        // The running statistics changed in between, so the two backups share no file.
         training.run(each_batch(&dir).keep_last(2), Halt::Fail(3));
         damage(&frozen_file(&dir, 2));
         let backup = Training::backup(&dir).delete_checkpoint(false);
@@ -372,12 +372,12 @@ fn damage_to_a_file_that_all_backups_share_is_found_in_each_of_them() {
         let run = training.run(Training::backup(scratch.path()), Halt::Never);
         assert_eq!(run.losses.len(), 0);
         let error = run.backup_error().to_string();
-        assert!(error.contains("no whole generation is left"), "{error}");
+        assert!(error.contains("no undamaged backup is left"), "{error}");
     }
 }
 
 #[test]
-fn a_frozen_file_that_one_of_two_backups_has_lost_is_still_the_others() {
+fn a_frozen_file_that_one_of_two_backups_has_lost_is_still_in_the_other() {
     let training = still();
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
@@ -387,7 +387,7 @@ fn a_frozen_file_that_one_of_two_backups_has_lost_is_still_the_others() {
     let handle = backup.handle();
     let run = training.run(backup, Halt::Never);
     assert_eq!(handle.restored_from().map(|at| at.global_step), Some(2));
-    assert!(run.weights == undisturbed(&training).weights);
+    assert!(run.weights == uninterrupted(&training).weights);
 }
 
 #[test]
@@ -415,7 +415,7 @@ fn an_exported_model_is_one_file_that_plain_burn_loads() {
     let training = tuning(Backend::Flex);
     let run = training.run(each_batch(&dir), Halt::Stop(2));
     assert!(frozen_file(&dir, 2).exists());
-    // With the rest of the workspace, it is beside the programs of these tests.
+    // A build of the whole workspace puts it beside the programs of these tests.
     let name = format!("burn-backup{}", std::env::consts::EXE_SUFFIX);
     let program = Path::new(env!("CARGO_BIN_EXE_trainee")).with_file_name(name);
     assert!(
@@ -485,7 +485,7 @@ fn a_backup_of_another_frozen_backbone_is_refused_and_not_touched() {
 }
 
 #[test]
-fn what_is_unfrozen_or_frozen_between_two_runs_is_saved_all_the_same() {
+fn layers_unfrozen_or_frozen_between_two_runs_are_saved_if_allowed() {
     let frozen = tuning(Backend::Flex);
     let unfrozen = Training {
         tuning: Some(Tuning {
@@ -526,7 +526,7 @@ fn what_is_unfrozen_or_frozen_between_two_runs_is_saved_all_the_same() {
 
 #[test]
 fn nan_in_what_has_no_gradient_is_refused_and_the_last_good_backup_stays() {
-    // The first time, the counter is still taken for frozen.
+    // In the first case, the counter still counts as frozen.
     for (poisoned, committed) in [((1, 2), 3), ((2, 3), 3), ((4, 5), 3)] {
         let scratch = tempfile::tempdir().unwrap();
         let training = Training {
@@ -543,10 +543,10 @@ fn nan_in_what_has_no_gradient_is_refused_and_the_last_good_backup_stays() {
         );
         let error = handle.last_error().unwrap();
         assert!(
-            matches!(&*error, BackupError::Poisoned { parameter, .. } if parameter == "steps"),
+            matches!(&*error, BackupError::ContainsNan { parameter, .. } if parameter == "steps"),
             "{error}"
         );
-        // Whatever was refused, what is there is of its batch.
+        // Whichever backup was refused, the newest one on the disk belongs to its batch.
         let saved = saved_model(scratch.path(), generations(scratch.path()).len());
         let counted = saved["steps"].last_chunk().unwrap();
         let last = handle.last_backup().unwrap().global_step;
@@ -554,14 +554,14 @@ fn nan_in_what_has_no_gradient_is_refused_and_the_last_good_backup_stays() {
     }
 }
 
-/// The disk is gone from one of its calls on, as it is for a process that is killed there.
+/// The disk fails from one of its calls on, as for a process that is killed in that call.
 #[test]
-fn killed_in_a_call_to_the_filesystem_a_fine_tuning_ends_as_if_undisturbed() {
+fn killed_in_a_call_to_the_filesystem_a_fine_tuning_ends_as_if_uninterrupted() {
     let training = Training {
         epochs: 1,
         ..tuning(Backend::Flex)
     };
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     let mut links = 0;
     for at in (1..).step_by(2) {
         let scratch = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The GPU, or the software that stands in for one; with Burn's fusion and autotune, and without.
+//! The GPU, or the software that stands in for one; with Burn's fusion and autotune, and without them.
 
 use burn::train::Learner;
 use burn_backup_restore::{BackupExt as _, SaveFreq, Snapshot};
@@ -9,14 +9,14 @@ use test_fork::test;
 
 use crate::by_hand;
 use crate::process::{run, run_well, trainee};
-use crate::support::{assert_exact, generations, part, undisturbed};
+use crate::support::{assert_exact, generations, part, uninterrupted};
 
-/// An undisturbed training, when each kernel has been chosen and will not be chosen again: with
-/// another one, sums would differ in their last digits.
+/// An uninterrupted training, after Burn has chosen each kernel for good. With another kernel, sums would
+/// differ in their last digits.
 fn warm(training: &Training) -> burn_backup_tests::Run {
-    let mut before = undisturbed(training);
+    let mut before = uninterrupted(training);
     for _ in 0..5 {
-        let run = undisturbed(training);
+        let run = uninterrupted(training);
         if run.weights == before.weights {
             return run;
         }
@@ -26,7 +26,7 @@ fn warm(training: &Training) -> burn_backup_tests::Run {
 }
 
 #[test]
-fn interrupted_on_a_gpu_it_ends_as_if_undisturbed() {
+fn interrupted_on_a_gpu_it_ends_as_if_uninterrupted() {
     for &backend in Backend::GPU {
         let training = Training::new(backend);
         let expected = warm(&training);
@@ -44,7 +44,7 @@ fn interrupted_on_a_gpu_it_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn a_loop_by_hand_on_a_gpu_ends_as_if_undisturbed() {
+fn a_loop_by_hand_on_a_gpu_ends_as_if_uninterrupted() {
     use LoopHalt::{Return, Stop, StopInValidation};
     for &backend in Backend::GPU {
         for source in [BatchSource::Two, BatchSource::Steps] {
@@ -54,9 +54,9 @@ fn a_loop_by_hand_on_a_gpu_ends_as_if_undisturbed() {
             };
             // Chooses the kernels.
             for _ in 0..3 {
-                by_hand::undisturbed(&program);
+                by_hand::uninterrupted(&program);
             }
-            let expected = by_hand::undisturbed(&program);
+            let expected = by_hand::uninterrupted(&program);
             for halts in [
                 vec![Stop(4)],
                 vec![Return(9), Stop(2)],
@@ -69,7 +69,7 @@ fn a_loop_by_hand_on_a_gpu_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn on_several_devices_of_a_gpu_it_ends_as_if_undisturbed() {
+fn on_several_devices_of_a_gpu_it_ends_as_if_uninterrupted() {
     for &backend in Backend::GPU {
         for spread in [Spread::Main(2), Spread::Sharded(2)] {
             let training = Training {
@@ -84,10 +84,10 @@ fn on_several_devices_of_a_gpu_it_ends_as_if_undisturbed() {
     }
 }
 
-/// Records are read on a thread of their own while the training goes on: with fusion, that is where
-/// handles of tensors used to get lost. The truth is what is read while the training waits.
+/// Records are read on another thread while the training continues. With fusion, tensor handles used to get
+/// lost there. The reference is read while the training waits.
 #[test]
-fn hundreds_of_backups_in_a_row_hold_their_moments_and_leave_the_training_as_it_is() {
+fn hundreds_of_backups_in_a_row_are_exact_and_leave_the_training_as_it_is() {
     for &backend in Backend::GPU {
         for (spread, epochs, made) in [
             (Spread::One, 34, Made::Here),
@@ -146,11 +146,11 @@ fn hundreds_of_backups_in_a_row_hold_their_moments_and_leave_the_training_as_it_
     }
 }
 
-/// On which thread the learner is made.
+/// The thread on which the learner is made.
 #[derive(Debug, Clone, Copy)]
 enum Made {
     Here,
-    /// Its memory is another thread's to begin with.
+    /// Its memory belongs to another thread at first.
     Elsewhere,
 }
 
@@ -165,11 +165,11 @@ impl Made {
     }
 }
 
-/// Variables of the environment that leave wgpu without an adapter.
+/// Environment variables that leave wgpu without an adapter.
 const NO_ADAPTER: [(&str, &str); 4] = [
     ("VK_DRIVER_FILES", "/nonexistent"),
     ("VK_ICD_FILENAMES", "/nonexistent"),
-    // Nor that of OpenGL, which is the next choice.
+    // OpenGL, which is the next choice, has no adapter either.
     ("__EGL_VENDOR_LIBRARY_FILENAMES", "/nonexistent"),
     ("LIBGL_DRIVERS_PATH", "/nonexistent"),
 ];
@@ -180,12 +180,12 @@ fn without_an_adapter_a_training_on_the_cpu_says_what_to_set_and_then_resumes() 
         return;
     }
     let backend = Backend::Flex;
-    let expected = undisturbed(&Training::new(backend));
+    let expected = uninterrupted(&Training::new(backend));
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
     let (status, _) = run(trainee(backend, &dir, 1, &["abort@8"]).envs(NO_ADAPTER));
     assert!(!status.success());
-    // Burn puts the optimizer's state on its default device first, which would be a GPU here.
+    // Burn first puts the optimizer's state on its default device, which would be a GPU here.
     let said = run_well(trainee(backend, &dir, 1, &[]).envs(NO_ADAPTER));
     assert!(said.error.contains("BURN_DEVICE"), "{}", said.error);
     assert!(dir.join("generations").exists());

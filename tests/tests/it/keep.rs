@@ -1,4 +1,4 @@
-//! Which backups stay, going on from an older one, and models as files.
+//! Retention, going back to an older backup, and exported models.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -24,14 +24,14 @@ use serde_json::Value as Json;
 use test_fork::test;
 
 use crate::log_lines;
-use crate::support::{contents, generations, saved_model, undisturbed};
+use crate::support::{contents, generations, saved_model, uninterrupted};
 
 /// Six epochs of three batches.
 fn training() -> Training {
     Training {
         epochs: 6,
         items: 12,
-        // Burn's own metric logger, which knows an epoch by its number after a restart.
+        // Burn's own metric logger, which identifies an epoch by its number after a restart.
         summary: true,
         ..Training::new(Backend::Flex)
     }
@@ -81,7 +81,7 @@ fn closes(dir: &Path, number: u64) -> Option<u64> {
     is_end.then(|| member(position, "epoch").as_u64().unwrap() - 1)
 }
 
-/// What the loss came to in the validation of each epoch, by the newest backup.
+/// The validation loss of each epoch, from the newest backup.
 fn losses(dir: &Path) -> BTreeMap<u64, f64> {
     let state = state(dir, *numbers(dir).last().unwrap());
     let history = member(&state, "history").as_array().unwrap();
@@ -107,7 +107,7 @@ fn best_epochs(losses: &BTreeMap<u64, f64>, count: usize) -> BTreeSet<u64> {
         .collect()
 }
 
-/// The models that are kept, by the epoch that each closes.
+/// The kept models, by the epoch that each generation closes.
 fn kept(dir: &Path) -> BTreeMap<Option<u64>, Record> {
     let model = |number| (closes(dir, number), saved_model(dir, number as usize));
     let kept: BTreeMap<_, _> = numbers(dir).into_iter().map(model).collect();
@@ -124,7 +124,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[test]
-fn interrupted_in_every_epoch_the_kept_backups_are_those_of_the_undisturbed_training() {
+fn interrupted_in_every_epoch_the_kept_backups_are_those_of_the_uninterrupted_training() {
     let training = training();
     let keep = || Keep::last(1).and(lowest_loss(2)).and(Keep::every_epochs(4));
     let scratch = tempfile::tempdir().unwrap();
@@ -134,8 +134,8 @@ fn interrupted_in_every_epoch_the_kept_backups_are_those_of_the_undisturbed_trai
     assert_eq!(losses.len(), 6, "{losses:?}");
     let mut expected = best_epochs(&losses, 2);
     expected.extend([4, 6]);
-    let kept_undisturbed = kept(scratch.path());
-    let epochs: BTreeSet<_> = kept_undisturbed
+    let kept_uninterrupted = kept(scratch.path());
+    let epochs: BTreeSet<_> = kept_uninterrupted
         .keys()
         .map(|epoch| epoch.unwrap())
         .collect();
@@ -160,7 +160,7 @@ fn interrupted_in_every_epoch_the_kept_backups_are_those_of_the_undisturbed_trai
                 assert!(starts < 30, "{frequency:?}, {halt:?}");
             }
             assert!(
-                kept(scratch.path()) == kept_undisturbed,
+                kept(scratch.path()) == kept_uninterrupted,
                 "{frequency:?}, {halt:?}: {:?}",
                 kept(scratch.path()).keys()
             );
@@ -192,7 +192,7 @@ fn the_best_epochs_are_kept_on_several_devices_and_under_ddp_too() {
 }
 
 #[test]
-fn kept_backups_go_with_the_rest_at_the_end_unless_they_are_to_stay() {
+fn kept_backups_are_deleted_at_the_end_unless_they_are_to_stay() {
     let training = short_training();
     for (deletes, batches) in [(true, 1), (false, 1), (true, 100), (false, 100)] {
         let scratch = tempfile::tempdir().unwrap();
@@ -238,14 +238,14 @@ fn one_backup_is_kept_of_each_stretch_of_time() {
             .save_freq(1)
             .keep(Keep::every(interval));
         assert!(training.run(backup, Halt::Never).error.is_none());
-        // The first and the newest at least.
+        // At least the first and the newest backup are kept.
         assert_eq!(numbers(scratch.path()).len(), expected);
         assert_eq!(numbers(scratch.path()).first(), Some(&1));
     }
 }
 
 #[test]
-fn a_metric_that_never_comes_is_told_of_once_and_rules_that_keep_nothing_are_refused() {
+fn a_metric_that_never_comes_is_reported_once_and_rules_that_keep_nothing_are_refused() {
     log_lines::listen();
     let scratch = tempfile::tempdir().unwrap();
     let keep = Keep::best("Los", Direction::Lowest, 2);
@@ -267,7 +267,7 @@ fn a_metric_that_never_comes_is_told_of_once_and_rules_that_keep_nothing_are_ref
     }
 }
 
-/// A backup of three epochs, of which all are kept, and the training's end.
+/// Leaves the backups of three epochs, all of which are kept. Returns the whole run.
 fn prepared(dir: &Path) -> Run {
     let backup = backup(dir).keep(Keep::last(usize::MAX).and(lowest_loss(1)));
     let run = short_training().run(backup, Halt::Never);
@@ -275,8 +275,8 @@ fn prepared(dir: &Path) -> Run {
     run
 }
 
-/// Goes back, and on with other random numbers: so it shows that it did.
-fn other_way(dir: &Path, which: Which) -> BackupAndRestore {
+/// Goes back, and continues with other random numbers, so that the difference shows.
+fn reseeded(dir: &Path, which: Which) -> BackupAndRestore {
     backup(dir)
         .restore_from(which)
         .seed(6)
@@ -319,7 +319,7 @@ fn each_kind_of_request_goes_back_to_its_backup_and_moves_the_newer_ones_aside()
         let again = short_training().run(backup, Halt::Never);
         assert!(again.error.is_none(), "{which}: {:?}", again.error);
         assert_eq!(from_step(&handle), Some(3 * epoch), "{which}");
-        // It goes the same way again.
+        // The training goes the same way again.
         assert!(again.weights == run.weights, "{which}");
         let moved: Vec<_> = (epoch + 1..=3)
             .map(|number| format!("{number:08}"))
@@ -342,7 +342,7 @@ fn going_back_is_announced_in_the_log() {
     log_lines::listen();
     let scratch = tempfile::tempdir().unwrap();
     prepared(scratch.path());
-    short_training().run(other_way(scratch.path(), Which::Epoch(1)), Halt::Stop(1));
+    short_training().run(reseeded(scratch.path(), Which::Epoch(1)), Halt::Stop(1));
     let lines = log_lines::logged(Level::Info);
     let said = lines
         .iter()
@@ -356,7 +356,7 @@ fn going_back_is_announced_in_the_log() {
 }
 
 #[test]
-fn what_is_not_there_is_refused_with_what_is_and_nothing_is_changed() {
+fn a_missing_backup_is_refused_with_the_existing_ones_and_nothing_is_changed() {
     let scratch = tempfile::tempdir().unwrap();
     prepared(scratch.path());
     let before = contents(scratch.path());
@@ -368,27 +368,27 @@ fn what_is_not_there_is_refused_with_what_is_and_nothing_is_changed() {
             "(end of epoch 2, with Loss)",
         ),
     ] {
-        let run = short_training().run(other_way(scratch.path(), which), Halt::Never);
+        let run = short_training().run(reseeded(scratch.path(), which), Halt::Never);
         let error = run.backup_error();
         assert!(matches!(error, BackupError::NoSuchBackup { .. }), "{error}");
         assert!(error.to_string().contains(named), "{error}");
         assert!(run.losses.is_empty());
         assert!(contents(scratch.path()) == before);
     }
-    // One that is damaged is no reason to give up the newer ones.
+    // A damaged backup is no reason to give up the newer ones.
     fs::write(scratch.path().join("generations/00000002/model.bpk"), "").unwrap();
     let before = contents(scratch.path());
-    let run = short_training().run(other_way(scratch.path(), Which::Epoch(2)), Halt::Never);
+    let run = short_training().run(reseeded(scratch.path(), Which::Epoch(2)), Halt::Never);
     let error = run.backup_error();
     let is_damage = matches!(error, BackupError::Store(StoreError::StillDamaged { .. }));
     assert!(is_damage, "{error}");
     assert!(contents(scratch.path()) == before);
-    // Nor is one of another model.
+    // Neither is a backup of another model.
     let other = Training {
         hidden: 9,
         ..short_training()
     };
-    let run = other.run(other_way(scratch.path(), Which::Epoch(1)), Halt::Never);
+    let run = other.run(reseeded(scratch.path(), Which::Epoch(1)), Halt::Never);
     let error = run.backup_error();
     assert!(
         matches!(error, BackupError::ModelMismatch { .. }),
@@ -397,20 +397,20 @@ fn what_is_not_there_is_refused_with_what_is_and_nothing_is_changed() {
     assert!(contents(scratch.path()) == before);
 
     let empty = tempfile::tempdir().unwrap();
-    let run = short_training().run(other_way(empty.path(), Which::Epoch(1)), Halt::Never);
+    let run = short_training().run(reseeded(empty.path(), Which::Epoch(1)), Halt::Never);
     let error = run.backup_error().to_string();
     assert!(error.contains("there are none"), "{error}");
 }
 
 #[test]
-fn a_fork_that_is_interrupted_at_any_batch_ends_as_the_fork_that_is_not() {
+fn a_fork_that_is_interrupted_at_any_batch_ends_as_if_uninterrupted() {
     let training = short_training();
     let from = tempfile::tempdir().unwrap();
     let run = prepared(from.path());
     for which in [Which::Epoch(1), Which::Generation(1), best()] {
         let scratch = tempfile::tempdir().unwrap();
         copy(from.path(), scratch.path());
-        let backup = other_way(scratch.path(), which.clone());
+        let backup = reseeded(scratch.path(), which.clone());
         let handle = backup.handle();
         let fork = training.run(backup, Halt::Never);
         assert!(fork.error.is_none(), "{which}: {:?}", fork.error);
@@ -423,9 +423,9 @@ fn a_fork_that_is_interrupted_at_any_batch_ends_as_the_fork_that_is_not() {
             for halt in [Halt::Stop(batch), Halt::Fail(batch)] {
                 let scratch = tempfile::tempdir().unwrap();
                 copy(from.path(), scratch.path());
-                training.run(other_way(scratch.path(), which.clone()), halt);
+                training.run(reseeded(scratch.path(), which.clone()), halt);
                 assert_eq!(aside(scratch.path()), moved);
-                let backup = other_way(scratch.path(), which.clone());
+                let backup = reseeded(scratch.path(), which.clone());
                 let handle = backup.handle();
                 let again = training.run(backup, Halt::Never);
                 assert!(again.weights == fork.weights, "{which}, {halt:?}");
@@ -439,24 +439,24 @@ fn a_fork_that_is_interrupted_at_any_batch_ends_as_the_fork_that_is_not() {
 }
 
 #[test]
-fn a_start_that_asks_for_nothing_ends_the_request_and_another_request_goes_back_again() {
+fn a_start_without_a_request_ends_the_last_one_and_another_request_goes_back_again() {
     let training = short_training();
     let scratch = tempfile::tempdir().unwrap();
     prepared(scratch.path());
     let start = |which: Which, halt| {
-        let backup = other_way(scratch.path(), which);
+        let backup = reseeded(scratch.path(), which);
         let handle = backup.handle();
         training.run(backup, halt);
         (from_step(&handle), aside(scratch.path()).len())
     };
-    // To the end of epoch 2, with a batch after it each time: the backups 4 and 5.
+    // Goes back to the end of epoch 2, then continues. Each start trains one batch: backups 4 and 5.
     assert_eq!(start(Which::Epoch(2), Halt::Stop(1)), (Some(6), 1));
     assert_eq!(start(Which::Epoch(2), Halt::Stop(1)), (Some(7), 1));
-    // Another one, to the end of epoch 1: the backup 6.
+    // Another request goes back to the end of epoch 1: backup 6.
     assert_eq!(start(Which::Epoch(1), Halt::Stop(1)), (Some(3), 4));
-    // No longer: the backup 7.
+    // Without a request, the training continues: backup 7.
     assert_eq!(start(Which::Newest, Halt::Stop(1)), (Some(4), 4));
-    // Once more.
+    // The same request goes back once more.
     assert_eq!(start(Which::Epoch(1), Halt::Stop(1)), (Some(3), 6));
     assert_eq!(numbers(scratch.path()), [1, 8]);
     let forks = state(scratch.path(), 8)["forks"].clone();
@@ -466,7 +466,7 @@ fn a_start_that_asks_for_nothing_ends_the_request_and_another_request_goes_back_
     );
 }
 
-/// Runs the training while `failure` comes at the call number `at`; says how many calls were made.
+/// Runs the training. The filesystem call `at` fails with `failure`. Also returns the number of calls.
 fn run_failing(
     training: &Training,
     backup: BackupAndRestore,
@@ -496,7 +496,7 @@ fn whichever_call_of_a_fork_fails_no_backup_is_lost_and_the_next_start_is_the_sa
         .keep(Keep::last(usize::MAX));
     training.run(all, Halt::Never);
     assert_eq!(numbers(from.path()), [1, 2, 3, 4, 5]);
-    let fork = |dir: &Path| other_way(dir, Which::Generation(3)).save_freq(SaveFreq::Epoch);
+    let fork = |dir: &Path| reseeded(dir, Which::Generation(3)).save_freq(SaveFreq::Epoch);
     let scratch = tempfile::tempdir().unwrap();
     copy(from.path(), scratch.path());
     let expected = training.run(fork(scratch.path()), Halt::Never);
@@ -545,7 +545,7 @@ fn whichever_call_fails_what_a_policy_keeps_stays_whole() {
     let keep = || Keep::last(1).and(lowest_loss(1)).and(Keep::every_epochs(2));
     let scratch = tempfile::tempdir().unwrap();
     let expected = training.run(backup(scratch.path()).keep(keep()), Halt::Never);
-    let kept_undisturbed = kept(scratch.path());
+    let kept_uninterrupted = kept(scratch.path());
     for failure in [Failure::Device, Failure::Full, Failure::ShortWriteThenFull] {
         for at in 1.. {
             let scratch = tempfile::tempdir().unwrap();
@@ -553,9 +553,9 @@ fn whichever_call_fails_what_a_policy_keeps_stays_whole() {
             let (run, calls) = run_failing(&training, backup(dir).keep(keep()), failure, at);
             if !run.losses.is_empty() {
                 assert!(run.weights == expected.weights);
-                // One backup may have failed, and one prune.
+                // At most one backup and one prune have failed.
                 let found = kept(dir);
-                let lost = kept_undisturbed
+                let lost = kept_uninterrupted
                     .iter()
                     .filter(|(epoch, model)| found.get(epoch).is_none_or(|found| found != *model));
                 assert!(lost.count() <= 1, "{failure:?} at {at}: {:?}", found.keys());
@@ -603,13 +603,13 @@ fn plain_burn_reads_the_exported_model_of_each_backup() {
         let saved = saved_model(&dir, number as usize);
         assert!(loaded(&training, &file) == saved, "{which}");
     }
-    // Nothing else is left, and nothing is written for what is not there.
+    // No other file is left, and nothing is written for a missing backup.
     assert_eq!(fs::read_dir(&files).unwrap().count(), 1);
     let before = contents(&files);
     let error = handle.export(&Which::Epoch(9), files.join("model.bpk"));
     assert!(matches!(error, Err(BackupError::NoSuchBackup { .. })));
     let error = handle.export_state(&Which::Newest, "critic", files.join("model.bpk"));
-    assert!(matches!(error, Err(BackupError::WhichModel { .. })));
+    assert!(matches!(error, Err(BackupError::AmbiguousModel { .. })));
     fs::write(dir.join("generations/00000002/model.bpk"), "damaged").unwrap();
     let error = handle.export(&Which::Epoch(2), files.join("model.bpk"));
     let is_damage = matches!(
@@ -645,7 +645,7 @@ fn a_model_in_two_parts_is_exported_as_one() {
 #[test]
 fn a_model_is_exported_while_the_training_runs() {
     let training = short_training();
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
     let backup = Training::backup(&dir).save_freq(1).keep(lowest_loss(1));
@@ -726,7 +726,7 @@ fn a_loop_by_hand_keeps_its_best_epochs_and_goes_back_to_one() {
         assert_eq!(counters(&ended), counters(&run), "{which}");
         assert_eq!(aside(scratch.path()).len() as u64, 3 - epoch, "{which}");
     }
-    // Of its models, one has to be named.
+    // With several models, the program must name one.
     let handle = start(from.path()).handle();
     let file = from.path().join("average.bpk");
     let error = handle
@@ -740,9 +740,9 @@ fn a_loop_by_hand_keeps_its_best_epochs_and_goes_back_to_one() {
     assert!(ModuleRecord::load(&file).is_ok());
 }
 
-/// Machines with a mirror that outlives them.
+/// Adds the mirror in `store`, which outlives the machines.
 fn mirrored(backup: BackupAndRestore, store: &Arc<dyn ObjectStore>) -> BackupAndRestore {
-    // A process that has failed is not waited for long.
+    // A failed process blocks the mirror for a short time only.
     let mirror = Mirror::with_store(store.clone(), "run");
     backup.mirror(mirror.lease_ttl(Duration::from_millis(200)))
 }
@@ -754,7 +754,7 @@ fn the_mirror_keeps_what_the_policy_keeps_and_another_machine_goes_back_to_it() 
     let keep = || Keep::last(1).and(Keep::every_epochs(1)).and(lowest_loss(1));
     let first = tempfile::tempdir().unwrap();
     let backup_of = |dir: &Path| mirrored(backup(dir).keep(keep()), &store);
-    // Each is in the mirror before the next one comes: none is left out.
+    // Each backup is in the mirror before the next one comes, so none is left out.
     for (epochs, halt) in [(1, Halt::Never), (2, Halt::Never), (3, Halt::Stop(1))] {
         let part = Training {
             epochs,
@@ -775,32 +775,24 @@ fn the_mirror_keeps_what_the_policy_keeps_and_another_machine_goes_back_to_it() 
 
     for (which, step) in [(Which::Epoch(1), 3), (Which::Generation(2), 6)] {
         let machine = tempfile::tempdir().unwrap();
-        let fork = || {
-            mirrored(
-                other_way(machine.path(), which.clone()).keep(keep()),
-                &store,
-            )
-        };
+        let fork = || mirrored(reseeded(machine.path(), which.clone()).keep(keep()), &store);
         let backup = fork();
         let handle = backup.handle();
         let run = training.run(backup, Halt::Stop(2));
         assert!(run.error.is_none(), "{which}: {:?}", run.error);
         assert_eq!(from_step(&handle), Some(step), "{which}");
         assert!(handle.mirror_stats().unwrap().stopped.is_none(), "{which}");
-        // That machine is gone as well, and the next one goes on with the fork.
+        // That machine is lost as well, and the next one continues the fork.
         let machine = tempfile::tempdir().unwrap();
-        let backup = mirrored(
-            other_way(machine.path(), which.clone()).keep(keep()),
-            &store,
-        );
+        let backup = mirrored(reseeded(machine.path(), which.clone()).keep(keep()), &store);
         let handle = backup.handle();
         let run = training.run(backup, Halt::Stop(1));
         assert!(run.error.is_none(), "{which}: {:?}", run.error);
         assert_eq!(from_step(&handle), Some(step + 2), "{which}");
     }
-    // What is not there is refused, with what is.
+    // A missing backup is refused, and the error lists the existing ones.
     let machine = tempfile::tempdir().unwrap();
-    let backup = mirrored(other_way(machine.path(), Which::Epoch(9)), &store);
+    let backup = mirrored(reseeded(machine.path(), Which::Epoch(9)), &store);
     let run = training.run(backup, Halt::Never);
     let error = run.backup_error().to_string();
     assert!(error.contains("(end of epoch 1)"), "{error}");

@@ -1,4 +1,4 @@
-//! What the tests of Keras's `BackupAndRestore` show of it, as behaviours.
+//! Behaviours that the tests of Keras's `BackupAndRestore` show.
 
 use burn_backup_restore::{Position, SaveFreq};
 use burn_backup_tests::{Backend, Halt, Training};
@@ -6,7 +6,7 @@ use test_fork::test;
 
 use crate::support::generations;
 
-/// Epoch, batch in it, and batch of the training.
+/// Epoch, batch in the epoch, and batch of the training.
 type At = Option<(usize, usize, u64)>;
 
 fn position(epoch: usize, step_in_epoch: usize, global_step: u64) -> At {
@@ -30,7 +30,7 @@ fn after_an_interruption_position_and_backup_are_as_fresh_as_the_frequency() {
         let training = Training::new(Backend::Flex);
         let backup = Training::backup(scratch.path()).save_freq(frequency);
         let handle = backup.handle();
-        // The error comes in the fifth batch of the second epoch, and takes that batch with it.
+        // The error comes in the fifth batch of the second epoch, and that batch is lost.
         let run = training.run(backup, Halt::Fail(11));
         assert!(run.error.is_some());
         assert_eq!(at(handle.last_backup()), expected, "{frequency:?}");
@@ -102,7 +102,7 @@ fn interrupted_at_epoch_4_of_10_the_second_run_trains_six_epochs() {
 }
 
 #[test]
-fn the_directory_is_created_when_missing_and_gone_after_success() {
+fn the_directory_is_created_when_missing_and_deleted_after_success() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("not/there/yet");
     let seen = dir.clone();
@@ -132,7 +132,7 @@ fn the_backup_stays_when_it_is_not_to_be_deleted() {
 }
 
 #[test]
-fn as_many_backups_stay_as_are_asked_for() {
+fn the_requested_number_of_backups_stays() {
     for (keep, expected) in [
         (1, &["00000008"][..]),
         (2, &["00000007", "00000008"]),
@@ -155,7 +155,7 @@ fn as_many_backups_stay_as_are_asked_for() {
 }
 
 #[test]
-fn a_damaged_newest_backup_falls_back_to_the_one_before() {
+fn a_damaged_newest_backup_falls_back_to_the_previous_one() {
     let scratch = tempfile::tempdir().unwrap();
     let training = Training::new(Backend::Flex);
     let backup = || {
@@ -182,6 +182,6 @@ fn a_damaged_newest_backup_falls_back_to_the_one_before() {
     let reason = scratch.path().join("quarantine/00000008/reason.txt");
     let reason = std::fs::read_to_string(reason).unwrap();
     assert_eq!(reason, "optimizer.bpk does not match its hash\n");
-    let expected = crate::support::undisturbed(&training);
+    let expected = crate::support::uninterrupted(&training);
     assert!(training.run(backup(), Halt::Never).weights == expected.weights);
 }

@@ -17,10 +17,10 @@ use burn_backup_restore::{BackupAndRestore, BackupError, BackupExt as _};
 use burn_backup_tests::RecordingRenderer;
 use test_fork::test;
 
-/// The largest number of tensors that Burn's reader takes.
+/// The largest number of tensors that Burn's reader accepts.
 const MOST: usize = 100_000;
 
-/// A model of small parameters, of which the first one is trained.
+/// A model of small parameters. The first one is trained.
 #[derive(Module, Debug)]
 struct Many {
     parameters: Vec<Param<Tensor<1>>>,

@@ -1,14 +1,14 @@
-//! The loader that can be taken up anywhere: the oracle with any number of workers.
+//! The loader that can resume anywhere: the oracle with any number of workers.
 
 use burn_backup_restore::SaveFreq;
 use burn_backup_tests::{Backend, Halt, Loaders, Spread, Training};
 use test_fork::test;
 
-use crate::support::{assert_exact, assert_exact_in_turn, undisturbed};
+use crate::support::{assert_exact, assert_exact_in_turn, uninterrupted};
 
 const WORKERS: [usize; 4] = [0, 1, 2, 4];
 
-/// Its batcher draws noise.
+/// A training whose batcher draws noise.
 fn training(workers: usize) -> Training {
     Training {
         loaders: Loaders::Resumable,
@@ -18,11 +18,11 @@ fn training(workers: usize) -> Training {
 }
 
 #[test]
-fn interrupted_anywhere_it_ends_as_if_undisturbed_whatever_the_number_of_workers() {
-    let expected = undisturbed(&training(0));
+fn interrupted_anywhere_it_ends_as_if_uninterrupted_whatever_the_number_of_workers() {
+    let expected = uninterrupted(&training(0));
     for workers in WORKERS {
         let training = training(workers);
-        let same = undisturbed(&training);
+        let same = uninterrupted(&training);
         assert!(same.weights == expected.weights, "{workers} workers");
         assert!(same.losses == expected.losses, "{workers} workers");
         for batch in 1..=18 {
@@ -38,10 +38,10 @@ fn interrupted_anywhere_it_ends_as_if_undisturbed_whatever_the_number_of_workers
 }
 
 #[test]
-fn taken_up_with_another_number_of_workers_it_ends_as_if_undisturbed() {
+fn resumed_with_another_number_of_workers_it_ends_as_if_uninterrupted() {
     use Halt::{Fail, Stop, StopInValidation};
 
-    let expected = undisturbed(&training(0));
+    let expected = uninterrupted(&training(0));
     for workers in [[0, 4, 1], [2, 1, 0], [1, 0, 2], [4, 2, 4]] {
         let programs = workers.map(training);
         for halts in [
@@ -63,7 +63,7 @@ fn a_batcher_that_draws_nothing_may_be_left_to_the_workers() {
         draws: false,
         ..training(workers)
     };
-    let expected = undisturbed(&quiet(0));
+    let expected = uninterrupted(&quiet(0));
     let programs = [4, 2, 1].map(quiet);
     for batch in [1, 3, 6, 7, 11, 18] {
         let halts = [Halt::Stop(batch), Halt::Stop(2)];
@@ -73,7 +73,7 @@ fn a_batcher_that_draws_nothing_may_be_left_to_the_workers() {
 }
 
 #[test]
-fn on_several_devices_it_ends_as_if_undisturbed() {
+fn on_several_devices_it_ends_as_if_uninterrupted() {
     for spread in [
         Spread::Main(2),
         Spread::Sharded(2),
@@ -82,12 +82,12 @@ fn on_several_devices_it_ends_as_if_undisturbed() {
     ] {
         let training = |workers| Training {
             spread,
-            // What `devices` says of these.
+            // `Training::spread` says why.
             draws: !matches!(spread, Spread::Ddp(_)),
             norm: spread.devices() <= 2,
             ..training(workers)
         };
-        let expected = undisturbed(&training(0));
+        let expected = uninterrupted(&training(0));
         let programs = [2, 0, 1].map(training);
         let devices = spread.devices();
         for step in 1..=expected.steps {
@@ -109,7 +109,7 @@ fn an_item_that_cannot_be_read_ends_the_training_with_its_error_and_the_backup_s
         };
         let scratch = tempfile::tempdir().unwrap();
         let backup = || Training::backup(scratch.path()).save_freq(1);
-        // The first epoch goes well.
+        // The first epoch succeeds.
         assert!(whole.run(backup(), Halt::Stop(6)).error.is_none());
         let first = backup();
         let handle = first.handle();
@@ -125,7 +125,7 @@ fn an_item_that_cannot_be_read_ends_the_training_with_its_error_and_the_backup_s
         let run = whole.run(backup(), Halt::Never);
         assert!(run.error.is_none(), "{:?}", run.error);
         assert_eq!(run.losses.len() as u64, 18 - trained);
-        assert!(run.weights == undisturbed(&whole).weights);
+        assert!(run.weights == uninterrupted(&whole).weights);
     }
 }
 
@@ -163,5 +163,5 @@ fn other_data_is_refused() {
         assert!(error.contains(says), "{error}");
     }
     let run = training(1).run(backup(), Halt::Never);
-    assert!(run.weights == undisturbed(&training(0)).weights);
+    assert!(run.weights == uninterrupted(&training(0)).weights);
 }

@@ -1,4 +1,4 @@
-//! What this crate has logged in the process of a test.
+//! The lines that this crate logs in the process of a test.
 
 use std::sync::Mutex;
 
@@ -6,7 +6,7 @@ use log::{Level, LevelFilter, Metadata, Record};
 
 static LINES: Mutex<Vec<(Level, String)>> = Mutex::new(Vec::new());
 
-/// Panics when it logs a line with this text, so often.
+/// The text at which the logger panics, and how often.
 static PANICS: Mutex<Option<(&'static str, usize)>> = Mutex::new(None);
 
 struct Listener;
@@ -38,18 +38,18 @@ fn panics_at(text: &str) -> bool {
     }
 }
 
-/// Begins to listen. To be called once in a process, so the test must run in one of its own.
+/// Installs the logger. Call this once per process, so the test must run in its own process.
 pub fn listen() {
     log::set_logger(&Listener).unwrap();
     log::set_max_level(LevelFilter::Info);
 }
 
-/// From now on the logger panics the next `times` that it logs a line with this text.
+/// Makes the logger panic the next `times` times that it logs a line with this text.
 pub fn panic_at(text: &'static str, times: usize) {
     *PANICS.lock().unwrap() = Some((text, times));
 }
 
-/// The texts of the lines of this level so far.
+/// The lines logged at this level so far.
 pub fn logged(level: Level) -> Vec<String> {
     let lines = LINES.lock().unwrap();
     let of_level = lines.iter().filter(|(of, _)| *of == level);

@@ -1,4 +1,4 @@
-//! The one line on real trainings.
+//! Real trainings with the one line.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

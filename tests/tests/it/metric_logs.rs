@@ -1,4 +1,4 @@
-//! Metric logs on disk after a restart: line by line those of an undisturbed training.
+//! Metric logs on disk after a restart: line by line those of an uninterrupted training.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use test_fork::test;
 
 use crate::log_lines;
 use crate::process::{run, run_well, trainee};
-use crate::support::{contents, undisturbed};
+use crate::support::{contents, uninterrupted};
 
 /// The logs in `dir`, by their paths in it.
 fn logs(dir: &Path) -> BTreeMap<PathBuf, String> {
@@ -28,7 +28,7 @@ fn logs(dir: &Path) -> BTreeMap<PathBuf, String> {
     logs.collect()
 }
 
-/// What a training logs that is halted by each of `halts` in turn, and then ends.
+/// The logs of a training that is halted by each of `halts` in turn, and then ends.
 fn logged(training: &Training, frequency: SaveFreq, halts: &[Halt]) -> BTreeMap<PathBuf, String> {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("logs");
@@ -58,7 +58,7 @@ fn assert_same(
 }
 
 #[test]
-fn they_are_burns_own_and_as_burn_writes_them() {
+fn they_are_the_same_files_that_burn_writes() {
     let training = Training::new(Backend::Flex);
     let scratch = tempfile::tempdir().unwrap();
     let (ours, burns) = (scratch.path().join("ours"), scratch.path().join("burns"));
@@ -79,7 +79,7 @@ fn they_are_burns_own_and_as_burn_writes_them() {
 }
 
 #[test]
-fn interrupted_anywhere_they_end_as_if_undisturbed() {
+fn interrupted_anywhere_they_end_as_if_uninterrupted() {
     use Halt::{Fail, Stop, StopInValidation};
 
     let training = Training::new(Backend::Flex);
@@ -106,7 +106,7 @@ fn interrupted_anywhere_they_end_as_if_undisturbed() {
 }
 
 #[test]
-fn with_accumulated_gradients_they_end_as_if_undisturbed() {
+fn with_accumulated_gradients_they_end_as_if_uninterrupted() {
     for accumulation in [3, 4] {
         let training = Training {
             accumulation: Some(accumulation),
@@ -122,7 +122,7 @@ fn with_accumulated_gradients_they_end_as_if_undisturbed() {
 }
 
 #[test]
-fn on_several_devices_they_end_as_if_undisturbed() {
+fn on_several_devices_they_end_as_if_uninterrupted() {
     for spread in [Spread::Main(3), Spread::Sharded(2), Spread::Ddp(2)] {
         let training = Training::spread(spread);
         let expected = logged(&training, SaveFreq::Epoch, &[]);
@@ -138,7 +138,7 @@ fn on_several_devices_they_end_as_if_undisturbed() {
     }
 }
 
-/// What it comes to in an epoch is not the mean of its lines.
+/// A metric whose value for an epoch is not the mean of its lines.
 #[derive(Clone, Default)]
 struct Last {
     batches: usize,
@@ -185,7 +185,7 @@ impl Numeric for Last {
     }
 }
 
-/// Batches of 22 items, in batches of 4 on each device.
+/// The number of batches in an epoch of 22 items, in batches of 4 on each device.
 fn batches_in_epoch(spread: Spread) -> usize {
     let devices = spread.devices();
     devices * 22_usize.div_ceil(devices).div_ceil(4)
@@ -217,12 +217,12 @@ fn a_stop_after_the_last_batch_of_an_epoch_leaves_its_metrics_whole() {
         };
         let expected = logged(&[]);
         assert!(expected.contains_key(Path::new("train/epoch-3/Last.log")));
-        // In the last batch of the first epoch, on the device that is the last to come to its end.
+        // In the last batch of the first epoch, on the device that finishes last.
         let last = batches_in_epoch(spread);
         for halts in [
             &[Halt::StopAfterLast(1)][..],
             &[Halt::StopAfterLast(2)],
-            // The next process asks for the first epoch's iterator once more.
+            // The next process requests the first epoch's iterator once more.
             &[Halt::StopAfterLast(1), Halt::StopAfterLast(2)],
             &[Halt::Stop(last)],
             &[Halt::Stop(last), Halt::StopInValidation(2)],
@@ -232,7 +232,7 @@ fn a_stop_after_the_last_batch_of_an_epoch_leaves_its_metrics_whole() {
     }
 }
 
-/// A metric that panics in its update with that number, counted from 1.
+/// A metric that panics in the update with this number, counted from 1.
 #[derive(Clone)]
 struct Panicking {
     at: usize,
@@ -263,10 +263,10 @@ impl Metric for Panicking {
     fn clear(&mut self) {}
 }
 
-/// Were it not given up at once what a backup waits for, each of these would take ten minutes.
+/// A backup gives up its wait at once. Otherwise each of these runs would take ten minutes.
 #[test]
-fn after_a_panic_in_a_metric_or_a_renderer_no_backup_waits_for_what_is_not_logged_any_more() {
-    let expected = undisturbed(&Training::new(Backend::Flex));
+fn after_a_panic_in_a_metric_or_a_renderer_no_backup_waits_for_lines_that_never_come() {
+    let expected = uninterrupted(&Training::new(Backend::Flex));
     for spread in [Spread::One, Spread::Ddp(1)] {
         let training = Training {
             spread,
@@ -306,7 +306,7 @@ fn after_a_panic_in_a_metric_or_a_renderer_no_backup_waits_for_what_is_not_logge
 }
 
 #[test]
-fn aborted_anywhere_the_next_process_logs_as_if_undisturbed() {
+fn aborted_anywhere_the_next_process_logs_as_if_uninterrupted() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("whole/backup");
     fs::create_dir(dir.parent().unwrap()).unwrap();
@@ -339,7 +339,7 @@ fn aborted_anywhere_the_next_process_logs_as_if_undisturbed() {
 }
 
 #[test]
-fn without_the_lines_from_before_they_go_on_and_come_to_the_right_value() {
+fn without_the_lines_from_before_they_continue_and_have_the_right_value() {
     let training = Training::new(Backend::Flex);
     let expected = logged(&training, SaveFreq::Epoch, &[]);
     let scratch = tempfile::tempdir().unwrap();
@@ -371,7 +371,7 @@ fn a_log_that_cannot_be_written_ends_neither_the_training_nor_its_backups() {
     assert_eq!(fs::read_to_string(&dir).unwrap(), "a file");
 }
 
-/// A metric that is text.
+/// A metric whose value is text.
 #[derive(Clone)]
 struct Words;
 
@@ -401,7 +401,7 @@ impl Metric for Words {
 }
 
 #[test]
-fn a_metric_that_is_text_goes_on_without_a_warning_wherever_it_was_interrupted() {
+fn a_text_metric_resumes_without_a_warning_wherever_it_was_interrupted() {
     log_lines::listen();
     let training = Training::new(Backend::Flex);
     let run = |scratch: &Path, halt| {
@@ -417,7 +417,7 @@ fn a_metric_that_is_text_goes_on_without_a_warning_wherever_it_was_interrupted()
     let expected = logs(&whole.path().join("logs"));
     assert_eq!(
         expected[Path::new("train/epoch-2/Words.log")],
-        // Of each batch, and of the epoch.
+        // One line for each batch, and one for the epoch.
         "a word\n".repeat(7)
     );
     // In the middle of an epoch, after its last batch, and in its validation.

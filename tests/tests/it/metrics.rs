@@ -1,4 +1,4 @@
-//! What decides by metrics, and what shows them, goes on after a restart.
+//! Strategies that decide by metrics, and displays of metrics, resume after a restart.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use test_fork::test;
 
 use crate::log_lines;
 
-/// Six epochs of three batches; its artifacts, and so Burn's own metric logs, go with each run.
+/// Six epochs of three batches. Its artifacts, and so Burn's own metric logs, are deleted after each run.
 fn training() -> Training {
     Training {
         epochs: 6,
@@ -48,7 +48,7 @@ fn run_in_turn(
     runs.collect()
 }
 
-/// Halts at each batch, alone and after others.
+/// Halts at each batch, alone and after other halts.
 fn all_halts(batches: usize) -> Vec<Vec<Halt>> {
     use Halt::{Fail, Stop, StopInValidation};
 
@@ -67,26 +67,26 @@ fn all_halts(batches: usize) -> Vec<Vec<Halt>> {
     each.chain(several).collect()
 }
 
-/// Notes what it is told the loss came to, and never stops.
+/// Records the loss values that it gets, and never stops.
 #[derive(Clone)]
 struct Listener {
     split: Split,
-    heard: Arc<Mutex<BTreeMap<usize, String>>>,
+    received: Arc<Mutex<BTreeMap<usize, String>>>,
 }
 
 impl EarlyStoppingStrategy for Listener {
     fn should_stop(&mut self, epoch: usize, store: &EventStoreClient) -> bool {
         let value = store.find_metric("Loss", epoch, Aggregate::Mean, &self.split);
         let value = value.map_or("nothing".to_owned(), |value| value.to_string());
-        let mut heard = self.heard.lock().unwrap();
-        let before = heard.insert(epoch, value.clone());
+        let mut received = self.received.lock().unwrap();
+        let before = received.insert(epoch, value.clone());
         assert!(before.is_none_or(|before| before == value), "epoch {epoch}");
         false
     }
 }
 
-/// What early stopping hears of each epoch in the last of several processes.
-fn heard(
+/// The values that early stopping gets for each epoch in the last of several processes.
+fn received(
     training: &Training,
     split: &Split,
     halts: &[Halt],
@@ -97,44 +97,44 @@ fn heard(
         last = Arc::default();
         builder.early_stopping(Listener {
             split: split.clone(),
-            heard: Arc::clone(&last),
+            received: Arc::clone(&last),
         })
     });
-    let heard = last.lock().unwrap();
-    heard.clone()
+    let received = last.lock().unwrap();
+    received.clone()
 }
 
 #[test]
-fn early_stopping_hears_of_all_epochs_what_it_would_have_heard() {
+fn early_stopping_gets_the_same_values_for_all_epochs() {
     let training = training();
     let backup = |backup: BackupAndRestore| backup.save_freq(SaveFreq::Steps(1));
-    let expected = heard(&training, &Split::Valid, &[], backup);
+    let expected = received(&training, &Split::Valid, &[], backup);
     assert_eq!(expected.len(), 6);
     assert!(
         expected.values().all(|value| value != "nothing"),
         "{expected:?}"
     );
     for halts in all_halts(17) {
-        let heard = heard(&training, &Split::Valid, &halts, backup);
-        assert_eq!(heard, expected, "{halts:?}");
+        let received = received(&training, &Split::Valid, &halts, backup);
+        assert_eq!(received, expected, "{halts:?}");
     }
 }
 
 #[test]
-fn early_stopping_hears_of_training_metrics_too_in_epochs_of_several_processes() {
+fn early_stopping_gets_training_metrics_too_in_epochs_of_several_processes() {
     let training = training();
     let logs = tempfile::tempdir().unwrap();
     for frequency in [SaveFreq::Steps(1), SaveFreq::Epoch] {
         let backup =
             |backup: BackupAndRestore| backup.save_freq(frequency).metric_logs(logs.path());
-        let expected = heard(&training, &Split::Train, &[], backup);
+        let expected = received(&training, &Split::Train, &[], backup);
         assert!(
             expected.values().all(|value| value != "nothing"),
             "{expected:?}"
         );
         for halts in all_halts(17) {
-            let heard = heard(&training, &Split::Train, &halts, backup);
-            assert_eq!(heard, expected, "{halts:?}");
+            let received = received(&training, &Split::Train, &halts, backup);
+            assert_eq!(received, expected, "{halts:?}");
         }
     }
 }
@@ -142,7 +142,7 @@ fn early_stopping_hears_of_training_metrics_too_in_epochs_of_several_processes()
 #[test]
 fn early_stopping_ends_the_training_at_the_same_epoch_after_a_restart() {
     let training = training();
-    // The learning rate falls: the best epoch is the first.
+    // The learning rate falls, so the first epoch is the best.
     let stop = |builder: SupervisedTraining<Net>| {
         builder.early_stopping(MetricEarlyStoppingStrategy::new(
             &LearningRateMetric::new(),
@@ -154,21 +154,21 @@ fn early_stopping_ends_the_training_at_the_same_epoch_after_a_restart() {
     };
     let logs = tempfile::tempdir().unwrap();
     let backup = |backup: BackupAndRestore| backup.metric_logs(logs.path());
-    let undisturbed = run_in_turn(&training, &[], backup, stop).remove(0);
-    let batches = undisturbed.losses.len();
+    let uninterrupted = run_in_turn(&training, &[], backup, stop).remove(0);
+    let batches = uninterrupted.losses.len();
     assert!(
         (6..18).contains(&batches),
-        "{batches} batches, so it tells nothing"
+        "{batches} batches, so the comparison shows nothing"
     );
     for halts in all_halts(batches) {
         let runs = run_in_turn(&training, &halts, backup, stop);
         let last = runs.last().unwrap();
-        assert!(last.weights == undisturbed.weights, "{halts:?}");
-        assert!(last.records == undisturbed.records, "{halts:?}");
+        assert!(last.weights == uninterrupted.weights, "{halts:?}");
+        assert!(last.records == uninterrupted.records, "{halts:?}");
     }
 }
 
-/// Checkpointers that write down what they are asked for.
+/// Checkpointers that record what they are asked to do.
 #[derive(Clone, Default)]
 struct Acts(Arc<Mutex<Vec<String>>>);
 
@@ -194,7 +194,7 @@ impl<R: Checkpoint> Checkpointer<R> for Acts {
     }
 }
 
-/// Keeps the best two of what the loss says, and the last two.
+/// Keeps the best two by the loss, and the last two.
 fn best_and_last() -> ComposedCheckpointingStrategy {
     let loss = |direction| {
         MetricCheckpointingStrategy::new(
@@ -235,7 +235,7 @@ fn the_same_checkpoints_are_kept_after_a_restart() {
     let is_kept_for_long = |act: &String| act == "delete 1" || act == "delete 3";
     assert!(expected.iter().any(is_kept_for_long), "{expected:?}");
     for halts in all_halts(17) {
-        // What is done again after an error was done before.
+        // After an error, acts from before it are repeated.
         let is_certain = !halts.iter().any(|halt| matches!(halt, Halt::Fail(_)));
         let acts = acts_after(&halts);
         if is_certain {
@@ -252,7 +252,7 @@ fn the_same_checkpoints_are_kept_after_a_restart() {
     }
 }
 
-/// Notes which epoch is the best so far, each time that it is to decide.
+/// Records the best epoch so far at each decision.
 struct Best(Arc<Mutex<BTreeMap<usize, Option<usize>>>>);
 
 impl CheckpointingStrategy for Best {
@@ -268,7 +268,7 @@ impl CheckpointingStrategy for Best {
 }
 
 #[test]
-fn decisions_of_the_past_are_made_once_more_without_knowledge_of_their_future() {
+fn decisions_of_the_past_are_repeated_without_later_values() {
     let training = training();
     let best_of = |halts: &[Halt]| {
         let mut last = Arc::default();
@@ -309,7 +309,7 @@ fn the_dashboard_shows_the_last_backup_and_what_failed() {
     assert!(run.calls.contains(&"register_metric Backup".to_owned()));
     let shown = of_backups(&run);
     assert!(shown[0].starts_with("update_train none yet"), "{shown:?}");
-    // The second backup has waited for the first.
+    // The second backup waited for the first one.
     let committed = |shown: &String| {
         let positions = ["epoch 1, batch 2, saved at ", "epoch 1, batch 4, saved at "];
         positions.iter().any(|at| shown.contains(at)) && shown.ends_with("Z | N/A")
@@ -343,7 +343,7 @@ fn the_dashboard_can_do_without() {
 }
 
 #[test]
-fn the_progress_goes_on_from_the_restored_batch() {
+fn the_progress_continues_from_the_restored_batch() {
     let training = Training::new(Backend::Flex);
     let scratch = tempfile::tempdir().unwrap();
     let backup = || Training::backup(scratch.path());
@@ -365,7 +365,7 @@ fn the_progress_goes_on_from_the_restored_batch() {
 }
 
 #[test]
-fn a_checkpointing_strategy_that_is_never_asked_is_told_of() {
+fn a_checkpointing_strategy_that_is_never_used_is_reported() {
     log_lines::listen();
     for checkpoints in [true, false] {
         let scratch = tempfile::tempdir().unwrap();

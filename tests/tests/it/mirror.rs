@@ -1,4 +1,4 @@
-//! The machine goes, and another one with an empty disk goes on.
+//! A machine is lost, and another one with an empty disk resumes its training.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use test_fork::test;
 
 use crate::log_lines;
-use crate::support::undisturbed;
+use crate::support::uninterrupted;
 
 /// Machines that are lost, and a mirror that outlives them.
 struct Cloud {
@@ -46,7 +46,7 @@ impl Cloud {
         }
     }
 
-    /// The backup directory on the machine at hand.
+    /// The backup directory on the current machine.
     fn dir(&self) -> PathBuf {
         let machine = self.machine.load(Ordering::Relaxed);
         self.machines
@@ -55,13 +55,13 @@ impl Cloud {
             .join("backup")
     }
 
-    /// Another machine, with an empty disk.
+    /// Switches to another machine, with an empty disk.
     fn replace_machine(&self) {
         self.machine.fetch_add(1, Ordering::Relaxed);
     }
 
     fn mirror(&self) -> Mirror {
-        // A process that has panicked is not waited for long.
+        // A process that has panicked blocks the mirror for a short time only.
         Mirror::with_store(self.store.clone(), "run").lease_ttl(Duration::from_millis(200))
     }
 
@@ -91,7 +91,7 @@ impl Cloud {
     }
 }
 
-/// Has a training interrupted by each of `halts`, each time on another machine, and ends it.
+/// Interrupts a training by each of `halts`, each time on another machine, and then lets it end.
 #[track_caller]
 fn assert_exact(training: &Training, expected: &Run, halts: &[Halt]) {
     let cloud = Cloud::new();
@@ -109,7 +109,7 @@ fn assert_exact(training: &Training, expected: &Run, halts: &[Halt]) {
         if matches!(before.replace(halt), Some(Halt::Stop(_))) {
             assert_eq!(from, trained, "{halts:?}");
         }
-        // Several devices note them in no certain order.
+        // Several devices log their losses in no fixed order.
         if training.spread == Spread::One {
             for (step, loss) in (from..).zip(&run.losses) {
                 let first = losses.insert(step, loss.clone());
@@ -138,9 +138,9 @@ fn assert_exact(training: &Training, expected: &Run, halts: &[Halt]) {
 }
 
 #[test]
-fn stopped_at_any_batch_another_machine_goes_on_exactly() {
+fn stopped_at_any_batch_another_machine_resumes_exactly() {
     let training = Training::new(Backend::Flex);
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     for batch in 1..=17 {
         assert_exact(&training, &expected, &[Halt::Stop(batch)]);
         assert_exact(&training, &expected, &[Halt::Fail(batch)]);
@@ -158,7 +158,7 @@ fn stopped_at_any_batch_another_machine_goes_on_exactly() {
 fn on_several_devices_and_under_ddp_too() {
     for spread in [Spread::Main(2), Spread::Ddp(2)] {
         let training = Training::spread(spread);
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         for batch in [1, 4, 5] {
             assert_exact(&training, &expected, &[Halt::Stop(batch)]);
         }
@@ -179,7 +179,7 @@ fn losses(runs: &[LoopRun]) -> BTreeMap<u64, Vec<u8>> {
 }
 
 #[test]
-fn a_loop_by_hand_goes_on_on_another_machine_too() {
+fn a_loop_by_hand_resumes_on_another_machine_too() {
     let program = loops();
     let scratch = tempfile::tempdir().unwrap();
     let expected = program.run(Training::backup(scratch.path()), LoopHalt::Never);
@@ -203,7 +203,7 @@ fn a_loop_by_hand_goes_on_on_another_machine_too() {
     }
 }
 
-/// A training that was stopped after its fourth batch.
+/// Runs a training that is stopped after its fourth batch.
 fn stopped(cloud: &Cloud) -> BackupHandle {
     let backup = cloud.backup().save_freq(1);
     let handle = backup.handle();
@@ -235,9 +235,9 @@ fn the_handle_and_the_result_say_what_the_mirror_has() {
 }
 
 #[test]
-fn an_older_disk_goes_on_from_the_mirror_and_a_newer_one_from_itself() {
+fn an_older_disk_resumes_from_the_mirror_and_a_newer_one_from_itself() {
     let training = Training::new(Backend::Flex);
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     let cloud = Cloud::new();
     stopped(&cloud);
     let kept = tempfile::tempdir().unwrap();
@@ -248,14 +248,14 @@ fn an_older_disk_goes_on_from_the_mirror_and_a_newer_one_from_itself() {
     let further = cloud.backup().save_freq(1);
     training.run(further, Halt::Stop(3));
 
-    // The first machine is back.
+    // The first machine comes back.
     let back = Training::backup(&older).mirror(cloud.mirror()).save_freq(1);
     let handle = back.handle();
     let run = training.run(back, Halt::Stop(2));
     assert!(run.error.is_none(), "{:?}", run.error);
     assert_eq!(handle.restored_from().unwrap().global_step, 7);
 
-    // A backup that the mirror lacks.
+    // Takes a backup that the mirror does not have.
     let alone = Training::backup(&older).save_freq(1);
     training.run(alone, Halt::Stop(2));
     let newer = Training::backup(&older)
@@ -301,7 +301,7 @@ fn another_trainings_mirror_is_refused_and_both_backups_stay() {
 }
 
 #[test]
-fn a_finished_training_and_a_discarded_one_are_gone_from_both_places() {
+fn a_finished_training_and_a_discarded_one_are_deleted_in_both_places() {
     let cloud = Cloud::new();
     let backup = cloud.backup().delete_checkpoint(false);
     let handle = backup.handle();
@@ -311,7 +311,7 @@ fn a_finished_training_and_a_discarded_one_are_gone_from_both_places() {
     assert!(!cloud.dir().exists());
     assert_eq!(cloud.objects().len(), 1);
 
-    // From another machine, too.
+    // Another machine can discard it, too.
     let cloud = Cloud::new();
     stopped(&cloud);
     cloud.replace_machine();
@@ -319,7 +319,7 @@ fn a_finished_training_and_a_discarded_one_are_gone_from_both_places() {
     assert_eq!(cloud.objects().len(), 1);
     cloud.backup().handle().discard().unwrap();
 
-    // What comes next begins anew.
+    // The next training starts from the beginning.
     let backup = cloud.backup();
     let handle = backup.handle();
     assert!(run(backup).error.is_none());
@@ -336,9 +336,9 @@ fn s3(server: &S3Server) -> Arc<dyn ObjectStore> {
 }
 
 #[test]
-fn without_a_mirror_nothing_is_begun_and_a_backup_on_the_disk_goes_on() {
+fn without_a_mirror_nothing_is_started_and_a_backup_on_the_disk_resumes() {
     let training = Training::new(Backend::Flex);
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     let objects = tempfile::tempdir().unwrap();
     let mut server = S3Server::start(objects.path()).unwrap();
     let cloud = Cloud::on(s3(&server));
@@ -354,7 +354,7 @@ fn without_a_mirror_nothing_is_begun_and_a_backup_on_the_disk_goes_on() {
         "{error}"
     );
     assert!(
-        error.to_string().contains("begin_anew_if_unreachable"),
+        error.to_string().contains("start_new_if_unreachable"),
         "{error}"
     );
 
@@ -365,7 +365,7 @@ fn without_a_mirror_nothing_is_begun_and_a_backup_on_the_disk_goes_on() {
     assert!(handle.stopped_at().is_some());
     assert_eq!(handle.mirror_stats().unwrap().lease, LeaseStatus::Waiting);
 
-    // It is back, and has what it lacked before anything is trained.
+    // The server is back, and gets the missing backups before anything is trained.
     server.restart().unwrap();
     let here = Training::backup(&dir).mirror(cloud.mirror()).save_freq(1);
     training.run(here, Halt::Stop(1));
@@ -378,7 +378,7 @@ fn without_a_mirror_nothing_is_begun_and_a_backup_on_the_disk_goes_on() {
 
     cloud.replace_machine();
     server.stop();
-    let anew = cloud.mirror().begin_anew_if_unreachable(true);
+    let anew = cloud.mirror().start_new_if_unreachable(true);
     let anew = Training::backup(cloud.dir()).mirror(anew);
     let handle = anew.handle();
     let begun = training.run(anew, Halt::Stop(2));
@@ -389,7 +389,7 @@ fn without_a_mirror_nothing_is_begun_and_a_backup_on_the_disk_goes_on() {
 #[test]
 fn a_server_that_answers_badly_delays_the_mirror_and_not_the_training() {
     let training = Training::new(Backend::Flex);
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     for answer in [
         Answer::Unavailable,
         Answer::After(Duration::from_millis(50)),
@@ -407,7 +407,7 @@ fn a_server_that_answers_badly_delays_the_mirror_and_not_the_training() {
         let run = training.run(here, Halt::Stop(3));
         assert!(run.error.is_none(), "{answer:?}: {:?}", run.error);
 
-        // What is cut is not taken for whole.
+        // A cut answer never counts as complete.
         if answer == Answer::Half {
             cloud.replace_machine();
             dirs.push(cloud.dir());
@@ -428,7 +428,7 @@ fn a_server_that_answers_badly_delays_the_mirror_and_not_the_training() {
     }
 }
 
-/// A notice after the second batch, with so much time left.
+/// A notice after the second batch, with this much time left.
 struct After(Duration);
 
 impl PreemptionWatcher for After {
@@ -447,7 +447,7 @@ impl PreemptionWatcher for After {
 #[test]
 fn a_notice_has_the_mirror_flushed_and_says_which_of_both_was_reached() {
     let training = Training {
-        // As long as the notice leaves time.
+        // Trains for as long as the notice leaves time.
         epochs: 1_000_000,
         checkpoints: false,
         ..Training::new(Backend::Flex)
@@ -495,7 +495,7 @@ fn no_credential_is_in_a_message_a_log_or_an_object() {
     let cloud = Cloud::on(s3(&server));
     stopped(&cloud);
     server.answer(Answer::Unavailable);
-    // What a training with a backup of its own logs of a mirror that can't be reached.
+    // Logs the lines of a training that has its own backup and a mirror that can't be reached.
     Training::new(Backend::Flex).run(cloud.backup(), Halt::Fail(6));
     cloud.replace_machine();
     let refused = run(cloud.backup());
@@ -515,7 +515,7 @@ fn no_credential_is_in_a_message_a_log_or_an_object() {
     assert!(logged.iter().any(|line| line.contains("503")), "{logged:?}");
     said.push_str(&logged.join("\n"));
     for secret in [ACCESS_KEY, SECRET_KEY, "X-Amz-Signature"] {
-        assert!(!said.contains(secret), "{secret} is told");
+        assert!(!said.contains(secret), "{secret} is in a message");
     }
 }
 
@@ -527,7 +527,7 @@ fn a_mirror_in_use_by_another_machine_is_refused() {
     let mut store = Store::open(cloud.dir(), OpenOptions::default()).unwrap();
     let mut connection = cloud.mirror().connect().unwrap();
     let found = connection.find(&store.identity().run_id, false).unwrap();
-    // It holds the mirror as long as it is there.
+    // The connection blocks the mirror as long as it exists.
     connection
         .fetch(&found, None, &mut store, &mut |_| {})
         .unwrap();
@@ -544,7 +544,7 @@ fn a_mirror_in_use_by_another_machine_is_refused() {
 }
 
 #[test]
-fn a_mirror_that_can_not_be_is_an_error_at_the_launch() {
+fn an_impossible_mirror_is_an_error_at_the_launch() {
     for (url, reason) in [
         ("", "it is not a URL"),
         ("bucket/prefix", "it is not a URL"),
@@ -567,7 +567,7 @@ fn a_mirror_that_can_not_be_is_an_error_at_the_launch() {
 #[test]
 fn a_directory_is_a_mirror_too() {
     let training = Training::new(Backend::Flex);
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     let scratch = tempfile::tempdir().unwrap();
     let place = scratch.path().join("mirror");
     fs::create_dir(&place).unwrap();
@@ -585,7 +585,7 @@ fn a_directory_is_a_mirror_too() {
 }
 
 #[test]
-fn layers_that_were_unfrozen_on_a_machine_that_is_gone_are_on_the_next_one() {
+fn layers_unfrozen_on_a_lost_machine_are_unfrozen_on_the_next_one() {
     let cloud = Cloud::new();
     stopped(&cloud);
     cloud.replace_machine();
@@ -594,14 +594,14 @@ fn layers_that_were_unfrozen_on_a_machine_that_is_gone_are_on_the_next_one() {
     let model = training.model(Default::default());
     let _ = backup.restore_trained(model).unwrap();
     assert!(cloud.dir().join("generations").exists());
-    // Without a backup anywhere nothing is begun.
+    // Without a backup anywhere, nothing is created.
     let nowhere = Cloud::new();
     let model = training.model(Default::default());
     let _ = nowhere.backup().restore_trained(model).unwrap();
     assert!(!nowhere.dir().exists());
 }
 
-/// What is compared above is more than nothing.
+/// The comparisons above are not of empty sets.
 #[test]
 fn a_mirror_holds_what_the_disk_holds() {
     let cloud = Cloud::new();
@@ -629,6 +629,6 @@ fn a_mirror_holds_what_the_disk_holds() {
     let there: Vec<_> = there.map(|name| cloud.object(name)).collect();
     parts.sort_unstable();
     parts.dedup();
-    // What was pruned may still be there.
+    // Pruned objects may still exist.
     assert!(parts.len() >= 3 && parts.iter().all(|part| there.contains(part)));
 }

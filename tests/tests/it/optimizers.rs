@@ -1,4 +1,4 @@
-//! Optimizers whose states are named in other ways, and some that are several.
+//! Optimizers whose states have other names, and trainings with several optimizers.
 
 use burn::grad_clipping::GradientClipping;
 use burn::module::ParamGroup;
@@ -13,7 +13,7 @@ use burn_backup_tests::{Backend, Halt, Training};
 use burn_pack::Scalar;
 use test_fork::test;
 
-use crate::support::{assert_exact, undisturbed};
+use crate::support::{assert_exact, uninterrupted};
 
 #[track_caller]
 fn assert_exact_with(optimizer: fn() -> burn::optim::ModuleOptimizer) {
@@ -22,7 +22,7 @@ fn assert_exact_with(optimizer: fn() -> burn::optim::ModuleOptimizer) {
             optimizer,
             ..Training::new(backend)
         };
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         for snapshot in [Snapshot::Shared, Snapshot::Blocking] {
             for halts in [
                 &[Halt::Stop(1)][..],
@@ -39,7 +39,7 @@ fn assert_exact_with(optimizer: fn() -> burn::optim::ModuleOptimizer) {
 }
 
 #[test]
-fn with_burns_optimizers_it_ends_as_if_undisturbed() {
+fn with_burns_optimizers_it_ends_as_if_uninterrupted() {
     assert_exact_with(|| SgdConfig::new().init());
     assert_exact_with(|| {
         let momentum = Some(MomentumConfig::new());
@@ -50,7 +50,7 @@ fn with_burns_optimizers_it_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn with_several_optimizers_it_ends_as_if_undisturbed() {
+fn with_several_optimizers_it_ends_as_if_uninterrupted() {
     assert_exact_with(|| {
         let matrix = ParamGroup::from_predicate("input.weight");
         let clipping = Some(GradientClipping::Norm(1.0));
@@ -66,8 +66,8 @@ fn with_several_optimizers_it_ends_as_if_undisturbed() {
     });
 }
 
-/// An optimizer of somebody else's, whose state has names that Burn's states have not: the sum of
-/// the last gradients, up to three of them, is what it goes by.
+/// A third-party optimizer, whose state has names that Burn's states do not have. It steps by the sum of the
+/// last gradients, up to three of them.
 #[derive(Clone)]
 struct Theirs;
 
@@ -138,6 +138,6 @@ impl Optimizer for Theirs {
 }
 
 #[test]
-fn with_an_optimizer_of_somebody_elses_it_ends_as_if_undisturbed() {
+fn with_a_third_party_optimizer_it_ends_as_if_uninterrupted() {
     assert_exact_with(|| Theirs.into());
 }

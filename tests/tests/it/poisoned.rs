@@ -1,4 +1,4 @@
-//! Trainings that go wrong: NaN in a parameter.
+//! Trainings with NaN in a parameter.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -10,9 +10,9 @@ use burn_backup_store::testing::{FaultyFilesystem, Operation};
 use burn_backup_tests::{Backend, Halt, Run, Training};
 use test_fork::test;
 
-use crate::support::{generations, undisturbed};
+use crate::support::{generations, uninterrupted};
 
-/// What this module's trainings have logged as errors, one training after the other.
+/// The errors that the trainings of this module have logged. They run one after the other.
 static ERRORS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 struct Errors;
@@ -34,8 +34,8 @@ impl log::Log for Errors {
 
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// A training whose parameter `steps` is NaN after the batches in `poisoned`, with a backup after
-/// each batch; what it leaves, and the errors that it has logged.
+/// Runs a training whose parameter `steps` is NaN after the batches in `poisoned`, with a backup after each
+/// batch. Returns its result, its handle, and the errors that it has logged.
 fn run(
     dir: &Path,
     poisoned: (usize, usize),
@@ -43,7 +43,7 @@ fn run(
     configure: impl FnOnce(BackupAndRestore) -> BackupAndRestore,
 ) -> (Run, BackupHandle, Vec<String>) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // The second time, it is there already.
+    // The second time, the logger is already set.
     let _ = log::set_logger(&Errors);
     log::set_max_level(log::LevelFilter::Error);
     ERRORS.lock().unwrap().clear();
@@ -60,7 +60,7 @@ fn run(
 }
 
 #[test]
-fn a_backup_with_nan_is_refused_and_the_last_good_one_stays_and_is_continued() {
+fn a_backup_with_nan_is_refused_and_the_last_good_one_stays_and_is_restored() {
     for halt in [Halt::Stop(12), Halt::Fail(12)] {
         let scratch = tempfile::tempdir().unwrap();
         let (_, handle, errors) = run(scratch.path(), (8, 18), halt, |backup| backup);
@@ -70,16 +70,16 @@ fn a_backup_with_nan_is_refused_and_the_last_good_one_stays_and_is_continued() {
         assert_eq!(handle.stats().failed, handle.stats().refused);
         let error = handle.last_error().unwrap();
         assert!(
-            matches!(&*error, BackupError::Poisoned { parameter, .. } if parameter == "steps"),
+            matches!(&*error, BackupError::ContainsNan { parameter, .. } if parameter == "steps"),
             "{error}"
         );
         assert_eq!(errors.len(), 1, "said once: {errors:?}");
         assert!(errors[0].contains("'steps' holds NaN"), "{errors:?}");
 
-        // Whatever was wrong is mended.
+        // The cause of the NaN is fixed.
         let training = Training::new(Backend::Flex);
         let again = training.run(Training::backup(scratch.path()), Halt::Never);
-        assert!(again.weights == undisturbed(&training).weights);
+        assert!(again.weights == uninterrupted(&training).weights);
     }
 }
 
@@ -120,10 +120,10 @@ fn a_training_that_ends_with_nan_keeps_the_last_good_backup() {
 }
 
 #[test]
-fn a_full_disk_at_the_end_does_not_have_the_nan_forgotten() {
+fn a_full_disk_at_the_end_does_not_hide_the_nan() {
     let scratch = tempfile::tempdir().unwrap();
     let staged = AtomicUsize::new(0);
-    // The backups of batches 8 to 17 are refused; those after find no room.
+    // The backups of batches 8 to 17 are refused. Later backups find no space.
     let full = FaultyFilesystem::new(move |operation, path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if matches!(operation, Operation::CreateDir | Operation::Rename)
@@ -148,12 +148,12 @@ fn nan_at_the_end_keeps_the_backup_of_a_stop_too() {
     let dir = scratch.path().join("backup");
     let never = |backup: BackupAndRestore| backup.save_freq(SaveFreq::Never);
     run(&dir, (9, 9), Halt::Stop(4), never);
-    // Restored after batch 4, so that its last batch is the 14th here.
+    // The run resumes after batch 4, so that its last batch is the 14th here.
     let (_, handle, _) = run(&dir, (10, 14), Halt::Never, never);
     assert_eq!(handle.stats().refused, 1);
     assert_eq!(generations(&dir), ["00000001"]);
 
-    // What is to stay needs no look at what would push it out.
+    // A backup that is kept at the end needs no check of the final state.
     let kept = |backup: BackupAndRestore| never(backup).delete_checkpoint(false);
     let (_, handle, errors) = run(&dir, (10, 14), Halt::Never, kept);
     assert_eq!((handle.stats().refused, errors.len()), (0, 0));
@@ -179,9 +179,9 @@ fn nan_ends_the_training_if_a_failed_backup_is_to() {
 fn nan_is_backed_up_if_asked_for() {
     let scratch = tempfile::tempdir().unwrap();
     let (_, handle, errors) = run(scratch.path(), (1, 18), Halt::Stop(12), |backup| {
-        backup.skip_nan(false)
+        backup.refuse_nan(false)
     });
-    // One after each batch, and one that says that all of the epoch's are trained.
+    // One after each batch, and one that records that all batches of the epoch are trained.
     assert_eq!((handle.stats().committed, handle.stats().failed), (13, 0));
     assert!(errors.is_empty(), "{errors:?}");
     assert_eq!(handle.last_backup().map(|at| at.global_step), Some(12));

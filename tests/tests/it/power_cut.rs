@@ -1,4 +1,4 @@
-//! A training whose power is cut at any change to the disk, on every kind of disk that leaves.
+//! A training whose power is cut at any change to the disk, resumed on every kind of disk that this leaves.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -11,12 +11,12 @@ use burn_backup_store::testing::{FaultyFilesystem, Image, MemoryFilesystem, Oper
 use burn_backup_tests::{Backend, Halt, Training, report};
 use test_fork::test;
 
-use crate::support::undisturbed;
+use crate::support::uninterrupted;
 
-/// Seen from the root of the disk in memory.
+/// The path from the root of the in-memory disk.
 const DIR: &str = "backup";
 
-/// How many images of one power cut are trained on, at the most.
+/// How many images of one power cut are trained on at most.
 const IMAGES_PER_CUT: usize = 64;
 
 fn backup(disk: impl Filesystem) -> BackupAndRestore {
@@ -35,8 +35,8 @@ fn newest(image: &Image) -> Option<u64> {
     names.filter_map(|name| name.parse().ok()).max()
 }
 
-/// What the handle has promised while a training ran: after so many changes to the disk, a backup
-/// of so many batches. Nothing any more once the deletion has begun.
+/// What the handle has promised while a training ran. After a number of changes to the disk, it is the number
+/// of batches in the backup. It is `None` once the deletion has begun.
 #[derive(Default)]
 struct Promises {
     made: Vec<(usize, Option<u64>)>,
@@ -55,7 +55,7 @@ impl Promises {
     }
 }
 
-/// Trains on an empty disk, until the deletion at the end and with it.
+/// Trains on an empty disk. The deletion at the end is included.
 fn train(training: &Training) -> (MemoryFilesystem, Promises) {
     let disk = MemoryFilesystem::default();
     let promises = Arc::new(Mutex::new(Promises::default()));
@@ -84,13 +84,13 @@ fn train(training: &Training) -> (MemoryFilesystem, Promises) {
 }
 
 #[test]
-fn whenever_the_power_is_cut_the_next_run_ends_as_if_undisturbed() {
+fn whenever_the_power_is_cut_the_next_run_ends_as_if_uninterrupted() {
     let training = Training {
         epochs: 1,
         items: 12,
         ..Training::new(Backend::Flex)
     };
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     let (disk, promises) = train(&training);
     assert_eq!(
         promises.made.len(),
@@ -112,7 +112,7 @@ fn whenever_the_power_is_cut_the_next_run_ends_as_if_undisturbed() {
             assert!(run.weights == expected.weights, "after {cut} changes");
             let restored = handle.restored_from().map(|at| at.global_step);
             assert!(restored >= promised, "after {cut} changes: {restored:?}");
-            // The fourth generation is that after the validation.
+            // The fourth generation is the one after the validation.
             let in_place = newest(&image).map(|generation| generation.min(3));
             assert_eq!(restored, in_place, "after {cut} changes");
         }

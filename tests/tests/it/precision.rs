@@ -1,4 +1,4 @@
-//! Parameters of other types than the device's default.
+//! Parameters whose types differ from the device's default.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use test_fork::test;
 
 use crate::log_lines;
 
-/// Two layers, each of a type of its own.
+/// Two layers, each with its own type.
 #[derive(Module, Debug)]
 struct Net {
     first: Linear,
@@ -129,7 +129,7 @@ fn loader() -> Arc<dyn DataLoader<Batch>> {
         .build(InMemDataset::new(items))
 }
 
-/// What is left of a training of two epochs of three batches.
+/// The result of a training of two epochs of three batches.
 struct Run {
     weights: Record,
     error: Option<Arc<TrainingError>>,
@@ -144,7 +144,7 @@ impl Run {
     }
 }
 
-/// Trains, with a backup after each batch, until it is stopped at the batch `stop` of this process.
+/// Trains with a backup after each batch, until it is stopped at the batch `stop` of this process.
 fn run(
     dir: &Path,
     dtypes: [DType; 2],
@@ -183,13 +183,13 @@ fn run(
     }
 }
 
-/// Stopped at any batch and run again, the training ends as if it had not been.
+/// Asserts that the training ends as if uninterrupted when it is stopped at any batch and run again.
 #[track_caller]
 fn assert_exact(dtypes: [DType; 2], optimizer: impl Fn() -> ModuleOptimizer + Copy) {
     let scratch = tempfile::tempdir().unwrap();
-    let undisturbed = run(&scratch.path().join("whole"), dtypes, optimizer, None);
-    assert!(undisturbed.error.is_none(), "{:?}", undisturbed.error);
-    assert_eq!(undisturbed.trained, 6);
+    let uninterrupted = run(&scratch.path().join("whole"), dtypes, optimizer, None);
+    assert!(uninterrupted.error.is_none(), "{:?}", uninterrupted.error);
+    assert_eq!(uninterrupted.trained, 6);
     for stop in 1..6 {
         let dir = scratch.path().join(stop.to_string());
         let stopped = run(&dir, dtypes, optimizer, Some(stop));
@@ -203,11 +203,14 @@ fn assert_exact(dtypes: [DType; 2], optimizer: impl Fn() -> ModuleOptimizer + Co
         let resumed = run(&dir, dtypes, optimizer, None);
         assert!(resumed.error.is_none(), "{:?}", resumed.error);
         assert_eq!(resumed.trained, 6 - stop);
-        assert!(resumed.weights == undisturbed.weights, "stopped at {stop}");
+        assert!(
+            resumed.weights == uninterrupted.weights,
+            "stopped at {stop}"
+        );
     }
 }
 
-/// Before its first step, with an error that names the parameter and the types.
+/// Asserts a refusal before the first step, with an error that names the parameter and the types.
 #[track_caller]
 fn assert_refused(dtypes: [DType; 2], optimizer: impl Fn() -> ModuleOptimizer, names: &str) {
     let scratch = tempfile::tempdir().unwrap();
@@ -252,7 +255,7 @@ fn without_a_state_every_type_resumes_exactly() {
 
 #[test]
 fn only_the_parameters_with_a_state_are_to_have_the_default_type() {
-    // The first layer has a state, and the second one none.
+    // The first layer has an optimizer state, and the second one has none.
     assert_exact([DType::F32, DType::BF16], || {
         let second = ParamGroup::from_predicate("second");
         adam().with_group(second, SgdConfig::new().build(), None)
@@ -282,7 +285,7 @@ fn in_64_bits_on_a_device_with_that_default_it_resumes_exactly() {
     assert_exact([DType::F64; 2], adam);
 }
 
-/// Keeps a number that it does not load again: it is lost, or that panics.
+/// A state with a number that it does not load again. The number is lost, or loading panics.
 #[derive(Clone)]
 struct Forgetful<const PANICS: bool>;
 
@@ -339,7 +342,7 @@ fn a_state_that_an_optimizer_does_not_load_again_is_refused_at_the_first_backup(
 }
 
 #[test]
-fn where_loading_the_state_panics_backups_are_taken_and_it_is_said_once_that_a_restart_would_be_refused()
+fn where_loading_the_state_panics_backups_are_taken_and_one_line_says_that_a_restart_would_be_refused()
  {
     log_lines::listen();
     let scratch = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Notices of a preemption: real signals to real processes, and watchers.
+//! Preemption notices: real signals to real processes, and watchers.
 
 use std::error::Error;
 use std::fs;
@@ -26,15 +26,15 @@ use test_fork::test;
 use burn_backup_restore::BackupExt as _;
 
 use crate::process::{Said, run, run_well, shell, trainee, trainee_itself};
-use crate::support::{Needy, undisturbed};
+use crate::support::{NeedsBatch, uninterrupted};
 
 const BACKEND: Backend = Backend::Flex;
 
 fn expected() -> Run {
-    undisturbed(&Training::new(BACKEND))
+    uninterrupted(&Training::new(BACKEND))
 }
 
-/// Has a process train to the end, and compares with `expected`.
+/// Runs a process that trains to the end, and compares its result with `expected`.
 #[track_caller]
 fn assert_ends_as(expected: &Run, dir: &Path, frequency: usize, before: Option<usize>) {
     let said = run_well(&mut trainee(BACKEND, dir, frequency, &["signals@0"]));
@@ -44,7 +44,7 @@ fn assert_ends_as(expected: &Run, dir: &Path, frequency: usize, before: Option<u
     assert!(!dir.exists());
 }
 
-/// Has a process be told, which must be interrupted in order, and gives what it has said.
+/// Runs a process that must be interrupted in order. Returns what it printed.
 #[track_caller]
 fn interrupted(dir: &Path, frequency: usize, told: &[&str]) -> Said {
     let said = run_well(&mut trainee(BACKEND, dir, frequency, told));
@@ -59,7 +59,7 @@ fn interrupted(dir: &Path, frequency: usize, told: &[&str]) -> Said {
 }
 
 #[test]
-fn a_signal_in_any_batch_has_that_batch_saved_and_the_next_process_end_as_if_undisturbed() {
+fn a_signal_in_any_batch_has_that_batch_saved_and_the_next_process_end_as_if_uninterrupted() {
     let expected = expected();
     for (frequency, never) in [(0, "never@0"), (0, "-@0"), (1, "-@0"), (4, "-@0")] {
         for at in 1..=17 {
@@ -92,7 +92,7 @@ fn a_signal_in_any_validation_batch_is_followed_before_the_next_one() {
         let dir = scratch.path().join("backup");
         let told = ["signals@0", &format!("term-in-validation@{at}")];
         let said = interrupted(&dir, 0, &told);
-        // Six batches in each epoch, to train and to validate.
+        // An epoch has six batches to train and six to validate.
         assert_eq!(said.stopped_at, Some(6 * at.div_ceil(6)));
         assert_ends_as(&expected, &dir, 0, said.stopped_at);
     }
@@ -109,7 +109,7 @@ fn a_signal_in_any_call_to_the_filesystem_is_followed_during_backups_and_before_
         let told = ["signals@0", &format!("term-in-call@{at}")];
         let said = run_well(&mut trainee(BACKEND, &dir, 4, &told));
         let Some(at) = said.stopped_at else {
-            // During the last backup, or the deletion after it, it finds the training complete.
+            // A signal during the last backup, or during the deletion after it, finds the training complete.
             assert_eq!(said.interrupted, "");
             assert!(said.weights == format!("{:?}", expected.weights));
             if said.notice.is_empty() {
@@ -146,7 +146,7 @@ fn a_signal_during_the_restore_is_followed_before_the_next_batch() {
     }
 }
 
-/// A small generator with a seed: the moments are the same in each run, as far as times are.
+/// A small generator with a fixed seed: as far as timing allows, each run has the same moments.
 fn numbers() -> TestRng {
     TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32])
 }
@@ -165,14 +165,14 @@ fn signals_at_random_moments_lose_nothing_and_hang_nothing() {
             let mut command = trainee(BACKEND, &dir, 3, &["signals@0"]);
             command.stdout(Stdio::piped()).stderr(Stdio::null());
             let child = command.spawn().unwrap();
-            // A random moment, not a certain one.
+            // The moment is random on purpose.
             thread::sleep(Duration::from_micros(numbers.next_u64() % 120_000));
             let kill = shell("kill -s TERM $0 2>/dev/null", &[child.id().to_string()]).status();
             kill.unwrap();
             let output = child.wait_with_output().unwrap();
             let said = Said::parse(&String::from_utf8(output.stdout).unwrap());
             if output.status.signal() == Some(SIGTERM) {
-                // Before the launch, or after it: as without handlers.
+                // Before the launch and after it, the signal acts as without handlers.
                 killed += 1;
                 assert!(said.weights.is_empty() || !dir.exists());
                 if said.weights.is_empty() {
@@ -244,7 +244,7 @@ fn a_signal_that_the_process_was_started_to_ignore_is_no_notice() {
         let dir = scratch.path().join("backup");
         let trainee = trainee(BACKEND, &dir, 0, &["signals@0", "usr1-too@0", signal]);
         let script = format!("trap '' {ignored}; exec \"$0\" \"$@\"");
-        // Without what would undo it.
+        // The trainee without the program that resets its signals.
         let program = trainee_itself(&trainee);
         let said = run_well(&mut shell(&script, &program));
         assert_eq!((said.interrupted.as_str(), said.notice.as_str()), ("", ""));
@@ -256,17 +256,20 @@ fn a_signal_that_the_process_was_started_to_ignore_is_no_notice() {
 }
 
 #[test]
-fn after_the_training_a_signal_does_what_it_did_before() {
+fn after_the_training_a_signal_acts_as_it_did_before() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
     let told = ["signals@0", "term-after@0"];
     let (status, said) = run(&mut trainee(BACKEND, &dir, 0, &told));
     assert_eq!(status.signal(), Some(SIGTERM));
-    assert!(!said.weights.is_empty(), "the training has ended before");
+    assert!(
+        !said.weights.is_empty(),
+        "the training ended before the signal"
+    );
 }
 
 #[test]
-fn a_program_that_handles_signals_with_tokio_hears_them_after_the_training() {
+fn a_program_that_handles_signals_with_tokio_gets_them_after_the_training() {
     for told in [["left@0", "tokio-after@0"], ["-@0", "tokio-before@0"]] {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("backup");
@@ -277,7 +280,7 @@ fn a_program_that_handles_signals_with_tokio_hears_them_after_the_training() {
 }
 
 #[test]
-fn a_signal_of_the_schedulers_is_a_notice_and_not_the_end() {
+fn a_schedulers_signal_is_a_notice_and_not_the_end() {
     let expected = expected();
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
@@ -312,7 +315,7 @@ fn a_second_kind_of_notice_ends_the_wait_of_the_first() {
 }
 
 #[test]
-fn wherever_the_notice_comes_no_metric_is_asked_what_it_came_to_without_a_batch() {
+fn wherever_the_notice_comes_no_metric_is_read_without_a_batch() {
     for spread in [Spread::One, Spread::Main(2), Spread::Ddp(2)] {
         let training = Training {
             epochs: 2,
@@ -334,8 +337,8 @@ fn wherever_the_notice_comes_no_metric_is_asked_what_it_came_to_without_a_batch(
             let backup = training.spread_over_devices(backup);
             let run = training.run_with(Halt::Never, |builder| {
                 let builder = builder
-                    .metric_train_numeric(Needy::default())
-                    .metric_valid_numeric(Needy::default());
+                    .metric_train_numeric(NeedsBatch::default())
+                    .metric_valid_numeric(NeedsBatch::default());
                 builder.backup_and_restore(backup)
             });
             assert!(run.error.is_none(), "{spread:?}, {at}: {:?}", run.error);
@@ -349,7 +352,7 @@ fn wherever_the_notice_comes_no_metric_is_asked_what_it_came_to_without_a_batch(
 }
 
 #[test]
-fn the_process_exits_with_the_code_that_was_asked_for() {
+fn the_process_exits_with_the_requested_code() {
     let expected = expected();
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
@@ -358,13 +361,13 @@ fn the_process_exits_with_the_code_that_was_asked_for() {
     assert_eq!(status.code(), Some(42));
     assert_eq!(said.weights, "");
     assert_ends_as(&expected, &dir, 0, Some(8));
-    // Without a notice it returns.
+    // Without a notice, the launch returns.
     let said = run_well(&mut trainee(BACKEND, &dir, 0, &["signals@0", "exit@42"]));
     assert!(said.weights == format!("{:?}", expected.weights));
 }
 
 #[test]
-fn with_time_left_it_is_saved_at_once_and_goes_on() {
+fn with_time_left_it_is_saved_at_once_and_continues() {
     let expected = expected();
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
@@ -374,7 +377,7 @@ fn with_time_left_it_is_saved_at_once_and_goes_on() {
     assert!(said.weights == format!("{:?}", expected.weights));
 }
 
-/// Raises SIGTERM in this process, in the middle of that training batch of any device.
+/// Raises SIGTERM in this process, in the middle of the training batch `at` of any device.
 fn terminated_at(at: usize) -> impl FnOnce(Hooks) -> Hooks {
     move |hooks| {
         hooks.on_train(move |batch| {
@@ -407,7 +410,7 @@ fn all_devices_leave_at_the_same_batch() {
         Spread::Ddp(3),
     ] {
         let training = Training::spread(spread);
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         let devices = spread.devices();
         for at in 1..=expected.losses.len() {
             let scratch = tempfile::tempdir().unwrap();
@@ -443,7 +446,7 @@ fn with_accumulated_gradients_it_is_saved_as_of_the_last_optimizer_step() {
             accumulation: Some(accumulation),
             ..Training::new(BACKEND)
         };
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         for at in 1..=17 {
             for grace in [Duration::ZERO, Duration::from_secs(36_000)] {
                 let scratch = tempfile::tempdir().unwrap();
@@ -467,7 +470,7 @@ fn with_accumulated_gradients_it_is_saved_as_of_the_last_optimizer_step() {
 
 #[test]
 fn a_notice_between_optimizer_steps_has_the_last_one_saved_without_waiting_for_the_next() {
-    // An optimizer step after each three batches: the fourth is followed by the notice, and the fifth
+    // The optimizer steps after every three batches. The notice comes after the fourth batch, and the fifth
     // fails.
     let training = Training {
         accumulation: Some(3),
@@ -496,11 +499,11 @@ fn a_notice_between_optimizer_steps_has_the_last_one_saved_without_waiting_for_t
     assert!(run.error.is_some());
     assert_eq!(handle.last_backup().map(|at| at.global_step), Some(3));
     let run = training.run(backup(), Halt::Never);
-    assert!(run.weights == undisturbed(&training).weights);
+    assert!(run.weights == uninterrupted(&training).weights);
 }
 
 #[test]
-fn a_last_backup_that_fails_is_taken_again_while_time_is_left() {
+fn a_last_backup_that_fails_is_retried_while_time_is_left() {
     let training = Training::new(BACKEND);
     for (failures, committed) in [(1, 1), (4, 1), (usize::MAX, 0)] {
         let scratch = tempfile::tempdir().unwrap();
@@ -522,8 +525,8 @@ fn a_last_backup_that_fails_is_taken_again_while_time_is_left() {
             hooks.on_train(|batch| {
                 if batch == 8 {
                     raise(SIGTERM).unwrap();
-                    // A long batch. Another one as long would leave no time, so the training is left
-                    // here, with five seconds for tries that take milliseconds.
+                    // A long batch. Another one of this length would leave no time, so the training ends
+                    // here. That leaves five seconds for attempts that take milliseconds.
                     thread::sleep(Duration::from_secs(5));
                 }
             })
@@ -540,7 +543,7 @@ fn a_last_backup_that_fails_is_taken_again_while_time_is_left() {
     }
 }
 
-/// Has a notice once the training has come to a batch.
+/// Gives a notice once the training has reached this batch.
 struct At {
     batch: usize,
     trained: Arc<AtomicUsize>,
@@ -575,7 +578,7 @@ fn a_watcher_that_fails_first_ends_a_training_without_end_once_it_has_a_notice()
         ..Training::new(BACKEND)
     };
     let hour = Duration::from_secs(3600);
-    // The notice's own deadline is nearer than the platform's.
+    // The notice's own deadline is earlier than the platform's.
     for (grace, deadline) in [(Duration::ZERO, None), (hour, Some(SystemTime::now()))] {
         let scratch = tempfile::tempdir().unwrap();
         let trained = Arc::new(AtomicUsize::new(0));
@@ -603,7 +606,7 @@ fn a_watcher_that_fails_first_ends_a_training_without_end_once_it_has_a_notice()
 }
 
 #[test]
-fn a_file_that_is_there_is_a_notice_before_the_first_batch() {
+fn an_existing_file_is_a_notice_before_the_first_batch() {
     let training = Training::new(BACKEND);
     let scratch = tempfile::tempdir().unwrap();
     let file = scratch.path().join("leave");
@@ -628,7 +631,7 @@ fn a_file_that_is_there_is_a_notice_before_the_first_batch() {
 }
 
 #[test]
-fn what_can_be_no_notice_is_refused_before_the_training() {
+fn impossible_notices_are_refused_before_the_training() {
     let training = Training::new(BACKEND);
     let scratch = tempfile::tempdir().unwrap();
     for (preemption, named) in [
@@ -646,7 +649,7 @@ fn what_can_be_no_notice_is_refused_before_the_training() {
         let error = run.backup_error();
         assert!(matches!(
             error,
-            BackupError::NoNotice | BackupError::ForbiddenSignal { .. }
+            BackupError::EmptyPreemption | BackupError::ForbiddenSignal { .. }
         ));
         assert!(error.to_string().contains(named), "{error}");
         assert!(run.losses.is_empty() && !dir.exists());

@@ -1,4 +1,4 @@
-//! Trainings in processes of their own.
+//! Trainings in their own processes.
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -7,13 +7,13 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use burn_backup_tests::Backend;
 
-/// A process that trains with a backup every `frequency` batches, or each epoch if that is 0, and
-/// does what it is `told` (see the binary `trainee`).
+/// A process that trains with a backup every `frequency` batches, or each epoch if that is 0. It follows the
+/// instructions `told` (see the binary `trainee`).
 pub fn trainee(backend: Backend, backup_dir: &Path, frequency: usize, told: &[&str]) -> Command {
     trainee_on(&format!("{backend:?}"), backup_dir, frequency, told)
 }
 
-/// The same on a backend, or a server, that is called so.
+/// The same on the backend or the server with this name.
 pub fn trainee_on(backend: &str, backup_dir: &Path, frequency: usize, told: &[&str]) -> Command {
     let mut command = with_default_signals(env!("CARGO_BIN_EXE_trainee"));
     command
@@ -22,19 +22,19 @@ pub fn trainee_on(backend: &str, backup_dir: &Path, frequency: usize, told: &[&s
         .arg(frequency.to_string())
         .args(told);
     if let Some(scratch) = backup_dir.parent() {
-        // What it leaves behind when it is killed goes with the test.
+        // Files that a killed process leaves are deleted with the test.
         command.env("TMPDIR", scratch);
     }
     command
 }
 
-/// A process that doesn't ignore SIGINT. A shell has what it starts in the background ignore it, tests
-/// too, and each process hands that down.
+/// A process that doesn't ignore SIGINT. A shell makes its background processes ignore it, which may include
+/// the tests. Each process passes that on to its children.
 fn with_default_signals(program: &str) -> Command {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    // The lowest bit is that of signal 1.
+    // The lowest bit belongs to signal 1.
     if ignored.is_none_or(|mask| mask & 0b10 == 0) {
         return Command::new(program);
     }
@@ -43,13 +43,13 @@ fn with_default_signals(program: &str) -> Command {
     command
 }
 
-/// What a process says first of what has become of it.
+/// The start of the first line that a process prints about its result.
 const FIRST: &str = "restored ";
 
-/// What a process that ran to its end has said.
+/// The output of a process that ran to its end.
 #[derive(Debug, Default)]
 pub struct Said {
-    /// Batches that were trained before it.
+    /// Batches that were trained before this process.
     pub restored: usize,
     pub committed: usize,
     pub failed: usize,
@@ -57,19 +57,19 @@ pub struct Said {
     pub error: String,
     /// What has interrupted it; empty if nothing has.
     pub interrupted: String,
-    /// Batches that were trained when it was saved then.
+    /// Batches that were trained when it was saved after the interruption.
     pub stopped_at: Option<usize>,
     /// The notice of a preemption; empty if none came.
     pub notice: String,
     pub weights: String,
     /// Empty if nothing was trained.
     pub records: String,
-    /// What it has heard after the training; empty if nothing.
+    /// What the program's own handler got after the training; empty if nothing.
     pub heard: String,
 }
 
 impl Said {
-    /// What several processes have said, one after the other.
+    /// The outputs of several processes, one after the other.
     pub fn parse_each(stdout: &str) -> Vec<Self> {
         let mut each = Vec::new();
         for line in stdout.lines() {
@@ -103,7 +103,7 @@ impl Said {
     }
 }
 
-/// Runs a process to its end, whichever that is.
+/// Runs a process until it ends in any way.
 pub fn run(command: &mut Command) -> (ExitStatus, Said) {
     let output = command.stderr(Stdio::null()).output().unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();
@@ -119,7 +119,7 @@ pub fn run_well(command: &mut Command) -> Said {
     Said::parse(&String::from_utf8(output.stdout).unwrap())
 }
 
-/// A process that was told to wait now and then.
+/// A process with the instruction `wait`, which waits now and then.
 pub struct Waiting {
     child: Child,
     stdout: BufReader<ChildStdout>,
@@ -137,7 +137,7 @@ impl Waiting {
         Self { child, stdout }
     }
 
-    /// Whether the process waits, or has come to its end without.
+    /// Returns once the process waits. If it ends instead, the error is its output.
     pub fn waits(&mut self) -> Result<(), Box<Said>> {
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
@@ -148,8 +148,8 @@ impl Waiting {
         Err(Box::new(Said::parse(&line)))
     }
 
-    /// Has the process go on.
-    pub fn go_on(&mut self) {
+    /// Lets the process continue.
+    pub fn proceed(&mut self) {
         self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
     }
 

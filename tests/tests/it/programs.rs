@@ -1,5 +1,5 @@
-//! The programs that people have: with the line only, each is exact after kills or is told what to change;
-//! with all that README and guide ask for, each is exact.
+//! The programs that people write. With the line only, each is exact after kills, or its output says what to
+//! change. With everything that the README and the guide ask for, each is exact.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,19 +13,19 @@ use test_fork::test;
 
 use crate::crash::assert_aborted;
 
-/// What a line on the standard error has in it if it tells that kills change the result, and why.
+/// Part of a line on the standard error that says that kills change the result, and why.
 const NOT_EXACT: &str = "not exact";
-/// What it has in it if it tells that a setting of the program is without effect.
+/// Part of a line that says that a setting of the program has no effect.
 const NOT_USED: &str = "is not used";
-/// What it has in it if a training was restored.
+/// Part of a line that says that a training was restored.
 const RESTORED: &str = "restored from backup";
 
 #[test]
-fn each_program_is_exact_or_told_with_the_line_and_exact_with_the_checklist() {
+fn each_program_is_exact_or_warned_with_the_line_and_exact_with_the_checklist() {
     let mut matrix = format!("{:28}{:12}{}\n", "", "line", "checklist");
     let mut faults = Vec::new();
     for program in &PROGRAMS {
-        let without = run_undisturbed(program, Variant::Without);
+        let without = run_uninterrupted(program, Variant::Without);
         let line = outcome(program, Variant::Line, &without);
         let checklist = outcome(program, Variant::Checklist, &without);
         if matches!(line, Outcome::Silent(_)) {
@@ -53,14 +53,14 @@ fn without_workers_a_seeded_device_makes_the_training_the_same_each_time() {
     assert_eq!(values(&first, "digest"), values(&second, "digest"));
 }
 
-/// What has become of a program that was killed.
+/// The outcome of a program that was killed.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
-    /// It ends as if undisturbed, with its settings in effect.
+    /// It ends as if uninterrupted, and its settings take effect.
     Exact,
     /// It does not, and its first start has said so on the standard error.
     Told,
-    /// It does not, in these ways, and nobody was told. Or it does, and was told that it does not.
+    /// It does not, in these ways, and no message said so. Or it does, and a message said that it does not.
     Silent(Vec<String>),
 }
 
@@ -83,26 +83,26 @@ impl fmt::Display for Outcome {
     }
 }
 
-fn run_undisturbed(program: &Program, variant: Variant) -> Said {
+fn run_uninterrupted(program: &Program, variant: Variant) -> Said {
     let scratch = tempfile::tempdir().unwrap();
     Run::of(&mut command(program, variant, scratch.path())).ended()
 }
 
-/// Compares a program that is killed with itself undisturbed, and its settings with what they do
-/// `without` this crate.
+/// Compares a killed program with an uninterrupted one, and its settings with their effects `without` this
+/// crate.
 fn outcome(program: &Program, variant: Variant, without: &Said) -> Outcome {
-    let [first, second] = [(), ()].map(|()| run_undisturbed(program, variant));
+    let [first, second] = [(), ()].map(|()| run_uninterrupted(program, variant));
     let (first_start, killed) = killed_twice(program, variant);
-    // Each with what has to be told of it.
+    // Each difference has the text that a message must contain.
     let mut differences = Vec::new();
     for what in compared(variant) {
         let (first, second) = (values(&first, what), values(&second, what));
         let killed = values(&killed, what);
         if first != second {
-            let difference = format!("{what} differs between two undisturbed runs");
+            let difference = format!("{what} differs between two uninterrupted runs");
             differences.push((NOT_EXACT, difference));
         } else if first != killed {
-            let difference = format!("{what} is {killed:?}, and {first:?} undisturbed");
+            let difference = format!("{what} is {killed:?}, and {first:?} uninterrupted");
             differences.push((NOT_EXACT, difference));
         }
     }
@@ -111,12 +111,15 @@ fn outcome(program: &Program, variant: Variant, without: &Said) -> Outcome {
     let lost = lost.filter(|fact| !has_effect.contains(fact));
     differences.extend(lost.map(|fact| (NOT_USED, format!("a setting is lost: {fact}"))));
 
-    let told = |tell: &str| first_start.stderr.contains(tell);
+    let reported = |tell: &str| first_start.stderr.contains(tell);
     let is_exact = differences.is_empty();
-    differences.retain(|(tell, _)| !told(tell));
+    differences.retain(|(tell, _)| !reported(tell));
     let mut silent: Vec<String> = differences.into_iter().map(|(_, silent)| silent).collect();
-    if is_exact && variant == Variant::Checklist && told(NOT_EXACT) {
-        silent.push(format!("it is exact, and is told: {}", first_start.stderr));
+    if is_exact && variant == Variant::Checklist && reported(NOT_EXACT) {
+        silent.push(format!(
+            "it is exact, but it reports otherwise: {}",
+            first_start.stderr
+        ));
     }
     if !silent.is_empty() {
         silent.extend(first_start.logged);
@@ -128,7 +131,7 @@ fn outcome(program: &Program, variant: Variant, without: &Said) -> Outcome {
     }
 }
 
-/// What must be the same after kills, of what the binary `program` prints.
+/// The parts of the output of the binary `program` that must be the same after kills.
 fn compared(variant: Variant) -> &'static [&'static str] {
     match variant {
         Variant::Without => &[],
@@ -137,14 +140,14 @@ fn compared(variant: Variant) -> &'static [&'static str] {
     }
 }
 
-/// What became known at a program's first start.
+/// What a program's first start reported.
 struct FirstStart {
     stderr: String,
     /// The warnings and errors in Burn's application log.
     logged: Vec<String>,
 }
 
-/// Kills the program twice and lets it end. Gives what it has said at its end, too.
+/// Kills the program twice and lets it end. Also returns its output at its end.
 fn killed_twice(program: &Program, variant: Variant) -> (FirstStart, Said) {
     let scratch = tempfile::tempdir().unwrap();
     let start = || command(program, variant, scratch.path());
@@ -153,7 +156,7 @@ fn killed_twice(program: &Program, variant: Variant) -> (FirstStart, Said) {
     assert_aborted(first.status);
     let first_start = FirstStart {
         stderr: first.stderr,
-        // The next start may delete it.
+        // The next start may delete the log.
         logged: warnings(scratch.path()),
     };
     let second = Run::of(start().arg(second));
@@ -199,7 +202,7 @@ fn command(program: &Program, variant: Variant, dir: &Path) -> Command {
     command
 }
 
-/// What a program prints at its end, by what it is called.
+/// The output of a program at its end, by name.
 type Said = BTreeMap<String, Vec<String>>;
 
 fn values<'a>(said: &'a Said, what: &str) -> &'a [String] {
@@ -222,7 +225,7 @@ impl Run {
         }
     }
 
-    /// What it has said at its end, to which it must have come.
+    /// Its output at its end, which it must have reached.
     #[track_caller]
     fn ended(self) -> Said {
         assert!(self.status.success(), "{}: {}", self.status, self.stderr);

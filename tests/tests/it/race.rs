@@ -1,17 +1,17 @@
-//! Several processes that want the same directory at the same time.
+//! Several processes that start on the same directory at the same time.
 
 use burn_backup_tests::{Backend, Training, report};
 use test_fork::test;
 
 use crate::process::{Waiting, trainee};
-use crate::support::undisturbed;
+use crate::support::uninterrupted;
 
 const PROCESSES: usize = 4;
 const ROUNDS: usize = 20;
 
 #[test]
 fn of_several_processes_that_start_at_once_exactly_one_trains() {
-    let expected = format!("{:?}", undisturbed(&Training::new(Backend::Flex)).weights);
+    let expected = format!("{:?}", uninterrupted(&Training::new(Backend::Flex)).weights);
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
     for round in 0..ROUNDS {
@@ -22,7 +22,7 @@ fn of_several_processes_that_start_at_once_exactly_one_trains() {
             assert!(process.waits().is_ok(), "ready");
         }
         for process in &mut processes {
-            process.go_on();
+            process.proceed();
         }
         let mut training = Vec::new();
         for mut process in processes {
@@ -35,11 +35,11 @@ fn of_several_processes_that_start_at_once_exactly_one_trains() {
         }
         assert_eq!(training.len(), 1, "in round {round}");
         for mut process in training {
-            // What a killed one leaves, its lock among it, does not keep the next ones out.
+            // What a killed process leaves, such as its lock file, does not block the next ones.
             if round % 2 == 0 {
                 process.kill();
             } else {
-                process.go_on();
+                process.proceed();
                 let said = process.end();
                 assert_eq!(said.error, "");
                 assert!(said.weights == expected);

@@ -1,4 +1,4 @@
-//! What the README shows without having it compiled is what the documentation compiles.
+//! Code that the README shows without compiling it is the code that the documentation compiles.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,14 +52,14 @@ fn the_first_examples_of_the_readme_are_those_of_the_documentation() {
     }
 }
 
-/// The definitions of links in a text: what `[label]` leads to.
+/// The link definitions in a text: the target of each label.
 fn definitions(text: &str) -> BTreeMap<&str, &str> {
     text.lines()
         .filter_map(|line| line.strip_prefix('[')?.split_once("]: "))
         .collect()
 }
 
-/// What `crate::guide::page#section` is called between pages: `page.md#section`.
+/// The link between pages for `crate::guide::page#section`: `page.md#section`.
 fn as_page(rustdoc: &str) -> Option<String> {
     let page = rustdoc.strip_prefix("crate::guide::")?;
     let (page, section) = page.split_at(page.find('#').unwrap_or(page.len()));

@@ -1,4 +1,4 @@
-//! Devices of another process, which can be killed as well as the training.
+//! Devices of another process. Both that process and the training can be killed.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,7 @@ use burn_backup_tests::{Backend, Halt, Hooks, Spread, Training};
 use test_fork::test;
 
 use crate::process::{run, run_well, trainee_on};
-use crate::support::{assert_exact, undisturbed};
+use crate::support::{assert_exact, uninterrupted};
 
 const SPREADS: [Spread; 3] = [Spread::One, Spread::Main(2), Spread::Sharded(2)];
 
@@ -58,31 +58,34 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // A test that failed, or that killed it before.
+        // The errors are ignored: the test may have failed, or may have killed the server already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
 #[test]
-fn on_a_remote_device_it_is_the_training_that_it_is_on_a_local_one() {
+fn on_a_remote_device_the_training_is_the_same_as_on_a_local_one() {
     let server = Server::start();
     for spread in SPREADS {
         let local = Training {
             spread,
             ..Training::new(Backend::Flex)
         };
-        let remote = undisturbed(&server.training(spread));
-        assert!(remote.weights == undisturbed(&local).weights, "{spread:?}");
+        let remote = uninterrupted(&server.training(spread));
+        assert!(
+            remote.weights == uninterrupted(&local).weights,
+            "{spread:?}"
+        );
     }
 }
 
 #[test]
-fn interrupted_on_remote_devices_it_ends_as_if_undisturbed() {
+fn interrupted_on_remote_devices_it_ends_as_if_uninterrupted() {
     let server = Server::start();
     for spread in SPREADS {
         let training = server.training(spread);
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         for halt in [Halt::Stop(9), Halt::Fail(4), Halt::StopInValidation(8)] {
             assert_exact(&training, &expected, |b| b.save_freq(2), &[halt]);
         }
@@ -94,7 +97,7 @@ fn a_killed_client_resumes_exactly_in_another_process() {
     let mut server = Server::start();
     for (spread, name) in SPREADS.into_iter().zip(["one", "main", "sharded"]) {
         let on = |server: &Server| format!("{name}={}", server.address);
-        let expected = undisturbed(&server.training(spread));
+        let expected = uninterrupted(&server.training(spread));
         for at in [2, 8] {
             let scratch = tempfile::tempdir().unwrap();
             let dir = scratch.path().join("backup");
@@ -102,12 +105,12 @@ fn a_killed_client_resumes_exactly_in_another_process() {
             let (status, _) = run(&mut trainee_on(&on(&server), &dir, 1, &[&abort]));
             assert!(!status.success());
             if spread.devices() > 1 {
-                // Burn 0.22.1 may give the next client's transfers between devices to the dead one.
+                // Burn 0.22.1 may send the next client's transfers between devices to the dead client.
                 server = Server::start();
             }
             let said = run_well(&mut trainee_on(&on(&server), &dir, 1, &[]));
             assert_eq!(said.error, "");
-            // The backup after the step before the last was awaited by the one after that.
+            // The backup of each step waited for the backup of the previous step.
             let step = (at - 1) / spread.devices();
             assert!(said.restored >= step.saturating_sub(1), "{name}, {at}");
             assert!(
@@ -122,13 +125,13 @@ fn a_killed_client_resumes_exactly_in_another_process() {
     }
 }
 
-/// Kills the server in the middle of batch `at`, and has another one go on.
+/// Kills the server in the middle of batch `at`, and resumes the training on another server.
 fn kill_the_server(spread: Spread, at: usize, configure: impl Fn(Training) -> Training) {
     let server = Arc::new(Mutex::new(Server::start()));
     let training = configure(server.lock().unwrap().training(spread));
     let expected = {
         let server = Server::start();
-        undisturbed(&configure(server.training(spread)))
+        uninterrupted(&configure(server.training(spread)))
     };
     let scratch = tempfile::tempdir().unwrap();
     let backup = || Training::backup(scratch.path()).save_freq(1);
@@ -177,7 +180,7 @@ fn a_killed_server_ends_the_training_with_an_error_and_another_one_resumes_it_ex
     }
 }
 
-/// What is sent to a server that is gone is lost in silence.
+/// Data that is sent to a dead server is lost without an error.
 #[test]
 fn a_killed_server_is_noticed_by_a_training_that_reads_nothing() {
     for spread in SPREADS {

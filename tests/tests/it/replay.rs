@@ -1,12 +1,12 @@
-//! Datasets and batchers with a state of their own: exact if all that was loaded is loaded once more.
+//! Datasets and batchers with a state of their own: exact if everything is loaded again.
 
 use burn_backup_restore::{BackupAndRestore, BackupError, FastForward, SaveFreq};
 use burn_backup_tests::{Halt, Loaders, Spread, Training};
 use test_fork::test;
 
-use crate::support::{assert_exact, assert_exact_in_turn, contents, undisturbed};
+use crate::support::{assert_exact, assert_exact_in_turn, contents, uninterrupted};
 
-/// Burn's loaders without workers, with something in them that remembers what it gave.
+/// Burn's loaders without workers, with a part that remembers its previous output.
 const WITH_STATE: [Loaders; 2] = [
     Loaders::BurnsWithBurnsSampler,
     Loaders::BurnsWithOwnGenerator,
@@ -20,13 +20,13 @@ fn training(loaders: Loaders, spread: Spread) -> Training {
 }
 
 #[test]
-fn interrupted_anywhere_it_ends_as_if_undisturbed_when_it_is_loaded_again() {
+fn interrupted_anywhere_it_ends_as_if_uninterrupted_when_it_is_loaded_again() {
     use Halt::{Fail, FailInValidation, Stop, StopInValidation};
 
     for loaders in WITH_STATE {
         for spread in [Spread::One, Spread::Main(2), Spread::Sharded(2)] {
             let training = training(loaders, spread);
-            let expected = undisturbed(&training);
+            let expected = uninterrupted(&training);
             let devices = spread.devices();
             let exact = |frequency: SaveFreq, halts: &[Halt]| {
                 let replay = FastForward::Replay;
@@ -36,7 +36,7 @@ fn interrupted_anywhere_it_ends_as_if_undisturbed_when_it_is_loaded_again() {
             for step in 1..=expected.steps {
                 exact(SaveFreq::Epoch, &[Stop(step * devices)]);
                 exact(SaveFreq::Steps(1), &[Fail(step * devices)]);
-                // Between epochs.
+                // The restart resumes between epochs.
                 exact(SaveFreq::Epoch, &[Fail(step * devices)]);
             }
             for batch in [1, 6, 7, 18] {
@@ -52,14 +52,14 @@ fn interrupted_anywhere_it_ends_as_if_undisturbed_when_it_is_loaded_again() {
 }
 
 #[test]
-fn without_that_it_ends_otherwise() {
+fn without_replay_the_result_differs() {
     for loaders in WITH_STATE {
         for spread in [Spread::One, Spread::Main(2)] {
             let training = training(loaders, spread);
-            let expected = undisturbed(&training);
+            let expected = uninterrupted(&training);
             let scratch = tempfile::tempdir().unwrap();
             let backup = || Training::backup(scratch.path());
-            // In the second epoch: what a validation has drawn is missing.
+            // In the second epoch, the random numbers that a validation has drawn are missing.
             let stopped = training.run(backup(), Halt::Stop(8));
             assert!(stopped.error.is_none(), "{:?}", stopped.error);
             let run = training.run(backup(), Halt::Never);
@@ -93,7 +93,7 @@ fn samples_of_our_sampler_need_no_loading_again_whatever_the_workers() {
             workers,
             ..training(Loaders::ResumableWithSampler, spread)
         };
-        let expected = undisturbed(&with(0));
+        let expected = uninterrupted(&with(0));
         let programs = [2, 0, 1].map(with);
         for step in 1..=expected.steps {
             let devices = spread.devices();
@@ -106,8 +106,8 @@ fn samples_of_our_sampler_need_no_loading_again_whatever_the_workers() {
             assert_exact_in_turn(&programs, &expected, |b| b.save_freq(2), &halts);
         }
     }
-    // It samples: without it, the items are others.
-    let plain = undisturbed(&training(Loaders::Resumable, Spread::One));
-    let sampled = undisturbed(&training(Loaders::ResumableWithSampler, Spread::One));
+    // The sampler makes a difference: without it, the items are others.
+    let plain = uninterrupted(&training(Loaders::Resumable, Spread::One));
+    let sampled = uninterrupted(&training(Loaders::ResumableWithSampler, Spread::One));
     assert!(plain.weights != sampled.weights);
 }

@@ -1,4 +1,5 @@
-//! What whoever starts a program again is told: exit codes, a heartbeat, and which processes ran the training.
+//! Information for a supervisor that restarts a program: exit codes, a heartbeat, and the processes that ran
+//! the training.
 #![expect(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::path::Path;
@@ -11,7 +12,7 @@ use test_fork::test;
 
 use crate::process::trainee;
 
-/// The exit code after this.
+/// The exit code after this run.
 fn code(backup: BackupAndRestore, training: &Training, halt: Halt) -> (u8, Run) {
     let handle = backup.handle();
     assert_eq!(
@@ -54,7 +55,7 @@ fn the_exit_code_says_whether_a_restart_helps() {
     };
     assert_eq!(of(backup(), &shorter, Halt::Never), exit_code::FIX_FIRST);
 
-    // The process before may still be ending.
+    // The previous process may still be ending.
     let used = burn_backup_store::Store::open(&dir, Default::default()).unwrap();
     assert_eq!(of(backup(), &training, Halt::Never), exit_code::FAILED);
     drop(used);
@@ -78,7 +79,7 @@ fn a_loop_by_hand_has_the_same_codes() {
     }
 }
 
-/// What the newest backup says of the processes that ran the training.
+/// The processes that ran the training, from the newest backup.
 fn runs(dir: &Path) -> Vec<Value> {
     let observer = Observer::new(dir).unwrap();
     let newest = observer.generations().unwrap()[0];
@@ -94,7 +95,7 @@ fn a_backup_names_the_processes_that_ran_the_training_and_how_they_ended() {
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
     let training = Training::new(Backend::Flex);
-    // A stop where a backup was due is not saved once more, and not noted.
+    // A stop where a backup was due is not saved again, and not recorded.
     training.run(Training::backup(&dir).save_freq(3), Halt::Stop(4));
     training.run(Training::backup(&dir).save_freq(3), Halt::Fail(3));
     let mut third = trainee(Backend::Flex, &dir, 3, &["signals@0", "term@2"]);
@@ -152,7 +153,7 @@ fn the_heartbeat_says_where_the_training_is_and_what_is_saved() {
     assert_eq!(first["position"]["global_step"], 9);
     assert_eq!(first["committed"]["global_step"], 9);
     assert!(first["restored"].is_null());
-    // Nine batches, and those of a validation.
+    // Nine training batches, and the batches of a validation.
     assert!(first["count"].as_u64().unwrap() > 9, "{first}");
     let second = beat("stop@2");
     assert_eq!(second["restored"]["global_step"], 9);

@@ -1,4 +1,4 @@
-//! Reinforcement learning: interrupted anywhere, it ends as if undisturbed.
+//! Reinforcement learning: interrupted anywhere, it ends as if uninterrupted.
 
 mod events;
 mod parity;
@@ -31,8 +31,8 @@ const FREQUENCIES: [SaveFreq; 4] = [
     SaveFreq::Never,
 ];
 
-/// A run that is left alone.
-fn undisturbed(program: &Program) -> Run {
+/// An uninterrupted run.
+fn uninterrupted(program: &Program) -> Run {
     let scratch = tempfile::tempdir().unwrap();
     let run = program.run(backup(scratch.path()), Halt::Never);
     assert!(run.error.is_none(), "{:?}", run.error);
@@ -40,8 +40,8 @@ fn undisturbed(program: &Program) -> Run {
     run
 }
 
-/// Interrupts the training by each of `halts` in turn, then lets it end, and compares what it leaves with
-/// the `expected` run. Stops lose nothing, so that what was logged is compared as well.
+/// Interrupts the training by each of `halts` in turn, then lets it end. Compares the result with the
+/// `expected` run. Stops lose nothing, so that the logs are compared as well.
 #[track_caller]
 fn assert_exact(
     program: &Program,
@@ -89,8 +89,8 @@ fn assert_same_end(run: &Run, expected: &Run, halts: &[Halt]) {
 #[test]
 fn how_often_backups_are_taken_does_not_change_the_training() {
     let program = Program::default();
-    let expected = undisturbed(&program);
-    // Burn's loop makes one step fewer than it is asked for, in whole rounds, and evaluates three times.
+    let expected = uninterrupted(&program);
+    // Burn's loop makes one step fewer than requested, in whole rounds, and evaluates three times.
     assert!(expected.steps > 36 + 3 * 2, "{} steps", expected.steps);
     assert_eq!(expected.learned.trainings, 20);
     for frequency in FREQUENCIES {
@@ -99,9 +99,9 @@ fn how_often_backups_are_taken_does_not_change_the_training() {
 }
 
 #[test]
-fn stopped_at_any_step_it_ends_as_if_undisturbed() {
+fn stopped_at_any_step_it_ends_as_if_uninterrupted() {
     let program = Program::default();
-    let expected = undisturbed(&program);
+    let expected = uninterrupted(&program);
     for step in 1..=expected.steps {
         let frequency = FREQUENCIES[step % FREQUENCIES.len()];
         let halts = [Halt::Stop(step)];
@@ -110,9 +110,9 @@ fn stopped_at_any_step_it_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn failed_at_any_step_it_ends_as_if_undisturbed() {
+fn failed_at_any_step_it_ends_as_if_uninterrupted() {
     let program = Program::default();
-    let expected = undisturbed(&program);
+    let expected = uninterrupted(&program);
     for step in (1..=expected.steps).step_by(3) {
         let frequency = FREQUENCIES[step % FREQUENCIES.len()];
         let halts = [Halt::Fail(step)];
@@ -121,15 +121,15 @@ fn failed_at_any_step_it_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn interrupted_several_times_it_ends_as_if_undisturbed() {
+fn interrupted_several_times_it_ends_as_if_uninterrupted() {
     use Halt::{Fail, Stop};
 
     let program = Program::default();
-    let expected = undisturbed(&program);
+    let expected = uninterrupted(&program);
     for halts in [
         &[Stop(1), Stop(1), Stop(1)][..],
         &[Stop(13), Stop(2), Fail(2), Stop(9)],
-        // An evaluation begins after the twelfth step: two episodes, of which each stop ends none, or one.
+        // An evaluation of two episodes begins after the twelfth step. Each stop ends none or one of them.
         &[
             Stop(13),
             Stop(2),
@@ -154,7 +154,7 @@ fn several_environments_are_resumed_exactly() {
         config: default.config.clone().with_num_envs(3),
         ..default
     };
-    let expected = undisturbed(&program);
+    let expected = uninterrupted(&program);
     for step in (1..=expected.steps).step_by(4) {
         let halts = [Halt::Stop(step), Halt::Stop(3)];
         assert_exact(&program, &expected, |b| b.save_freq(4), &halts[..1]);
@@ -165,9 +165,9 @@ fn several_environments_are_resumed_exactly() {
 }
 
 #[test]
-fn after_a_panic_in_an_environment_the_next_run_ends_as_if_undisturbed() {
+fn after_a_panic_in_an_environment_the_next_run_ends_as_if_uninterrupted() {
     let program = Program::default();
-    let expected = undisturbed(&program);
+    let expected = uninterrupted(&program);
     for step in [1, 8, 14, expected.steps] {
         let scratch = tempfile::tempdir().unwrap();
         let panics = || program.run(backup(scratch.path()), Halt::Panic(step));
@@ -179,9 +179,9 @@ fn after_a_panic_in_an_environment_the_next_run_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn what_its_snapshot_and_its_keeping_are_makes_no_difference() {
+fn the_snapshot_and_the_kept_backups_make_no_difference() {
     let program = Program::default();
-    let expected = undisturbed(&program);
+    let expected = uninterrupted(&program);
     for step in [9, 13, 25] {
         let halts = [Halt::Stop(step)];
         let blocking = |b: BackupAndRestore| b.snapshot(Snapshot::Blocking);
@@ -191,10 +191,10 @@ fn what_its_snapshot_and_its_keeping_are_makes_no_difference() {
 }
 
 #[test]
-fn on_another_machine_it_goes_on_from_the_mirror_and_ends_as_if_undisturbed() {
+fn on_another_machine_it_resumes_from_the_mirror_and_ends_as_if_uninterrupted() {
     let program = Program::default();
-    let expected = undisturbed(&program);
-    // In a round, in an evaluation, and near the end.
+    let expected = uninterrupted(&program);
+    // Interruptions in a round, in an evaluation, and near the end.
     for halts in [
         &[Halt::Stop(5), Halt::Stop(1)][..],
         &[Halt::Stop(14)],
@@ -212,7 +212,7 @@ fn on_another_machine_it_goes_on_from_the_mirror_and_ends_as_if_undisturbed() {
         for (machine, halt) in halts.iter().enumerate() {
             let (stopped, _) = run(machine, *halt);
             assert_eq!(stopped.handle.restored_from(), last, "{halts:?}");
-            // The last one may end before there is anything to save.
+            // The last process may end before there is anything to save.
             last = stopped.handle.last_backup().or(last);
             let stats = stopped.handle.mirror_stats().unwrap();
             assert_eq!(stats.last, last, "{halts:?}");
@@ -227,7 +227,7 @@ fn on_another_machine_it_goes_on_from_the_mirror_and_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn as_many_backups_stay_as_are_to() {
+fn the_requested_number_of_backups_stays() {
     let scratch = tempfile::tempdir().unwrap();
     let backup = backup(scratch.path()).keep_last(3);
     let run = Program::default().run(backup, Halt::Stop(12));
@@ -237,12 +237,12 @@ fn as_many_backups_stay_as_are_to() {
 }
 
 #[test]
-fn environments_that_cannot_be_saved_begin_new_episodes_and_nothing_else_anew() {
+fn environments_that_cannot_be_saved_only_begin_new_episodes() {
     let program = Program {
         is_exact: false,
         ..Program::default()
     };
-    let expected = undisturbed(&program);
+    let expected = uninterrupted(&program);
     let scratch = tempfile::tempdir().unwrap();
     let stopped = program.run(backup(scratch.path()), Halt::Stop(10));
     assert_eq!(stopped.handle.stopped_at().unwrap().global_step, 10);
@@ -277,16 +277,16 @@ fn environments_that_cannot_be_saved_begin_new_episodes_and_nothing_else_anew() 
             .find(|(name, _)| name.ends_with("time")),
         "Adam has counted all steps"
     );
-    // It is still a training: two backups of the same moment go the same way.
+    // Two backups of the same moment still continue in the same way.
     let again = program.run(backup(&scratch.path().join("again")), Halt::Stop(10));
     assert!(again.policy == stopped.policy);
 }
 
 #[test]
-fn a_signal_has_the_training_saved_and_stopped_at_the_step_at_hand() {
+fn a_signal_has_the_training_saved_and_stopped_at_the_current_step() {
     let program = Program::default();
-    let expected = undisturbed(&program);
-    // The last one comes in an evaluation.
+    let expected = uninterrupted(&program);
+    // The last signal comes in an evaluation.
     for step in [5, 9, 14] {
         let configure = |b: BackupAndRestore| {
             b.save_before_preemption(Preemption::signals())
@@ -297,7 +297,7 @@ fn a_signal_has_the_training_saved_and_stopped_at_the_step_at_hand() {
 }
 
 #[test]
-fn a_training_that_is_complete_gives_its_policy_again() {
+fn a_complete_training_returns_its_policy_again() {
     let program = Program::default();
     let scratch = tempfile::tempdir().unwrap();
     let keeping = || backup(scratch.path()).delete_checkpoint(false);
@@ -308,12 +308,12 @@ fn a_training_that_is_complete_gives_its_policy_again() {
     assert_eq!(again.steps, 0);
     assert!(again.policy == first.policy);
 
-    // With more steps it goes on, as if it had had them from the start.
+    // With more steps, it continues as if it had them from the start.
     let longer = Program {
         num_steps: program.num_steps + 9,
         ..program
     };
-    let expected = undisturbed(&longer);
+    let expected = uninterrupted(&longer);
     let run = longer.run(backup(scratch.path()), Halt::Never);
     assert_same_end(&run, &expected, &[]);
 }
@@ -329,15 +329,15 @@ fn a_policy_that_holds_nan_does_not_replace_a_good_one() {
     assert!(run.error.is_none(), "{:?}", run.error);
     assert!(run.handle.stats().refused > 0);
     let error = run.handle.last_error().unwrap();
-    assert!(matches!(*error, BackupError::Poisoned { .. }), "{error}");
+    assert!(matches!(*error, BackupError::ContainsNan { .. }), "{error}");
     assert!(run.handle.last_backup().unwrap().global_step < 18);
 
-    // Found and mended, the training ends as it should.
+    // Once the cause is fixed, the training ends as it should.
     let program = Program {
         nan_at: None,
         ..program
     };
-    let expected = undisturbed(&program);
+    let expected = uninterrupted(&program);
     let run = program.run(backup(scratch.path()), Halt::Never);
     assert_same_end(&run, &expected, &[]);
 
@@ -360,7 +360,7 @@ fn a_policy_that_holds_nan_does_not_replace_a_good_one() {
 
 #[test]
 fn unchanged_segments_of_the_replay_buffer_are_linked() {
-    // A row of 64 KiB, four of which are a segment.
+    // A row has 64 KiB, and four rows are a segment.
     let default = Program::default();
     let program = Program {
         padding: 8_000,
@@ -390,11 +390,11 @@ fn unchanged_segments_of_the_replay_buffer_are_linked() {
         let changes = inodes.windows(2).filter(|pair| pair[0] != pair[1]).count();
         (inodes.len() - 1, changes)
     };
-    // Backups may have been left out while another one was being written.
+    // A backup may be left out while another one is being written.
     let (backups, changed) = changes("00001");
     assert!(backups > 3 && changed < backups, "{changed} of {backups}");
     assert!(run.handle.stats().linked > 0);
-    // And they are linked after a restart as well.
+    // The segments are linked after a restart as well.
     let before = inodes("00002");
     let run = program.run(backup(scratch.path()).keep_last(usize::MAX), Halt::Stop(2));
     assert!(run.error.is_none(), "{:?}", run.error);
@@ -402,9 +402,9 @@ fn unchanged_segments_of_the_replay_buffer_are_linked() {
 }
 
 #[test]
-fn a_damaged_backup_is_set_aside_and_the_one_before_is_resumed() {
+fn a_damaged_backup_is_set_aside_and_the_previous_one_is_resumed() {
     let program = Program::default();
-    let expected = undisturbed(&program);
+    let expected = uninterrupted(&program);
     for damaged in ["replay-00000", "policy-value", "environments-value"] {
         let scratch = tempfile::tempdir().unwrap();
         let keeping = || backup(scratch.path()).keep_last(2);
@@ -425,7 +425,7 @@ fn a_damaged_backup_is_set_aside_and_the_one_before_is_resumed() {
     }
 }
 
-/// Has `program` refuse the backup in `dir`, which stays as it is.
+/// Asserts that `program` refuses the backup in `dir`, which stays as it is.
 #[track_caller]
 fn assert_refused(program: &Program, backup: BackupAndRestore, dir: &Path, said: &[&str]) {
     let before = contents(dir);
@@ -485,8 +485,8 @@ fn a_backup_of_another_training_is_refused_and_stays_as_it_is() {
         &["the run seed was 5"],
     );
 
-    // Nothing of all that has changed anything.
-    let expected = undisturbed(&program);
+    // None of these refusals has changed anything.
+    let expected = uninterrupted(&program);
     let run = program.run(backup(&dir), Halt::Never);
     assert_same_end(&run, &expected, &[]);
 
@@ -541,7 +541,7 @@ fn settings_that_would_do_nothing_are_refused() {
 }
 
 #[test]
-fn a_training_goes_on_with_another_interval() {
+fn a_training_continues_with_another_interval() {
     let program = Program::default();
     let scratch = tempfile::tempdir().unwrap();
     program.run(backup(scratch.path()), Halt::Stop(7));
@@ -555,7 +555,7 @@ fn a_training_goes_on_with_another_interval() {
     };
     let run = other.run(backup(scratch.path()), Halt::Never);
     assert!(run.error.is_none(), "{:?}", run.error);
-    // One after each step from the ninth on.
+    // One training after each step from the ninth on.
     assert_eq!(run.learned.trainings, 28);
 }
 
@@ -582,9 +582,9 @@ fn a_state_of_the_programs_own_is_saved_and_restored() {
 }
 
 #[test]
-fn the_ends_of_evaluations_are_kept_and_gone_back_to_and_best_is_refused() {
+fn the_ends_of_evaluations_are_kept_and_can_be_restored_and_best_is_refused() {
     let program = Program::default();
-    let expected = undisturbed(&program);
+    let expected = uninterrupted(&program);
     let scratch = tempfile::tempdir().unwrap();
     let kept = |backup: BackupAndRestore| {
         let keep = Keep::last(1).and(Keep::every_epochs(1));
@@ -593,10 +593,10 @@ fn the_ends_of_evaluations_are_kept_and_gone_back_to_and_best_is_refused() {
     let run = program.run(kept(backup(scratch.path())), Halt::Never);
     assert!(run.error.is_none(), "{:?}", run.error);
     let names = generations(scratch.path());
-    // Three evaluations, or the last one and the end.
+    // Three evaluations, or the last one and the end of the training.
     assert!(names.len() >= 3, "{names:?}");
     for step in [1, 5] {
-        // The first time it goes back, and the second time it goes on.
+        // The first start goes back, and the second one continues.
         let again = kept(backup(scratch.path())).restore_from(Which::Epoch(2));
         let run = program.run(again, Halt::Stop(step));
         assert!(run.error.is_none(), "{:?}", run.error);
@@ -644,7 +644,7 @@ fn after_a_loss_of_nan_it_goes_back_and_ends_the_same_interrupted_or_not() {
         expected = Some(run);
     }
     let expected = expected.unwrap();
-    // The step with the NaN is the 21st, and metrics come behind. In the process after it there is none.
+    // The step with the NaN is the 21st, and its metrics come later. The process after it has no NaN.
     let mut interrupted_after_it = 0;
     let mended = Program {
         nan_at: None,
@@ -654,7 +654,7 @@ fn after_a_loss_of_nan_it_goes_back_and_ends_the_same_interrupted_or_not() {
         for halt in [Halt::Stop(step), Halt::Fail(step)] {
             let scratch = tempfile::tempdir().unwrap();
             let first = program.run(guarded(scratch.path()).save_freq(1), halt);
-            // It was complete before that step, or interrupted before the NaN was seen.
+            // The training was complete before that step, or interrupted before the NaN was seen.
             let is_complete = first.interrupted.is_none() && first.error.is_none();
             if is_complete || first.handle.stats().rolled_back == 0 {
                 continue;
@@ -665,7 +665,7 @@ fn after_a_loss_of_nan_it_goes_back_and_ends_the_same_interrupted_or_not() {
             assert_same_end(&last, &expected, &[halt]);
         }
     }
-    // How far metrics are behind differs.
+    // The delay of the metrics varies.
     assert!(interrupted_after_it > 0);
 
     let scratch = tempfile::tempdir().unwrap();

@@ -1,4 +1,5 @@
-//! What a session does besides being exact: refusals, stops, notices, failures, and what it leaves.
+//! The behaviour of a session besides exactness: refusals, stops, notices, failures, and the files that it
+//! leaves.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -70,7 +71,7 @@ fn optimize(t: &mut Small) {
     t.model = t.optim.step(t.lr, t.model.clone(), grads);
 }
 
-/// Trains up to step `until` of 6, or as long as there are batches, and says at which it is.
+/// Trains up to step `until` of 6, or until the batches end. Returns the current step.
 fn train<S: State>(
     session: &mut Session<S>,
     state: &mut S,
@@ -283,7 +284,7 @@ fn a_failed_backup_ends_the_loop_if_it_is_to() {
 }
 
 #[test]
-fn a_notice_is_heard_between_two_steps() {
+fn a_notice_is_followed_between_two_steps() {
     let scratch = tempfile::tempdir().unwrap();
     let configure = |backup: BackupAndRestore| {
         let backup = backup.save_freq(SaveFreq::Never);
@@ -347,7 +348,7 @@ fn a_notice_in_a_validation_saves_at_once_and_lets_it_end() {
         panic!("{outcome:?}");
     };
     assert_eq!((saved.epoch, saved.step_in_epoch), (2, 0));
-    // As it was before the validation, and as it is now.
+    // One from before the validation, and one from now.
     assert_eq!(handle.stats().committed, 2);
 }
 
@@ -365,7 +366,10 @@ fn what_only_burns_builder_can_use_is_refused() {
     ];
     for backup in refused {
         let error = backup.resume(&mut trainee(), &device()).unwrap_err();
-        assert!(matches!(error, BackupError::NotForLoops { .. }), "{error}");
+        assert!(
+            matches!(error, BackupError::OnlyForBuilder { .. }),
+            "{error}"
+        );
     }
     assert!(!dir.exists());
 }
@@ -380,11 +384,11 @@ fn batches_of_an_earlier_epoch_are_refused() {
     session.stepped(&t);
     assert_eq!(session.epoch_done(&t), Flow::Continue);
     let error = session.next(&mut batches, &t).unwrap_err();
-    assert!(matches!(error, BackupError::NotThisEpoch), "{error}");
+    assert!(matches!(error, BackupError::OutdatedBatches), "{error}");
 }
 
 #[test]
-fn a_training_beyond_its_end_is_left_alone() {
+fn a_training_beyond_its_end_is_returned_unchanged() {
     let scratch = tempfile::tempdir().unwrap();
     let run = |epochs: usize| {
         let (mut session, mut t) = opened(scratch.path(), |b| b.delete_checkpoint(false));
@@ -410,7 +414,7 @@ fn a_training_beyond_its_end_is_left_alone() {
     assert_eq!((trained, outcome), (0, Outcome::Finished));
     assert_eq!(same, model);
     let (trained, outcome, same) = run(2);
-    assert!(matches!(outcome, Outcome::Beyond { num_epochs: 2, .. }) && trained == 0);
+    assert!(matches!(outcome, Outcome::PastLastEpoch { num_epochs: 2, .. }) && trained == 0);
     assert_eq!(same, model);
     let (trained, ..) = run(4);
     assert_eq!(trained, 2);
@@ -428,7 +432,7 @@ fn fewer_steps_than_were_made_are_refused() {
     let error = session.steps(3).unwrap_err();
     let expected = matches!(
         error,
-        BackupError::BeyondSteps {
+        BackupError::TooFewSteps {
             steps: 4,
             num_steps: 3,
             ..
@@ -438,7 +442,7 @@ fn fewer_steps_than_were_made_are_refused() {
 }
 
 #[test]
-fn a_loop_that_has_left_the_training_is_complete() {
+fn a_training_is_complete_once_its_loop_is_left() {
     let scratch = tempfile::tempdir().unwrap();
     for run in 1..=2 {
         let (mut session, mut t) = opened(scratch.path(), |b| b.delete_checkpoint(false));
@@ -450,7 +454,7 @@ fn a_loop_that_has_left_the_training_is_complete() {
                 session.stepped(&t);
                 trained += 1;
                 if session.position().global_step == 6 {
-                    // Good enough.
+                    // The model is good enough.
                     break 'train;
                 }
             }
@@ -485,7 +489,7 @@ fn an_iterator_that_has_fewer_batches_than_are_trained_is_refused() {
 }
 
 #[test]
-fn the_metric_logs_are_those_of_an_undisturbed_training() {
+fn the_metric_logs_are_those_of_an_uninterrupted_training() {
     let run = |dir: &Path, stop: Option<u64>, in_validation: Option<usize>| {
         let configure = |backup: BackupAndRestore| {
             let backup = backup.delete_checkpoint(false);
@@ -528,9 +532,9 @@ fn the_metric_logs_are_those_of_an_undisturbed_training() {
         }
         logs
     };
-    let undisturbed = tempfile::tempdir().unwrap();
-    assert_eq!(run(undisturbed.path(), None, None), Outcome::Finished);
-    let expected = logs(undisturbed.path());
+    let uninterrupted = tempfile::tempdir().unwrap();
+    assert_eq!(run(uninterrupted.path(), None, None), Outcome::Finished);
+    let expected = logs(uninterrupted.path());
     assert!(expected["train/epoch-2/My_loss.log"].starts_with("0,2\n0.333"));
     for stop in 1..=12 {
         let scratch = tempfile::tempdir().unwrap();
@@ -568,7 +572,7 @@ fn a_teacher_that_stays_the_same_is_written_once() {
     assert_eq!(linked, ["1-frozen.bpk"]);
 }
 
-/// What is in the last backup of 6 steps, which are interrupted after each of `stops`.
+/// The contents of the last backup of 6 steps, which are interrupted after each of `stops`.
 fn after_six_steps<S: State>(
     make: impl Fn() -> S,
     optimize: impl Fn(&mut S),
@@ -592,7 +596,7 @@ fn after_six_steps<S: State>(
 }
 
 #[test]
-fn with_l_bfgs_a_loop_ends_as_if_undisturbed() {
+fn with_l_bfgs_a_loop_ends_as_if_uninterrupted() {
     let make = || trainee_with(LBFGSConfig::new().with_max_iter(3).init(), 0.1);
     let optimize = |t: &mut Trainee<Linear, LBFGS, LearningRate>| {
         let points = Tensor::<2>::random([4, 2], Distribution::Default, &device());
@@ -617,7 +621,7 @@ fn with_l_bfgs_a_loop_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn with_each_of_burns_schedulers_a_loop_ends_as_if_undisturbed() {
+fn with_each_of_burns_schedulers_a_loop_ends_as_if_uninterrupted() {
     let schedulers: [fn() -> ModuleLrScheduler; 8] = [
         || {
             CosineAnnealingLrSchedulerConfig::new(0.1, 4)
@@ -665,7 +669,7 @@ fn with_each_of_burns_schedulers_a_loop_ends_as_if_undisturbed() {
 }
 
 #[test]
-fn what_is_on_another_device_comes_back_there() {
+fn tensors_on_another_device_are_restored_there() {
     let scratch = tempfile::tempdir().unwrap();
     #[expect(deprecated, reason = "as long as Burn has it, backups work on it")]
     let other = Device::ndarray();

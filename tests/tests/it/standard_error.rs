@@ -1,4 +1,4 @@
-//! A standard error that nothing can be written to: trainings go on as if it could be.
+//! A standard error that can't be written to: trainings continue as if it could.
 
 use std::fs::{self, File};
 use std::process::{Command, Output, Stdio};
@@ -7,11 +7,11 @@ use burn_backup_tests::{Backend, Training};
 use test_fork::test;
 
 use crate::process::{Said, run_well, trainee};
-use crate::support::undisturbed;
+use crate::support::uninterrupted;
 
 const BACKEND: Backend = Backend::Flex;
 
-/// Runs the process once with each standard error that nothing can be written to.
+/// Runs the process once with each kind of standard error that can't be written to.
 fn run_each(command: impl Fn() -> Command) -> Vec<(&'static str, Output)> {
     let mut broken = vec![("a pipe without a reader", pipe_without_a_reader())];
     if cfg!(target_os = "linux") {
@@ -37,7 +37,7 @@ fn said(output: &Output) -> Said {
 
 #[test]
 fn a_training_is_restored_where_the_standard_error_is_broken() {
-    let expected = undisturbed(&Training::new(BACKEND));
+    let expected = uninterrupted(&Training::new(BACKEND));
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
     let stopped = run_well(&mut trainee(BACKEND, &dir, 4, &["stop@7"]));

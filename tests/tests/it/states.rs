@@ -1,4 +1,4 @@
-//! States of the program's own, beside a training with Burn's builder.
+//! States of the program's own, in a training with Burn's builder.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use burn_backup_tests::{
 };
 use test_fork::test;
 
-/// What a run leaves, with its own states: the items that were trained, and an average of the inputs.
+/// The result of a run with its own states: the number of trained items, and an average of the inputs.
 struct Left {
     run: Run,
     items: usize,
@@ -40,7 +40,7 @@ fn run(
         let (items, average) = &watched;
         **items.lock() += batch.classes.dims()[0];
         if !is_alone {
-            // The order of several devices is another one each time.
+            // Several devices have a different order each time.
             return;
         }
         let inputs = batch.inputs.clone().inner().mean_dim(0).transpose();
@@ -69,7 +69,7 @@ fn assert_exact(training: &Training, halts: &[Halt]) {
     let scratch = tempfile::tempdir().unwrap();
     let expected = run(
         training,
-        &scratch.path().join("undisturbed"),
+        &scratch.path().join("uninterrupted"),
         Halt::Never,
         |b| b,
     );
@@ -120,14 +120,14 @@ fn under_ddp_they_are_the_first_workers() {
     let dir = scratch.path().join("backup");
     let expected = run(
         &training,
-        &scratch.path().join("undisturbed"),
+        &scratch.path().join("uninterrupted"),
         Halt::Never,
         |b| b,
     );
     run(&training, &dir, Halt::Stop(3), |b| b.save_freq(1));
     let left = run(&training, &dir, Halt::Never, |b| b.save_freq(1));
     assert!(left.run.error.is_none(), "{:?}", left.run.error);
-    // The other worker's batch of that moment may be missing.
+    // The other worker's batch at that moment may be missing.
     let missing = expected.items - left.items;
     assert!(
         missing <= training.batch_size,

@@ -1,5 +1,5 @@
-//! Imports go one way: no circle among the modules at the top of each crate, and none from a lower layer to a
-//! higher one. They name modules: what `lib.rs` exports could come from any layer.
+//! Imports go one way. The modules at the top of each crate form no circle, and no lower layer imports from a
+//! higher one. Imports name modules, because the exports of `lib.rs` could come from any layer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,10 +7,10 @@ use std::path::Path;
 
 use test_fork::test;
 
-/// The modules at the top of a crate, and which others each one imports.
+/// The modules at the top of a crate, with the modules that each one imports.
 type Imports = BTreeMap<String, BTreeSet<String>>;
 
-/// The modules of `burn-backup-restore`, from the top: each imports from its own layer and from those below it.
+/// The modules of `burn-backup-restore`, from the top: each imports from its own layer and from those below.
 const LAYERS: &[&[&str]] = &[
     &["rl", "supervised"],
     &["report"],
@@ -51,10 +51,10 @@ const LAYERS: &[&[&str]] = &[
         "position",
         "runs",
         "save_freq",
-        "say",
+        "messages",
         "seed",
         "spans",
-        "telling",
+        "event_sender",
         "terminal",
         "text",
         "threads",
@@ -62,15 +62,15 @@ const LAYERS: &[&[&str]] = &[
     ],
 ];
 
-/// The code of the file without tests, whose imports may go anywhere, and without comments, which may link
-/// to anything.
+/// The code of the file without tests and comments. Tests may import anything, and comments may link to
+/// anything.
 fn code(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap();
     let code = text
         .split("#[cfg(test)]\nmod tests")
         .next()
         .unwrap_or_default();
-    // In a macro it is the caller's way to what `lib.rs` exports.
+    // In a macro, it is the caller's path to the exports of `lib.rs`.
     let code = code.replace("$crate::", "");
     let lines = code.lines().map(|line| match line.split_once("//") {
         Some((code, _)) => code,
@@ -116,7 +116,7 @@ fn collect(dir: &Path, top: Option<&str>, imports: &mut Imports) {
         let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
         let module = top.unwrap_or(&stem);
         if path.is_dir() {
-            // Tests in files of their own may import what they test.
+            // Tests in their own files may import what they test.
             if stem != "tests" {
                 collect(&path, Some(module), imports);
             }
@@ -231,7 +231,7 @@ fn a_circle_is_found() {
     assert_eq!(found, ["a", "c", "d", "g"].map(str::to_owned).into());
 }
 
-/// Public types that are complete: users construct them, or match all there is.
+/// Public types that are complete: users construct them, or match all their variants.
 const COMPLETE: &[&str] = &[
     "Direction",
     "Divergence",
@@ -289,7 +289,7 @@ fn public_types_may_grow() {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
         let source = source.join(name).join("src");
         each_file(&source, &mut |path| {
-            // What is for tests promises nothing.
+            // Code for tests promises no stability.
             let below = path.strip_prefix(&source).unwrap();
             let is_for_tests = below
                 .iter()

@@ -12,36 +12,35 @@ use burn::train::{MetricEarlyStoppingStrategy, StoppingCondition, SupervisedTrai
 use burn_backup_restore::{BackupAndRestore, SaveFreq};
 use burn_backup_tests::{Halt, Net, Record, Run, Training, named};
 
-pub fn undisturbed(training: &Training) -> Run {
+pub fn uninterrupted(training: &Training) -> Run {
     let scratch = tempfile::tempdir().unwrap();
     let run = training.run(Training::backup(scratch.path().join("backup")), Halt::Never);
     assert!(run.error.is_none() && run.interrupted.is_none());
     run
 }
 
-/// Interrupts the training by each of `halts` in turn, then lets it end, and compares all that it
-/// leaves with the `undisturbed` run.
+/// Interrupts the training by each of `halts` in turn, then lets it end. Compares everything that it leaves
+/// with the `uninterrupted` run.
 #[track_caller]
 pub fn assert_exact(
     training: &Training,
-    undisturbed: &Run,
+    uninterrupted: &Run,
     configure: impl Fn(BackupAndRestore) -> BackupAndRestore,
     halts: &[Halt],
 ) {
     assert_exact_in_turn(
         std::slice::from_ref(training),
-        undisturbed,
+        uninterrupted,
         configure,
         halts,
     );
 }
 
-/// The same with programs that differ in something that makes no difference: each run is of the
-/// next one of them.
+/// The same with programs whose differences must not matter. Each run uses the next program.
 #[track_caller]
 pub fn assert_exact_in_turn(
     programs: &[Training],
-    undisturbed: &Run,
+    uninterrupted: &Run,
     configure: impl Fn(BackupAndRestore) -> BackupAndRestore,
     halts: &[Halt],
 ) {
@@ -61,7 +60,7 @@ pub fn assert_exact_in_turn(
         let trained_before = handle.restored_from().map_or(0, |at| at.global_step);
         let lost = trained - trained_before;
         match before {
-            // What a stop loses is what no optimizer step has used.
+            // A stop loses only batches that no optimizer step has used.
             Some(Halt::Stop(_) | Halt::StopInValidation(_)) => {
                 let unused = training.accumulation.unwrap_or(1) as u64 - 1;
                 assert!(
@@ -70,12 +69,12 @@ pub fn assert_exact_in_turn(
                 );
             }
             Some(Halt::Fail(_)) => assert!(lost >= 1, "the batch of the error is lost"),
-            // Nothing may be lost with a backup after each batch.
+            // With a backup after each batch, it is possible that nothing is lost.
             Some(Halt::FailInValidation(_)) => {}
             _ => assert_eq!(trained, 0),
         }
         for (step, round) in (trained_before..).zip(rounds(&run, devices)) {
-            // What is trained again, because its work was lost, goes the same way again.
+            // Batches that are trained again, because their work was lost, give the same losses.
             let first_time = losses.insert(step, round.clone());
             assert!(
                 first_time.is_none_or(|first| first == round),
@@ -99,31 +98,31 @@ pub fn assert_exact_in_turn(
     assert!(run.error.is_none(), "{:?}", run.error);
     assert!(run.interrupted.is_none());
     assert!(
-        run.weights == undisturbed.weights,
+        run.weights == uninterrupted.weights,
         "weights after {halts:?}"
     );
     assert!(
-        run.records == undisturbed.records,
+        run.records == uninterrupted.records,
         "records after {halts:?}"
     );
     let logged = validation_metrics(&run);
     assert!(
-        !logged.is_empty() && validation_metrics(undisturbed).ends_with(&logged),
+        !logged.is_empty() && validation_metrics(uninterrupted).ends_with(&logged),
         "metrics of the validation after {halts:?}, {spread:?}"
     );
     assert!(
-        batch_metrics(undisturbed).ends_with(&batch_metrics(&run)),
+        batch_metrics(uninterrupted).ends_with(&batch_metrics(&run)),
         "metrics of the batches after {halts:?}"
     );
     let losses: Vec<_> = losses.into_values().collect();
     assert!(
-        losses == rounds(undisturbed, devices),
+        losses == rounds(uninterrupted, devices),
         "losses after {halts:?}"
     );
     assert!(!dir.exists(), "deleted after success");
 }
 
-/// The losses of each round, in no certain order: under DDP nobody says which device is first.
+/// The losses of each round, sorted: under DDP, the order of the devices is not fixed.
 fn rounds(run: &Run, devices: usize) -> Vec<Vec<Vec<u8>>> {
     let rounds = run.losses.chunks(devices).map(|round| {
         let mut round = round.to_vec();
@@ -144,7 +143,7 @@ pub fn stop_early(builder: SupervisedTraining<Net>) -> SupervisedTraining<Net> {
     ))
 }
 
-/// What was logged of the validations: the run's last ones are the training's last ones.
+/// The logged validation metrics. The last ones of the run are the last ones of the training.
 fn validation_metrics(run: &Run) -> Vec<String> {
     let calls = run.calls.iter();
     calls
@@ -153,8 +152,8 @@ fn validation_metrics(run: &Run) -> Vec<String> {
         .collect()
 }
 
-/// What was logged of each training batch: accuracy, loss and learning rate. (What is shown is the
-/// epoch's mean so far, which begins anew in each run.)
+/// The logged values of each training batch: accuracy, loss and learning rate. The value that is shown is the
+/// epoch's mean so far, which restarts in each run.
 fn batch_metrics(run: &Run) -> Vec<&str> {
     let calls = run.calls.iter();
     calls
@@ -175,7 +174,7 @@ pub fn generations(backup_dir: &Path) -> Vec<String> {
     names
 }
 
-/// What a part of a generation holds; nothing if there is no such part.
+/// The contents of a part of a generation; empty if there is no such part.
 pub fn part(backup_dir: &Path, generation: usize, name: &str) -> Record {
     let generation = backup_dir.join(format!("generations/{generation:08}"));
     match std::fs::read(generation.join(name).with_extension("bpk")) {
@@ -184,7 +183,7 @@ pub fn part(backup_dir: &Path, generation: usize, name: &str) -> Record {
     }
 }
 
-/// The model in a generation, whichever parts it is in.
+/// The model in a generation, in whichever parts it is.
 pub fn saved_model(backup_dir: &Path, generation: usize) -> Record {
     let mut model = part(backup_dir, generation, "model");
     for (name, tensor) in part(backup_dir, generation, "frozen") {
@@ -193,7 +192,7 @@ pub fn saved_model(backup_dir: &Path, generation: usize) -> Record {
     model
 }
 
-/// The model as it is after each number of `batches`, when the training is stopped there.
+/// The model after each number of `batches`, from trainings that are stopped there.
 pub fn stopped_models(training: &Training, batches: RangeInclusive<usize>) -> Vec<Record> {
     let stopped = batches.map(|batch| {
         let scratch = tempfile::tempdir().unwrap();
@@ -203,7 +202,7 @@ pub fn stopped_models(training: &Training, batches: RangeInclusive<usize>) -> Ve
     stopped.collect()
 }
 
-/// Every file below `dir` with its contents, but for the lock's.
+/// Every file below `dir` with its contents, except the lock file.
 pub fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -217,13 +216,13 @@ pub fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// The largest difference between two records' numbers, of 32 bits.
+/// The largest difference between the 32-bit numbers of two records.
 pub fn difference(one: &Record, other: &Record) -> f32 {
     assert!(one.keys().eq(other.keys()));
     let mut worst = 0.0_f32;
     for (name, bytes) in one {
         let numbers = |bytes: &[u8]| -> Vec<f32> {
-            // They come after the type and the shape.
+            // The numbers come after the type and the shape.
             let at = bytes.windows(2).position(|two| two == b"} ").unwrap() + 2;
             let numbers = bytes.get(at..).unwrap().chunks_exact(4);
             let numbers = numbers.map(|four| f32::from_le_bytes(four.try_into().unwrap()));
@@ -236,17 +235,17 @@ pub fn difference(one: &Record, other: &Record) -> f32 {
     worst
 }
 
-/// A metric that can't say what it came to without a batch, as Burn's AUROC can't.
+/// A metric that has no value without a batch, like Burn's AUROC.
 #[derive(Clone, Default)]
-pub struct Needy {
+pub struct NeedsBatch {
     batches: usize,
 }
 
-impl Metric for Needy {
+impl Metric for NeedsBatch {
     type Input = ();
 
     fn name(&self) -> MetricName {
-        Arc::new("Needy".to_owned())
+        Arc::new("NeedsBatch".to_owned())
     }
 
     fn update(
@@ -268,7 +267,7 @@ impl Metric for Needy {
     }
 }
 
-impl Numeric for Needy {
+impl Numeric for NeedsBatch {
     fn value(&self) -> Option<NumericEntry> {
         None
     }
@@ -278,7 +277,7 @@ impl Numeric for Needy {
     }
 
     fn final_value(&self) -> NumericEntry {
-        assert!(self.batches > 0, "asked without a batch");
+        assert!(self.batches > 0, "asked for a value without a batch");
         NumericEntry::Final(self.batches as f64)
     }
 }

@@ -1,4 +1,4 @@
-//! The backup directory goes away while a training runs, and perhaps another training takes its place.
+//! The backup directory disappears while a training runs, and another training may take its place.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use test_fork::test;
 
 use crate::log_lines;
 use crate::process::{run_well, trainee};
-use crate::support::{contents, generations, undisturbed};
+use crate::support::{contents, generations, uninterrupted};
 
-/// Trains with a backup after each batch, and does `what` in the middle of the batch `at`, once the
-/// backups before it are committed.
+/// Trains with a backup after each batch. Calls `what` in the middle of the batch `at`, once the earlier
+/// backups are committed.
 fn run_doing(
     backup: BackupAndRestore,
     halt: Halt,
@@ -51,7 +51,7 @@ fn remove(dir: &Path) {
 }
 
 #[test]
-fn a_directory_that_is_removed_is_made_again_and_its_training_continues_exactly() {
+fn a_directory_that_is_removed_is_created_again_and_its_training_continues_exactly() {
     log_lines::listen();
     let scratch = tempfile::tempdir().unwrap();
     let dir = scratch.path().join("backup");
@@ -60,7 +60,7 @@ fn a_directory_that_is_removed_is_made_again_and_its_training_continues_exactly(
     let (run, handle) = run_doing(backup, Halt::Stop(14), 4, move || remove(&gone));
     assert!(run.error.is_none(), "{:?}", run.error);
     let stats = handle.stats();
-    // The one that was being written then may have failed.
+    // The backup that was in flight then may have failed.
     assert!(stats.failed <= 1, "{:?}", handle.last_error());
     assert_eq!(handle.last_backup().map(|at| at.global_step), Some(14));
     let warnings = log_lines::logged(Level::Warn);
@@ -74,11 +74,11 @@ fn a_directory_that_is_removed_is_made_again_and_its_training_continues_exactly(
     let handle = backup.handle();
     let run = training.run(backup, Halt::Never);
     assert_eq!(handle.restored_from().map(|at| at.global_step), Some(14));
-    let expected = undisturbed(&training);
+    let expected = uninterrupted(&training);
     assert!(run.weights == expected.weights && run.records == expected.records);
 }
 
-/// What another training has put in the place of this one's directory stays as it is, and can be continued.
+/// Asserts that another training in the place of this one's directory stays as it is, and can be resumed.
 #[track_caller]
 fn assert_other_is_left_alone(clear_the_place: impl Fn(&Path) + Copy + Send + Sync + 'static) {
     for halt in [Halt::Never, Halt::Stop(12), Halt::Fail(12)] {
@@ -129,7 +129,7 @@ fn a_training_in_the_place_of_a_moved_directory_is_left_alone() {
 }
 
 #[test]
-fn a_relative_path_names_the_place_that_it_named_when_it_was_given() {
+fn a_relative_path_keeps_its_place_when_the_current_directory_changes() {
     let scratch = tempfile::tempdir().unwrap();
     let elsewhere = scratch.path().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
@@ -137,7 +137,7 @@ fn a_relative_path_names_the_place_that_it_named_when_it_was_given() {
     for (dir, halt) in [("backup", Halt::Stop(9)), ("backup", Halt::Never)] {
         std::env::set_current_dir(scratch.path()).unwrap();
         let backup = Training::backup(dir).save_freq(1);
-        // Before the launch, and in the second batch.
+        // The current directory changes before the launch, and in the second batch.
         std::env::set_current_dir(&elsewhere).unwrap();
         let root = PathBuf::from("/");
         let (run, handle) = run_doing(backup, halt, 2, move || {

@@ -1,4 +1,5 @@
-//! Layers that begin or cease to be trained while a training runs: no record of Burn's says which ones are.
+//! Layers whose training starts or ends while the program runs. No record of Burn's says which layers are
+//! trained.
 
 use burn::module::Module as _;
 use burn::nn::LinearLayout;
@@ -7,7 +8,7 @@ use burn_backup_restore::{BackupAndRestore, BackupError, BackupExt as _};
 use burn_backup_tests::{Backend, Halt, Net, Run, Spread, Training, Tuning, Turn};
 use test_fork::test;
 
-use crate::support::{assert_exact, contents, undisturbed};
+use crate::support::{assert_exact, contents, uninterrupted};
 
 const SPREADS: [Spread; 4] = [
     Spread::One,
@@ -16,7 +17,7 @@ const SPREADS: [Spread; 4] = [
     Spread::Ddp(2),
 ];
 
-/// The input layer begins, and ceases, to be trained after so many steps.
+/// The training of the input layer starts, or ends, after so many steps.
 const TURNS: [Turn; 2] = [
     Turn {
         after: 4,
@@ -34,7 +35,7 @@ const BACKBONE: Tuning = Tuning {
     is_still: false,
 };
 
-/// Runs it with what the program does with its model before the learner is made.
+/// Runs the training. `prepare` changes the model before the learner is made.
 fn run(
     training: &Training,
     backup: BackupAndRestore,
@@ -52,13 +53,13 @@ fn run(
     )
 }
 
-/// Stops after so many steps.
+/// A stop after `steps` steps.
 fn stop_after(spread: Spread, steps: usize) -> Halt {
     Halt::Stop(steps * spread.devices())
 }
 
 #[test]
-fn a_layer_that_was_turned_on_or_off_is_refused_and_with_its_flags_restored_it_ends_as_if_undisturbed()
+fn a_layer_that_was_turned_on_or_off_is_refused_and_with_its_flags_restored_it_ends_as_if_uninterrupted()
  {
     for spread in SPREADS {
         let training = Training::spread(spread);
@@ -123,7 +124,7 @@ fn before_the_turn_nothing_is_refused_and_flags_that_are_restored_change_nothing
                 let what = format!("{spread:?}, {turn:?}, {restores}");
                 let scratch = tempfile::tempdir().unwrap();
                 let backup = || Training::backup(scratch.path()).save_freq(1);
-                // At the first start too.
+                // The first start does this too.
                 let turning = |net: Net| match restores {
                     true => backup().restore_trained(net.turning(turn)).unwrap(),
                     false => net.turning(turn),
@@ -143,7 +144,7 @@ fn before_the_turn_nothing_is_refused_and_flags_that_are_restored_change_nothing
 #[test]
 fn a_layer_makes_a_difference_when_it_is_turned_on_or_off() {
     let training = Training::new(Backend::Flex);
-    let plain = undisturbed(&training);
+    let plain = uninterrupted(&training);
     for turn in TURNS {
         let scratch = tempfile::tempdir().unwrap();
         let backup = Training::backup(scratch.path());
@@ -159,7 +160,7 @@ fn a_backbone_that_stays_frozen_is_never_refused() {
             tuning: Some(BACKBONE),
             ..Training::spread(spread)
         };
-        let expected = undisturbed(&training);
+        let expected = uninterrupted(&training);
         for step in [1, 3, expected.steps - 1] {
             let halts = [stop_after(spread, step)];
             assert_exact(&training, &expected, |b| b.save_freq(1), &halts);

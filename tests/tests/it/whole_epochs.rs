@@ -1,5 +1,5 @@
-//! Epochs that end before their loader gave what it promised: a worker of Burn's loader that panics looks
-//! just like the epoch's end.
+//! Epochs that end before their loader gives all promised batches. A panic in a worker of Burn's loader looks
+//! like the end of the epoch.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use test_fork::test;
 
 const ITEMS: usize = 22;
 const BATCH: usize = 4;
-/// It is in the last batch, which is short; where the items are split among two devices, too.
+/// An item in the last batch, which is short. The same holds if the items are split between two devices.
 const LAST: usize = ITEMS - 1;
 const EPOCHS: usize = 3;
 
@@ -25,7 +25,7 @@ const SPREADS: [Spread; 4] = [
     Spread::Ddp(2),
 ];
 
-/// Numbers, one of which panics when it is read for this time, counted from 1.
+/// Numbers, one of which panics at its read number `time`, counted from 1.
 struct Panicking {
     number: usize,
     time: usize,
@@ -68,7 +68,7 @@ fn with_workers(dataset: Panicking) -> Arc<dyn DataLoader<Batch>> {
         .build(dataset)
 }
 
-/// Burn's loader without.
+/// Burn's loader without workers.
 fn in_order(items: usize) -> Arc<dyn DataLoader<Batch>> {
     DataLoaderBuilder::new(NumbersBatcher::default())
         .batch_size(BATCH)
@@ -79,15 +79,15 @@ fn in_order(items: usize) -> Arc<dyn DataLoader<Batch>> {
         })
 }
 
-/// A loader that gives so many batches of another one in an epoch with this number, counted from 1, of
-/// those items.
-struct Giving {
+/// A loader that gives a part of another one's batches. Their number depends on the epoch, counted from 1,
+/// and on the number of items.
+struct PartialLoader {
     loader: Arc<dyn DataLoader<Batch>>,
     batches: fn(usize, usize) -> usize,
     epochs: AtomicUsize,
 }
 
-impl Giving {
+impl PartialLoader {
     fn of(
         loader: Arc<dyn DataLoader<Batch>>,
         batches: fn(usize, usize) -> usize,
@@ -105,7 +105,7 @@ struct GivingIterator<'l> {
     left: usize,
 }
 
-impl DataLoader<Batch> for Giving {
+impl DataLoader<Batch> for PartialLoader {
     fn iter<'l>(&'l self) -> Box<dyn DataLoaderIterator<Batch> + 'l> {
         let epoch = self.epochs.fetch_add(1, Ordering::Relaxed) + 1;
         Box::new(GivingIterator {
@@ -166,7 +166,7 @@ fn run_of(training: &Training, data: Data, backup: BackupAndRestore, halt: Halt)
     })
 }
 
-/// The error is of an epoch that ended early in this split.
+/// Asserts that the error is about an epoch that ended early in the split `expected`.
 #[track_caller]
 fn assert_short(run: &Run, expected: &'static str, what: &str) {
     let error = run.error.as_deref();
@@ -185,13 +185,13 @@ fn assert_short(run: &Run, expected: &'static str, what: &str) {
     assert!(given < promised, "{what}: {error}");
 }
 
-/// Batches of each epoch that all devices are given.
+/// The number of batches in each epoch that all devices get.
 fn steps_in_epoch(spread: Spread) -> usize {
     (ITEMS / spread.devices()).div_ceil(BATCH)
 }
 
 #[test]
-fn a_worker_that_panics_ends_the_training_with_an_error_and_the_mended_program_goes_on() {
+fn a_worker_that_panics_ends_the_training_with_an_error_and_the_fixed_program_resumes() {
     for spread in SPREADS {
         // In a whole batch, and in the last one, which is short.
         for number in [5, LAST] {
@@ -239,7 +239,7 @@ fn a_worker_that_panics_ends_the_training_with_an_error_and_the_mended_program_g
 fn a_worker_that_panics_in_the_first_batch_that_a_restart_trains_is_noticed() {
     for spread in SPREADS {
         let training = Training {
-            // What the workers load of an epoch that a restart passes over is left to chance.
+            // With more epochs, it is left to chance what the workers load of an epoch that a restart skips.
             epochs: 1,
             ..training(spread)
         };
@@ -249,7 +249,7 @@ fn a_worker_that_panics_in_the_first_batch_that_a_restart_trains_is_noticed() {
             train: with_workers(train),
             valid: with_workers(Panicking::never()),
         };
-        // Before the last batches of the epoch.
+        // Stops before the last batches of the epoch.
         let steps = steps_in_epoch(spread) - 1;
         let halt = Halt::Stop(steps * spread.devices());
         let stopped = run_of(&training, data(Panicking::never()), backup(), halt);
@@ -269,8 +269,8 @@ fn a_worker_that_panics_in_the_first_batch_that_a_restart_trains_is_noticed() {
 fn a_loader_that_leaves_out_its_last_short_batch_is_no_error_wherever_it_is_interrupted() {
     for spread in SPREADS {
         let data = || Data {
-            train: Giving::of(in_order(ITEMS), whole_batches),
-            valid: Giving::of(in_order(ITEMS), whole_batches),
+            train: PartialLoader::of(in_order(ITEMS), whole_batches),
+            valid: PartialLoader::of(in_order(ITEMS), whole_batches),
         };
         let scratch = tempfile::tempdir().unwrap();
         let expected = run(
@@ -303,7 +303,7 @@ fn a_loader_that_leaves_out_its_last_short_batch_is_no_error_wherever_it_is_inte
 
 #[test]
 fn a_loader_that_gives_fewer_batches_in_a_later_epoch_ends_the_training_after_a_restart_too() {
-    // All items and then those of whole batches, or one batch less in each.
+    // All batches or only whole ones, and one batch less in the third epoch.
     let shrinking: [fn(usize, usize) -> usize; 2] = [
         |epoch, items| items.div_ceil(BATCH) - usize::from(epoch == 3),
         |epoch, items| items / BATCH - usize::from(epoch == 3),
@@ -317,7 +317,7 @@ fn a_loader_that_gives_fewer_batches_in_a_later_epoch_ends_the_training_after_a_
                     let backup = || Training::backup(scratch.path()).save_freq(1);
                     let data = || {
                         let (shrinks, keeps) =
-                            (Giving::of(in_order(ITEMS), batches), in_order(ITEMS));
+                            (PartialLoader::of(in_order(ITEMS), batches), in_order(ITEMS));
                         match split {
                             "training" => Data {
                                 train: shrinks,
@@ -360,14 +360,14 @@ fn a_loader_that_misses_a_whole_batch_from_the_start_ends_the_training_unless_th
                     continue;
                 };
                 let data = || Data {
-                    train: Giving::of(in_order(items), batches),
-                    valid: Giving::of(in_order(items), batches),
+                    train: PartialLoader::of(in_order(items), batches),
+                    valid: PartialLoader::of(in_order(items), batches),
                 };
                 let scratch = tempfile::tempdir().unwrap();
                 let backup = || Training::backup(scratch.path());
                 let short = run(spread, data(), backup(), Halt::Never);
                 assert_short(&short, "training", &what);
-                // After a restart in that epoch too.
+                // The error also comes after a restart in that epoch.
                 let scratch = tempfile::tempdir().unwrap();
                 let backup = || Training::backup(scratch.path()).save_freq(1);
                 if steps > 1 {

@@ -1,19 +1,19 @@
-//! Axes, whose grid lines are where the chart wants them.
+//! Axes with grid lines where the chart needs them.
 
 use std::ops::Range;
 
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 
-/// What an axis shows.
+/// The description of an axis.
 pub struct Axis<'a> {
-    /// With its unit.
+    /// The title, with the unit.
     pub title: &'a str,
     pub scale: Scale,
-    /// What is written at a grid line.
+    /// The label of a grid line.
     pub label: &'a dyn Fn(&f64) -> String,
 }
 
-/// Where values are on an axis.
+/// The positions of values on an axis.
 #[derive(Debug, Clone)]
 pub struct Scale {
     range: Range<f64>,
@@ -22,7 +22,7 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// Equal distances are equal differences; grid lines are at `ticks`.
+    /// A linear axis with grid lines at `ticks`.
     pub fn linear(range: Range<f64>, ticks: Vec<f64>) -> Self {
         Self {
             range,
@@ -31,7 +31,7 @@ impl Scale {
         }
     }
 
-    /// Equal distances are equal ratios; grid lines are at `ticks`.
+    /// A logarithmic axis with grid lines at `ticks`.
     pub fn logarithmic(range: Range<f64>, ticks: Vec<f64>) -> Self {
         Self {
             range,
@@ -40,24 +40,24 @@ impl Scale {
         }
     }
 
-    /// Equal distances are equal ratios, with grid lines at the powers of ten.
+    /// A logarithmic axis with grid lines at the powers of ten.
     pub fn decades(range: Range<f64>) -> Self {
         let powers = range.start.log10().ceil() as i32..=range.end.log10().floor() as i32;
         let ticks = powers.map(|power| 10_f64.powi(power)).collect();
         Self::logarithmic(range, ticks)
     }
 
-    /// Where the axis begins.
+    /// The lowest value of the axis.
     pub fn start(&self) -> f64 {
         self.range.start
     }
 
-    /// How many grid lines there are.
+    /// The number of grid lines.
     pub fn ticks(&self) -> usize {
         self.ticks.len()
     }
 
-    /// From 0, where it begins, to 1, where it ends.
+    /// The position of a value, from 0 at the beginning of the axis to 1 at its end.
     fn share(&self, value: f64) -> f64 {
         let Range { start, end } = self.range;
         if self.is_logarithmic {
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_at_equal_differences_or_equal_ratios() {
+    fn scales_are_linear_or_logarithmic() {
         let linear = Scale::linear(0.0..4.0, Vec::new());
         assert_eq!(linear.map(&1.0, (100, 500)), 200);
         // Pixels are counted downwards.

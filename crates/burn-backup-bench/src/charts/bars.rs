@@ -1,4 +1,4 @@
-//! Charts of bars in groups, with its value above each.
+//! Charts of grouped bars with a value above each bar.
 
 use anyhow::Result;
 use plotters::prelude::*;
@@ -8,29 +8,29 @@ use super::axis::{Axis, Scale};
 use super::picture::{Canvas, FONT, GRID, LETTERS, NOTES, TITLE, draw_legend};
 use crate::number::significant;
 
-/// What all bars of a group take of its width.
+/// The share of a group's width that its bars fill.
 const FILLED: f64 = 0.84;
 
 /// One bar in each group.
 pub struct Bars {
-    /// The legend's.
+    /// The name in the legend.
     pub name: &'static str,
     pub color: RGBColor,
-    /// As many as there are groups.
+    /// One height for each group.
     pub heights: Vec<Option<f64>>,
 }
 
-/// A chart.
+/// A chart of grouped bars.
 pub struct Groups<'a> {
     pub title: &'a str,
-    /// What is written below each group.
+    /// The names below the groups.
     pub names: Vec<String>,
     pub y: Axis<'a>,
     pub bars: Vec<Bars>,
 }
 
 impl Groups<'_> {
-    /// Draws it.
+    /// Draws the chart.
     pub fn draw(&self, canvas: &Canvas<'_>) -> Result<()> {
         let groups = self.names.len();
         let middles = (0..groups).map(|group| group as f64 + 0.5).collect();

@@ -1,4 +1,4 @@
-//! How fast backups are written and restored, beside Burn's own and what the disk and the memory do.
+//! How fast backups are written and restored, compared with Burn's own, the disk, and the memory.
 
 use anyhow::Result;
 
@@ -13,7 +13,7 @@ use crate::{persist, restore};
 const OURS: &str = "burn-backup-restore";
 const BURNS: &str = "Burn's own checkpoint";
 
-/// Nothing if neither was measured.
+/// Draws the chart. Returns `None` if neither was measured.
 pub fn draw(rows: &[Row]) -> Result<Option<String>> {
     let written = of(rows, persist::NAME);
     let restored = of(rows, restore::NAME);
@@ -43,7 +43,7 @@ fn of<'a>(rows: &'a [Row], measurement: &str) -> Vec<&'a Row> {
 }
 
 fn draw_written(rows: &[&Row], canvas: &Canvas<'_>) -> Result<()> {
-    // Above the highest bar there is room for the legend.
+    // Leave room for the legend above the highest bar.
     let top = 1.45 * highest(rows);
     let step = step(top);
     let ticks = (0..).map(|tick| f64::from(tick) * step);
@@ -75,8 +75,7 @@ fn draw_restored(rows: &[&Row], canvas: &Canvas<'_>) -> Result<()> {
     groups.draw(canvas)
 }
 
-/// From one grid line to the next: 1, 2 or 5 times a power of ten, so that there are 4 to 10 of them
-/// below `top`.
+/// The distance between grid lines: 1, 2 or 5 times a power of ten. There are 4 to 10 lines below `top`.
 fn step(top: f64) -> f64 {
     let power = 10_f64.powf((top / 4.0).log10().floor());
     [5.0, 2.0]
@@ -160,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_is_left_out() {
+    fn missing_measurements_are_left_out() {
         let svg = draw(&[row(restore::NAME, "63M")]).unwrap().unwrap();
         check(&svg, &["milliseconds"]);
         assert!(!svg.contains("MB/s"));

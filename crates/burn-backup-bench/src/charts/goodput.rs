@@ -1,4 +1,4 @@
-//! Goodput against the mean time between failures, a line for each policy.
+//! Goodput against the mean time between failures, with one line for each policy.
 
 use anyhow::Result;
 use plotters::prelude::{RGBColor, SeriesLabelPosition};
@@ -11,7 +11,7 @@ use crate::number::significant;
 
 const BEST: &str = "best fixed interval of the sweep";
 
-/// Nothing if it was not measured.
+/// Draws the chart. Returns `None` if goodput was not measured.
 pub fn draw(outcomes: &[Outcome]) -> Result<Option<String>> {
     let groups = by_failures(outcomes);
     let times: Vec<f64> = groups
@@ -75,7 +75,7 @@ fn series(groups: &[Vec<&Outcome>]) -> Vec<Series> {
         .collect()
 }
 
-/// The sweep has no line of its own.
+/// The colour of a line. The sweep has no line of its own.
 fn color(contender: Contender) -> Option<RGBColor> {
     match contender {
         Contender::Auto => Some(BLUE),

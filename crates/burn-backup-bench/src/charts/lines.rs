@@ -11,21 +11,21 @@ const MARKER: i32 = 5;
 
 /// One line.
 pub struct Series {
-    /// The legend's.
+    /// The name in the legend.
     pub name: String,
     pub color: RGBColor,
     pub points: Vec<(f64, f64)>,
-    /// Points of the same kind that are not on the line.
+    /// Points of the same series that are not on the line.
     pub others: Vec<(f64, f64)>,
 }
 
-/// What is written beside a point.
+/// A text beside a point.
 pub struct Note {
     pub at: (f64, f64),
     pub text: String,
 }
 
-/// A chart.
+/// A chart of lines.
 pub struct Lines<'a> {
     pub title: &'a str,
     pub x: Axis<'a>,
@@ -36,7 +36,7 @@ pub struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// Draws it.
+    /// Draws the chart.
     pub fn draw(&self, canvas: &Canvas<'_>) -> Result<()> {
         let mut chart = ChartBuilder::on(canvas)
             .caption(self.title, (FONT, TITLE))

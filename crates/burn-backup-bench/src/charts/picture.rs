@@ -1,4 +1,4 @@
-//! What all charts have in common: a white ground, letters, and colours.
+//! The parts that all charts share: a white background, fonts, and colours.
 
 use anyhow::Result;
 use plotters::coord::Shift;
@@ -6,35 +6,35 @@ use plotters::prelude::*;
 
 use super::axis::Scale;
 
-/// What a chart is drawn on.
+/// The canvas of a chart.
 pub type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// In pixels.
+/// The size of the title in pixels.
 pub const TITLE: u32 = 20;
-/// In pixels: axes, and legends.
+/// The size of axis labels and legends in pixels.
 pub const LETTERS: u32 = 14;
-/// In pixels: what is written beside points and bars.
+/// The size of the texts beside points and bars in pixels.
 pub const NOTES: u32 = 12;
 
 pub const FONT: &str = "sans-serif";
 
-/// The colours of Okabe and Ito, which people with any kind of colour blindness tell apart.
+/// The colours of Okabe and Ito, which remain distinct with any kind of colour blindness.
 pub const BLUE: RGBColor = RGBColor(0, 114, 178);
 pub const VERMILION: RGBColor = RGBColor(213, 94, 0);
 pub const GREEN: RGBColor = RGBColor(0, 158, 115);
 pub const PURPLE: RGBColor = RGBColor(204, 121, 167);
 pub const ORANGE: RGBColor = RGBColor(230, 159, 0);
 pub const SKY: RGBColor = RGBColor(86, 180, 233);
-/// What is no contender, but a bound.
+/// The colour of bounds, which are not contenders.
 pub const GREY: RGBColor = RGBColor(110, 110, 110);
 
-/// The lines behind the data.
+/// The colour of grid lines.
 pub const GRID: RGBColor = RGBColor(225, 225, 225);
 
-/// A chart on such axes.
+/// A chart with these axes.
 pub type Chart<'c, 'a> = ChartContext<'c, SVGBackend<'a>, Cartesian2d<Scale, Scale>>;
 
-/// Draws the legend of what was drawn so far.
+/// Draws the legend of everything drawn so far.
 pub fn draw_legend<'c, 'a: 'c>(
     chart: &mut Chart<'c, 'a>,
     position: SeriesLabelPosition,
@@ -51,7 +51,7 @@ pub fn draw_legend<'c, 'a: 'c>(
     Ok(())
 }
 
-/// What `draw` draws on white ground, `width` by `height` pixels, as SVG.
+/// Draws with `draw` on a white background of `width` by `height` pixels. Returns the SVG.
 pub fn picture(
     (width, height): (u32, u32),
     draw: impl FnOnce(&Canvas<'_>) -> Result<()>,
@@ -59,7 +59,7 @@ pub fn picture(
     let mut svg = String::new();
     {
         let canvas = SVGBackend::with_string(&mut svg, (width, height)).into_drawing_area();
-        // Without it, dark letters would stand on the dark ground of some readers' pages.
+        // Some readers' pages are dark, and so are the letters.
         canvas.fill(&WHITE)?;
         draw(&canvas)?;
         canvas.present()?;
@@ -71,14 +71,14 @@ pub fn picture(
 pub mod tests {
     use super::*;
 
-    /// Checks that it is an SVG that holds `texts`.
+    /// Checks that `svg` is an SVG that contains `texts`.
     pub fn check(svg: &str, texts: &[&str]) {
         assert!(svg.starts_with("<svg "), "{svg}");
         assert!(svg.trim_end().ends_with("</svg>"), "{svg}");
         assert_eq!(svg.matches("<text").count(), svg.matches("</text>").count());
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
         for text in texts {
-            // Each text stands on a line of its own.
+            // Each text has its own line.
             assert!(svg.lines().any(|line| line == *text), "{text:?} in {svg}");
         }
     }

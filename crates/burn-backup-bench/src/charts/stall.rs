@@ -1,4 +1,4 @@
-//! How long a backup holds the training, against the bytes of the state.
+//! How long a backup pauses the training, against the bytes of the state.
 
 use anyhow::Result;
 use plotters::prelude::SeriesLabelPosition;
@@ -11,7 +11,7 @@ use crate::row::Row;
 use crate::stall::{NAME, WHAT};
 use crate::state::{HUGE, LARGE, MEDIUM, SMALL, State};
 
-/// Those that differ only in how many tensors of the same size they have.
+/// The states that differ only in their number of equal tensors.
 const ON_THE_LINE: [State; 4] = [SMALL, MEDIUM, LARGE, HUGE];
 
 /// One state.
@@ -23,7 +23,7 @@ struct Point {
     burns: f64,
 }
 
-/// Nothing if it was not measured.
+/// Draws the chart. Returns `None` if the stall was not measured.
 pub fn draw(rows: &[Row]) -> Result<Option<String>> {
     let points: Vec<Point> = rows.iter().filter_map(Point::of).collect();
     if points.is_empty() {
@@ -36,7 +36,7 @@ pub fn draw(rows: &[Row]) -> Result<Option<String>> {
         })
     });
     let chart = Lines {
-        title: "How long one backup holds the training",
+        title: "How long one backup pauses the training",
         x: Axis {
             title: "size of the state (1M: a million parameters, with what Adam keeps of them)",
             scale: Scale::decades(3e5..6e9),

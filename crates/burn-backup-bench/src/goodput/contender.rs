@@ -1,4 +1,4 @@
-//! What is compared.
+//! The policies that are compared.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub enum Contender {
     Auto,
     /// `SaveFreq::auto(0.1)`.
     AutoTenth,
-    /// `SaveFreq::Steps` at the interval of Young and Daly for the measured cost.
+    /// `SaveFreq::Steps` at the Young-Daly interval for the measured cost.
     YoungDaly,
     /// `SaveFreq::Continuous`.
     Continuous,
@@ -23,20 +23,20 @@ pub enum Contender {
     Epoch,
     /// Burn's own checkpoint after each epoch.
     Burns,
-    /// `SaveFreq::Steps` at intervals around that of Young and Daly.
+    /// `SaveFreq::Steps` at intervals around the Young-Daly interval.
     Sweep,
 }
 
-/// Of the interval of Young and Daly, which itself is the middle of the sweep.
+/// The intervals of the sweep, relative to the Young-Daly interval, which is their middle.
 const SWEEP: [f64; 4] = [0.25, 0.5, 2.0, 4.0];
 
 impl Contender {
-    /// All of them, in the order of the table.
+    /// All contenders, in the order of the table.
     pub fn all() -> Vec<Self> {
         Self::value_variants().to_vec()
     }
 
-    /// What its trainings do. `young_daly` is the number of steps between two backups.
+    /// The policies of its trainings. `young_daly` is the number of steps between two backups.
     pub fn policies(self, young_daly: usize) -> Vec<Policy> {
         match self {
             Self::Auto => vec![Policy::Auto(Share::Hundredth)],
@@ -49,7 +49,7 @@ impl Contender {
         }
     }
 
-    /// Whether its interval is fixed beforehand.
+    /// Whether the interval is fixed beforehand.
     pub fn is_fixed(self) -> bool {
         matches!(self, Self::YoungDaly | Self::Sweep)
     }
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sweep_lies_around_the_interval_of_young_and_daly_without_repeating_it() {
+    fn the_sweep_surrounds_the_young_daly_interval_without_repeating_it() {
         let steps = |interval| Contender::Sweep.policies(interval);
         let expected = [10, 20, 80, 160].map(Policy::Steps);
         assert_eq!(steps(40), expected);

@@ -1,12 +1,12 @@
-//! The moments at which trainings are killed.
+//! The times at which trainings are killed.
 
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-/// The times between failures that strike at any moment alike: exponentially distributed with a
-/// given mean. The same seed gives the same times.
+/// Times between failures: exponentially distributed with a given mean. The same seed yields the
+/// same times.
 #[derive(Debug)]
 pub struct Gaps {
     mean: Duration,
@@ -14,7 +14,7 @@ pub struct Gaps {
 }
 
 impl Gaps {
-    /// Times of that mean.
+    /// Times with this mean.
     pub fn new(mean: Duration, seed: u64) -> Self {
         Self {
             mean,
@@ -28,7 +28,7 @@ impl Iterator for Gaps {
 
     fn next(&mut self) -> Option<Duration> {
         let uniform: f64 = self.random.random();
-        // `uniform` is less than 1, so that the logarithm is finite.
+        // Because `uniform` is less than 1, the logarithm is finite.
         Some(self.mean.mul_f64(-(1.0 - uniform).ln()))
     }
 }

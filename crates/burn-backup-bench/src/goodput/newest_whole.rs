@@ -1,4 +1,4 @@
-//! What Burn leaves to its user after a crash: to find the epoch to go on from.
+//! Finds the epoch to resume from after a crash, which Burn leaves to its user.
 
 use std::path::Path;
 
@@ -7,9 +7,9 @@ use burn_pack::Reader;
 
 use crate::burns;
 
-/// The newest epoch of which all files of Burn's checkpoint are in `dir` and whole, if there is one.
+/// The newest epoch whose checkpoint files in `dir` all exist and are whole.
 ///
-/// The three files are written by three threads: a process that is killed may have written only some.
+/// Three threads write the three files, so a killed process may have written only some of them.
 pub fn newest_whole(dir: &Path) -> Result<Option<usize>> {
     if !dir.exists() {
         return Ok(None);
@@ -24,7 +24,7 @@ pub fn newest_whole(dir: &Path) -> Result<Option<usize>> {
     Ok(newest)
 }
 
-/// The reader compares the file's length with what its header promises.
+/// The reader compares the length of the file with its header.
 fn is_whole(dir: &Path, epoch: usize) -> bool {
     burns::checkpoint_files(dir, epoch)
         .iter()
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_checkpoint_that_is_cut_short_or_lacks_a_file_is_passed_over() {
+    fn a_truncated_or_incomplete_checkpoint_is_skipped() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         assert_eq!(newest_whole(&dir.join("missing")).unwrap(), None);
@@ -70,7 +70,7 @@ mod tests {
         let [_, _, scheduler] = burns::checkpoint_files(dir, 10);
         fs::remove_file(scheduler).unwrap();
         assert_eq!(newest_whole(dir).unwrap(), Some(9));
-        // The damaged ones are left as they are.
+        // Damaged files stay unchanged.
         assert!(optimizer.exists());
     }
 }

@@ -1,4 +1,4 @@
-//! The result of a training with failures, as the report holds it.
+//! The result of a training with failures, as it is stored in the report.
 
 use std::time::Duration;
 
@@ -6,72 +6,73 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::goodput::contender::Contender;
-use crate::goodput::run::{Life, Run};
+use crate::goodput::run::{ProcessRun, Run};
 use crate::goodput::trainee::Training;
 use crate::spread::Spread;
 
-/// One training. All times are in seconds.
+/// The result of one training. All times are in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// The state's name.
     pub state: String,
     /// The mean time between failures.
     pub mtbf: f64,
-    /// How long an epoch of the undisturbed training takes.
+    /// The time of an epoch of the uninterrupted training.
     pub epoch: f64,
     pub contender: Contender,
-    /// How many batches are between two backups, if that is fixed.
+    /// The number of batches between two backups, if it is fixed.
     pub interval: Option<usize>,
-    /// The same training without backups and without failures, as it is before and after.
+    /// The time of the same training without backups and failures, measured before and after.
     pub useful: Spread,
-    /// From the first start to the end.
+    /// The time from the first start to the end.
     pub wall: f64,
     /// Useful time over wall time.
     pub goodput: f64,
-    /// Whether it ran to its end. Of one that was given up, what it had trained until then counts as
-    /// useful.
+    /// Whether the training finished. If it was given up, its trained batches count as useful.
     pub is_finished: bool,
-    /// How often it was killed.
+    /// The number of kills.
     pub kills: usize,
-    /// From each kill to the end of the first batch that the next process trains; of those that
-    /// lived so long.
+    /// The time from each kill to the end of the first batch that the next process trains, if it
+    /// lived that long.
     pub recovery: Option<Spread>,
     pub lost: Lost,
 }
 
-/// Where the wall time went that was not useful.
+/// The parts of the wall time that were not useful.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Lost {
-    /// From kills until the next process trains.
+    /// The time from each kill until the next process trains.
     pub restarts: f64,
-    /// Batches that were trained and lost, the ones cut short by the kills included.
+    /// The time of batches that were trained and lost, including those that a kill cut short.
     pub retrained: f64,
-    /// The rest: backups, the first steps of each process, which are slower, and what the machine was
-    /// slower than in the undisturbed training.
+    /// The rest: backups, slower first steps of each process, and times when the machine was slower than in the
+    /// uninterrupted training.
     pub rest: f64,
 }
 
 /// The training without backups and without failures.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reference {
-    /// Its wall time, by each of the runs.
+    /// The wall time of the whole training, estimated from each run.
     pub useful: Spread,
     training: Training,
-    /// How long one of them takes.
+    /// The time of one batch.
     step: f64,
-    /// From its start until it trains.
+    /// The time from the start to the first batch.
     startup: f64,
 }
 
 impl Reference {
-    /// What `training` takes by undisturbed runs of it, which may end sooner.
+    /// The times of `training`, estimated from uninterrupted runs of it, which may end sooner.
     pub fn of(runs: &[&Run], training: Training) -> Result<Self> {
-        let lives: Vec<&Life> = runs
+        let processes: Vec<&ProcessRun> = runs
             .iter()
             .filter_map(|run| run.processes.first())
             .collect();
-        let step = Spread::of(lives.iter().filter_map(|life| mean_step(life)))?.median;
-        let first = lives.iter().filter_map(|life| life.batches.first());
+        let step = Spread::of(processes.iter().filter_map(|process| mean_step(process)))?.median;
+        let first = processes
+            .iter()
+            .filter_map(|process| process.batches.first());
         let first = Spread::of(first.map(Duration::as_secs_f64))?.median;
         Ok(Self {
             useful: Spread::of(runs.iter().filter_map(|run| whole(run, training)))
@@ -83,16 +84,16 @@ impl Reference {
     }
 }
 
-/// What `training` takes by a run of its first batches, in seconds.
+/// The time of `training` in seconds, estimated from a run of its first batches.
 fn whole(run: &Run, training: Training) -> Option<f64> {
-    let life = run.processes.first()?;
-    let left = training.total().checked_sub(life.batches.len() as u64)?;
-    Some(run.wall.as_secs_f64() + left as f64 * mean_step(life)?)
+    let process = run.processes.first()?;
+    let left = training.total().checked_sub(process.batches.len() as u64)?;
+    Some(run.wall.as_secs_f64() + left as f64 * mean_step(process)?)
 }
 
-fn mean_step(life: &Life) -> Option<f64> {
-    let time = *life.batches.last()? - *life.batches.first()?;
-    let steps = life
+fn mean_step(process: &ProcessRun) -> Option<f64> {
+    let time = *process.batches.last()? - *process.batches.first()?;
+    let steps = process
         .batches
         .len()
         .checked_sub(1)
@@ -113,7 +114,7 @@ impl Outcome {
         let share = run.reached() as f64 / reference.training.total() as f64;
         let useful = reference.useful.median * share;
         let restarts = run.processes.iter().skip(1);
-        let recovery = restarts.filter_map(|life| Some(life.batches.first()?.as_secs_f64()));
+        let recovery = restarts.filter_map(|process| Some(process.batches.first()?.as_secs_f64()));
         Self {
             state: reference.training.state.name.to_owned(),
             mtbf: mtbf.as_secs_f64(),
@@ -130,13 +131,13 @@ impl Outcome {
         }
     }
 
-    /// Whether it is about the same thing.
+    /// Whether both measure the same configuration.
     pub fn is_same(&self, other: &Self) -> bool {
         let is_same_training = self.state == other.state && self.mtbf == other.mtbf;
         is_same_training && self.contender == other.contender && self.interval == other.interval
     }
 
-    /// What the table and the chart call its policy.
+    /// The name of the policy in the table and the chart.
     pub fn label(&self) -> String {
         match self.interval {
             Some(interval) => format!("{}, every {interval} batches", self.contender),
@@ -147,17 +148,24 @@ impl Outcome {
 
 impl Lost {
     fn of(run: &Run, reference: &Reference, lost: f64) -> Self {
-        let starting = run.processes.iter().map(|life| match life.batches.first() {
-            Some(first) => first.as_secs_f64() - reference.step,
-            None => life.lasted.as_secs_f64(),
-        });
+        let starting = run
+            .processes
+            .iter()
+            .map(|process| match process.batches.first() {
+                Some(first) => first.as_secs_f64() - reference.step,
+                None => process.lasted.as_secs_f64(),
+            });
         let restarts = starting.sum::<f64>() - reference.startup;
-        let trained: usize = run.processes.iter().map(|life| life.batches.len()).sum();
+        let trained: usize = run
+            .processes
+            .iter()
+            .map(|process| process.batches.len())
+            .sum();
         let lost_batches = trained as f64 - run.reached() as f64;
         let killed = run.processes.len() - usize::from(run.is_finished);
-        let cut_short = run.processes.iter().take(killed).filter_map(|life| {
-            let last = life.batches.last()?;
-            Some(life.lasted.saturating_sub(*last).as_secs_f64())
+        let cut_short = run.processes.iter().take(killed).filter_map(|process| {
+            let last = process.batches.last()?;
+            Some(process.lasted.saturating_sub(*last).as_secs_f64())
         });
         let retrained = lost_batches * reference.step + cut_short.sum::<f64>();
         Self {
@@ -173,15 +181,15 @@ mod tests {
     use super::*;
     use crate::state::MEDIUM;
 
-    fn life(resumed_at: u64, batches: &[u64], lasted: u64) -> Life {
-        Life {
+    fn process(resumed_at: u64, batches: &[u64], lasted: u64) -> ProcessRun {
+        ProcessRun {
             resumed_at: Some(resumed_at),
             batches: batches.iter().copied().map(Duration::from_secs).collect(),
             lasted: Duration::from_secs(lasted),
         }
     }
 
-    /// Two seconds to start, and ten batches of a second.
+    /// Two seconds to start, and ten batches of one second.
     fn reference() -> Reference {
         let training = Training {
             state: MEDIUM,
@@ -191,18 +199,18 @@ mod tests {
         let batches: Vec<u64> = (3..=12).collect();
         let run = Run {
             wall: Duration::from_secs(12),
-            processes: vec![life(0, &batches, 12)],
+            processes: vec![process(0, &batches, 12)],
             is_finished: true,
         };
         Reference::of(&[&run], training).unwrap()
     }
 
     #[test]
-    fn what_an_undisturbed_training_takes_follows_from_its_first_batches() {
+    fn the_uninterrupted_time_follows_from_the_first_batches() {
         let whole = reference();
         let run = Run {
             wall: Duration::from_secs(7),
-            processes: vec![life(0, &[3, 4, 5, 6, 7], 7)],
+            processes: vec![process(0, &[3, 4, 5, 6, 7], 7)],
             is_finished: true,
         };
         assert_eq!(Reference::of(&[&run], whole.training).unwrap(), whole);
@@ -215,13 +223,13 @@ mod tests {
 
     #[test]
     fn useful_and_lost_times_add_up_to_the_wall_time() {
-        // Six batches, a second of each backup after 3 and 6, and a kill in the middle of the next
-        // batch; then a restart that takes 4 s, from batch 3.
+        // Six batches of one second, a backup of one second after batches 3 and 6, and a kill in
+        // the middle of the next batch. Then a restart of 4 s, from batch 3.
         let run = Run {
             wall: Duration::from_secs(22),
             processes: vec![
-                life(0, &[3, 4, 5, 7, 8, 9], 11),
-                life(3, &[5, 6, 7, 8, 9, 10, 11], 11),
+                process(0, &[3, 4, 5, 7, 8, 9], 11),
+                process(3, &[5, 6, 7, 8, 9, 10, 11], 11),
             ],
             is_finished: true,
         };
@@ -238,10 +246,10 @@ mod tests {
     }
 
     #[test]
-    fn of_a_training_that_was_given_up_what_it_had_trained_counts() {
+    fn batches_of_an_abandoned_training_count_as_useful() {
         let run = Run {
             wall: Duration::from_secs(60),
-            processes: vec![life(0, &[3, 4, 5, 6, 7], 8), life(0, &[], 1)],
+            processes: vec![process(0, &[3, 4, 5, 6, 7], 8), process(0, &[], 1)],
             is_finished: false,
         };
         let outcome = outcome(&run);

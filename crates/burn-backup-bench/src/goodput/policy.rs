@@ -1,4 +1,4 @@
-//! What a training does against failures, as its process is told.
+//! How a training protects itself against failures, as its process gets it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -7,17 +7,17 @@ use std::str::FromStr;
 use anyhow::{Context as _, Result, bail};
 use burn_backup_restore::{BackupAndRestore, SaveFreq};
 
-/// What `SaveFreq::auto` may spend of the training's time.
+/// The share of the training time that `SaveFreq::auto` may spend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Share {
-    /// What the guide recommends.
+    /// The guide's recommendation.
     Hundredth,
-    /// What it recommends where failures are frequent.
+    /// The guide's recommendation for frequent failures.
     Tenth,
 }
 
 impl Share {
-    /// As `SaveFreq::auto` takes it.
+    /// The share as a number for `SaveFreq::auto`.
     pub fn of_time(self) -> f64 {
         match self {
             Self::Hundredth => 0.01,
@@ -26,16 +26,16 @@ impl Share {
     }
 }
 
-/// What a training does against failures.
+/// How a training protects itself against failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
-    /// Nothing.
+    /// No protection.
     Without,
     /// Our backup, with `SaveFreq::auto`.
     Auto(Share),
-    /// Our backup after every so many batches.
+    /// Our backup after this number of batches.
     Steps(usize),
-    /// Our backup, the next as soon as the last is durable.
+    /// Our backup. The next one begins as soon as the last one is durable.
     Continuous,
     /// Our backup after each epoch.
     Epoch,
@@ -44,7 +44,7 @@ pub enum Policy {
 }
 
 impl Policy {
-    /// Our backup below `dir`, if there is to be one.
+    /// Our backup below `dir`, if this policy takes any.
     pub fn backup(self, dir: &Path) -> Option<BackupAndRestore> {
         let frequency = match self {
             Self::Without | Self::Burns => return None,
@@ -56,7 +56,7 @@ impl Policy {
         Some(BackupAndRestore::new(dir.join("backup")).save_freq(frequency))
     }
 
-    /// How many batches are between two backups, if that is fixed.
+    /// The number of batches between two backups, if it is fixed.
     pub fn steps(self) -> Option<usize> {
         match self {
             Self::Steps(steps) => Some(steps),
@@ -65,7 +65,7 @@ impl Policy {
     }
 }
 
-/// Where Burn's builder puts its checkpoints.
+/// The directory in which Burn's builder puts its checkpoints.
 pub fn burns_directory(dir: &Path) -> PathBuf {
     dir.join("checkpoint")
 }

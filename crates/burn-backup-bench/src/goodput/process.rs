@@ -1,4 +1,4 @@
-//! A training's process, watched and killed by this one.
+//! The process of a training, which this program watches and kills.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read};
@@ -9,34 +9,34 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::goodput::trainee::{Alone, Mark};
+use crate::goodput::trainee::{ChildArgs, Mark};
 
 /// A process that trains. It is killed when it is dropped.
 pub struct Process {
     child: Child,
-    /// Where its standard error goes, in which each restart is announced. It is for those only who
-    /// look for a failure's cause.
+    /// The file for its standard error, which also announces each restart. It helps to find the
+    /// cause of a failure.
     errors: PathBuf,
     marks: Receiver<(Instant, Mark)>,
 }
 
-/// What happens next.
+/// The next event of a process.
 #[derive(Debug)]
 pub enum Event {
-    /// The process said something, then.
+    /// The process reported this mark at this time.
     Mark(Instant, Mark),
-    /// It says no more.
+    /// The process has closed its output.
     Ended,
-    /// Nothing until the deadline.
+    /// Nothing happened until the deadline.
     DeadlinePassed,
 }
 
 impl Process {
-    /// Starts it.
-    pub fn start(alone: &Alone) -> Result<Self> {
-        let errors = alone.dir().join("standard-error");
+    /// Starts the process.
+    pub fn start(args: &ChildArgs) -> Result<Self> {
+        let errors = args.dir().join("standard-error");
         let file = File::create(&errors).with_context(|| format!("cannot create {errors:?}"))?;
-        let mut child = alone.child()?.start(file)?;
+        let mut child = args.child()?.start(file)?;
         let stdout = child.stdout.take().context("the process has no output")?;
         let (sender, marks) = channel();
         std::thread::spawn(move || read(stdout, &sender));
@@ -47,7 +47,7 @@ impl Process {
         })
     }
 
-    /// Waits until something happens, or for the deadline if there is one.
+    /// Waits for the next event, or until the deadline if there is one.
     pub fn next(&self, deadline: Option<Instant>) -> Event {
         let received = match deadline {
             Some(deadline) => {
@@ -63,7 +63,7 @@ impl Process {
         }
     }
 
-    /// Kills it, and gives what it had said last and nobody had heard yet.
+    /// Kills the process, and returns the marks that were not received yet.
     pub fn kill(mut self) -> Result<Vec<(Instant, Mark)>> {
         self.child.kill().context("a training can't be killed")?;
         self.child
@@ -72,7 +72,7 @@ impl Process {
         Ok(self.marks.iter().collect())
     }
 
-    /// Waits for the end of a process that says no more.
+    /// Waits for the end of a process that has closed its output.
     pub fn end(mut self) -> Result<()> {
         let status = self
             .child
@@ -89,18 +89,18 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Of a process that has ended, neither does anything.
+        // Both calls have no effect on a process that has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Ends with the output, or when nobody listens any more.
+/// Reads marks until the output ends or the receiver is gone.
 fn read(stdout: impl Read, marks: &Sender<(Instant, Mark)>) {
     let lines = BufReader::new(stdout).lines().map_while(|line| line.ok());
     for line in lines {
         let Ok(mark) = serde_json::from_str(&line) else {
-            // The last line of a process that was killed can be cut short.
+            // A kill can cut the last line short.
             return;
         };
         if marks.send((Instant::now(), mark)).is_err() {

@@ -1,21 +1,21 @@
-//! The outcomes in the table: goodput, and how long a restart takes.
+//! The outcomes in the table: goodput, and the time of a restart.
 
 use crate::goodput::contender::Contender;
 use crate::goodput::outcome::Outcome;
 use crate::row::{Goal, Row};
 use crate::spread::Spread;
 
-/// The measurement's name.
+/// The name of the measurement.
 pub const NAME: &str = "goodput";
 
-/// Auto's over that of the best fixed interval.
+/// The lowest ratio of Auto's goodput to that of the best fixed interval.
 const MIN_OF_BEST: f64 = 0.97;
-/// Auto's, where failures are as rare as this, in seconds, or rarer.
+/// The lowest goodput of Auto if the MTBF is at least this many seconds.
 const MIN_GOODPUT: f64 = 0.97;
 const RARE: f64 = 60.0;
 
-/// Two lines for each outcome of ours, beside Burn's own, and one for how near Auto is to the best
-/// fixed interval.
+/// Two lines for each of our outcomes, with Burn's own beside them. One more line compares Auto
+/// with the best fixed interval.
 pub fn rows(outcomes: &[Outcome]) -> Vec<Row> {
     by_failures(outcomes)
         .iter()
@@ -23,7 +23,7 @@ pub fn rows(outcomes: &[Outcome]) -> Vec<Row> {
         .collect()
 }
 
-/// The outcomes of each mean time between failures, from the shortest on.
+/// The outcomes of each mean time between failures, shortest first.
 pub fn by_failures(outcomes: &[Outcome]) -> Vec<Vec<&Outcome>> {
     let mut sorted: Vec<&Outcome> = outcomes.iter().collect();
     sorted.sort_by(|one, other| one.mtbf.total_cmp(&other.mtbf));
@@ -56,7 +56,7 @@ fn rows_of(outcomes: &[&Outcome]) -> Vec<Row> {
         outcomes.iter().copied().filter(is_ours)
     };
     let mut rows: Vec<Row> = match burns {
-        // Without ours there are no lines that Burn's could be in.
+        // Without our outcomes, there are no lines to put Burn's into.
         Some(burns) if ours().next().is_none() => vec![line(burns, burns.contender.to_string())],
         _ => Vec::new(),
     };

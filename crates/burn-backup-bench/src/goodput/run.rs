@@ -1,4 +1,4 @@
-//! One training from its first start to its end, all restarts included.
+//! One training from its first start to its end, including all restarts.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,37 +8,37 @@ use anyhow::{Result, ensure};
 use crate::goodput::newest_whole::newest_whole;
 use crate::goodput::policy::{Policy, burns_directory};
 use crate::goodput::process::{Event, Process};
-use crate::goodput::trainee::{Alone, Mark, Training};
+use crate::goodput::trainee::{ChildArgs, Mark, Training};
 
-/// A training, by what its processes did.
+/// A training as the sequence of its processes.
 #[derive(Debug, Clone, Default)]
 pub struct Run {
-    /// From the first start to the end.
+    /// The time from the first start to the end.
     pub wall: Duration,
-    /// Each of its processes, in order.
-    pub processes: Vec<Life>,
-    /// Whether it ran to its end. One that takes too long is given up.
+    /// The processes, in order.
+    pub processes: Vec<ProcessRun>,
+    /// Whether the training finished. A training that takes too long is given up.
     pub is_finished: bool,
 }
 
-/// What one process did.
+/// The course of one process.
 #[derive(Debug, Clone, Default)]
-pub struct Life {
-    /// How many batches were trained when it began to train.
+pub struct ProcessRun {
+    /// The number of batches already trained when the process began to train.
     pub resumed_at: Option<u64>,
-    /// When it had trained each of its batches, since the first start or the last kill.
+    /// The time at which each batch was trained, since the first start or the last kill.
     pub batches: Vec<Duration>,
-    /// How long it lived, from there on.
+    /// The time until the process ended, since the first start or the last kill.
     pub lasted: Duration,
 }
 
-impl Life {
-    /// How far the training was when it ended.
+impl ProcessRun {
+    /// The number of batches trained when the process ended.
     pub fn reached(&self) -> Option<u64> {
         Some(self.resumed_at? + self.batches.len() as u64)
     }
 
-    fn hear(&mut self, started: Instant, at: Instant, mark: Mark) -> Result<()> {
+    fn record(&mut self, started: Instant, at: Instant, mark: Mark) -> Result<()> {
         match mark {
             Mark::Resumed(batches) => self.resumed_at = Some(batches),
             Mark::Trained(batches) => {
@@ -56,23 +56,23 @@ impl Life {
 }
 
 impl Run {
-    /// How far the training ever was.
+    /// The highest number of batches that the training reached.
     pub fn reached(&self) -> u64 {
         self.processes
             .iter()
-            .filter_map(Life::reached)
+            .filter_map(ProcessRun::reached)
             .max()
             .unwrap_or(0)
     }
 }
 
-/// Trains without being killed.
-pub fn undisturbed(training: Training, policy: Policy, dir: &Path) -> Result<Run> {
+/// Trains without kills.
+pub fn uninterrupted(training: Training, policy: Policy, dir: &Path) -> Result<Run> {
     train(training, policy, dir, std::iter::empty(), Duration::MAX)
 }
 
-/// Trains, kills the process after each of the `gaps` and starts it again, until the training is
-/// done or that has taken as long as `at_most`.
+/// Trains, kills the process after each of the `gaps`, and restarts it. Ends when the training is
+/// done or has taken `at_most`.
 pub fn train(
     training: Training,
     policy: Policy,
@@ -89,9 +89,9 @@ pub fn train(
             Policy::Burns => newest_whole(&burns_directory(dir))?,
             _ => None,
         };
-        let alone = Alone::new(training, dir.to_owned(), policy).at_checkpoint(checkpoint);
-        let (life, killed) = live(&alone, since, kill_at)?;
-        run.processes.push(life);
+        let args = ChildArgs::new(training, dir.to_owned(), policy).at_checkpoint(checkpoint);
+        let (process, killed) = run_process(&args, since, kill_at)?;
+        run.processes.push(process);
         run.wall = started.elapsed();
         match killed {
             None => run.is_finished = true,
@@ -110,29 +110,29 @@ pub fn train(
     Ok(run)
 }
 
-/// One process, and when it was killed if it was.
-fn live(
-    alone: &Alone,
+/// Runs one process. Also returns the time of its kill, if it was killed.
+fn run_process(
+    args: &ChildArgs,
     since: Instant,
     kill_at: Option<Instant>,
-) -> Result<(Life, Option<Instant>)> {
-    let mut life = Life::default();
-    let process = Process::start(alone)?;
+) -> Result<(ProcessRun, Option<Instant>)> {
+    let mut run = ProcessRun::default();
+    let process = Process::start(args)?;
     loop {
         match process.next(kill_at) {
-            Event::Mark(at, mark) => life.hear(since, at, mark)?,
+            Event::Mark(at, mark) => run.record(since, at, mark)?,
             Event::Ended => {
                 process.end()?;
-                life.lasted = since.elapsed();
-                return Ok((life, None));
+                run.lasted = since.elapsed();
+                return Ok((run, None));
             }
             Event::DeadlinePassed => {
                 let killed = Instant::now();
-                life.lasted = killed.saturating_duration_since(since);
+                run.lasted = killed.saturating_duration_since(since);
                 for (at, mark) in process.kill()? {
-                    life.hear(since, at, mark)?;
+                    run.record(since, at, mark)?;
                 }
-                return Ok((life, Some(killed)));
+                return Ok((run, Some(killed)));
             }
         }
     }

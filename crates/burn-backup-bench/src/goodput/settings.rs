@@ -1,4 +1,4 @@
-//! What goodput is measured of, as the command line says it.
+//! The settings of goodput on the command line.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use clap::Args;
 use crate::bench::Bench;
 use crate::goodput::contender::Contender;
 
-/// What goodput is measured of.
+/// The settings of goodput.
 #[derive(Debug, Clone, Args)]
 pub struct Settings {
-    /// The mean times between failures that goodput is measured at, in seconds. At 5 s it takes
-    /// 40 minutes, at 15 s an hour, at 60 s four hours.
+    /// The mean times between failures for goodput, in seconds. At 5 s it takes 40 minutes, at 15 s
+    /// an hour, at 60 s four hours.
     #[arg(
         long,
         value_name = "SECONDS",
@@ -22,17 +22,17 @@ pub struct Settings {
     )]
     pub mtbf: Vec<Duration>,
 
-    /// The policies that goodput is measured of; all of them unless some are named.
+    /// The policies for goodput. The default is all of them.
     #[arg(long, value_enum, value_name = "NAMES", value_delimiter = ',')]
     pub policies: Vec<Contender>,
 
-    /// The seed of the moments at which goodput's trainings are killed.
+    /// The seed of the times at which goodput's trainings are killed.
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     pub kill_seed: u64,
 }
 
 impl Settings {
-    /// The mean times between failures; `--quick` has a short one of its own.
+    /// The mean times between failures. `--quick` has its own short one.
     pub fn mtbf(&self, bench: &Bench) -> Vec<Duration> {
         match bench.is_quick() {
             true => vec![Duration::from_millis(500)],
@@ -40,7 +40,7 @@ impl Settings {
         }
     }
 
-    /// What to compare, in the order of the table.
+    /// The contenders, in the order of the table.
     pub fn contenders(&self) -> Vec<Contender> {
         match self.policies.is_empty() {
             true => Contender::all(),

@@ -1,5 +1,5 @@
-//! The training that is killed: a process of its own, which says on its standard output what it has
-//! trained.
+//! The training that is killed. It runs in its own process, and reports its progress on its
+//! standard output.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -15,15 +15,15 @@ use crate::goodput::policy::Policy;
 use crate::state::State;
 use crate::{model, training};
 
-/// The hidden subcommand that [`train_alone`] is.
+/// The hidden subcommand that runs [`train_in_child`].
 pub const SUBCOMMAND: &str = "train";
 
-/// A training, as its first process and each later one is told of it.
+/// A training, in the form that each of its processes gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
 pub struct Training {
     #[arg(long, value_parser = State::named)]
     pub state: State,
-    /// How many batches an epoch has.
+    /// The number of batches in an epoch.
     #[arg(long)]
     pub batches: usize,
     #[arg(long)]
@@ -31,27 +31,27 @@ pub struct Training {
 }
 
 impl Training {
-    /// How many batches it has in all its epochs.
+    /// The number of batches in all epochs.
     pub fn total(&self) -> u64 {
         self.batches as u64 * self.epochs as u64
     }
 }
 
-/// What a process is told.
+/// The arguments of a process.
 #[derive(Debug, Args)]
-pub struct Alone {
+pub struct ChildArgs {
     #[command(flatten)]
     training: Training,
     #[arg(long)]
     dir: PathBuf,
     #[arg(long)]
     policy: Policy,
-    /// Which of Burn's checkpoints to resume from.
+    /// The epoch of Burn's checkpoint to resume from.
     #[arg(long)]
     checkpoint: Option<usize>,
 }
 
-impl Alone {
+impl ChildArgs {
     /// A process of `training` with its files in `dir`.
     pub fn new(training: Training, dir: PathBuf, policy: Policy) -> Self {
         Self {
@@ -62,18 +62,18 @@ impl Alone {
         }
     }
 
-    /// Resumes from that one of Burn's checkpoints.
+    /// Resumes from this checkpoint of Burn.
     pub fn at_checkpoint(mut self, checkpoint: Option<usize>) -> Self {
         self.checkpoint = checkpoint;
         self
     }
 
-    /// Where its files are.
+    /// The directory for its files.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The process, not started yet.
+    /// The process, which is not started yet.
     pub fn child(&self) -> Result<Child> {
         let child = Child::new(SUBCOMMAND)?
             .option("--state", self.training.state.name)
@@ -89,69 +89,70 @@ impl Alone {
     }
 }
 
-/// What a process says: one line of JSON each.
+/// A report of a process: one line of JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mark {
-    /// It begins or resumes with so many batches trained.
+    /// The process begins or resumes after this number of batches.
     Resumed(u64),
-    /// It has trained one more, which makes so many of the whole training.
+    /// The process has trained another batch. Contains the total number of trained batches.
     Trained(u64),
 }
 
-/// Trains, and says after each batch that it is trained.
-pub fn train_alone(alone: &Alone) -> Result<()> {
+/// Trains, and reports each trained batch.
+pub fn train_in_child(args: &ChildArgs) -> Result<()> {
     let Training {
         state,
         batches,
         epochs,
-    } = alone.training;
-    let backup = alone.policy.backup(&alone.dir);
+    } = args.training;
+    let backup = args.policy.backup(&args.dir);
     let handle = backup.as_ref().map(BackupAndRestore::handle);
-    let from_checkpoint = alone.checkpoint.unwrap_or(0) * batches;
+    let from_checkpoint = args.checkpoint.unwrap_or(0) * batches;
     let resumed_at = move || match handle.as_ref().and_then(BackupHandle::restored_from) {
         Some(position) => position.global_step,
         None => from_checkpoint as u64,
     };
     let feed = marking(state.feed(EpochLengths::all(batches)), resumed_at);
-    let training = training::supervised(&alone.dir, feed, epochs);
+    let training = training::supervised(&args.dir, feed, epochs);
     let training = match backup {
         Some(backup) => training.backup_and_restore(backup),
-        None if alone.policy == Policy::Burns => training.with_default_checkpointers(),
+        None if args.policy == Policy::Burns => training.with_default_checkpointers(),
         None => training,
     };
-    let training = match alone.checkpoint {
+    let training = match args.checkpoint {
         Some(checkpoint) => training.checkpoint(checkpoint),
         None => training,
     };
     training::run(training, state.fresh_learner())
 }
 
-/// A loader that says what is trained whenever it is asked for a batch. It is also asked for those
-/// that are skipped after a restore; so the model counts.
+/// A loader that reports the trained batches whenever it is asked for a batch.
+///
+/// It uses the model's count, because it is also asked for batches that a restore skips.
 fn marking(feed: Feed, resumed_at: impl Fn() -> u64 + Send + 'static) -> Feed {
     let mut begun = None;
-    let mut said = 0;
+    let mut reported = 0;
     feed.on_pause(move |_| {
         let resumed = *begun.get_or_insert_with(|| {
             let resumed = resumed_at();
-            say(Mark::Resumed(resumed));
+            report(Mark::Resumed(resumed));
             resumed
         });
         let taken = model::steps_taken();
-        if taken > said {
-            said = taken;
-            say(Mark::Trained(resumed + taken));
+        if taken > reported {
+            reported = taken;
+            report(Mark::Trained(resumed + taken));
         }
     })
 }
 
-fn say(mark: Mark) {
-    let said = serde_json::to_string(&mark)
+fn report(mark: Mark) {
+    let reported = serde_json::to_string(&mark)
         .map_err(io::Error::from)
         .and_then(|line| writeln!(io::stdout(), "{line}"));
-    if said.is_err() {
-        // The measurement is gone. Nobody else would end this process.
+    if reported.is_err() {
+        // The parent process is gone, so nothing else would end this process.
         std::process::exit(1);
     }
 }

@@ -1,9 +1,9 @@
-//! The best interval between backups of which each costs the same.
+//! The best interval between backups if each has the same cost.
 
 use std::time::Duration;
 
-/// How long to train between two backups, each of which adds `cost` to the training's time, when
-/// the mean time between failures is `mtbf`: `sqrt(2 * cost * mtbf)`.
+/// The time to train between two backups: `sqrt(2 * cost * mtbf)`. Each backup adds `cost` to the
+/// training time, and the mean time between failures is `mtbf`.
 ///
 /// J. W. Young, "A first order approximation to the optimum checkpoint interval", Communications of
 /// the ACM 17 (1974). J. T. Daly, "A higher order estimate of the optimum checkpoint interval for
@@ -13,7 +13,7 @@ pub fn interval(cost: Duration, mtbf: Duration) -> Duration {
     Duration::from_secs_f64((2.0 * cost.as_secs_f64() * mtbf.as_secs_f64()).sqrt())
 }
 
-/// The number of steps, at least one, that is nearest to `interval`.
+/// The number of steps nearest to `interval`, at least one.
 pub fn steps(interval: Duration, step: Duration) -> usize {
     let steps = interval.as_secs_f64() / step.as_secs_f64();
     (steps.round() as usize).max(1)
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_backup_of_five_minutes_and_a_failure_a_day_make_two_hours() {
+    fn a_five_minute_backup_and_daily_failures_give_two_hours() {
         let interval = interval(
             Duration::from_secs(5 * 60),
             Duration::from_secs(24 * 60 * 60),

@@ -1,4 +1,4 @@
-//! A plain client of the server: what it does is the limit.
+//! A plain client of the server, whose speed is the limit.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use super::server::Server;
 
-/// As the mirror has them.
+/// The same size as the mirror's pieces.
 const PIECE_BYTES: usize = 16 * 1024 * 1024;
 const RANGE_BYTES: u64 = 8 * 1024 * 1024;
 const CONCURRENCY: usize = 4;
@@ -26,7 +26,7 @@ pub struct Client {
     runtime: Runtime,
 }
 
-/// Bytes that an upload shares.
+/// Bytes that all parts of an upload share.
 struct Shared(Arc<[u8]>);
 
 impl AsRef<[u8]> for Shared {
@@ -48,12 +48,12 @@ impl Client {
         })
     }
 
-    /// Another client, for a mirror: connections belong to the runtime that has opened them.
+    /// Another client, for a mirror. Connections belong to the runtime that opened them.
     pub fn another(&self) -> Result<Arc<dyn ObjectStore>> {
         s3_server::client(&self.endpoint, RetryConfig::default())
     }
 
-    /// Puts one object, and gives the time that took.
+    /// Puts one object, and returns the time.
     pub fn put(&self, bytes: Arc<[u8]>) -> Result<Duration> {
         let bytes = Bytes::from_owner(Shared(bytes));
         let began = Instant::now();
@@ -70,7 +70,7 @@ impl Client {
         Ok(began.elapsed())
     }
 
-    /// Reads it, and gives the time that took.
+    /// Reads the object, and returns the time.
     pub fn read(&self, length: u64) -> Result<Duration> {
         let path = Path::from(OBJECT);
         let began = Instant::now();

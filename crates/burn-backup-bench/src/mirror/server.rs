@@ -1,4 +1,4 @@
-//! The S3 server, in a process of its own.
+//! The S3 server, in its own process.
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -10,25 +10,25 @@ use s3_server::S3Server;
 
 use crate::child::Child;
 
-/// The hidden subcommand that [`serve_alone`] is.
+/// The hidden subcommand that runs [`serve_in_child`].
 pub const SUBCOMMAND: &str = "serve";
 
-/// The server of one process.
+/// The arguments of a process.
 #[derive(Debug, Args)]
-pub struct Alone {
+pub struct ChildArgs {
     #[arg(long)]
     dir: PathBuf,
 }
 
-/// A server that is killed when it is dropped. A server elsewhere takes nothing of the processors here, and this one only
-/// what the training leaves.
+/// A server that is killed when it is dropped. It uses only the processor time that the training leaves, because a
+/// server on another machine would use none.
 pub struct Server {
     process: process::Child,
     endpoint: String,
 }
 
 impl Server {
-    /// Starts one with its objects in `dir`.
+    /// Starts a server with its objects in `dir`.
     pub fn start(dir: &Path) -> Result<Self> {
         let errors = tempfile::tempfile().context("cannot make a file")?;
         let child = Child::of_lowest_priority(SUBCOMMAND)?.option("--dir", dir);
@@ -42,7 +42,7 @@ impl Server {
         })
     }
 
-    /// Its URL.
+    /// The URL of the server.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
@@ -50,15 +50,15 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The server may have ended already.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
 /// Serves until it is killed.
-pub fn serve_alone(alone: &Alone) -> Result<()> {
-    let server = S3Server::start(&alone.dir)?;
+pub fn serve_in_child(args: &ChildArgs) -> Result<()> {
+    let server = S3Server::start(&args.dir)?;
     writeln!(io::stdout(), "{}", server.endpoint())?;
     loop {
         std::thread::park();

@@ -1,11 +1,11 @@
-//! The program, as it is called.
+//! Runs the program.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::process::Command;
 
-/// Calls it, and gives what it prints.
+/// Runs the program, and returns its output.
 fn call(arguments: &[&str], dir: &Path) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_burn-backup-bench"))
         .args(arguments)
@@ -35,9 +35,9 @@ fn a_quick_measurement_prints_its_table_and_writes_its_file() {
 }
 
 #[test]
-fn a_training_that_is_killed_again_and_again_has_a_goodput_and_a_chart_that_can_be_drawn_again() {
+fn a_repeatedly_killed_training_has_goodput_and_a_chart() {
     let scratch = tempfile::tempdir().unwrap();
-    // The first kill of this seed comes after a thirtieth of the mean, however short the training is.
+    // The first kill of this seed comes after a thirtieth of the mean. So even a short training is killed.
     let arguments = "--quick --only goodput --policies epoch,burns --kill-seed 7";
     let arguments: Vec<_> = arguments.split(' ').collect();
     let table = call(&arguments, scratch.path());

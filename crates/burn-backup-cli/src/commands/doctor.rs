@@ -11,7 +11,7 @@ use burn_backup_store::{Observation, Observer, Use};
 use serde::Serialize;
 
 use crate::exit::{Exit, refuse};
-use crate::output::{Output, Page, Report, Tone};
+use crate::output::{Output, Page, Report, TextStyle};
 use crate::place::Place;
 
 /// Checks whether a directory is suitable for backups, and how fast it is
@@ -185,9 +185,9 @@ impl Report for Diagnosis {
         page.gap();
         for check in &self.checks {
             let status = match check.status {
-                Status::Ok => Tone::Good.paint("ok  "),
-                Status::Warn => Tone::Warning.paint("warn"),
-                Status::Fail => Tone::Bad.paint("fail"),
+                Status::Ok => TextStyle::Good.paint("ok  "),
+                Status::Warn => TextStyle::Warning.paint("warn"),
+                Status::Fail => TextStyle::Bad.paint("fail"),
             };
             page.line(format!("{status}  {}: {}", check.name, check.message));
             if let Some(advice) = &check.advice {

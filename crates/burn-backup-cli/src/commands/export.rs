@@ -79,7 +79,7 @@ struct Exported {
 }
 
 /// A file to write.
-struct Planned {
+struct PlannedFile {
     state: String,
     kind: &'static str,
     /// The parts that it consists of.
@@ -111,7 +111,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
     Ok(Exit::Good)
 }
 
-fn plan(generation: &Local, args: &Args) -> Result<Vec<Planned>> {
+fn plan(generation: &Local, args: &Args) -> Result<Vec<PlannedFile>> {
     let names: Vec<_> = generation
         .manifest()
         .parts
@@ -121,7 +121,7 @@ fn plan(generation: &Local, args: &Args) -> Result<Vec<Planned>> {
     let path = |stem: &str| args.to.join(format!("{stem}.{}", args.format.extension()));
     let mut planned = Vec::new();
     for model in ModelParts::of(names.iter().copied()) {
-        planned.push(Planned {
+        planned.push(PlannedFile {
             record: model.record(generation)?,
             path: path(&model.file_stem()),
             kind: "model",
@@ -144,7 +144,7 @@ fn plan(generation: &Local, args: &Args) -> Result<Vec<Planned>> {
             .iter()
             .filter_map(|name| Some((state_of(name, kind)?, *name)))
         {
-            planned.push(Planned {
+            planned.push(PlannedFile {
                 record: record(generation, name)?,
                 path: path(name),
                 kind,
@@ -176,7 +176,7 @@ fn refuse_overwriting(path: &Path, is_forced: bool) -> Result<()> {
     }
 }
 
-impl Planned {
+impl PlannedFile {
     fn write(self, generation: &Arc<Local>, args: &Args) -> Result<Exported> {
         let tensors = self.record.tensors.len();
         match (args.format, self.parts.as_slice()) {

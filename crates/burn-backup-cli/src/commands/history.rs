@@ -12,11 +12,11 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::atomic_write;
 use crate::exit::{Exit, refuse};
 use crate::output::{Output, Page, Report, moment};
 use crate::place::Place;
 use crate::source::Source;
-use crate::stage;
 use crate::training::{Position, Run, Training};
 use curves::{Curve, curves};
 
@@ -77,7 +77,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
     };
     if let Some(path) = &args.svg {
         let drawn = svg::draw(&history.charts()).context("the charts can't be drawn")?;
-        stage::write(path, true, |file| {
+        atomic_write::write(path, true, |file| {
             let written = std::io::Write::write_all(file, drawn.as_bytes());
             written.with_context(|| format!("cannot write '{}'", path.display()))
         })?;

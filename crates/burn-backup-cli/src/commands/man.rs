@@ -7,10 +7,10 @@ use anyhow::{Context as _, Result};
 use clap::CommandFactory as _;
 use clap_mangen::Man;
 
+use crate::atomic_write;
 use crate::exit::Exit;
 use crate::options::Options;
 use crate::output::Output;
-use crate::stage;
 
 /// Prints the manual page, or writes the pages of all commands
 #[derive(Debug, clap::Args)]
@@ -47,7 +47,7 @@ fn page(command: clap::Command) -> Result<Vec<u8>> {
 }
 
 fn put(path: &std::path::Path, page: &[u8]) -> Result<()> {
-    stage::write(path, true, |file| {
+    atomic_write::write(path, true, |file| {
         let written = file.write_all(page);
         written.with_context(|| format!("cannot write '{}'", path.display()))
     })

@@ -47,7 +47,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
     let Place::Mirror(url) = &args.from else {
         return Err(refuse(Exit::Usage, "--from needs the URL of a mirror"));
     };
-    let here = Here::look(path)?;
+    let here = LocalBackup::find(path)?;
     let mirror = Mirror::new(url);
     let connection = mirror.connect()?;
     let training = training(&mirror, connection.observe()?, &here)?;
@@ -113,14 +113,14 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
 }
 
 /// The existing contents of the directory.
-struct Here {
+struct LocalBackup {
     identity: Option<Identity>,
     newest: Option<GenerationId>,
     has_backup: bool,
 }
 
-impl Here {
-    fn look(path: &Path) -> Result<Self> {
+impl LocalBackup {
+    fn find(path: &Path) -> Result<Self> {
         let observer = Observer::new(path)?;
         let identity = observer.identity()?;
         let generations = observer.generations()?;
@@ -165,7 +165,7 @@ fn is_free(path: &Path) -> Result<bool> {
 fn training(
     mirror: &Mirror,
     mut trainings: Vec<MirroredTraining>,
-    here: &Here,
+    here: &LocalBackup,
 ) -> Result<MirroredTraining> {
     let Some(identity) = here.identity.as_ref().filter(|_| here.has_backup) else {
         return only(&mirror.to_string(), trainings);

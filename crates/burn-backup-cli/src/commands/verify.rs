@@ -9,9 +9,9 @@ use burn_backup_store::{
 use serde::Serialize;
 
 use crate::exit::{Exit, refuse};
-use crate::output::{Bar, Output, Page, Report, Tone, bytes, count};
+use crate::output::{Bar, Output, Page, Report, TextStyle, bytes, count};
 use crate::place::Place;
-use crate::source::{Directory, Found, LOOKS, Mirrored, Source};
+use crate::source::{Directory, Found, MAX_LISTINGS, Mirrored, Source};
 
 /// Reads generations completely, and checks each byte against the hashes
 ///
@@ -65,7 +65,7 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
         place: args.place.to_string(),
         ..Verification::default()
     };
-    for _ in 0..LOOKS {
+    for _ in 0..MAX_LISTINGS {
         let ids = match args.number {
             Some(number) => vec![existing(&source, number)?],
             None => source.ids()?,
@@ -300,11 +300,14 @@ impl Report for Verification {
             match verified.status {
                 "whole" => page.line(format!(
                     "generation {number}: {} ({})",
-                    Tone::Good.paint("whole"),
+                    TextStyle::Good.paint("whole"),
                     bytes(verified.bytes)
                 )),
                 status @ ("damaged" | "unreadable") => {
-                    page.line(format!("generation {number}: {}", Tone::Bad.paint(status)));
+                    page.line(format!(
+                        "generation {number}: {}",
+                        TextStyle::Bad.paint(status)
+                    ));
                     for flaw in &verified.damage {
                         page.line(format!("  {}", flaw.message));
                     }

@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result};
 use burn_backup_store::OpenGeneration;
 use burn_pack::Writer;
 
+use crate::atomic_write;
 use crate::record::Record;
 use crate::source::Local;
-use crate::stage;
 
 /// The size of one read.
 const WINDOW: u64 = 4 * 1024 * 1024;
@@ -18,7 +18,7 @@ const WINDOW: u64 = 4 * 1024 * 1024;
 /// Copies a part unchanged.
 pub fn copy(generation: &OpenGeneration, part: &str, path: &Path, is_forced: bool) -> Result<()> {
     let part = generation.part(part).context("the part is missing")?;
-    stage::write(path, is_forced, |file| {
+    atomic_write::write(path, is_forced, |file| {
         let mut done = 0;
         while done < part.entry().bytes {
             let mut bytes = vec![0; usize::try_from(WINDOW.min(part.entry().bytes - done))?];
@@ -46,7 +46,7 @@ pub fn write(generation: &Arc<Local>, record: &Record, path: &Path, is_forced: b
     for (name, value) in &record.metadata {
         writer = writer.with_metadata(name, value);
     }
-    stage::write(path, is_forced, |file| {
+    atomic_write::write(path, is_forced, |file| {
         let written = writer.write_to_file_in_place(file.path());
         written.with_context(|| format!("cannot write '{}': check the free space", path.display()))
     })

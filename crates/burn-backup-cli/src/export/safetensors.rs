@@ -16,9 +16,9 @@ use safetensors::tensor::Metadata;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::atomic_write;
 use crate::exit::{Exit, refuse};
 use crate::record::{Entry, Record};
-use crate::stage;
 
 const METADATA: &str = "__metadata__";
 
@@ -53,7 +53,7 @@ pub fn write(
 ) -> Result<()> {
     let order = ordered(record);
     let header = header(record, &order)?;
-    stage::write(path, is_forced, |file| {
+    atomic_write::write(path, is_forced, |file| {
         let mut put = |bytes: &[u8]| {
             let written = file.write_all(bytes);
             written

@@ -9,7 +9,7 @@ use super::units::plain;
 
 /// The style of a text on a terminal with colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tone {
+pub enum TextStyle {
     Strong,
     Good,
     Warning,
@@ -21,7 +21,7 @@ pub enum Tone {
 const FIRST: u32 = 0xE900;
 const END: char = '\u{E9FF}';
 
-impl Tone {
+impl TextStyle {
     const ALL: [(Self, &'static str); 5] = [
         (Self::Strong, "\x1b[1m"),
         (Self::Good, "\x1b[32m"),
@@ -41,7 +41,7 @@ impl Tone {
             return Some("\x1b[0m");
         }
         let at = u32::from(mark).checked_sub(FIRST)?;
-        let found = Self::ALL.iter().find(|(tone, _)| *tone as u32 == at);
+        let found = Self::ALL.iter().find(|(style, _)| *style as u32 == at);
         found.map(|(_, code)| *code)
     }
 }
@@ -70,7 +70,7 @@ impl Page {
     pub fn field(&mut self, name: &str, value: impl Display) {
         self.line(format!(
             "{} {value}",
-            Tone::Faint.paint(format!("{:<16}", format!("{name}:")))
+            TextStyle::Faint.paint(format!("{:<16}", format!("{name}:")))
         ));
     }
 
@@ -84,7 +84,7 @@ impl Page {
     /// Adds a heading.
     pub fn heading(&mut self, heading: impl Display) {
         self.gap();
-        self.line(Tone::Strong.paint(heading));
+        self.line(TextStyle::Strong.paint(heading));
     }
 
     /// Adds a table. Columns whose titles begin with `>` are aligned to the right.
@@ -106,7 +106,7 @@ impl Page {
         for (at, line) in table.lines().enumerate() {
             let line = line.trim_end();
             match at {
-                0 => self.line(Tone::Faint.paint(line)),
+                0 => self.line(TextStyle::Faint.paint(line)),
                 _ => self.line(line),
             }
         }
@@ -116,7 +116,7 @@ impl Page {
     pub fn finish(self, has_colour: bool) -> String {
         let mut finished = String::with_capacity(self.text.len());
         for character in self.text.chars() {
-            match Tone::code(character) {
+            match TextStyle::code(character) {
                 Some(code) if has_colour => finished.push_str(code),
                 Some(_) => {}
                 None if character.is_control() && character != '\n' => {
@@ -137,7 +137,7 @@ mod tests {
     fn colours_can_be_turned_off() {
         let page = || {
             let mut page = Page::default();
-            page.line(format!("it is {}", Tone::Good.paint("whole")));
+            page.line(format!("it is {}", TextStyle::Good.paint("whole")));
             page
         };
         assert_eq!(page().finish(false), "it is whole\n");

@@ -60,7 +60,7 @@ impl Progress {
     }
 
     /// Takes a heartbeat of the current run.
-    pub fn saw(&mut self, beat: &Beat, now: Instant) {
+    pub fn record_heartbeat(&mut self, beat: &Beat, now: Instant) {
         self.tells = true;
         let Some(position) = beat.position else {
             return;
@@ -100,7 +100,7 @@ impl Progress {
     }
 
     /// Whether there is a new backup since the last restart.
-    pub fn take_news(&mut self) -> bool {
+    pub fn take_has_news(&mut self) -> bool {
         std::mem::take(&mut self.has_news)
     }
 
@@ -123,11 +123,18 @@ impl Progress {
     pub fn summary(&self, now: Instant) -> String {
         let wall = now - self.began;
         let restarts = self.runs.saturating_sub(1);
-        let mut summary = format!("{restarts} restarts in {}", seconds(wall));
+        let restarts = match restarts {
+            1 => "1 restart".to_owned(),
+            restarts => format!("{restarts} restarts"),
+        };
+        let mut summary = format!("{restarts} in {}", seconds(wall));
         if !self.tells {
             return summary;
         }
-        summary.push_str(&format!("; {} batches were trained again", self.repeated));
+        match self.repeated {
+            1 => summary.push_str("; 1 batch was trained again"),
+            batches => summary.push_str(&format!("; {batches} batches were trained again")),
+        }
         if let Some(goodput) = self.goodput(wall) {
             summary.push_str(&format!("; goodput {goodput:.2}"));
         }
@@ -181,20 +188,20 @@ mod tests {
         let after = |seconds| begun + Duration::from_secs(seconds);
         let mut progress = Progress::new(begun);
         progress.began(begun);
-        progress.saw(&beat(0, None, None), begun);
-        progress.saw(&beat(50, None, Some(40)), after(49));
+        progress.record_heartbeat(&beat(0, None, None), begun);
+        progress.record_heartbeat(&beat(50, None, Some(40)), after(49));
         progress.ended(after(50), Duration::from_secs(3));
-        assert!(progress.take_news() && !progress.take_news());
+        assert!(progress.take_has_news() && !progress.take_has_news());
         progress.began(after(60));
-        progress.saw(&beat(40, Some(40), None), after(60));
-        assert!(!progress.take_news());
-        progress.saw(&beat(100, Some(40), Some(80)), after(119));
-        assert!(progress.take_news());
+        progress.record_heartbeat(&beat(40, Some(40), None), after(60));
+        assert!(!progress.take_has_news());
+        progress.record_heartbeat(&beat(100, Some(40), Some(80)), after(119));
+        assert!(progress.take_has_news());
         progress.ended(after(120), Duration::ZERO);
         // 110 batches took 110 s. 100 of them count, in 120 s.
         assert_eq!(
             progress.summary(after(120)),
-            "1 restarts in 2m; 10 batches were trained again; goodput 0.83; the training is at epoch 1, \
+            "1 restart in 2m; 10 batches were trained again; goodput 0.83; the training is at epoch 1, \
              batch 100 (batch 100 of the training)"
         );
         assert_eq!(progress.longest_gap(), Duration::from_secs(3));
@@ -209,6 +216,6 @@ mod tests {
         progress.began(begun);
         assert!(!progress.tells());
         let summary = progress.summary(begun + Duration::from_secs(61));
-        assert_eq!(summary, "1 restarts in 1m 1s");
+        assert_eq!(summary, "1 restart in 1m 1s");
     }
 }

@@ -30,7 +30,7 @@ struct Lines {
 }
 
 impl Lines {
-    fn take_in(&mut self, bytes: &[u8]) {
+    fn push(&mut self, bytes: &[u8]) {
         for byte in bytes {
             match byte {
                 b'\n' => {
@@ -78,7 +78,7 @@ impl Tail {
                 let _ = io::stderr().lock().write_all(read);
                 kept.lock()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .take_in(read);
+                    .push(read);
             }
         })?;
         Ok(Self { lines, ended })
@@ -103,10 +103,10 @@ mod tests {
     fn the_last_lines_stay() {
         let mut lines = Lines::default();
         for number in 0..100 {
-            lines.take_in(format!("line {number}\n").as_bytes());
+            lines.push(format!("line {number}\n").as_bytes());
         }
-        lines.take_in(b"10 %\r20 %\rpan");
-        lines.take_in(b"icked");
+        lines.push(b"10 %\r20 %\rpan");
+        lines.push(b"icked");
         let text = lines.text();
         assert_eq!(text.len(), LINES);
         assert_eq!(text.first().unwrap(), "line 81");
@@ -114,7 +114,7 @@ mod tests {
             text.last().unwrap(),
             "20 %panicked".trim_start_matches("20 %")
         );
-        lines.take_in(&vec![b'x'; 5000]);
+        lines.push(&vec![b'x'; 5000]);
         assert_eq!(lines.text().last().unwrap().len(), MAX_LINE_BYTES);
     }
 }

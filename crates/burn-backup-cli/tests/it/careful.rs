@@ -36,7 +36,7 @@ fn numbers(json: &Value) -> Vec<u64> {
 }
 
 #[test]
-fn a_dry_run_changes_nothing_and_says_what_is_done() {
+fn a_dry_run_changes_nothing_and_shows_the_plan() {
     let scratch = with_four();
     let quarantine = scratch.join("backup/quarantine");
     fs::create_dir(&quarantine).unwrap();
@@ -95,12 +95,12 @@ fn nothing_is_deleted_without_a_terminal_and_without_yes() {
                 after.insert(scratch.join(path), there.clone());
             }
         }
-        unchanged_but(&before, &after);
+        unchanged_except(&before, &after);
     }
 }
 
 #[track_caller]
-fn unchanged_but(
+fn unchanged_except(
     before: &BTreeMap<PathBuf, Option<Vec<u8>>>,
     after: &BTreeMap<PathBuf, Option<Vec<u8>>>,
 ) {
@@ -110,7 +110,7 @@ fn unchanged_but(
 }
 
 #[test]
-fn a_prune_leaves_as_many_as_it_is_told() {
+fn a_prune_keeps_the_requested_number() {
     for keep in 1..=5 {
         let scratch = with_four();
         scratch
@@ -134,7 +134,7 @@ fn a_prune_leaves_as_many_as_it_is_told() {
 }
 
 #[test]
-fn a_discard_leaves_what_is_the_users() {
+fn a_discard_keeps_the_users_files() {
     let scratch = with_four();
     scratch.run("discard backup --yes").good();
     let left = contents(&scratch.join("backup"));
@@ -202,7 +202,7 @@ fn a_migration_keeps_parts_and_state() {
 }
 
 #[test]
-fn what_is_still_damaged_stays_in_quarantine() {
+fn a_damaged_generation_stays_in_quarantine() {
     let scratch = Scratch::new();
     training(&scratch.join("backup"));
     crate::backups::flip(&scratch.join("backup/generations/00000002/frozen.bpk"), 260);
@@ -228,7 +228,7 @@ fn what_is_still_damaged_stays_in_quarantine() {
 }
 
 #[test]
-fn what_is_whole_again_comes_back_from_the_quarantine() {
+fn a_repaired_generation_returns_from_quarantine() {
     let scratch = Scratch::new();
     training(&scratch.join("backup"));
     let part = scratch.join("backup/generations/00000002/model.bpk");

@@ -8,7 +8,7 @@ use crate::backups::{contents, flip, open, training};
 use crate::program::Scratch;
 
 #[test]
-fn damage_in_a_small_part_says_file_and_offset() {
+fn damage_in_a_small_part_shows_file_and_offset() {
     let scratch = Scratch::new();
     training(&scratch.join("backup"));
     flip(&scratch.join("backup/generations/00000001/model.bpk"), 300);
@@ -33,7 +33,7 @@ fn damage_in_a_small_part_says_file_and_offset() {
 }
 
 #[test]
-fn damage_in_a_large_part_says_the_block() {
+fn damage_in_a_large_part_shows_the_block() {
     let scratch = Scratch::new();
     let store = open(&scratch.join("backup"));
     let mut staging = store.stage().unwrap();
@@ -129,7 +129,7 @@ fn a_damaged_manifest_is_shown_beside_the_others() {
 }
 
 #[test]
-fn a_record_that_is_none_is_said() {
+fn an_invalid_record_is_reported() {
     let scratch = Scratch::new();
     let store = open(&scratch.join("backup"));
     let mut staging = store.stage().unwrap();

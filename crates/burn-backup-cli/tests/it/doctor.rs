@@ -6,7 +6,7 @@ use crate::backups::{contents, open, training};
 use crate::program::Scratch;
 
 #[test]
-fn a_healthy_directory_is_fit_and_stays_as_it_was() {
+fn a_healthy_directory_passes_and_stays_unchanged() {
     let scratch = Scratch::new();
     training(&scratch.join("backup"));
     let store = open(&scratch.join("backup"));
@@ -28,7 +28,7 @@ fn a_healthy_directory_is_fit_and_stays_as_it_was() {
         "sync",
         "hard links",
         "locks",
-        "writing over",
+        "overwriting",
         "free space",
         "write speed",
         "read speed",
@@ -43,7 +43,7 @@ fn a_healthy_directory_is_fit_and_stays_as_it_was() {
 }
 
 #[test]
-fn a_directory_that_is_not_there_is_not_made() {
+fn a_missing_directory_is_not_created() {
     let scratch = Scratch::new();
     scratch
         .run("doctor not/there/yet")
@@ -70,7 +70,7 @@ fn too_little_space_is_a_failure() {
 
 #[test]
 #[cfg(unix)]
-fn a_directory_that_all_may_write_to_is_warned_of() {
+fn a_world_writable_directory_gives_a_warning() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let scratch = Scratch::new();

@@ -140,7 +140,7 @@ fn trainings_of_all_formats_are_exported() {
 }
 
 #[test]
-fn what_is_there_is_not_overwritten_unless_forced() {
+fn existing_files_are_not_overwritten_unless_forced() {
     let scratch = Scratch::new();
     training(&scratch.join("backup"));
     fs::create_dir(scratch.join("out")).unwrap();

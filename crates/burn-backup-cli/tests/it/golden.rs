@@ -168,7 +168,7 @@ fn show_states_with_names() {
 }
 
 #[test]
-fn show_what_is_not_of_burn() {
+fn show_foreign_records() {
     golden("show-foreign", with_old_store, &["show backup"]);
 }
 
@@ -317,7 +317,7 @@ fn help() {
 }
 
 #[test]
-fn what_was_set_aside_is_listed_and_goes_with_the_backup() {
+fn generations_set_aside_are_listed_and_discarded() {
     golden(
         "list-set-aside",
         with_set_aside,

@@ -15,7 +15,7 @@ impl Drop for SetOnDrop<'_> {
 }
 
 #[test]
-fn looking_does_not_disturb_saves_and_prunes() {
+fn reading_does_not_disturb_saves_and_prunes() {
     let scratch = Scratch::new();
     let store = open(&scratch.join("backup"));
     let committed = save(&store, 1);
@@ -51,7 +51,7 @@ fn looking_does_not_disturb_saves_and_prunes() {
         drop(end);
         saving.join().unwrap()
     });
-    assert!(saved > 15, "the saves went on: {saved}");
+    assert!(saved > 15, "the saves continued: {saved}");
     let listed = scratch.run("list backup --json").good().json();
     assert_eq!(listed["generations"][0]["number"], saved);
     assert!(listed["quarantine"].as_array().unwrap().is_empty());
@@ -104,7 +104,7 @@ fn a_generation_may_have_more_parts_than_files_may_be_open() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn who_uses_a_directory_is_said() {
+fn the_using_process_is_named() {
     let scratch = Scratch::new();
     training(&scratch.join("backup"));
     let in_use = |state: &str| {
@@ -123,7 +123,7 @@ fn who_uses_a_directory_is_said() {
 }
 
 #[test]
-fn what_changes_a_directory_is_refused_while_it_is_in_use() {
+fn changes_to_a_directory_in_use_are_refused() {
     let scratch = Scratch::new();
     training(&scratch.join("backup"));
     crate::backups::fixture(

@@ -9,7 +9,7 @@ use crate::backups::{contents, open, save, training};
 use crate::program::Scratch;
 
 #[test]
-fn a_mirror_that_a_training_uses_is_looked_at_and_not_disturbed() {
+fn reading_a_mirror_does_not_disturb_its_training() {
     let scratch = Scratch::new();
     let url = scratch.mirror("mirror");
     let store = Arc::new(open(&scratch.join("backup")));
@@ -66,7 +66,7 @@ fn a_mirror_that_a_training_uses_is_looked_at_and_not_disturbed() {
 }
 
 #[test]
-fn what_was_pushed_and_pulled_is_the_same_byte_for_byte() {
+fn a_push_and_a_pull_preserve_every_byte() {
     let scratch = Scratch::new();
     training(&scratch.join("backup"));
     let url = scratch.mirror("mirror");

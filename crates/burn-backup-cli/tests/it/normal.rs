@@ -93,7 +93,7 @@ fn is_date(word: &str) -> bool {
 }
 
 #[test]
-fn what_changes_is_replaced() {
+fn varying_text_is_replaced() {
     let text = "made  12 days ago  (3 min ago)  in /tmp/x/backup\n\"created\": \"2026-11-26T12:59:47.75Z\",\n\
                 committed: 2026-11-26 12:59:47 UTC (8 h ago)\nrun 810c8ddb2698ea50 of 12 s\n";
     let expected = "made  <AGO>  (<AGO> )  in <DIR>/backup\n\"created\": \"<TIME>\",\n\

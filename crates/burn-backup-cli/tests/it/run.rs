@@ -83,7 +83,7 @@ impl Training {
     #[track_caller]
     fn wait_for(&self, name: &str) -> String {
         let path = self.path(name);
-        wait_until(&format!("{name} is there"), || {
+        wait_until(&format!("{name} exists"), || {
             fs::read_to_string(&path).is_ok_and(|text| text.ends_with('\n'))
         });
         self.read(name).trim().to_owned()
@@ -119,7 +119,7 @@ fn assert_code(output: &Output, code: i32) {
 }
 
 #[test]
-fn what_is_done_or_is_to_be_fixed_ends_with_its_code_and_output() {
+fn success_or_a_code_to_fix_ends_with_its_code_and_output() {
     for (code, runs) in [(0, 1), (78, 1), (2, 1), (7, 1)] {
         let script = format!("echo run >> runs; echo out; echo err >&2; exit {code}");
         let training = Training::new(&script).option("--fix-first", "7");
@@ -171,7 +171,7 @@ fn crashes_kills_and_stops_are_followed_by_a_restart_that_knows_of_them() {
 }
 
 #[test]
-fn what_gets_no_further_is_given_up_with_its_last_words() {
+fn a_command_without_progress_is_given_up_with_its_last_lines() {
     let script = r#"
         echo run >> runs
         seq 1 100 | sed 's/^/line /' >&2
@@ -183,15 +183,15 @@ fn what_gets_no_further_is_given_up_with_its_last_words() {
     let output = training.run();
     assert_code(&output, 78);
     assert_eq!(training.read("runs").lines().count(), 4);
-    let said = errors(&output);
+    let text = errors(&output);
     assert!(
-        said.contains("GIVING UP: 3 restarts without a new backup"),
-        "{said}"
+        text.contains("GIVING UP: 3 restarts without a new backup"),
+        "{text}"
     );
     let events = training.read("events");
     assert!(events.contains("    cannot open the data"), "{events}");
     assert!(events.contains("    line 100") && !events.contains("line 1\n"));
-    assert!(said.contains("earlier events are in 'events'"));
+    assert!(text.contains("earlier events are in 'events'"));
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn for_programs_each_event_is_a_line_of_json() {
 }
 
 #[test]
-fn as_long_as_there_are_new_backups_it_is_started_again() {
+fn as_long_as_there_are_new_backups_it_is_restarted() {
     let script = r#"
         echo run >> runs
         n=$(wc -l < runs)
@@ -224,9 +224,9 @@ fn as_long_as_there_are_new_backups_it_is_started_again() {
     let output = training.run();
     assert_code(&output, 0);
     assert_eq!(training.read("runs").lines().count(), 12);
-    let said = errors(&output);
-    assert!(said.contains("11 restarts"), "{said}");
-    assert!(said.contains("at epoch 1, batch 120 (batch 120 of the training)"));
+    let text = errors(&output);
+    assert!(text.contains("11 restarts"), "{text}");
+    assert!(text.contains("at epoch 1, batch 120 (batch 120 of the training)"));
 
     // The same backup again is no progress.
     let training = Training::new("echo run >> runs; beat 1 10 10; exit 1");
@@ -235,7 +235,7 @@ fn as_long_as_there_are_new_backups_it_is_started_again() {
 }
 
 #[test]
-fn a_signal_is_passed_on_and_the_orderly_end_is_waited_for() {
+fn a_signal_is_passed_on_and_a_clean_end_is_waited_for() {
     for (signal, name) in [
         (Signal::SIGTERM, "TERM"),
         (Signal::SIGUSR1, "USR1"),
@@ -259,7 +259,7 @@ fn a_signal_is_passed_on_and_the_orderly_end_is_waited_for() {
 }
 
 #[test]
-fn who_does_not_end_in_its_grace_period_is_killed_with_all_that_it_has_started() {
+fn a_command_that_outlasts_its_grace_period_is_killed_with_its_children() {
     let script = r#"
         trap '' TERM
         sleep 1000 & echo $! > below
@@ -278,7 +278,7 @@ fn who_does_not_end_in_its_grace_period_is_killed_with_all_that_it_has_started()
 
 #[test]
 #[cfg(target_os = "linux")]
-fn what_has_left_the_group_and_keeps_the_error_output_open_is_not_waited_for() {
+fn a_process_that_left_the_group_is_not_waited_for() {
     let training = Training::new("setsid sleep 1000 & echo $! > below; echo err >&2; exit 0");
     let output = training.start();
     // The process also keeps the supervisor's output open, so the test waits for the status only.
@@ -321,7 +321,7 @@ fn a_signal_during_the_wait_for_a_restart_ends_it() {
 }
 
 #[test]
-fn what_hangs_is_asked_for_its_stacks_ended_and_started_again() {
+fn a_hanging_command_is_asked_for_stacks_and_restarted() {
     let script = r#"
         echo run >> runs
         [ "$(wc -l < runs)" -gt 1 ] && exit 0
@@ -335,21 +335,21 @@ fn what_hangs_is_asked_for_its_stacks_ended_and_started_again() {
     let output = training.run();
     assert_code(&output, 0);
     assert_eq!(training.read("stacks"), "stacks\n");
-    let said = errors(&output);
-    assert!(said.contains("hangs: no batch for"), "{said}");
-    assert!(said.contains("the command hung, and was ended"), "{said}");
+    let text = errors(&output);
+    assert!(text.contains("hangs: no batch for"), "{text}");
+    assert!(text.contains("the command hung, and was ended"), "{text}");
     assert!(!is_running(training.read("ready").trim()));
 }
 
 #[test]
-fn what_never_tells_of_a_batch_does_not_hang() {
+fn a_command_without_batches_does_not_hang() {
     let training = Training::new("sleep 1").option("--hang-timeout", "0.1");
     assert_code(&training.run(), 0);
 }
 
 #[test]
 #[cfg(target_os = "linux")]
-fn when_the_supervisor_is_killed_the_training_is_told_and_ends_in_order() {
+fn when_the_supervisor_is_killed_the_training_is_signalled_and_ends() {
     let script = r#"
         trap 'echo saved > saved; exit 75' TERM
         echo $$ > ready
@@ -364,7 +364,7 @@ fn when_the_supervisor_is_killed_the_training_is_told_and_ends_in_order() {
 }
 
 #[test]
-fn a_command_that_is_not_there_is_said_to_be_and_not_tried_again() {
+fn a_missing_command_is_reported_and_not_retried() {
     let program = env!("CARGO_BIN_EXE_burn-backup");
     let output = Command::new(program)
         .args(["run", "--", "/no/such/program"])

@@ -20,7 +20,7 @@ const COMMANDS: [&str; 9] = [
 
 /// Runs all of them, and checks that each ends with this code, prints this, and changes nothing.
 #[track_caller]
-fn all_end_with(scratch: &Scratch, code: i32, says: &[&str]) {
+fn all_end_with(scratch: &Scratch, code: i32, texts: &[&str]) {
     let before = contents(&scratch.path());
     for command in COMMANDS {
         let command = command.replace("PLACE", "place");
@@ -28,7 +28,7 @@ fn all_end_with(scratch: &Scratch, code: i32, says: &[&str]) {
             let ran = scratch
                 .run(&format!("{command}{option}"))
                 .ends_with(code)
-                .says(says);
+                .says(texts);
             assert_eq!(ran.out, "", "{}", ran.text());
         }
     }
@@ -36,7 +36,7 @@ fn all_end_with(scratch: &Scratch, code: i32, says: &[&str]) {
 }
 
 #[test]
-fn what_is_not_there_has_no_backup() {
+fn a_missing_directory_has_no_backup() {
     all_end_with(
         &Scratch::new(),
         4,
@@ -52,7 +52,7 @@ fn an_empty_directory_has_no_backup() {
 }
 
 #[test]
-fn somebody_elses_directory_has_no_backup() {
+fn a_foreign_directory_has_no_backup() {
     let scratch = Scratch::new();
     fs::create_dir_all(scratch.join("place/generations")).unwrap();
     fs::write(scratch.join("place/notes.txt"), "mine").unwrap();
@@ -111,7 +111,7 @@ fn sealed(document: &str) -> String {
 }
 
 #[test]
-fn a_directory_without_generations_is_said_to_have_none() {
+fn a_directory_without_generations_is_reported() {
     let scratch = Scratch::new();
     training(&scratch.join("place"));
     // The state that a killed deletion leaves.
@@ -139,7 +139,7 @@ fn a_directory_without_generations_is_said_to_have_none() {
 }
 
 #[test]
-fn a_lost_identity_is_said_and_does_no_harm() {
+fn a_lost_identity_is_reported_and_harmless() {
     let scratch = Scratch::new();
     training(&scratch.join("place"));
     fs::remove_file(scratch.join("place/burn-backup.json")).unwrap();
@@ -153,7 +153,7 @@ fn a_lost_identity_is_said_and_does_no_harm() {
 }
 
 #[test]
-fn another_trainings_generation_is_told_apart() {
+fn another_trainings_generation_is_recognized() {
     let scratch = Scratch::new();
     for name in ["place", "other"] {
         training(&scratch.join(name));
@@ -168,7 +168,7 @@ fn another_trainings_generation_is_told_apart() {
     assert_eq!(
         listed.json()["generations"][0]["status"],
         "damaged",
-        "its number is another"
+        "its number differs from its directory"
     );
     fs::remove_dir_all(scratch.join("place").join(moved)).unwrap();
     fs::remove_dir_all(scratch.join("place/generations/00000001")).unwrap();

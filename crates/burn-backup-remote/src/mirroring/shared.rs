@@ -36,13 +36,13 @@ struct State {
     announced: Option<GenerationId>,
     /// Whether a generation is being sent, or waits for another try.
     is_busy: bool,
-    ask: Option<Ask>,
+    ask: Option<EndRequest>,
     /// Whether the thread has ended.
     has_ended: bool,
 }
 
 /// A request to end mirroring.
-pub(crate) enum Ask {
+pub(crate) enum EndRequest {
     /// The training is finished. The answer is the objects known to be in the mirror.
     Finish(Sender<Result<BTreeSet<Path>, Arc<MirrorError>>>),
     /// The process ends, or gives up the training.
@@ -52,7 +52,7 @@ pub(crate) enum Ask {
 /// The next thing to do.
 pub(crate) enum Next {
     Publish(Arc<Pinned>),
-    End(Ask),
+    End(EndRequest),
 }
 
 impl Shared {
@@ -100,7 +100,7 @@ impl Shared {
     }
 
     /// Asks for the end. If the thread has ended already, there is no answer.
-    pub(crate) fn ask(&self, ask: Ask) {
+    pub(crate) fn ask(&self, ask: EndRequest) {
         let refused = self.update(|state| match state.has_ended {
             true => Some(ask),
             false => state.ask.replace(ask),
@@ -133,7 +133,7 @@ impl Shared {
         let mut state = self.state();
         // A request to finish comes after the committed generations, but a request to leave comes first.
         match (state.ask.take(), state.job.is_some()) {
-            (Some(ask @ Ask::Leave(_)), _) => Some(Next::End(ask)),
+            (Some(ask @ EndRequest::Leave(_)), _) => Some(Next::End(ask)),
             (ask, true) => {
                 state.ask = ask;
                 state.is_busy = true;
@@ -148,7 +148,7 @@ impl Shared {
     pub(crate) fn refuse_to_finish(&self, error: &Arc<MirrorError>) -> bool {
         let mut state = self.state();
         match state.ask.take() {
-            Some(Ask::Finish(out)) => {
+            Some(EndRequest::Finish(out)) => {
                 drop(state);
                 drop(out.send(Err(error.clone())));
                 true
@@ -163,7 +163,7 @@ impl Shared {
     /// Waits for a request to leave.
     pub(crate) async fn is_left(&self) {
         loop {
-            if matches!(self.state().ask, Some(Ask::Leave(_))) {
+            if matches!(self.state().ask, Some(EndRequest::Leave(_))) {
                 return;
             }
             self.wake.notified().await;

@@ -8,7 +8,7 @@ use burn_backup_store::{GenerationId, Manifest, Pinned};
 use object_store::path::Path;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::shared::{Ask, Next, Shared};
+use super::shared::{EndRequest, Next, Shared};
 use super::{Listener, MirrorEvent};
 use crate::document::Document;
 use crate::error::{MirrorError, caused_by};
@@ -356,7 +356,7 @@ impl Writer {
         Ok(())
     }
 
-    async fn end(self, ask: Ask) {
+    async fn end(self, ask: EndRequest) {
         let Publisher {
             place,
             keys,
@@ -365,7 +365,7 @@ impl Writer {
             ..
         } = &self.publisher;
         match ask {
-            Ask::Finish(out) => match finish(place, keys, lease).await {
+            EndRequest::Finish(out) => match finish(place, keys, lease).await {
                 Ok(()) => {
                     let named = lease.generations().await.into_iter();
                     let documents = named.map(|ordinal| keys.generation(ordinal));
@@ -378,7 +378,7 @@ impl Writer {
                     drop(out.send(Err(Arc::new(error))));
                 }
             },
-            Ask::Leave(out) => {
+            EndRequest::Leave(out) => {
                 release(lease).await;
                 // The asking process may have stopped waiting.
                 let _ = out.send(());
@@ -409,8 +409,8 @@ async fn idle(shared: &Shared) {
     loop {
         match shared.next().await {
             Next::Publish(pinned) => shared.mirrored(pinned.id(), false),
-            Next::End(Ask::Finish(out)) => return drop(out.send(Ok(BTreeSet::new()))),
-            Next::End(Ask::Leave(out)) => {
+            Next::End(EndRequest::Finish(out)) => return drop(out.send(Ok(BTreeSet::new()))),
+            Next::End(EndRequest::Leave(out)) => {
                 // The asking process may have stopped waiting.
                 let _ = out.send(());
                 return;

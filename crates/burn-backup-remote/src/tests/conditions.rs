@@ -6,7 +6,7 @@ use crate::error::MirrorError;
 use crate::lease::LeaseSettings;
 
 #[tokio::test(start_paused = true)]
-async fn they_are_refused_unless_there_is_a_single_writer() {
+async fn without_conditions_only_a_single_writer_is_accepted() {
     for conditions in [Conditions::Ignored, Conditions::Unsupported] {
         let model = Model::new().with(conditions);
         let process = Process::start(&model, "first", machine(), 1).await.unwrap();

@@ -40,7 +40,7 @@ fn of_the_newest(model: &Model) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whatever_is_damaged_in_the_newest_one_the_one_before_is_restored() {
+async fn if_the_newest_one_is_damaged_the_previous_one_is_restored() {
     let names = of_the_newest(&mirrored().await);
     for index in 0..names.len() {
         for damage in ["cut", "longer", "changed", "empty", "missing"] {
@@ -101,7 +101,7 @@ async fn a_newer_format_is_refused_and_nothing_is_changed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_missing_is_sent_again() {
+async fn missing_objects_are_sent_again() {
     let model = mirrored().await;
     let (store, _) = restore(&model.another(), "second").await.unwrap();
     let frozen = blake3::hash(&contents("frozen", "", 0))

@@ -80,7 +80,7 @@ async fn whatever_request_of_the_end_fails_nothing_old_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_not_be_deleted_stays_and_is_read_by_nobody() {
+async fn objects_that_cannot_be_deleted_stay_and_are_not_read() {
     let model = Model::new().denying("delete");
     training(&model).await;
     let manifests = |names: Vec<String>| {
@@ -95,7 +95,7 @@ async fn what_may_not_be_deleted_stays_and_is_read_by_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mirror_that_is_not_there_is_used_once_it_is() {
+async fn a_mirror_is_used_once_it_can_be_reached() {
     let model = Model::new();
     model.allow(0);
     let process = Process::start(&model, "first", machine(), 1);

@@ -38,7 +38,7 @@ async fn training(model: &Model, keep: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn wherever_the_machine_dies_another_one_goes_on_from_the_newest_generation() {
+async fn wherever_the_machine_dies_another_one_resumes_the_newest_generation() {
     let mut cases = 0;
     for keep in [1, 2] {
         let whole = Model::new();
@@ -83,7 +83,7 @@ async fn wherever_the_machine_dies_another_one_goes_on_from_the_newest_generatio
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_dead_machines_leave_behind_is_taken_away_after_a_while() {
+async fn leftovers_of_dead_machines_are_removed_after_a_while() {
     let whole = Model::new();
     training(&whole, 1).await;
     for request in 0..whole.requests() {
@@ -106,7 +106,7 @@ async fn what_dead_machines_leave_behind_is_taken_away_after_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_finished_training_leaves_nothing_but_the_word_that_it_is() {
+async fn a_finished_training_leaves_only_its_finished_mark() {
     let model = Model::new();
     training(&model, 2).await;
     let names = model.names();
@@ -124,7 +124,7 @@ async fn a_finished_training_leaves_nothing_but_the_word_that_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_machine_with_an_older_backup_hears_that_the_training_has_run_to_its_end() {
+async fn a_machine_with_an_older_backup_learns_that_the_training_has_finished() {
     let model = Model::new();
     let first = Process::start(&model, "first", machine(), 1).await.unwrap();
     first.train(1).await.unwrap();

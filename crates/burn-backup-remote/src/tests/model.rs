@@ -486,7 +486,7 @@ impl MultipartUpload for Upload {
         let (location, count) = (&self.location, self.count);
         let pieces = self.pieces.lock().unwrap().clone();
         let completed = self.model.request(what, location, true, |shared| {
-            assert_eq!(pieces.len(), count, "all pieces are there");
+            assert_eq!(pieces.len(), count, "all pieces exist");
             let bytes: Vec<u8> = pieces.into_values().flatten().collect();
             Ok(shared.put(location, bytes.into()))
         });

@@ -12,7 +12,7 @@ use crate::observe::trainings;
 use crate::retention::KeepLast;
 
 #[tokio::test(start_paused = true)]
-async fn a_look_shows_whose_a_mirror_is_and_changes_nothing() {
+async fn observing_shows_the_owner_and_changes_nothing() {
     let model = Model::new();
     assert!(trainings(&place(&model)).await.unwrap().is_empty());
 
@@ -39,7 +39,7 @@ async fn a_look_shows_whose_a_mirror_is_and_changes_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_shows_a_training_that_is_finished() {
+async fn observing_shows_a_finished_training() {
     let model = Model::new();
     let process = Process::start(&model, "first", machine(), 2).await.unwrap();
     process.train(2).await.unwrap();
@@ -97,7 +97,7 @@ fn a_copy_is_byte_identical_and_leaves_the_lease_to_the_training() {
 }
 
 #[test]
-fn what_is_pruned_meanwhile_is_not_damaged() {
+fn parts_pruned_meanwhile_are_not_damaged() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = |name: &str| temporary.path().join(name);
     std::fs::create_dir(dir("mirror")).unwrap();

@@ -49,7 +49,7 @@ async fn whatever_request_fails_all_pieces_arrive_in_the_end() {
     let bytes = large();
     let whole = Model::new();
     let requests = mirrored(&whole, bytes.clone()).await;
-    assert_restored(&whole, &bytes, "undisturbed").await;
+    assert_restored(&whole, &bytes, "uninterrupted").await;
     let log = whole.log();
     let pieces = |log: &[String]| log.iter().filter(|what| what.starts_with("piece")).count();
     assert_eq!(pieces(&log), 3);
@@ -67,7 +67,7 @@ async fn whatever_request_fails_all_pieces_arrive_in_the_end() {
             let context = format!("{fault:?} at {request}: {of}");
             assert_restored(&model, &bytes, &context).await;
             let begun = model.log();
-            let count = |what: &str| begun.iter().filter(|said| said.starts_with(what)).count();
+            let count = |what: &str| begun.iter().filter(|entry| entry.starts_with(what)).count();
             if of.starts_with("piece") || of.starts_with("complete") {
                 assert_eq!((count("begin"), count("abort")), (2, 1), "{context}");
             }
@@ -76,7 +76,7 @@ async fn whatever_request_fails_all_pieces_arrive_in_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn pieces_are_thrown_away_when_the_process_ends() {
+async fn pieces_are_discarded_when_the_process_ends() {
     let model = Model::new();
     let store = machine();
     save(&store, large());

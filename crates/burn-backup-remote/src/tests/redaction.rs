@@ -17,15 +17,15 @@ async fn no_error_shows_a_credential() {
         .await
         .map(drop);
     let error = put.unwrap_err();
-    let mut said = format!("{error} {error:?}");
+    let mut text = format!("{error} {error:?}");
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
-        said.push_str(&format!(" {cause} {cause:?}"));
+        text.push_str(&format!(" {cause} {cause:?}"));
         source = cause.source();
     }
     assert!(matches!(error, MirrorError::Request { .. }));
     assert!(
-        !said.contains("has failed") && said.contains("[redacted]"),
-        "{said}"
+        !text.contains("has failed") && text.contains("[redacted]"),
+        "{text}"
     );
 }

@@ -18,7 +18,7 @@ use crate::fetch::{Block, adopt, fetch, prepare};
 use crate::finish::clear;
 use crate::keys::Keys;
 use crate::lease::{LeaseRenewer, LeaseSettings};
-use crate::mirroring::shared::{Ask, Shared};
+use crate::mirroring::shared::{EndRequest, Shared};
 use crate::mirroring::{Task, task};
 use crate::pace::Pace;
 use crate::place::Place;
@@ -206,7 +206,7 @@ impl Process {
     /// Ends normally, and releases the lease.
     pub async fn leave(self) {
         let (out, left) = channel();
-        self.shared.ask(Ask::Leave(out));
+        self.shared.ask(EndRequest::Leave(out));
         self.task.await.unwrap();
         drop(left);
     }
@@ -214,7 +214,7 @@ impl Process {
     /// Finishes the training.
     pub async fn finish(self) -> Result<(), Arc<MirrorError>> {
         let (out, done) = channel();
-        self.shared.ask(Ask::Finish(out));
+        self.shared.ask(EndRequest::Finish(out));
         self.task.await.unwrap();
         let known: BTreeSet<Path> = match done.try_recv() {
             Ok(finished) => finished?,

@@ -48,7 +48,7 @@ async fn another_trainings_mirror_is_refused_if_there_is_a_backup_and_restored_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_several_trainings_none_is_taken() {
+async fn among_several_trainings_none_is_chosen() {
     let model = Model::new();
     let run_id = mirrored(&model).await;
     let other = Model::new();
@@ -69,7 +69,7 @@ async fn of_several_trainings_none_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn objects_of_somebody_elses_are_left_alone() {
+async fn foreign_objects_are_left_alone() {
     let model = Model::new();
     model.replace("prefix/readme.txt", "hello");
     model.replace("prefix/run/parts/readme.txt", "hello");

@@ -52,7 +52,7 @@ async fn interleave(first_stops: u64, second_stops: u64) -> (u64, u64) {
     let ends = [("first", &first_end), ("second", &second_end)];
     for (name, end) in &ends {
         if let Err(error) = end {
-            let is_said = error.is_loss()
+            let is_expected = error.is_loss()
                 || error.is_unavailable()
                 || matches!(
                     **error,
@@ -60,7 +60,7 @@ async fn interleave(first_stops: u64, second_stops: u64) -> (u64, u64) {
                         | MirrorError::AnotherTraining { .. }
                         | MirrorError::SeveralTrainings { .. }
                 );
-            assert!(is_said, "{context}: {name} ended with {error}");
+            assert!(is_expected, "{context}: {name} ended with {error}");
         }
     }
     // The generation of the last process that ended well is restored.
@@ -88,7 +88,7 @@ async fn interleave(first_stops: u64, second_stops: u64) -> (u64, u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_is_stopped_wherever_nothing_is_mixed() {
+async fn two_writers_stopped_anywhere_never_mix() {
     let (first_all, _) = interleave(u64::MAX, 0).await;
     let (_, second_all) = interleave(u64::MAX, u64::MAX).await;
     let mut cases = 0;
@@ -102,7 +102,7 @@ async fn whoever_is_stopped_wherever_nothing_is_mixed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_writer_that_was_asleep_hears_of_it_and_stops() {
+async fn a_suspended_writer_notices_its_successor_and_stops() {
     let model = Model::new();
     let asleep = model.another();
     let first = Process::start(&asleep, "first", machine(), 1)
@@ -127,7 +127,7 @@ async fn a_writer_that_was_asleep_hears_of_it_and_stops() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_mirror_in_use_is_refused_and_one_that_was_left_is_taken_at_once() {
+async fn a_mirror_in_use_is_refused_and_a_released_one_is_used_at_once() {
     let model = Model::new();
     let client = model.another();
     let first = Process::start(&client, "first", machine(), 1)
@@ -166,7 +166,7 @@ async fn two_that_begin_at_once_do_not_both_write() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_was_not_heard_of_finds_out_that_another_one_has_gone_on() {
+async fn a_late_writer_notices_that_another_one_has_resumed() {
     let model = Model::new();
     let client = model.another();
     let first = Process::start(&client, "first", machine(), 1)

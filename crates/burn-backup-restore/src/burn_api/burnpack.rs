@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn what_burn_pack_would_refuse_to_read_is_an_excess() {
+    fn records_that_burn_pack_would_refuse_exceed_a_limit() {
         let exceeded_limit =
             |tensors: Vec<Tensor>| Container::from(tensors).exceeded_limit().unwrap();
         let of = |what: &str, found: usize, limit: usize| {
@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_decoded_than_burn_pack_would_take() {
+    fn nothing_above_burn_packs_limits_is_decoded() {
         let header = Header::new(MAX_METADATA_SIZE + 1).into_bytes();
         let chunking = PerTensor("model");
         assert_eq!(
@@ -636,11 +636,11 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_cut_at_its_tensors_and_put_together_again() {
+    fn a_record_is_cut_at_its_tensors_and_joined_again() {
         let bytes = streamed(many());
         let pieces = cut(&bytes);
         let tensors = pieces.iter().filter(|piece| piece.len() == 1024 * 512 * 2);
-        assert_eq!(tensors.count(), 1, "a tensor has a buffer of its own");
+        assert_eq!(tensors.count(), 1, "a tensor has its own buffer");
         assert_eq!(pieces.concat(), bytes);
 
         let contents = |container: Container| {

@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_read_is_a_tensor_that_can_be_changed_and_given_on() {
+    fn a_tensor_in_read_memory_can_be_changed_and_moved() {
         for len in [16, 1000, LEN] {
             let whole: Vec<u8> = (0..len).map(|at| (at / 5) as u8).collect();
             let buffer = read(whole.clone());
@@ -113,7 +113,7 @@ mod tests {
             assert_eq!(
                 (view[1], view[3]),
                 (whole[5], 77),
-                "a view keeps what it has"
+                "a view keeps its contents"
             );
             assert_eq!(
                 shared
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tensor_in_such_memory_computes_as_any_other() {
+    fn a_tensor_in_read_memory_computes_like_others() {
         let numbers: Vec<f32> = (0..LEN / 4).map(|at| at as f32).collect();
         let whole: Vec<u8> = numbers
             .iter()

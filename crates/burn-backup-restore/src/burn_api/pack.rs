@@ -191,14 +191,14 @@ mod tests {
         entries.extend(reader.metadata().clone());
         for tensor in reader.into_tensors().unwrap() {
             let (name, dtype, shape, id, bytes) = tensor.into_parts().unwrap();
-            let told = format!("{dtype:?} {shape:?} {id:?} {:?}", &bytes[..]);
-            entries.insert(name, told);
+            let text = format!("{dtype:?} {shape:?} {id:?} {:?}", &bytes[..]);
+            entries.insert(name, text);
         }
         entries
     }
 
     #[test]
-    fn a_record_holds_what_the_container_does() {
+    fn a_record_has_the_containers_entries() {
         let bytes = writer(container(true)).into_bytes().unwrap();
         let reader = Reader::from_bytes(bytes.clone()).unwrap();
         let expected = reader.scalars().len() + reader.metadata().len() + 3;
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_without_ranks_holds_it_too() {
+    fn a_record_without_ranks_has_them_too() {
         assert!(is_complete(&container(true)));
         assert!(!is_complete(&container(false)));
         assert_eq!(entries(container(false)).len(), 2 + 2 + 3);

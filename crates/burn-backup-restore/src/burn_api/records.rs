@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameters_are_called_what_burns_optimizers_call_them() {
+    fn parameters_have_the_names_of_burns_optimizers() {
         let device = Device::flex().autodiff();
         let model = (
             vec![

@@ -257,7 +257,7 @@ mod tests {
                 (name, (dtype, shape.to_vec(), id, bytes.to_vec()))
             });
             let tensors: BTreeMap<_, _> = tensors.collect();
-            assert_eq!(tensors.len(), len, "each name is there once");
+            assert_eq!(tensors.len(), len, "each name occurs once");
             Self {
                 tensors,
                 scalars: container.scalars,
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn the_record_of_each_of_burns_optimizers_is_taken_apart_by_the_known_names() {
+    fn the_record_of_each_of_burns_optimizers_is_unpacked_by_the_known_names() {
         // For each parameter: two moments and the time.
         assert_known(AdamConfig::new().init(), 8, 4);
         assert_known(AdamConfig::new().with_amsgrad(true).init(), 12, 4);
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_several_optimizers_is_taken_apart_by_the_known_names() {
+    fn a_record_of_several_optimizers_is_unpacked_by_the_known_names() {
         // Muon accepts only matrices.
         let matrix = ParamGroup::from_predicate("0.weight");
         let optimizer = AdamConfig::new().init();
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_with_as_many_entries_but_another_name_is_not_taken_apart_with_a_loss() {
+    fn a_record_with_as_many_entries_but_another_name_is_not_unpacked_with_a_loss() {
         let names = Names::default();
         let paths: BTreeMap<_, _> = [(7, "weight".to_owned())].into();
         let known: (&[&str], &[&str]) = (
@@ -498,7 +498,7 @@ mod tests {
 
     /// Another release of Burn may print it differently. Then all records are unpacked through a copy.
     #[test]
-    fn burns_records_tell_how_many_scalars_they_have() {
+    fn burns_records_show_how_many_scalars_they_have() {
         assert_eq!(count_scalars(&record(&[], &[])), Some(0));
         assert_eq!(count_scalars(&record(&["7.a"], &["7.b", "7.c"])), Some(2));
         let mut optimizer = AdamConfig::new().init();

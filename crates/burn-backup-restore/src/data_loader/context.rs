@@ -9,7 +9,7 @@ use crate::seed::{self, Purpose};
 
 thread_local! {
     /// The batch that this thread is making.
-    static MAKING: Cell<Option<Making>> = const { Cell::new(None) };
+    static IN_PROGRESS: Cell<Option<BatchInProgress>> = const { Cell::new(None) };
 }
 
 /// The epoch of the batch that this thread is making, counted from 0. `None` outside a loader of
@@ -46,7 +46,7 @@ thread_local! {
 /// # Ok::<(), DatasetError>(())
 /// ```
 pub fn epoch() -> Option<u64> {
-    MAKING.get().map(|making| making.id.epoch)
+    IN_PROGRESS.get().map(|in_progress| in_progress.id.epoch)
 }
 
 /// A seed for random augmentation: exact after a restart, with any number of workers.
@@ -87,13 +87,13 @@ pub fn epoch() -> Option<u64> {
 /// assert_eq!(RandomFlip.map(&vec![1.0, 2.0, 1.0]), [1.0, 2.0, 1.0]);
 /// ```
 pub fn draw_seed() -> u64 {
-    let Some(making) = MAKING.get() else {
+    let Some(in_progress) = IN_PROGRESS.get() else {
         return RandomState::new().hash_one(());
     };
-    let Making { id, purpose, draws } = making;
-    MAKING.set(Some(Making {
+    let BatchInProgress { id, purpose, draws } = in_progress;
+    IN_PROGRESS.set(Some(BatchInProgress {
         draws: draws.wrapping_add(1),
-        ..making
+        ..in_progress
     }));
     seed::of_draw(id.draw_seed, purpose, id.epoch, id.batch, draws)
 }
@@ -108,7 +108,7 @@ pub(super) struct BatchId {
 
 /// A batch that is being made.
 #[derive(Debug, Clone, Copy)]
-struct Making {
+struct BatchInProgress {
     id: BatchId,
     /// The purpose of the seeds.
     purpose: Purpose,
@@ -119,7 +119,7 @@ struct Making {
 impl BatchId {
     /// Runs `work` on this batch. In it, [`epoch`] and [`draw_seed`] answer for this batch.
     pub(super) fn make<T>(self, purpose: Purpose, work: impl FnOnce() -> T) -> T {
-        let before = MAKING.replace(Some(Making {
+        let before = IN_PROGRESS.replace(Some(BatchInProgress {
             id: self,
             purpose,
             draws: 0,
@@ -130,10 +130,10 @@ impl BatchId {
 }
 
 /// Restores the batch that the thread was making before, also when `work` panics.
-struct Restore(Option<Making>);
+struct Restore(Option<BatchInProgress>);
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        MAKING.set(self.0);
+        IN_PROGRESS.set(self.0);
     }
 }

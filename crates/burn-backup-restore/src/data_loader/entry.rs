@@ -31,7 +31,7 @@ pub(crate) fn enter<T>(epoch: u64, items: usize, ask: impl FnOnce() -> T) -> Opt
 /// Runs `ask`, which requests an iterator. If that reaches a loader of this crate, the loader goes back by `epochs`
 /// epochs. That iterator must not be used; the next one starts that many epochs earlier. Returns whether a loader of
 /// this crate was asked.
-pub(crate) fn go_back<T>(epochs: u64, ask: impl FnOnce() -> T) -> bool {
+pub(crate) fn roll_back<T>(epochs: u64, ask: impl FnOnce() -> T) -> bool {
     BACK.set(Some(epochs));
     drop(ask());
     BACK.take().is_none()

@@ -42,7 +42,7 @@ mod tests {
     type Items = InMemDataset<u8>;
 
     #[test]
-    fn burns_sampler_is_told_from_ours_inside_other_datasets_too() {
+    fn burns_sampler_is_recognized_inside_other_datasets_too() {
         assert!(has_burns_sampler::<SamplerDataset<Items, u8>>());
         assert!(has_burns_sampler::<
             PartialDataset<SamplerDataset<Items, u8>, u8>,

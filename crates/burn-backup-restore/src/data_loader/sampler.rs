@@ -26,8 +26,8 @@ const CYCLES_KEPT: usize = 2;
 ///
 /// - With replacement (the default): each sample is any item of the dataset, all equally likely.
 /// - Without replacement: each epoch has every item equally often. Some items appear once more if the size is not a
-///   multiple of the dataset's length. All samples are shuffled. An order takes 4 bytes per sample, and the orders of
-///   two epochs are kept.
+///   multiple of the dataset's length. All samples are shuffled. The order of an epoch takes 4 bytes per sample, and
+///   two of them are kept in memory.
 ///
 /// The epoch is the epoch of the loader, which must come from [`data::DataLoaderBuilder`](super::DataLoaderBuilder).
 /// Burn's datasets may wrap the sampler: [`MapperDataset`], [`PartialDataset`], [`ComposedDataset`] and so on.
@@ -38,8 +38,8 @@ const CYCLES_KEPT: usize = 2;
 ///
 /// - [`RngSource::Default`] does not mean random samples here. With replacement, a sample is drawn with
 ///   [`draw_seed`], so it follows from the loader's seed and the batch. Without replacement, the samples follow from
-///   the dataset's length, the number of samples and the epoch: samplers that have these in common pick the same
-///   places. Give each sampler a seed where that matters.
+///   the dataset's length, the number of samples and the epoch: two samplers with the same length and number of
+///   samples pick the same indices. If that matters, give each a seed of its own.
 /// - With [`RngSource::Rng`], the seed is the first 64 bits drawn from the generator. `StdRng` may give other bits in
 ///   a later version of `rand`, so prefer a plain seed.
 /// - An index beyond the end and an empty dataset are errors, not panics.

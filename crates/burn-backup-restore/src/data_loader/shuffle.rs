@@ -48,7 +48,7 @@ impl Generator {
     }
 
     /// Draws a heap for each number below `numbers`.
-    fn deal(&mut self, numbers: usize, mut to: impl FnMut(usize, u8)) {
+    fn draw_buckets(&mut self, numbers: usize, mut to: impl FnMut(usize, u8)) {
         for first in (0..numbers).step_by(8) {
             let heaps = self.next().to_le_bytes();
             for (number, heap) in (first..numbers).zip(heaps) {
@@ -146,7 +146,7 @@ fn shuffled<N: Copy + Default>(len: usize, seed: u64, as_kept: impl Fn(usize) ->
     }
 
     let mut sizes = [0; HEAPS];
-    generator.clone().deal(len, |_, heap| {
+    generator.clone().draw_buckets(len, |_, heap| {
         if let Some(size) = sizes.get_mut(usize::from(heap)) {
             *size += 1;
         }
@@ -158,7 +158,7 @@ fn shuffled<N: Copy + Default>(len: usize, seed: u64, as_kept: impl Fn(usize) ->
     });
     let mut numbers = vec![N::default(); len];
     // Draws the same heaps again, which is cheaper than storing them.
-    generator.deal(len, |number, heap| {
+    generator.draw_buckets(len, |number, heap| {
         if let Some(place) = places.get_mut(usize::from(heap)) {
             if let Some(kept) = numbers.get_mut(*place) {
                 *kept = as_kept(number);
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_choice_has_no_number_twice_and_each_is_as_likely() {
+    fn a_choice_has_no_number_twice_and_each_is_equally_likely() {
         const CHOICES: usize = 20_000;
         let mut counts = std::collections::BTreeMap::new();
         for seed in 0..CHOICES as u64 {
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn every_order_is_as_likely() {
+    fn every_order_is_equally_likely() {
         const SHUFFLES: usize = 24_000;
         let mut counts = std::collections::BTreeMap::new();
         for seed in 0..SHUFFLES as u64 {
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_numbers_each_may_come_anywhere() {
+    fn among_many_numbers_each_may_come_anywhere() {
         const LEN: usize = 8 * DIRECT_SHUFFLE_LIMIT;
         let numbers = numbers(LEN, 3);
         // Counts how many numbers of each eighth are at the places of each eighth.
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_below_a_bound_that_divides_nothing_are_as_likely() {
+    fn numbers_below_any_bound_are_equally_likely() {
         // Two thirds of all `u64` values: without rejection, every second number would be twice as likely.
         let bound = u64::MAX / 3 * 2;
         let mut generator = Generator::seeded(1);

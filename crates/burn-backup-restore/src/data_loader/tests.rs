@@ -110,7 +110,7 @@ fn paired(len: usize) -> impl Dataset<usize> {
 }
 
 #[test]
-fn a_batch_that_is_made_before_the_one_before_it_waits() {
+fn a_batch_that_is_made_before_its_predecessor_waits() {
     let loader = builder().num_workers(3).build(paired(40));
     assert!(epoch(&loader).into_iter().flatten().eq(0..40));
 }
@@ -144,7 +144,7 @@ fn orders_do_not_change_between_versions() {
 }
 
 #[test]
-fn moved_and_sliced_loaders_have_epochs_of_their_own() {
+fn moved_and_sliced_loaders_have_their_own_epochs() {
     let build = || {
         let builder = builder().batch_size(4).shuffle(3).num_workers(2);
         builder.build(numbers(30))
@@ -210,7 +210,7 @@ fn after_a_skip_the_batches_are_those_of_the_whole_epoch() {
 }
 
 #[test]
-fn what_is_skipped_is_not_loaded() {
+fn skipped_items_are_not_loaded() {
     const ITEMS: usize = 3_000_000;
     for workers in [0, 3] {
         for batch in [1, 1000, 90_000, 93_750] {
@@ -301,7 +301,7 @@ fn broken() -> DatasetError {
 }
 
 #[test]
-fn an_error_comes_in_its_place_and_is_the_last() {
+fn an_error_takes_the_place_of_its_batch_and_is_last() {
     for workers in ALL_WORKERS {
         let on_load = |index| match index {
             23 => Err(broken()),
@@ -345,7 +345,7 @@ fn a_panic_is_an_error_in_its_place() {
                 .num_workers(workers)
                 .batcher_draws(draws);
             let loader = builder.build(Numbers { len: 100, on_load });
-            for (skipped, batches, says) in [
+            for (skipped, batches, text) in [
                 (
                     0,
                     10,
@@ -361,7 +361,7 @@ fn a_panic_is_an_error_in_its_place() {
                 let good = iterator.by_ref().take(batches).map(Result::unwrap);
                 assert_eq!(good.count(), batches);
                 let error = iterator.next().unwrap().unwrap_err();
-                assert!(error.to_string().starts_with(says), "{error}");
+                assert!(error.to_string().starts_with(text), "{error}");
                 assert!(iterator.next().is_none());
             }
             // The workers survive the panics.
@@ -371,7 +371,7 @@ fn a_panic_is_an_error_in_its_place() {
 }
 
 #[test]
-fn what_makes_no_sense_is_an_error_that_says_what_to_do() {
+fn invalid_settings_and_results_are_errors_with_advice() {
     let mut errors = Vec::new();
     for workers in [0, 2] {
         let loader = builder()
@@ -391,8 +391,8 @@ fn what_makes_no_sense_is_an_error_that_says_what_to_do() {
         errors.push((error, "gave 2 items for 3 indices; its get_many"));
         assert!(iterator.next().is_none());
     }
-    for (error, says) in errors {
-        assert!(error.to_string().contains(says), "{error}");
+    for (error, text) in errors {
+        assert!(error.to_string().contains(text), "{error}");
     }
 }
 
@@ -435,7 +435,7 @@ fn iterators_and_loaders_can_be_dropped_at_any_time() {
 }
 
 #[test]
-fn of_several_iterators_none_keeps_another_waiting() {
+fn several_iterators_do_not_block_each_other() {
     let loader = builder().num_workers(2).build(numbers(100));
     // The window of this iterator stays full.
     let mut idle = loader.iter();
@@ -450,7 +450,7 @@ fn of_several_iterators_none_keeps_another_waiting() {
 }
 
 #[test]
-fn a_batcher_that_draws_is_called_on_the_thread_that_asks_in_the_order_of_the_batches() {
+fn a_batcher_that_draws_runs_on_the_calling_thread_in_batch_order() {
     struct Where(Mutex<usize>);
     impl Batcher<usize, (ThreadId, usize)> for Where {
         fn batch(&self, items: Vec<usize>, _device: &Device) -> (ThreadId, usize) {

@@ -37,7 +37,7 @@ struct Shared<T> {
 
 struct State<T> {
     /// The passes of all iterators in use.
-    passes: Vec<Pass<T>>,
+    passes: Vec<IteratorRun<T>>,
     next_id: u64,
     /// The number of threads that wait for work and have not been notified.
     waiting: usize,
@@ -45,7 +45,7 @@ struct State<T> {
 }
 
 /// The batches of one iterator.
-struct Pass<T> {
+struct IteratorRun<T> {
     id: u64,
     make: Make<T>,
     /// The index of the batch that the reader takes next.
@@ -119,7 +119,7 @@ impl<T: Send + 'static> Workers<T> {
         let mut state = self.shared.lock();
         let id = state.next_id;
         state.next_id += 1;
-        state.passes.push(Pass {
+        state.passes.push(IteratorRun {
             id,
             make: make.clone(),
             next,
@@ -211,7 +211,7 @@ fn discard<T>(made: T) {
 }
 
 impl<T> State<T> {
-    fn pass(&mut self, id: u64) -> Option<&mut Pass<T>> {
+    fn pass(&mut self, id: u64) -> Option<&mut IteratorRun<T>> {
         self.passes.iter_mut().find(|pass| pass.id == id)
     }
 
@@ -244,7 +244,7 @@ impl<T> State<T> {
     }
 }
 
-impl<T> Pass<T> {
+impl<T> IteratorRun<T> {
     /// The index of the batch that is claimed next.
     fn claimed(&self) -> usize {
         self.next + self.slots.len()

@@ -199,7 +199,7 @@ mod tests {
         ] {
             let text = format!("{values:?}");
             assert_eq!(place(found(all(), &values)), expected, "{text}");
-            let only = all().only_not_finite();
+            let only = all().only_non_finite();
             assert_eq!(place(found(only, &values)), expected, "{text}");
         }
     }
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_drift_a_warm_up_and_steps_of_a_schedule_are_none() {
+    fn a_slow_drift_a_warm_up_and_steps_of_a_schedule_are_fine() {
         let drift: Vec<_> = (0..2000)
             .map(|batch| 0.5 + f64::from(batch) * 0.002)
             .collect();
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recorded_training_has_none_and_one_that_explodes_has() {
+    fn a_recorded_training_passes_and_an_exploding_one_fails() {
         let calm = digits();
         assert!(calm.len() > 100);
         assert_eq!(found(DivergenceRule::default(), &calm), None);
@@ -285,7 +285,7 @@ mod tests {
         );
         assert_eq!(found(narrow().patience(11), &values), None);
         assert_eq!(found(narrow().deviations(1000.0), &values), None);
-        assert_eq!(found(narrow().only_not_finite(), &values), None);
+        assert_eq!(found(narrow().only_non_finite(), &values), None);
 
         let mut detector = detector(DivergenceRule::of("Loss").and("Gradient norm"));
         assert_eq!(detector.take("Accuracy", 1, f64::NAN), None);
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_anywhere_and_gone_on_from_a_backup_the_same_is_found() {
+    fn after_a_resume_anywhere_the_same_divergence_is_found() {
         let mut values = falling(120);
         values[100..].fill(50.0);
         let whole = found(DivergenceRule::default(), &values);

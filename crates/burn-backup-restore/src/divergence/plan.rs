@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_written_down_is_the_same_when_it_is_read() {
+    fn a_rollback_is_read_as_it_was_written() {
         for value in [f64::NAN, -f64::NAN, f64::INFINITY, 0.1 + 0.2] {
             let rollback = RollBack::of(
                 &Finding {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn backups_reach_back_to_before_all_that_is_ever_skipped() {
+    fn backups_reach_back_beyond_every_skipped_batch() {
         for at_most in 1..=12 {
             // Each divergence as late as possible while it still counts as the same.
             let mut past: Vec<RollBack> = Vec::new();

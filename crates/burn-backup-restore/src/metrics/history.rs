@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::Text;
 pub(crate) use checkpointing::Continued;
-pub(crate) use recall::Recall;
+pub(crate) use recall::QueryRecorder;
 
 /// The values of metrics, per split and epoch.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -163,7 +163,7 @@ impl MetricHistory {
     }
 
     /// Hides the values of the epochs after this one from now on.
-    pub(crate) fn stand_at(&self, epoch: usize) {
+    pub(crate) fn hide_after(&self, epoch: usize) {
         self.state().visible = epoch;
     }
 
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_that_json_has_no_numbers_for_come_back_as_they_were() {
+    fn values_without_a_json_number_are_read_back_unchanged() {
         let mut history = History::default();
         let values = [0.1 + 0.2, f64::NAN, f64::INFINITY, -0.0, 1e-300];
         for (epoch, value) in (1..).zip(values) {

@@ -13,28 +13,28 @@ const PATIENCE: Duration = Duration::from_secs(600);
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The progress of a receiver of metrics.
-pub(super) struct Heard {
+pub(super) struct ReceiverProgress {
     /// The number of calls so far.
     pub calls: u64,
     /// Whether no more calls will come.
     pub is_abandoned: bool,
 }
 
-/// Waits until a moment is `reached`. Returns `None` if it can't be reached. `heard` returns the progress recorded in
-/// a state, and `told` is notified when the state changes. `has_failed` says whether the training has failed.
+/// Waits until a moment is `reached`. Returns `None` if it can't be reached. `progress` returns the progress recorded in
+/// a state, and `changed` is notified when the state changes. `has_failed` says whether the training has failed.
 pub(super) fn wait<S, T: Clone>(
     mut state: MutexGuard<'_, S>,
-    told: &Condvar,
-    heard: impl Fn(&S) -> Heard,
+    changed: &Condvar,
+    progress: impl Fn(&S) -> ReceiverProgress,
     reached: &OnceLock<T>,
     has_failed: impl Fn() -> bool,
 ) -> Option<T> {
-    let mut last = (heard(&state).calls, Instant::now());
+    let mut last = (progress(&state).calls, Instant::now());
     loop {
         if let Some(moment) = reached.get() {
             return Some(moment.clone());
         }
-        let now = heard(&state);
+        let now = progress(&state);
         if now.is_abandoned {
             return None;
         }
@@ -48,7 +48,7 @@ pub(super) fn wait<S, T: Clone>(
         if last.1.elapsed() > patience {
             return None;
         }
-        let waited = told.wait_timeout(state, LOOK);
+        let waited = changed.wait_timeout(state, LOOK);
         (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
     }
 }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use burn::train::metric::NumericEntry;
 use burn::train::metric::store::Split;
 
-use crate::metrics::lag::{self, Heard};
+use crate::metrics::lag::{self, ReceiverProgress};
 use crate::metrics::{History, MetricHistory};
 use crate::position::Position;
 
@@ -36,15 +36,15 @@ struct Shared {
     directory: PathBuf,
     metric_history: MetricHistory,
     /// The number of logger calls that the training has caused so far.
-    told: AtomicU64,
+    expected_calls: AtomicU64,
     state: Mutex<State>,
-    heard: Condvar,
+    changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     /// The number of calls received so far.
-    heard: u64,
+    progress: u64,
     /// The current logs of the epoch in progress.
     open: Vec<OpenLog>,
     /// The logs that were open in a backup, until the first update arrives.
@@ -83,21 +83,23 @@ impl MetricLogs {
             shared: Arc::new(Shared {
                 directory,
                 metric_history,
-                told: AtomicU64::new(0),
+                expected_calls: AtomicU64::new(0),
                 state: Mutex::default(),
-                heard: Condvar::new(),
+                changed: Condvar::new(),
             }),
         }
     }
 
     /// Called before Burn gets an event for which it makes `calls` calls of the logger.
-    pub(crate) fn told(&self, calls: u64) {
-        self.shared.told.fetch_add(calls, Ordering::Relaxed);
+    pub(crate) fn expect_calls(&self, calls: u64) {
+        self.shared
+            .expected_calls
+            .fetch_add(calls, Ordering::Relaxed);
     }
 
     /// Runs `tell`, which sends an event to Burn. It panics if Burn's metric thread has ended. In that case, nothing
     /// more is logged.
-    pub(crate) fn telling<T>(&self, tell: impl FnOnce() -> T) -> T {
+    pub(crate) fn abandon_on_panic<T>(&self, tell: impl FnOnce() -> T) -> T {
         let unless_told = AbandonedWhenDropped(Some(self));
         let told = tell();
         unless_told.disarm();
@@ -107,7 +109,7 @@ impl MetricLogs {
     /// Marks the logs as abandoned: nothing more is logged, and no thread may wait for it.
     pub(crate) fn abandon(&self) {
         self.state().is_abandoned = true;
-        self.shared.heard.notify_all();
+        self.shared.changed.notify_all();
     }
 
     /// Whether the logs are abandoned.
@@ -118,7 +120,7 @@ impl MetricLogs {
     /// A mark for this moment.
     pub(crate) fn mark(&self) -> Mark {
         let reached = Arc::new(OnceLock::new());
-        let told = self.shared.told.load(Ordering::Relaxed);
+        let told = self.shared.expected_calls.load(Ordering::Relaxed);
         let mut state = self.state();
         state.marks.push((told, Arc::downgrade(&reached)));
         self.settle(&mut state);
@@ -248,13 +250,16 @@ impl MetricLogs {
     /// Completes the marks that are reached.
     fn settle(&self, state: &mut State) {
         let State {
-            heard, open, marks, ..
+            progress,
+            open,
+            marks,
+            ..
         } = state;
         marks.retain(|(at, mark)| {
             let Some(mark) = mark.upgrade() else {
                 return false;
             };
-            if *at > *heard {
+            if *at > *progress {
                 return true;
             }
             let _ = mark.set(Logged {
@@ -266,14 +271,14 @@ impl MetricLogs {
     }
 
     /// Called after another logger call. `open` are the current logs, and `written` the files that may have changed.
-    fn heard(&self, open: Vec<OpenLog>, written: Vec<PathBuf>) {
+    fn progress(&self, open: Vec<OpenLog>, written: Vec<PathBuf>) {
         let mut state = self.state();
-        state.heard += 1;
+        state.progress += 1;
         state.open = open;
         state.unsynced.extend(written);
         self.settle(&mut state);
         drop(state);
-        self.shared.heard.notify_all();
+        self.shared.changed.notify_all();
     }
 
     /// The data is plain, so a panic elsewhere leaves nothing half done in it.
@@ -308,12 +313,18 @@ impl Mark {
     /// Waits until everything up to this moment is logged. Returns `None` if that can't happen. `has_failed` says
     /// whether the training has failed.
     pub(crate) fn wait(&self, has_failed: impl Fn() -> bool) -> Option<Logged> {
-        let heard = |state: &State| Heard {
-            calls: state.heard,
+        let progress = |state: &State| ReceiverProgress {
+            calls: state.progress,
             is_abandoned: state.is_abandoned,
         };
-        let told = &self.logs.shared.heard;
-        lag::wait(self.logs.state(), told, heard, &self.reached, has_failed)
+        let changed = &self.logs.shared.changed;
+        lag::wait(
+            self.logs.state(),
+            changed,
+            progress,
+            &self.reached,
+            has_failed,
+        )
     }
 }
 
@@ -352,13 +363,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_holds_what_was_logged_up_to_it_and_no_more() {
+    fn a_mark_contains_only_what_was_logged_before_it() {
         let logs = logs();
-        logs.told(2);
+        logs.expect_calls(2);
         let mark = logs.mark();
-        logs.told(1);
+        logs.expect_calls(1);
         for bytes in 1..=3 {
-            logs.heard(vec![log_of(bytes)], Vec::new());
+            logs.progress(vec![log_of(bytes)], Vec::new());
         }
         let logged = mark.wait(|| false).unwrap();
         assert_eq!(logged.open, [log_of(2)]);
@@ -368,13 +379,13 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_that_is_reached_later_wakes_who_waits_for_it() {
+    fn a_mark_that_is_reached_later_wakes_its_waiter() {
         let logs = logs();
-        logs.told(1);
+        logs.expect_calls(1);
         let mark = logs.mark();
         let logged = std::thread::scope(|scope| {
             let waiting = scope.spawn(|| mark.wait(|| false));
-            logs.heard(vec![log_of(7)], Vec::new());
+            logs.progress(vec![log_of(7)], Vec::new());
             waiting.join().unwrap()
         });
         assert_eq!(logged.unwrap().open, [log_of(7)]);
@@ -383,22 +394,22 @@ mod tests {
     #[test]
     fn a_mark_that_is_never_reached_is_given_up_after_a_failure() {
         let logs = logs();
-        logs.told(1);
+        logs.expect_calls(1);
         assert!(logs.mark().wait(|| true).is_none());
     }
 
     #[test]
-    fn once_nothing_more_is_logged_nobody_waits_for_it() {
+    fn once_logging_has_ended_nobody_waits_for_it() {
         let logs = logs();
         let reached = logs.mark();
-        logs.told(1);
+        logs.expect_calls(1);
         let mark = logs.mark();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| mark.wait(|| false));
-            let told = catch_unwind(AssertUnwindSafe(|| {
-                logs.telling(|| panic!("this panic is part of the test"))
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                logs.abandon_on_panic(|| panic!("this panic is part of the test"))
             }));
-            assert!(told.is_err());
+            assert!(result.is_err());
             assert!(waiting.join().unwrap().is_none());
         });
         assert!(reached.wait(|| false).is_some(), "it was reached before");
@@ -408,7 +419,7 @@ mod tests {
     fn without_a_logger_nobody_waits_for_it() {
         let logs = logs();
         let writer = Writer::new(logs.clone());
-        logs.telling(|| logs.told(1));
+        logs.abandon_on_panic(|| logs.expect_calls(1));
         assert!(!logs.state().is_abandoned);
         drop(writer);
         assert!(logs.mark().wait(|| false).is_none());
@@ -417,9 +428,9 @@ mod tests {
     #[test]
     fn a_mark_that_nobody_waits_for_is_forgotten() {
         let logs = logs();
-        logs.told(1);
+        logs.expect_calls(1);
         drop(logs.mark());
-        logs.heard(Vec::new(), Vec::new());
+        logs.progress(Vec::new(), Vec::new());
         assert!(logs.state().marks.is_empty());
     }
 }

@@ -11,7 +11,7 @@ use burn::train::logger::MetricLogger;
 use burn::train::metric::store::{EpochSummary, MetricsUpdate, NumericMetricUpdate, Split};
 use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
 
-use super::lag::{self, Heard};
+use super::lag::{self, ReceiverProgress};
 use crate::divergence::{Detector, DivergenceRule, Finding, Record};
 
 /// The detector of a training and its finding. Clones share it.
@@ -21,9 +21,9 @@ pub(crate) struct MetricWatch {
 }
 
 struct Shared {
-    has_found: AtomicBool,
+    has_diverged: AtomicBool,
     state: Mutex<State>,
-    heard: Condvar,
+    changed: Condvar,
 }
 
 struct State {
@@ -31,28 +31,28 @@ struct State {
     finding: Option<Finding>,
     /// The batch of each call that is still expected; `None` if the call does not belong to a batch.
     expected: VecDeque<Option<u64>>,
-    told: u64,
-    heard: u64,
-    marks: Vec<(u64, Weak<OnceLock<Seen>>)>,
+    expected_calls: u64,
+    progress: u64,
+    marks: Vec<(u64, Weak<OnceLock<CheckResult>>)>,
     /// The metrics of the training, if a batch has arrived and a watched metric is missing.
     others: Option<Vec<String>>,
-    has_looked: bool,
+    has_checked: bool,
     /// Whether no more calls will come.
     is_abandoned: bool,
 }
 
 /// The result of the checks up to a moment.
 #[derive(Clone)]
-pub(crate) struct Seen {
+pub(crate) struct CheckResult {
     pub record: Record,
-    pub has_found: bool,
+    pub has_diverged: bool,
 }
 
 /// A moment up to which all metrics must be checked.
 #[derive(Clone)]
 pub(crate) struct WatchMark {
     watch: MetricWatch,
-    reached: Arc<OnceLock<Seen>>,
+    reached: Arc<OnceLock<CheckResult>>,
 }
 
 impl MetricWatch {
@@ -61,46 +61,46 @@ impl MetricWatch {
             detector,
             finding: None,
             expected: VecDeque::new(),
-            told: 0,
-            heard: 0,
+            expected_calls: 0,
+            progress: 0,
             marks: Vec::new(),
             others: None,
-            has_looked: false,
+            has_checked: false,
             is_abandoned: false,
         };
         Self {
             shared: Arc::new(Shared {
-                has_found: AtomicBool::new(false),
+                has_diverged: AtomicBool::new(false),
                 state: Mutex::new(state),
-                heard: Condvar::new(),
+                changed: Condvar::new(),
             }),
         }
     }
 
     /// Called before Burn gets an event for which it calls the logger once for the training split. `batch` is the
     /// batch that the event belongs to, if any.
-    pub(crate) fn told(&self, batch: Option<u64>) {
+    pub(crate) fn expect_call(&self, batch: Option<u64>) {
         let mut state = self.state();
-        state.told += 1;
+        state.expected_calls += 1;
         state.expected.push_back(batch);
     }
 
     /// Checks a value of a batch from a hand-written loop.
-    pub(crate) fn look(&self, metric: &str, batch: u64, value: f64) {
+    pub(crate) fn check(&self, metric: &str, batch: u64, value: f64) {
         let mut state = self.state();
         let metrics = &state.detector.rule().metrics;
-        state.has_looked |= metrics.iter().any(|name| name == metric);
+        state.has_checked |= metrics.iter().any(|name| name == metric);
         self.take(&mut state, metric, batch, value);
     }
 
     /// Whether a divergence was found. After that, nothing more is checked until [`resume`](Self::resume).
-    pub(crate) fn has_found(&self) -> bool {
-        self.shared.has_found.load(Ordering::Acquire)
+    pub(crate) fn has_diverged(&self) -> bool {
+        self.shared.has_diverged.load(Ordering::Acquire)
     }
 
     /// Whether a value of a batch was checked.
-    pub(crate) fn has_looked(&self) -> bool {
-        self.state().has_looked
+    pub(crate) fn has_checked(&self) -> bool {
+        self.state().has_checked
     }
 
     pub(crate) fn finding(&self) -> Option<Finding> {
@@ -122,15 +122,15 @@ impl MetricWatch {
         let mut state = self.state();
         state.detector.resume(record);
         state.finding = None;
-        self.shared.has_found.store(false, Ordering::Release);
+        self.shared.has_diverged.store(false, Ordering::Release);
     }
 
     /// A mark for this moment.
     pub(crate) fn mark(&self) -> WatchMark {
         let reached = Arc::new(OnceLock::new());
         let mut state = self.state();
-        let told = state.told;
-        state.marks.push((told, Arc::downgrade(&reached)));
+        let expected_calls = state.expected_calls;
+        state.marks.push((expected_calls, Arc::downgrade(&reached)));
         state.settle();
         drop(state);
         WatchMark {
@@ -145,7 +145,7 @@ impl MetricWatch {
         }
         state.finding = state.detector.take(metric, batch, value);
         if state.finding.is_some() {
-            self.shared.has_found.store(true, Ordering::Release);
+            self.shared.has_diverged.store(true, Ordering::Release);
         }
     }
 
@@ -160,7 +160,7 @@ impl State {
     /// Completes the marks that are reached.
     fn settle(&mut self) {
         let Self {
-            heard,
+            progress,
             marks,
             detector,
             finding,
@@ -170,12 +170,12 @@ impl State {
             let Some(mark) = mark.upgrade() else {
                 return false;
             };
-            if *at > *heard {
+            if *at > *progress {
                 return true;
             }
-            let _ = mark.set(Seen {
+            let _ = mark.set(CheckResult {
                 record: detector.record().clone(),
-                has_found: finding.is_some(),
+                has_diverged: finding.is_some(),
             });
             false
         });
@@ -185,13 +185,19 @@ impl State {
 impl WatchMark {
     /// Waits until all metrics up to this moment are checked. Returns `None` if that can't happen. `has_failed` says
     /// whether the training has failed.
-    pub(crate) fn wait(&self, has_failed: impl Fn() -> bool) -> Option<Seen> {
-        let heard = |state: &State| Heard {
-            calls: state.heard,
+    pub(crate) fn wait(&self, has_failed: impl Fn() -> bool) -> Option<CheckResult> {
+        let progress = |state: &State| ReceiverProgress {
+            calls: state.progress,
             is_abandoned: state.is_abandoned,
         };
-        let told = &self.watch.shared.heard;
-        lag::wait(self.watch.state(), told, heard, &self.reached, has_failed)
+        let changed = &self.watch.shared.changed;
+        lag::wait(
+            self.watch.state(),
+            changed,
+            progress,
+            &self.reached,
+            has_failed,
+        )
     }
 }
 
@@ -209,8 +215,8 @@ impl WatchLogger {
         }
     }
 
-    fn look(&self, state: &mut State, batch: u64, updates: &[NumericMetricUpdate]) {
-        if !std::mem::replace(&mut state.has_looked, true) {
+    fn check(&self, state: &mut State, batch: u64, updates: &[NumericMetricUpdate]) {
+        if !std::mem::replace(&mut state.has_checked, true) {
             let is_there = |wanted: &String| self.names.iter().any(|(_, name)| name == wanted);
             let wanted = &state.detector.rule().metrics;
             if !wanted.iter().all(is_there) {
@@ -241,12 +247,12 @@ impl MetricLogger for WatchLogger {
         }
         let mut state = self.watch.state();
         if let Some(batch) = state.expected.pop_front().flatten() {
-            self.look(&mut state, batch, &update.entries_numeric);
+            self.check(&mut state, batch, &update.entries_numeric);
         }
-        state.heard += 1;
+        state.progress += 1;
         state.settle();
         drop(state);
-        self.watch.shared.heard.notify_all();
+        self.watch.shared.changed.notify_all();
     }
 
     /// This logger keeps no values, so Burn asks another one.
@@ -271,7 +277,7 @@ impl Drop for WatchLogger {
     /// Also runs if the Burn thread that owns this logger panics.
     fn drop(&mut self) {
         self.watch.state().is_abandoned = true;
-        self.watch.shared.heard.notify_all();
+        self.watch.shared.changed.notify_all();
     }
 }
 
@@ -288,51 +294,51 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_reached_once_all_was_heard_that_was_told_before_it() {
+    fn a_mark_is_reached_once_all_earlier_values_have_arrived() {
         let watch = watch();
         let mut logger = WatchLogger::new(watch.clone());
-        watch.told(Some(1));
+        watch.expect_call(Some(1));
         let mark = watch.mark();
-        watch.told(None);
+        watch.expect_call(None);
         assert!(mark.reached.get().is_none());
         // A call for the validation split does not count.
         logger.log(nothing(), 1, &Split::Valid);
         assert!(mark.reached.get().is_none());
         logger.log(nothing(), 1, &Split::Train);
         let seen = mark.wait(|| false).unwrap();
-        assert!(!seen.has_found);
+        assert!(!seen.has_diverged);
         assert!(watch.mark().reached.get().is_none());
         logger.log(nothing(), 1, &Split::Train);
         assert!(watch.mark().reached.get().is_some());
     }
 
     #[test]
-    fn a_finding_stays_until_the_training_has_gone_back() {
+    fn a_finding_stays_until_the_training_is_rolled_back() {
         let watch = watch();
-        watch.look("Loss", 3, f64::NAN);
-        watch.look("Loss", 4, f64::INFINITY);
-        assert!(watch.has_found());
+        watch.check("Loss", 3, f64::NAN);
+        watch.check("Loss", 4, f64::INFINITY);
+        assert!(watch.has_diverged());
         assert_eq!(watch.finding().unwrap().first, 3);
-        assert!(watch.mark().wait(|| false).unwrap().has_found);
+        assert!(watch.mark().wait(|| false).unwrap().has_diverged);
         watch.resume(Record::default());
-        assert!(!watch.has_found() && watch.finding().is_none());
-        assert!(!watch.mark().wait(|| false).unwrap().has_found);
+        assert!(!watch.has_diverged() && watch.finding().is_none());
+        assert!(!watch.mark().wait(|| false).unwrap().has_diverged);
     }
 
     #[test]
     fn without_a_logger_nobody_waits_for_it() {
         let watch = watch();
         let logger = WatchLogger::new(watch.clone());
-        watch.told(Some(1));
+        watch.expect_call(Some(1));
         drop(logger);
         assert!(watch.mark().wait(|| false).is_none());
     }
 
     #[test]
-    fn a_training_without_the_metric_is_known_with_its_first_batch() {
+    fn a_missing_metric_is_detected_at_the_first_batch() {
         let watch = watch();
         let mut logger = WatchLogger::new(watch.clone());
-        watch.told(Some(1));
+        watch.expect_call(Some(1));
         assert!(watch.others().is_none());
         logger.log(nothing(), 1, &Split::Train);
         assert_eq!(watch.others(), Some(Vec::new()));

@@ -66,7 +66,7 @@ pub(crate) enum MirrorEvent {
 pub(crate) trait MirrorRetention: Send + Sync {
     fn learn(&self, manifest: &Manifest);
 
-    fn stay(&self, newest_first: &[GenerationId]) -> BTreeSet<GenerationId>;
+    fn kept(&self, newest_first: &[GenerationId]) -> BTreeSet<GenerationId>;
 }
 
 pub(crate) type Listener = Box<dyn Fn(MirrorEvent) + Send + Sync>;
@@ -108,7 +108,7 @@ impl Mirror {
         match self.0 {}
     }
 
-    pub(crate) fn begins_anew_if_unreachable(&self) -> bool {
+    pub(crate) fn starts_new_if_unreachable(&self) -> bool {
         match self.0 {}
     }
 }
@@ -156,7 +156,7 @@ impl Connection {
         match self.0 {}
     }
 
-    pub(crate) fn leave_behind(&mut self, _up_to: GenerationId) {
+    pub(crate) fn abandon_up_to(&mut self, _up_to: GenerationId) {
         match self.0 {}
     }
 

@@ -21,8 +21,8 @@ use crate::model;
 use crate::part::{self, OPTIMIZER, SCHEDULER, unreadable};
 use crate::resume::{Expected, LoadPart, Loaded, SavedPart, check_trained, foreign};
 use crate::save::{
-    Fit, Misfit, Optimization, Others, RunningStates, SavePart, SharedModel, SharedPart, misfit,
-    misfit_ahead,
+    Fit, Misfit, Optimization, OtherRecords, RunningStates, SavePart, SharedModel, SharedPart,
+    early_misfit, misfit,
 };
 
 /// Reads the records of a learner. Clones share one reader.
@@ -103,7 +103,7 @@ impl<M: LearnerModel> SavePart for LearnerRef<'_, M> {
     }
 
     /// Tries the step on a clone of the learner.
-    fn misfit_ahead(&self) -> Option<Misfit> {
+    fn early_misfit(&self) -> Option<Misfit> {
         let mut reader = self.reader.lock();
         let step = |gradients: GradientsParams| {
             let mut probe = self.learner.clone();
@@ -116,7 +116,7 @@ impl<M: LearnerModel> SavePart for LearnerRef<'_, M> {
             };
             misfit(&mut reading, &optimizer, scheduler).ok().flatten()
         };
-        misfit_ahead(&self.learner.model(), step)
+        early_misfit(&self.learner.model(), step)
     }
 
     fn learning_rate(&self) -> Option<f64> {
@@ -150,17 +150,17 @@ impl<M: LearnerModel> SharedPart for SharedLearner<M> {
         ))
     }
 
-    fn others(&self, fit: &mut Fit) -> Result<Others, BackupError> {
+    fn others(&self, fit: &mut Fit) -> Result<OtherRecords, BackupError> {
         let mut reader = self.reader.lock();
         let mut reading = Reading {
             learner: &self.learner,
             reader: &mut reader,
         };
         let (optimizer, scheduler) = fit.read(&mut reading, OPTIMIZER)?;
-        Ok(Others {
+        Ok(OtherRecords {
             optimizer: Some(optimizer),
             scheduler: Some(scheduler),
-            ..Others::default()
+            ..OtherRecords::default()
         })
     }
 
@@ -213,8 +213,8 @@ impl<M: LearnerModel> SavePart for LearnerMut<'_, M> {
         self.as_ref().outline()
     }
 
-    fn misfit_ahead(&self) -> Option<Misfit> {
-        self.as_ref().misfit_ahead()
+    fn early_misfit(&self) -> Option<Misfit> {
+        self.as_ref().early_misfit()
     }
 
     fn schedule(&self) -> Option<Schedule> {

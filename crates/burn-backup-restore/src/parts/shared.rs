@@ -104,8 +104,8 @@ impl<P: StatePart> SavePart for SharedState<P> {
         self.lock().outline()
     }
 
-    fn misfit_ahead(&self) -> Option<Misfit> {
-        self.lock().misfit_ahead()
+    fn early_misfit(&self) -> Option<Misfit> {
+        self.lock().early_misfit()
     }
 
     fn schedule(&self) -> Option<Schedule> {

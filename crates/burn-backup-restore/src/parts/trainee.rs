@@ -16,7 +16,9 @@ use crate::error::BackupError;
 use crate::model;
 use crate::part::{self, OPTIMIZER, SCHEDULER, unreadable};
 use crate::resume::{Expected, LoadPart, Loaded, SavedPart, check_trained, foreign};
-use crate::save::{Fit, Misfit, Others, RunningStates, SavePart, SharedModel, SharedPart, misfit};
+use crate::save::{
+    Fit, Misfit, OtherRecords, RunningStates, SavePart, SharedModel, SharedPart, misfit,
+};
 
 /// A model with its optimizer and learning rate: the state of a hand-written loop.
 ///
@@ -125,7 +127,7 @@ where
         Some(self.model.model(read))
     }
 
-    fn others(&self, fit: &mut Fit) -> Result<Others, BackupError> {
+    fn others(&self, fit: &mut Fit) -> Result<OtherRecords, BackupError> {
         let mut reading = Reading {
             optim: &self.optim,
             lr: &self.lr,
@@ -135,10 +137,10 @@ where
         let read = fit.read(&mut reading, OPTIMIZER);
         fit.unpacker = reading.unpacker;
         let (optimizer, scheduler) = read?;
-        Ok(Others {
+        Ok(OtherRecords {
             optimizer: Some(optimizer),
             scheduler: Some(scheduler),
-            ..Others::default()
+            ..OtherRecords::default()
         })
     }
 

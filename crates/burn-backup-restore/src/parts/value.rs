@@ -9,7 +9,7 @@ use crate::burn_api::DeviceRead;
 use crate::change::Change;
 use crate::error::BackupError;
 use crate::resume::{Expected, LoadPart, Loaded, SavedPart};
-use crate::save::{Fit, Others, RunningStates, SavePart, SharedModel, SharedPart};
+use crate::save::{Fit, OtherRecords, RunningStates, SavePart, SharedModel, SharedPart};
 
 /// A value of the program's own: counters, a curriculum, a best loss, a random number generator.
 ///
@@ -83,10 +83,10 @@ impl SharedPart for SharedValue {
         None
     }
 
-    fn others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
-        Ok(Others {
+    fn others(&self, _fit: &mut Fit) -> Result<OtherRecords, BackupError> {
+        Ok(OtherRecords {
             value: Some(self.0.clone().map_err(BackupError::Shared)?),
-            ..Others::default()
+            ..OtherRecords::default()
         })
     }
 

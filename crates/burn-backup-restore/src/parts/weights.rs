@@ -11,7 +11,7 @@ use crate::change::Change;
 use crate::error::BackupError;
 use crate::model;
 use crate::resume::{Expected, LoadPart, Loaded, SavedPart};
-use crate::save::{Fit, Others, RunningStates, SavePart, SharedModel, SharedPart};
+use crate::save::{Fit, OtherRecords, RunningStates, SavePart, SharedModel, SharedPart};
 
 /// A module without an optimizer: an average of the weights, a teacher, a target network.
 ///
@@ -72,8 +72,8 @@ impl<M: Module + 'static> SharedPart for SharedWeights<M> {
         Some(self.0.model(read))
     }
 
-    fn others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
-        Ok(Others::default())
+    fn others(&self, _fit: &mut Fit) -> Result<OtherRecords, BackupError> {
+        Ok(OtherRecords::default())
     }
 
     fn again(&self) -> Box<dyn SharedPart> {

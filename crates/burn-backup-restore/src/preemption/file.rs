@@ -14,7 +14,7 @@ const READ_LIMIT: u64 = 4096;
 /// How much of the first line becomes part of the notice, in characters.
 const REASON_LIMIT: usize = 200;
 
-/// Watches for a file. When it exists, the machine is about to end.
+/// Watches for a file. When it exists, the machine is about to be stopped.
 ///
 /// Use it for sources without their own watcher: a hook of the scheduler, the `preStop` of a container, or a person
 /// who types `touch`. The file counts even if it exists when the training starts, so remove it before the next start.
@@ -41,7 +41,7 @@ pub struct FileWatcher {
 /// Whether the file exists is unknown.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot tell whether the file '{}' exists: check that this user may search its directory",
+    "cannot check whether the file '{}' exists: check that this user may access its directory",
     path.display()
 )]
 struct Undetermined {
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_text_is_left_out() {
+    fn non_text_is_left_out() {
         assert_eq!(reason_of(b"\xff\xfe\n"), "");
         assert_eq!(reason_of(b"\x1b[2Jcleared\n"), "");
         assert_eq!(reason_of(&vec![0; 1 << 20]), "");
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_cannot_be_looked_at_is_an_error() {
+    fn an_inaccessible_path_is_an_error() {
         let error = FileWatcher::new("evict\0ed").poll().unwrap_err();
         assert!(error.to_string().contains("cannot tell whether"), "{error}");
         assert!(error.source().is_some());
@@ -174,20 +174,20 @@ mod tests {
     fn a_watched_file_is_noticed_when_it_is_made() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("evicted");
-        let (looked, looks) = std::sync::mpsc::channel();
+        let (polled, polls) = std::sync::mpsc::channel();
         let mut watcher = FileWatcher::new(&path);
-        let (_watching, notices) = notices(FromFn(std::time::Duration::ZERO, move || {
+        let (_watchers, notices) = notices(FromFn(std::time::Duration::ZERO, move || {
             let seen = watcher.poll();
-            let _ = looked.send(seen.as_ref().is_ok_and(Option::is_none));
+            let _ = polled.send(seen.as_ref().is_ok_and(Option::is_none));
             seen
         }));
-        assert_eq!(looks.recv(), Ok(true), "it is not there yet");
+        assert_eq!(polls.recv(), Ok(true), "the file is missing");
         fs::write(&path, "").unwrap();
         assert!(notices.recv().unwrap().reason().contains("evicted"));
     }
 
     #[test]
-    fn a_file_from_before_is_noticed_at_once() {
+    fn an_existing_file_is_noticed_at_once() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("evicted");
         fs::write(&path, "again").unwrap();

@@ -12,11 +12,11 @@ const TRIES: u32 = 5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Advice {
     /// Continue.
-    GoOn,
+    Continue,
     /// Save and continue.
     Save,
     /// Save and end.
-    Leave,
+    SaveAndStop,
 }
 
 /// What is known at a batch boundary.
@@ -94,10 +94,10 @@ impl Grace {
         let to_upload = SAFETY + u32::from(is_uploading);
         let reserve = backups.persist * to_write + took * to_upload + step * SAFETY;
         if left <= reserve {
-            return Advice::Leave;
+            return Advice::SaveAndStop;
         }
         match self.saved.replace(backups.failed) {
-            Some(failed) if failed == backups.failed => Advice::GoOn,
+            Some(failed) if failed == backups.failed => Advice::Continue,
             // Not saved yet, or that save may be the one that failed since.
             _ => Advice::Save,
         }
@@ -120,24 +120,30 @@ mod tests {
     }
 
     #[test]
-    fn without_time_the_training_is_left_at_once() {
+    fn without_time_the_training_stops_at_once() {
         let mut grace = Grace::new(Duration::ZERO);
-        assert_eq!(grace.advise(Boundary::default()), Advice::Leave);
+        assert_eq!(grace.advise(Boundary::default()), Advice::SaveAndStop);
     }
 
     #[test]
-    fn with_time_it_is_saved_at_once_and_left_as_late_as_the_next_backup_allows() {
+    fn with_time_it_is_saved_at_once_and_stops_as_late_as_the_next_backup_allows() {
         let mut grace = Grace::new(Duration::from_secs(30));
         assert_eq!(grace.advise(boundary(0, 0, 100)), Advice::Save);
-        assert_eq!(grace.advise(boundary(100, 100, 100)), Advice::GoOn);
+        assert_eq!(grace.advise(boundary(100, 100, 100)), Advice::Continue);
         // Twice four seconds for the backup, and twice a tenth of a second for the batch before it.
-        assert_eq!(grace.advise(boundary(21_700, 4000, 100)), Advice::GoOn);
-        assert_eq!(grace.advise(boundary(21_800, 4000, 100)), Advice::Leave);
-        assert_eq!(grace.advise(boundary(40_000, 4000, 100)), Advice::Leave);
+        assert_eq!(grace.advise(boundary(21_700, 4000, 100)), Advice::Continue);
+        assert_eq!(
+            grace.advise(boundary(21_800, 4000, 100)),
+            Advice::SaveAndStop
+        );
+        assert_eq!(
+            grace.advise(boundary(40_000, 4000, 100)),
+            Advice::SaveAndStop
+        );
     }
 
     #[test]
-    fn a_mirror_needs_time_for_what_is_on_its_way_and_for_the_last_one() {
+    fn a_mirror_needs_time_for_the_current_and_the_last_upload() {
         let mirrored = |noticed, took, is_uploading| {
             let mut boundary = boundary(noticed, 1000, 0);
             boundary.backups.mirror = Upload {
@@ -149,20 +155,26 @@ mod tests {
         let mut grace = Grace::new(Duration::from_secs(60));
         assert_eq!(grace.advise(mirrored(0, 0, false)), Advice::Save);
         // Two seconds for the backup, and twice ten for the upload to the mirror.
-        assert_eq!(grace.advise(mirrored(37_900, 10, false)), Advice::GoOn);
-        assert_eq!(grace.advise(mirrored(38_000, 10, false)), Advice::Leave);
-        assert_eq!(grace.advise(mirrored(27_900, 10, true)), Advice::GoOn);
-        assert_eq!(grace.advise(mirrored(28_000, 10, true)), Advice::Leave);
+        assert_eq!(grace.advise(mirrored(37_900, 10, false)), Advice::Continue);
+        assert_eq!(
+            grace.advise(mirrored(38_000, 10, false)),
+            Advice::SaveAndStop
+        );
+        assert_eq!(grace.advise(mirrored(27_900, 10, true)), Advice::Continue);
+        assert_eq!(
+            grace.advise(mirrored(28_000, 10, true)),
+            Advice::SaveAndStop
+        );
     }
 
     #[test]
-    fn a_batch_that_takes_longer_than_there_is_time_is_the_last() {
+    fn a_batch_longer_than_the_remaining_time_is_the_last() {
         let mut grace = Grace::new(Duration::from_secs(30));
-        assert_eq!(grace.advise(boundary(0, 0, 15_000)), Advice::Leave);
+        assert_eq!(grace.advise(boundary(0, 0, 15_000)), Advice::SaveAndStop);
     }
 
     #[test]
-    fn a_backup_that_takes_long_already_leaves_time_for_itself_and_the_last_one() {
+    fn a_slow_backup_reserves_time_for_itself_and_the_last_one() {
         let writing = |millis| {
             let mut boundary = boundary(millis, millis, 0);
             boundary.backups.is_writing = true;
@@ -170,20 +182,20 @@ mod tests {
         };
         let mut grace = Grace::new(Duration::from_secs(80));
         assert_eq!(grace.advise(boundary(0, 0, 0)), Advice::Save);
-        assert_eq!(grace.advise(writing(19_000)), Advice::GoOn);
+        assert_eq!(grace.advise(writing(19_000)), Advice::Continue);
         // The backup has taken this long and is not done: reserve three times that, for it and two more.
-        assert_eq!(grace.advise(writing(20_000)), Advice::Leave);
+        assert_eq!(grace.advise(writing(20_000)), Advice::SaveAndStop);
     }
 
     #[test]
-    fn after_a_failed_backup_it_is_saved_again() {
+    fn a_failed_backup_is_taken_again() {
         let mut grace = Grace::new(Duration::from_secs(30));
         assert_eq!(grace.advise(boundary(0, 0, 0)), Advice::Save);
-        assert_eq!(grace.advise(boundary(1, 0, 0)), Advice::GoOn);
+        assert_eq!(grace.advise(boundary(1, 0, 0)), Advice::Continue);
         let mut after_failure = boundary(2, 0, 0);
         after_failure.backups.failed = 1;
         assert_eq!(grace.advise(after_failure), Advice::Save);
-        assert_eq!(grace.advise(after_failure), Advice::GoOn);
+        assert_eq!(grace.advise(after_failure), Advice::Continue);
     }
 
     #[test]
@@ -199,10 +211,10 @@ mod tests {
             (30, 10, 5, 0, false),
             (0, 0, 1, 0, false),
         ];
-        for (grace, noticed, tries, took, expected) in table {
+        for (grace, noticed, attempts, took, expected) in table {
             let [grace, noticed, took] = [grace, noticed, took].map(Duration::from_secs);
-            let again = Grace::new(grace).allows_another_try(noticed, tries, took);
-            assert_eq!(again, expected, "{grace:?} {noticed:?} {tries} {took:?}");
+            let again = Grace::new(grace).allows_another_try(noticed, attempts, took);
+            assert_eq!(again, expected, "{grace:?} {noticed:?} {attempts} {took:?}");
         }
         let mut grace = Grace::new(Duration::from_secs(30));
         grace.end();
@@ -210,10 +222,10 @@ mod tests {
     }
 
     #[test]
-    fn once_no_time_is_left_the_training_is_left() {
+    fn once_no_time_is_left_the_training_stops() {
         let mut grace = Grace::new(Duration::from_secs(3600));
         assert_eq!(grace.advise(boundary(0, 0, 0)), Advice::Save);
         grace.end();
-        assert_eq!(grace.advise(boundary(1, 0, 0)), Advice::Leave);
+        assert_eq!(grace.advise(boundary(1, 0, 0)), Advice::SaveAndStop);
     }
 }

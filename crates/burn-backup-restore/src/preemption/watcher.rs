@@ -25,7 +25,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// A shorter interval would take time from the training.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Looks for a sign that the machine is about to end.
+/// Looks for a sign that the machine is about to be stopped.
 ///
 /// A watcher is polled on its own thread, so it may be slow and may fail. The training neither waits for it nor ends
 /// because of it.
@@ -74,11 +74,11 @@ pub trait PreemptionWatcher: Send + 'static {
 
 /// A running watcher. Dropping it ends the thread, but does not wait for a poll that hangs. The thread then ends
 /// after that poll, without posting the result.
-pub(crate) struct Watching {
+pub(crate) struct RunningWatcher {
     _stop: Sender<Infallible>,
 }
 
-impl Watching {
+impl RunningWatcher {
     /// Polls at once, and then after each interval. Passes each new notice to `post`.
     ///
     /// # Errors
@@ -96,7 +96,7 @@ impl Watching {
     }
 }
 
-/// Polls until the [`Watching`] is dropped.
+/// Polls until the [`RunningWatcher`] is dropped.
 fn watch(
     mut watcher: Box<dyn PreemptionWatcher>,
     stopped: &Receiver<Infallible>,
@@ -136,7 +136,7 @@ struct Turn {
 
 fn turn(watcher: &mut dyn PreemptionWatcher) -> Turn {
     let name = catch_unwind(AssertUnwindSafe(|| watcher.name()));
-    let seen = look(watcher);
+    let seen = poll_once(watcher);
     let interval = catch_unwind(AssertUnwindSafe(|| watcher.interval()));
     Turn {
         name: name.unwrap_or_else(|_| "a watcher without a name".to_owned()),
@@ -146,7 +146,7 @@ fn turn(watcher: &mut dyn PreemptionWatcher) -> Turn {
 }
 
 /// Polls once. An error includes its causes; a panic becomes an error.
-fn look(watcher: &mut dyn PreemptionWatcher) -> Result<Option<Notice>, String> {
+fn poll_once(watcher: &mut dyn PreemptionWatcher) -> Result<Option<Notice>, String> {
     catch_unwind(AssertUnwindSafe(|| {
         watcher.poll().map_err(|error| with_causes(error.as_ref()))
     }))

@@ -13,7 +13,7 @@ use super::plan::Plan;
 use crate::burn_api::{self, Items};
 use crate::change::Change;
 use crate::data_loader;
-use crate::state::{Entered, Phase, TrainingState};
+use crate::state::{EnteredEpoch, Phase, TrainingState};
 
 /// The batches that a loader has left in the current epoch.
 pub(crate) enum Rest<'l, O> {
@@ -27,15 +27,15 @@ pub(crate) enum Rest<'l, O> {
     /// Only the validation is left.
     Validation,
     /// The batches after the trained items, with batches or data that were changed on purpose.
-    Entered {
+    EnteredEpoch {
         rest: Batches<'l, O>,
-        at: Entered,
+        at: EnteredEpoch,
         /// `None` if an earlier restart has already found the change.
         change: Option<Change>,
     },
     /// The epoch starts again, because batches or data were changed on purpose and the loader can't continue inside
     /// the epoch.
-    Anew(Change),
+    RestartEpoch(Change),
 }
 
 /// The batches of one epoch that remain to be trained.
@@ -99,8 +99,8 @@ impl<O> Rest<'_, O> {
     /// Fetches the next batch to find out whether there is one. Calls `seed` before.
     pub(crate) fn look_ahead(&mut self, seed: impl FnOnce()) -> Result<(), TrainingError> {
         match self {
-            Self::Batches { rest, .. } | Self::Entered { rest, .. } => rest.look_ahead(seed),
-            Self::WholeEpoch | Self::Validation | Self::Anew(_) => Ok(()),
+            Self::Batches { rest, .. } | Self::EnteredEpoch { rest, .. } => rest.look_ahead(seed),
+            Self::WholeEpoch | Self::Validation | Self::RestartEpoch(_) => Ok(()),
         }
     }
 }
@@ -133,7 +133,7 @@ pub(crate) fn train_loader<'l, O>(
         (Phase::Train, 0) => Ok(Rest::WholeEpoch),
         (Phase::Train, batches) => {
             let items = plan.recorded.map_or(0, |data| data.items_processed);
-            enter(loader, plan, Entered { items, batches }, Some(change))
+            enter(loader, plan, EnteredEpoch { items, batches }, Some(change))
         }
     }
 }
@@ -143,7 +143,7 @@ pub(crate) fn train_loader<'l, O>(
 fn enter<'l, O>(
     loader: &'l Arc<dyn DataLoader<O>>,
     plan: &Plan,
-    at: Entered,
+    at: EnteredEpoch,
     change: Option<Change>,
 ) -> Result<Rest<'l, O>, TrainingError> {
     // With several devices, each has a part of the data, and the parts no longer begin and end at the same
@@ -153,7 +153,7 @@ fn enter<'l, O>(
         false => None,
     };
     let Some(mut iterator) = entered else {
-        return Ok(Rest::Anew(change.unwrap_or(Change::BatchSize)));
+        return Ok(Rest::RestartEpoch(change.unwrap_or(Change::BatchSize)));
     };
     let since = plan.batches.saturating_sub(at.batches);
     if let (Some(last), Some(data)) = (since.checked_sub(1), &plan.recorded) {
@@ -172,7 +172,7 @@ fn enter<'l, O>(
             return Err(check::mismatch(path, Change::BatchSize, what, before, now));
         }
     }
-    Ok(Rest::Entered {
+    Ok(Rest::EnteredEpoch {
         rest: Batches::left_in(iterator),
         at,
         change,
@@ -193,7 +193,7 @@ fn skip<'l, O>(
         // Between epochs, take the batch size from the previous epoch.
         if is_between_epochs && epoch == plan.iterators && plan.has_trained {
             if plan.is_first {
-                say_what_is_loaded(iterator.as_ref(), 0);
+                log_loaded_batches(iterator.as_ref(), 0);
             }
             check.first_batch(iterator.as_mut())?;
         }
@@ -208,7 +208,7 @@ fn skip<'l, O>(
             Phase::Train => plan.batches,
             Phase::Validate => 0,
         };
-        say_what_is_loaded(iterator.as_ref(), batches);
+        log_loaded_batches(iterator.as_ref(), batches);
     }
     let FirstBatch {
         whole,
@@ -251,7 +251,7 @@ pub(crate) fn valid_loader<O>(loader: &Arc<dyn DataLoader<O>>, state: &TrainingS
 }
 
 /// Logs that `batches` batches are loaded only to be skipped, if the loader can't skip them in another way.
-fn say_what_is_loaded<O>(iterator: &dyn DataLoaderIterator<O>, batches: usize) {
+fn log_loaded_batches<O>(iterator: &dyn DataLoaderIterator<O>, batches: usize) {
     if batches_left(iterator).is_some() {
         return;
     }

@@ -8,7 +8,7 @@ use burn::train::TrainingError;
 
 use super::batches::Batches;
 use super::plan::Resumption;
-use crate::say::announce;
+use crate::messages::announce;
 use crate::state::Phase;
 
 /// How often progress is printed.

@@ -139,7 +139,7 @@ fn rest(loader: &Arc<dyn DataLoader<Batch>>, resumption: &Resumption, most: usiz
 }
 
 #[test]
-fn taken_up_anywhere_among_millions_of_items_a_constant_number_is_loaded() {
+fn resuming_anywhere_among_millions_of_items_loads_a_constant_number() {
     const ITEMS: usize = 2_000_003;
     let batches = ITEMS.div_ceil(8);
     for workers in [0, 3] {
@@ -171,7 +171,7 @@ fn taken_up_anywhere_among_millions_of_items_a_constant_number_is_loaded() {
 }
 
 #[test]
-fn what_is_left_is_what_comes_after_the_trained_batches() {
+fn the_rest_begins_after_the_trained_batches() {
     let data = || Counting {
         items: 50,
         loaded: Arc::default(),
@@ -193,7 +193,7 @@ fn what_is_left_is_what_comes_after_the_trained_batches() {
 }
 
 #[test]
-fn other_data_is_refused_of_a_loader_that_skips_at_once() {
+fn a_loader_that_skips_at_once_refuses_other_data() {
     let refused = |items, epochs, trained| {
         let data = Counting {
             items,
@@ -208,17 +208,17 @@ fn other_data_is_refused_of_a_loader_that_skips_at_once() {
     };
     for trained in [1, 3, 7] {
         for items in [10, 49, 51, 100] {
-            let says = format!("the number of items in an epoch was 50, and is {items} now");
+            let text = format!("the number of items in an epoch was 50, and is {items} now");
             for (epochs, trained) in [(2, trained), (2, 0)] {
                 let message = refused(items, epochs, trained);
-                assert!(message.contains(&says), "{message}");
+                assert!(message.contains(&text), "{message}");
             }
         }
     }
 }
 
 #[test]
-fn it_is_said_what_is_loaded_only_to_be_skipped() {
+fn items_loaded_only_to_be_skipped_are_reported() {
     log_lines();
     let data = || Counting {
         items: 50,
@@ -240,20 +240,20 @@ fn it_is_said_what_is_loaded_only_to_be_skipped() {
 }
 
 /// Reports how many batches are left, and skips like iterators by default: errors are passed over.
-struct Careless {
+struct ErrorSkippingIterator {
     left: usize,
     broken: usize,
     /// Whether it continues after an error.
-    goes_on: bool,
+    continues: bool,
 }
 
-impl Iterator for Careless {
+impl Iterator for ErrorSkippingIterator {
     type Item = Result<Batch, DatasetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.left == self.broken {
             self.broken = usize::MAX;
-            self.left = if self.goes_on { self.left } else { 0 };
+            self.left = if self.continues { self.left } else { 0 };
             return Some(Err(DatasetError::new(std::io::Error::other("broken"))));
         }
         self.left = self.left.checked_sub(1)?;
@@ -265,14 +265,14 @@ impl Iterator for Careless {
     }
 }
 
-impl DataLoaderIterator<Batch> for Careless {
+impl DataLoaderIterator<Batch> for ErrorSkippingIterator {
     fn progress(&self) -> Progress {
         Progress::new(0, 0, None)
     }
 }
 
 #[test]
-fn an_error_that_was_passed_over_is_noticed() {
+fn a_skipped_error_is_noticed() {
     let plan = Plan {
         recorded: None,
         ..resumption(0, 0, 50).loader(0)
@@ -281,28 +281,28 @@ fn an_error_that_was_passed_over_is_noticed() {
         plan: &plan,
         loader: LoaderKind::Other,
     };
-    let skip = |broken, goes_on| {
-        let mut iterator = Careless {
+    let skip = |broken, continues| {
+        let mut iterator = ErrorSkippingIterator {
             left: 9,
             broken,
-            goes_on,
+            continues,
         };
         check.skip(&mut iterator, 5, 0)
     };
     assert_eq!(skip(usize::MAX, true).unwrap(), 5);
-    for goes_on in [true, false] {
+    for continues in [true, false] {
         // The last skipped batch is checked, and those before it are not.
-        let error = skip(5, goes_on).unwrap_err().to_string();
+        let error = skip(5, continues).unwrap_err().to_string();
         assert!(error.contains("broken"), "{error}");
         for broken in 6..=9 {
-            let error = skip(broken, goes_on).unwrap_err().to_string();
+            let error = skip(broken, continues).unwrap_err().to_string();
             assert!(error.contains("may have passed over an error"), "{error}");
         }
     }
 }
 
 #[test]
-fn only_a_short_batch_that_stands_elsewhere_makes_another_order() {
+fn only_a_misplaced_short_batch_means_another_order() {
     // The items of the epoch, of a full batch, the recorded number and the found number.
     let table = [
         // Batches of 4, 4, 4, 4, 4 and 2 items.

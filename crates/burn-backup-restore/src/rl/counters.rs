@@ -87,7 +87,7 @@ impl Counters {
     }
 
     /// Continues with this configuration. Returns the changed settings: name, previous number, current number.
-    pub(super) fn goes_on_with(
+    pub(super) fn change_configuration(
         &mut self,
         config: &OffPolicyConfig,
     ) -> Vec<(&'static str, usize, usize)> {
@@ -183,11 +183,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_changed_is_named() {
+    fn changed_settings_are_named() {
         let mut counters = Counters::new(&config(4, 100), None);
-        assert_eq!(counters.goes_on_with(&config(4, 100)), []);
-        let changed = counters.goes_on_with(&config(8, 100));
+        assert_eq!(counters.change_configuration(&config(4, 100)), []);
+        let changed = counters.change_configuration(&config(8, 100));
         assert_eq!(changed, [("train_interval", 4, 8)]);
-        assert_eq!(counters.goes_on_with(&config(8, 100)), []);
+        assert_eq!(counters.change_configuration(&config(8, 100)), []);
     }
 }

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn outside_a_step_each_draw_is_another_one() {
+    fn outside_a_step_all_draws_differ() {
         assert_ne!(draw_seed(), draw_seed());
     }
 }

@@ -37,7 +37,7 @@ where
     /// Evaluates the agent. `done` episodes are already finished.
     pub(super) fn evaluate(&mut self, done: usize) -> Result<(), BackupError> {
         let episodes = self.config.eval_episodes;
-        self.tell_valid(AgentEvaluationEvent::Start(episodes));
+        self.send_valid(AgentEvaluationEvent::Start(episodes));
         self.core.split_done();
         let agent = &self.training.agent;
         let mut policy = agent.policy().to_device(&self.training.policies.device);
@@ -48,18 +48,18 @@ where
                 is_stopped = true;
                 break;
             };
-            self.tell_episode(evaluated, episode);
+            self.send_episode(evaluated, episode);
             self.training.counters.evaluation = Some(episode + 1);
             self.core.part_validated(format!("episode-{episode}"));
         }
         if is_stopped {
-            self.tell_valid(AgentEvaluationEvent::End);
+            self.send_valid(AgentEvaluationEvent::End);
             return Ok(());
         }
         self.save_checkpoint();
         let eval_interval = self.config.eval_interval;
         self.training.counters.end_evaluation(eval_interval);
-        self.tell_valid(AgentEvaluationEvent::End);
+        self.send_valid(AgentEvaluationEvent::End);
         self.core.forget_validated_parts();
         self.core
             .epoch_done(&self.training.parts(), &mut NoMetrics, false);
@@ -83,7 +83,8 @@ where
         let mut contexts = Vec::new();
         let mut episode = Episode::default();
         let is_done = loop {
-            self.core.look_out(&self.training.parts(), &mut NoMetrics);
+            self.core
+                .check_for_notice(&self.training.parts(), &mut NoMetrics);
             if self.interrupter.should_stop() {
                 return Ok(None);
             }
@@ -113,7 +114,7 @@ where
     }
 
     /// Reports an episode to Burn after its end, as Burn's own loop does.
-    fn tell_episode(&mut self, evaluated: Evaluated<RLC::ActionContext>, number: usize) {
+    fn send_episode(&mut self, evaluated: Evaluated<RLC::ActionContext>, number: usize) {
         let Evaluated {
             contexts,
             episode,
@@ -122,7 +123,7 @@ where
         for (index, context) in contexts.into_iter().enumerate() {
             let progress = Progress::new(index, index, Some("steps".to_owned()));
             let item = EvaluationItem::new(context, progress, None);
-            self.tell_valid(AgentEvaluationEvent::EnvStep(item));
+            self.send_valid(AgentEvaluationEvent::EnvStep(item));
         }
         if is_done {
             let summary = EpisodeSummary {
@@ -132,7 +133,7 @@ where
             let episodes = self.config.eval_episodes;
             let progress = Progress::new(number + 1, episodes, Some("episodes".to_owned()));
             let item = EvaluationItem::new(summary, progress, None);
-            self.tell_valid(AgentEvaluationEvent::EpisodeEnd(item));
+            self.send_valid(AgentEvaluationEvent::EpisodeEnd(item));
         }
     }
 
@@ -153,8 +154,8 @@ where
         }
     }
 
-    fn tell_valid(&mut self, event: AgentEvaluationEvent<RLC::ActionContext>) {
-        let told = self.processor.process_valid(event);
-        self.interrupter.fail_on_error(told);
+    fn send_valid(&mut self, event: AgentEvaluationEvent<RLC::ActionContext>) {
+        let sent = self.processor.process_valid(event);
+        self.interrupter.fail_on_error(sent);
     }
 }

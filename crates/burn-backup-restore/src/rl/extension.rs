@@ -41,7 +41,8 @@ use crate::settings::BackupAndRestore;
 /// # }
 /// ```
 pub trait RlBackupExt<RLC: RLComponentsTypes>: sealed::Sealed {
-    /// Backs up the training while it runs. When the program runs again, the training resumes at the exact next step.
+    /// Backs up the training while it runs. When the program runs again, the training resumes at the
+    /// step after its newest backup.
     /// Replaces the builder's learning strategy with `strategy`.
     fn backup_and_restore<B: EnvironmentBackup<RLC::Env>>(
         self,

@@ -53,7 +53,8 @@ where
         self.core.split_begins(&self.training.parts());
         self.warn_if_unprotected();
         loop {
-            self.core.look_out(&self.training.parts(), &mut NoMetrics);
+            self.core
+                .check_for_notice(&self.training.parts(), &mut NoMetrics);
             let is_done = self.training.counters.is_between_rounds()
                 && self.training.counters.processed >= self.num_steps;
             if is_done {
@@ -174,10 +175,10 @@ where
 
         let progress = counters.progress(self.num_steps);
         let item = EvaluationItem::new(context, progress.clone(), None);
-        self.tell(RLEvent::EnvStep(item));
+        self.send(RLEvent::EnvStep(item));
         if done {
             let item = EvaluationItem::new(summary, progress, None);
-            self.tell(RLEvent::EpisodeEnd(item));
+            self.send(RLEvent::EpisodeEnd(item));
         }
         Ok(())
     }
@@ -212,12 +213,12 @@ where
             counters.train_steps += 1;
             let progress = counters.progress(self.num_steps);
             let item = EvaluationItem::new(trained.item, progress, None);
-            self.tell(RLEvent::TrainStep(item));
+            self.send(RLEvent::TrainStep(item));
         }
         Ok(())
     }
 
-    fn tell(&mut self, event: RLEvent<RLC::TrainingOutput, RLC::ActionContext>) {
+    fn send(&mut self, event: RLEvent<RLC::TrainingOutput, RLC::ActionContext>) {
         let next = self
             .core
             .progress
@@ -230,8 +231,8 @@ where
             RLEvent::EnvStep(_) | RLEvent::EpisodeEnd(_) => self.core.expect_metrics(None),
             RLEvent::Start { .. } | RLEvent::End(_) => {}
         }
-        let told = self.processor.process_train(event);
-        self.interrupter.fail_on_error(told);
+        let sent = self.processor.process_train(event);
+        self.interrupter.fail_on_error(sent);
     }
 }
 

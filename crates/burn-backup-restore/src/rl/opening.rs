@@ -20,16 +20,16 @@ use super::training::{
     ACTING_POLICY, AGENT, ENVIRONMENTS, Environments, POLICY, PROGRESS, Policies, REPLAY, Training,
 };
 use crate::error::BackupError;
+use crate::messages::announce;
 use crate::panics::attempt;
 use crate::parts::Value;
 use crate::resume::{LoadPart, PartsMut};
-use crate::say::announce;
 use crate::seed;
 use crate::session::{Context, Core, NoMetrics};
 use crate::settings::{BackupAndRestore, taken};
 
 /// The program's settings for a training.
-pub(super) struct Given<'g, RLC: RLComponentsTypes> {
+pub(super) struct TrainingInputs<'g, RLC: RLComponentsTypes> {
     pub settings: &'g BackupAndRestore,
     pub config: &'g OffPolicyConfig,
     /// The step of Burn's own checkpoint that the training continues, if any.
@@ -41,7 +41,7 @@ pub(super) struct Given<'g, RLC: RLComponentsTypes> {
 
 /// Opens the backup directory, and restores the newest backup, if any.
 pub(super) fn open<RLC, B>(
-    given: &Given<'_, RLC>,
+    given: &TrainingInputs<'_, RLC>,
     agent: RLC::LearningAgent,
     context: Context,
 ) -> Result<(Core, Training<RLC, B>), BackupError>
@@ -59,8 +59,8 @@ where
 }
 
 /// Restores everything that a training changes from a backup before a divergence.
-pub(super) fn go_back<RLC, B>(
-    given: &Given<'_, RLC>,
+pub(super) fn roll_back<RLC, B>(
+    given: &TrainingInputs<'_, RLC>,
     training: Training<RLC, B>,
     core: &mut Core,
 ) -> Result<Training<RLC, B>, BackupError>
@@ -71,7 +71,7 @@ where
     B: Backup<RLC::Env>,
 {
     let loaded = load(given, training.agent, |parts| {
-        core.go_back(parts, &mut NoMetrics, Vec::new())?;
+        core.roll_back(parts, &mut NoMetrics, Vec::new())?;
         Ok(&*core)
     });
     loaded.map(|(_core, training)| training)
@@ -79,7 +79,7 @@ where
 
 /// Restores the parts of a training with `restore`, and builds a training from them.
 fn load<RLC, B, C>(
-    given: &Given<'_, RLC>,
+    given: &TrainingInputs<'_, RLC>,
     mut agent: RLC::LearningAgent,
     restore: impl FnOnce(PartsMut<'_>) -> Result<C, BackupError>,
 ) -> Result<(C, Training<RLC, B>), BackupError>
@@ -90,7 +90,7 @@ where
     B: Backup<RLC::Env>,
     C: Borrow<Core>,
 {
-    let Given {
+    let TrainingInputs {
         settings,
         config,
         checkpoint,
@@ -98,7 +98,7 @@ where
         device,
     } = given;
     let model = Check::Model {
-        skip_nan: settings.skip_nan,
+        refuse_nan: settings.refuse_nan,
     };
     let policy = || agent.policy().state().into_record();
     let mut agent_record = RecordSlot::new(AGENT, agent.record(), Check::Nothing);
@@ -146,7 +146,7 @@ where
     })?;
     let Value(mut counters) = counters;
     if core.progress.is_restored() {
-        for (name, before, now) in counters.goes_on_with(config) {
+        for (name, before, now) in counters.change_configuration(config) {
             announce(&format!(
                 "OffPolicyConfig::{name} was {before} when the backup was made, and is {now} now: \
                  the training continues with {now}"
@@ -177,7 +177,7 @@ where
         replay,
         environments,
         counters,
-        skip_nan: settings.skip_nan,
+        refuse_nan: settings.refuse_nan,
     };
     Ok((restored, training))
 }

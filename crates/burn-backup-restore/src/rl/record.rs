@@ -16,13 +16,15 @@ use crate::error::BackupError;
 use crate::fingerprint::{differences_between, of_tensors};
 use crate::part::{self, VALUE, failed, unreadable};
 use crate::resume::{Expected, LoadPart, Loaded, SavedPart};
-use crate::save::{Fit, Others, RunningStates, SavePart, SharedModel, SharedPart, refuse_nan};
+use crate::save::{
+    Fit, OtherRecords, RunningStates, SavePart, SharedModel, SharedPart, refuse_nan,
+};
 
 /// The checks of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Check {
-    /// The record of a model: a restart needs the same parameters, and NaN is rejected if `skip_nan` is set.
-    Model { skip_nan: bool },
+    /// The record of a model: a restart needs the same parameters, and NaN is rejected if `refuse_nan` is set.
+    Model { refuse_nan: bool },
     /// No checks.
     Nothing,
 }
@@ -207,16 +209,16 @@ impl SharedPart for SharedRecord {
         None
     }
 
-    fn others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
+    fn others(&self, _fit: &mut Fit) -> Result<OtherRecords, BackupError> {
         let bytes = self.bytes().map_err(BackupError::Shared)?;
-        if self.check == (Check::Model { skip_nan: true })
+        if self.check == (Check::Model { refuse_nan: true })
             && let Some(tensors) = tensors(&bytes)
         {
             refuse_nan(tensors)?;
         }
-        Ok(Others {
+        Ok(OtherRecords {
             value: Some(bytes),
-            ..Others::default()
+            ..OtherRecords::default()
         })
     }
 

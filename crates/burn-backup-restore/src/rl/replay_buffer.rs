@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_is_made_of_its_parts_again_and_of_no_others() {
+    fn a_ring_is_rebuilt_from_its_own_parts_only() {
         let buffer = filled(10_000, 8_000);
         let ring = buffer.ring();
         let parts = || (ring.document(), ring.segments().collect::<Vec<_>>());

@@ -9,7 +9,7 @@ use crate::change::Change;
 use crate::error::BackupError;
 use crate::parts::{decode, encode};
 use crate::resume::{Expected, LoadPart, Loaded, SavedPart, foreign};
-use crate::save::{Fit, Others, RunningStates, SavePart, Segment, SharedModel, SharedPart};
+use crate::save::{Fit, OtherRecords, RunningStates, SavePart, Segment, SharedModel, SharedPart};
 
 impl<O: ReplayItem, A: ReplayItem> SavePart for ReplayBuffer<O, A> {
     fn snapshot(&self, _running_states: RunningStates) -> Box<dyn SharedPart> {
@@ -25,13 +25,13 @@ impl SharedPart for SharedRing {
         None
     }
 
-    fn others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
+    fn others(&self, _fit: &mut Fit) -> Result<OtherRecords, BackupError> {
         let segments = self.0.segments();
         let segments = segments.map(|(name, bytes)| Segment { name, bytes });
-        Ok(Others {
+        Ok(OtherRecords {
             value: Some(Arc::new(encode(&self.0.document())?)),
             segments: segments.collect(),
-            ..Others::default()
+            ..OtherRecords::default()
         })
     }
 

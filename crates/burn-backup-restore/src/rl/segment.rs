@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_snapshot_shares_stays_as_it_is() {
+    fn a_shared_segment_stays_unchanged() {
         let mut segment = Segment::default();
         segment.write(0, &[1, 2]);
         segment.write(1, &[3, 4]);

@@ -13,16 +13,16 @@ use burn::train::{
 use super::environment::EnvironmentBackup;
 use super::off_policy::OffPolicy;
 use super::off_policy_loop::OffPolicyLoop;
-use super::opening::{self, Given};
+use super::opening::{self, TrainingInputs};
 use super::replay_item::ReplayItem;
 use crate::burn_api;
 use crate::error::BackupError;
 use crate::handle::BackupHandle;
+use crate::messages::{self, print_line};
 use crate::metrics::{MetricHistory, MetricWatch};
 use crate::outcome::Outcome;
-use crate::preemption::{AfterPreemption, Lookout};
+use crate::preemption::{AfterPreemption, NoticeMonitor};
 use crate::report::{give_terminal_back, report};
-use crate::say::{self, say};
 use crate::session::{Context, Ending, announcement, closing};
 use crate::settings::{BackupAndRestore, FastForward, taken};
 
@@ -59,7 +59,7 @@ impl<B> Drop for BackupStrategy<B> {
         );
         log::error!(target: LOG, "{message}");
         // Also printed, because there may be no logger yet: Burn starts its log file at the launch.
-        say(&format!("error: {message}"));
+        print_line(&format!("error: {message}"));
     }
 }
 
@@ -78,13 +78,13 @@ impl<B> BackupStrategy<B> {
     }
 
     /// Starts to listen for preemption notices, and returns what happens after one.
-    fn look_out(&self) -> Result<(Option<Lookout>, AfterPreemption), BackupError> {
+    fn check_for_notice(&self) -> Result<(Option<NoticeMonitor>, AfterPreemption), BackupError> {
         let Some(preemption) = taken(&self.settings.preemption) else {
             return Ok((None, AfterPreemption::default()));
         };
         preemption.validate()?;
         let after = preemption.after;
-        Ok((Some(Lookout::start(preemption)?), after))
+        Ok((Some(NoticeMonitor::start(preemption)?), after))
     }
 
     /// Rejects settings that have no effect here.
@@ -137,7 +137,7 @@ impl<B> BackupStrategy<B> {
             return Err(BackupError::NotForRl { setting, hint });
         }
         match settings.divergence.watches() && self.watch.is_none() {
-            true => Err(BackupError::DivergenceUnseen {
+            true => Err(BackupError::DivergenceWithoutMetrics {
                 setting: "metric_logs",
             }),
             false => Ok(()),
@@ -149,7 +149,7 @@ impl<B> BackupStrategy<B> {
         &self,
         agent: &RLC::LearningAgent,
         components: &RLComponents<RLC>,
-        lookout: Option<Lookout>,
+        monitor: Option<NoticeMonitor>,
     ) -> Context {
         let config = &self.strategy.config;
         let main = agent.device();
@@ -163,7 +163,7 @@ impl<B> BackupStrategy<B> {
             devices: vec![main.clone(), components.inference_device.clone()],
             metric_history: MetricHistory::default(),
             metric_logs: None,
-            lookout,
+            monitor,
             drawn_seed: draws.then(|| burn_api::draw_seed(&main)).flatten(),
             watch: self.watch.clone(),
             main,
@@ -185,20 +185,20 @@ where
         environment: RLC::EnvInit,
     ) -> RLResult<RLC::Policy> {
         self.is_used.store(true, Ordering::Relaxed);
-        say::leave_terminal_to_renderer(self.settings.dashboard);
+        messages::leave_terminal_to_renderer(self.settings.dashboard);
         let handle = &self.settings.handle;
         let _on_panic = closing::OnPanic(handle.clone());
         // The policy to return if the training can't start.
         let policy = agent.policy();
         // Before the restore: a notice during the restore counts.
-        let checked = self.check_settings().and_then(|()| self.look_out());
-        let (lookout, after) = match checked {
-            Ok(lookout) => lookout,
+        let checked = self.check_settings().and_then(|()| self.check_for_notice());
+        let (monitor, after) = match checked {
+            Ok(monitor) => monitor,
             Err(error) => return refuse(policy, components, error, handle),
         };
         let device = agent.device();
-        let context = self.context(&agent, &components, lookout);
-        let given = Given {
+        let context = self.context(&agent, &components, monitor);
+        let given = TrainingInputs {
             settings: &self.settings,
             config: &self.strategy.config,
             checkpoint: components.checkpoint,
@@ -212,17 +212,17 @@ where
         drop(policy);
 
         let devices = announcement::devices(std::slice::from_ref(&device));
-        say::announce(&announcement::line(&self.settings, &devices));
+        messages::announce(&announcement::line(&self.settings, &devices));
         match core.progress.is_restored() {
             true => log::warn!(target: LOG, "{METRIC_LOGS}"),
             // Printed only at the first start, while the user can still act on it.
-            false => say::announce(METRIC_LOGS),
+            false => messages::announce(METRIC_LOGS),
         }
         if !B::IS_EXACT {
             match core.progress.is_restored() {
                 // Printed only at the first start; later starts only log it.
                 true => log::warn!(target: LOG, "{NEW_EPISODES}"),
-                false => say::warn(handle, NEW_EPISODES),
+                false => messages::warn(handle, NEW_EPISODES),
             }
         }
         let mut training_loop = OffPolicyLoop {
@@ -243,7 +243,7 @@ where
         });
         interrupter.fail_on_error(started);
         let (mut core, policy, mut processor, checkpointer) = loop {
-            let goes_back = training_loop.run();
+            let rolls_back = training_loop.run();
             let policy = training_loop.training.agent.policy();
             let OffPolicyLoop {
                 mut core,
@@ -252,10 +252,10 @@ where
                 checkpointer,
                 ..
             } = training_loop;
-            if !goes_back {
+            if !rolls_back {
                 break (core, policy, processor, checkpointer);
             }
-            match opening::go_back::<RLC, B>(&given, training, &mut core) {
+            match opening::roll_back::<RLC, B>(&given, training, &mut core) {
                 Ok(training) => {
                     training_loop = OffPolicyLoop {
                         core,

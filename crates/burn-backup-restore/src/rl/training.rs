@@ -13,7 +13,7 @@ use super::replay_buffer::ReplayBuffer;
 use crate::error::BackupError;
 use crate::parts::encode;
 use crate::save::SavePart;
-use crate::session::Parted;
+use crate::session::HasParts;
 
 pub(super) const AGENT: &str = "agent";
 pub(super) const POLICY: &str = "policy";
@@ -30,7 +30,7 @@ pub(super) struct Training<RLC: RLComponentsTypes, B: Backup<RLC::Env>> {
     pub environments: Environments<RLC, B>,
     pub counters: Counters,
     /// Whether a policy that contains NaN is not saved.
-    pub skip_nan: bool,
+    pub refuse_nan: bool,
 }
 
 /// The policy that acts in the environments. As in Burn's loop, it is one training behind the agent's policy.
@@ -91,7 +91,7 @@ impl<RLC: RLComponentsTypes, B: Backup<RLC::Env>> Training<RLC, B> {
     /// The parts of the training in its current state.
     pub(super) fn parts(&self) -> TrainingParts<'_, RLC, B> {
         let model = Check::Model {
-            skip_nan: self.skip_nan,
+            refuse_nan: self.refuse_nan,
         };
         TrainingParts {
             agent: RecordOf {
@@ -145,14 +145,14 @@ pub(super) struct TrainingParts<'t, RLC: RLComponentsTypes, B: Backup<RLC::Env>>
     progress: ValueOf<'t, Counters>,
 }
 
-impl<RLC, B> Parted for TrainingParts<'_, RLC, B>
+impl<RLC, B> HasParts for TrainingParts<'_, RLC, B>
 where
     RLC: RLComponentsTypes,
     RLC::PolicyObs: super::ReplayItem,
     RLC::PolicyAction: super::ReplayItem,
     B: Backup<RLC::Env>,
 {
-    fn parted(&self) -> Vec<(String, &dyn SavePart)> {
+    fn named_parts(&self) -> Vec<(String, &dyn SavePart)> {
         let parts: [(&str, &dyn SavePart); 6] = [
             (AGENT, &self.agent),
             (POLICY, &self.policy),

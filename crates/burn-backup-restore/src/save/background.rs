@@ -29,7 +29,7 @@ pub(crate) struct WriterContext {
     pub mirror: Option<Arc<Mirroring>>,
     pub handle: BackupHandle,
     pub retention: Arc<Retention>,
-    pub skip_nan: bool,
+    pub refuse_nan: bool,
     pub on_error: OnBackupError,
     pub interrupter: Interrupter,
     /// Whether the training has ended or is unwinding, so that the thread must not wait for metrics.
@@ -128,7 +128,7 @@ impl Background {
                 Ok(()) => return,
                 Err(SendError(returned)) => job = returned,
             }
-            self.bury();
+            self.join_ended_writer();
         }
         match Writer::start(self.context.clone(), Memories::new()) {
             Ok(writer) => {
@@ -156,7 +156,7 @@ impl Background {
         let mut outcome = None;
         while self.unfinished > 0 {
             let Some(writer) = &self.writer else {
-                return outcome.or(self.lose());
+                return outcome.or(self.fail_in_flight());
             };
             match writer.reports.try_recv() {
                 Ok(report) => outcome = self.take(report).or(outcome),
@@ -174,7 +174,7 @@ impl Background {
     pub(crate) fn settle(&mut self) -> Option<Outcome> {
         while self.in_flight.is_some() {
             let Some(writer) = &self.writer else {
-                return self.lose();
+                return self.fail_in_flight();
             };
             match writer.reports.recv() {
                 Ok(report) => {
@@ -209,7 +209,7 @@ impl Background {
     fn take(&mut self, report: Report) -> Option<Outcome> {
         match report {
             Report::Outcome(true) => self.in_flight.take().map(Outcome::Committed),
-            Report::Outcome(false) => self.lose(),
+            Report::Outcome(false) => self.fail_in_flight(),
             Report::Idle => {
                 self.unfinished = self.unfinished.saturating_sub(1);
                 None
@@ -218,7 +218,7 @@ impl Background {
     }
 
     /// Marks the snapshot in flight, if there is one, as failed.
-    fn lose(&mut self) -> Option<Outcome> {
+    fn fail_in_flight(&mut self) -> Option<Outcome> {
         let lost = self.in_flight.take()?;
         log::debug!(target: LOG, "no backup of {}", lost.position);
         self.has_failed = true;
@@ -230,16 +230,16 @@ impl Background {
 
     /// Called when the thread has ended, which it never does while it is needed, unless it panics.
     fn thread_ended(&mut self) -> Option<Outcome> {
-        let message = self.bury();
+        let message = self.join_ended_writer();
         // If the result was already known, only a prune is missing, and the next one makes up for it.
         if self.in_flight.is_some() {
             report(&self.context, Arc::new(BackupError::Panicked { message }));
         }
-        self.lose()
+        self.fail_in_flight()
     }
 
     /// Joins a thread that has ended, and returns the reason.
-    fn bury(&mut self) -> String {
+    fn join_ended_writer(&mut self) -> String {
         let message = self.writer.take().and_then(Writer::join);
         let message = message.unwrap_or_else(|| "it ended without a panic".to_owned());
         log::error!(
@@ -268,7 +268,7 @@ fn work(
 ) {
     let mut encoder = Encoder {
         memories,
-        skip_nan: context.skip_nan,
+        refuse_nan: context.refuse_nan,
     };
     while let Ok((snapshot, begun)) = inbox.recv() {
         let position = snapshot.state.position;
@@ -334,7 +334,7 @@ fn save(
     // Check for a divergence first, because NaN in the model may be a consequence of it.
     if let Some(mark) = watched {
         let seen = mark.wait(has_failed).ok_or(BackupError::MetricsMissing)?;
-        if seen.has_found {
+        if seen.has_diverged {
             return Err(BackupError::DivergedBefore);
         }
         state.divergence = Some(seen.record);
@@ -360,7 +360,7 @@ fn save(
 
 fn prune(context: &WriterContext, committed: &Committed) {
     let _span = spans::prune();
-    let stay = |newest_first: &[GenerationId]| context.retention.stay(newest_first);
+    let stay = |newest_first: &[GenerationId]| context.retention.kept(newest_first);
     if let Err(error) = context.store.prune_with(committed, &stay) {
         // The backup exists. An extra old backup only costs space, and the next prune tries again.
         log::warn!(target: LOG, "{}", with_causes(&BackupError::from(error)));

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::fit::Fit;
 use super::frozen::Frozen;
 use super::poison;
-use super::snapshot::{Contents, Others, PartSnapshot, Records, SharedModel, SharedPart};
+use super::snapshot::{Contents, OtherRecords, PartSnapshot, Records, SharedModel, SharedPart};
 use crate::burn_api::DeviceRead;
 use crate::burn_api::burnpack::{Chunk, Container, ExceededLimit};
 use crate::error::BackupError;
@@ -26,7 +26,7 @@ pub(crate) struct Encoder {
     /// The memory of each part, by its name.
     pub memories: Memories,
     /// Whether a model that contains NaN is an error.
-    pub skip_nan: bool,
+    pub refuse_nan: bool,
 }
 
 /// The memory of each part, by its name.
@@ -51,7 +51,7 @@ impl Encoder {
             let mut writer = PartWriter {
                 memory: self.memories.entry(name.clone()).or_default(),
                 name,
-                skip_nan: self.skip_nan,
+                refuse_nan: self.refuse_nan,
                 state,
             };
             match contents {
@@ -67,7 +67,7 @@ impl Encoder {
 struct PartWriter<'e> {
     name: String,
     memory: &'e mut Memory,
-    skip_nan: bool,
+    refuse_nan: bool,
     state: &'e mut TrainingState,
 }
 
@@ -116,7 +116,7 @@ impl PartWriter<'_> {
         let mut parts = ModelParts {
             name: &self.name,
             frozen,
-            skip_nan: self.skip_nan,
+            refuse_nan: self.refuse_nan,
         };
         let (sender, inbox) = channel();
         // The thread that reads takes these.
@@ -164,7 +164,7 @@ impl PartWriter<'_> {
         ModelParts {
             name: &self.name,
             frozen: &mut self.memory.frozen,
-            skip_nan: self.skip_nan,
+            refuse_nan: self.refuse_nan,
         }
     }
 }
@@ -176,12 +176,12 @@ fn sorted(paths: &HashSet<String>) -> Vec<String> {
 }
 
 /// Returns the records other than the model, if Burn's reader accepts them.
-fn checked(name: &str, others: Others) -> Result<Others, BackupError> {
+fn checked(name: &str, others: OtherRecords) -> Result<OtherRecords, BackupError> {
     let optimizer = others.optimizer.map(|optimizer| {
         let part = part::name(name, OPTIMIZER);
         within_limits(&part, optimizer)
     });
-    Ok(Others {
+    Ok(OtherRecords {
         optimizer: optimizer.transpose()?,
         ..others
     })
@@ -200,8 +200,12 @@ pub(crate) fn within_limits(part: &str, container: Container) -> Result<Containe
     }
 }
 
-fn write_others(name: &str, others: Others, staging: &mut Staging<'_>) -> Result<(), BackupError> {
-    let Others {
+fn write_others(
+    name: &str,
+    others: OtherRecords,
+    staging: &mut Staging<'_>,
+) -> Result<(), BackupError> {
+    let OtherRecords {
         optimizer,
         scheduler,
         value,
@@ -252,7 +256,7 @@ pub(crate) fn refuse_nan(model: Vec<Tensor>) -> Result<(), BackupError> {
 struct ModelParts<'a> {
     name: &'a str,
     frozen: &'a mut Frozen,
-    skip_nan: bool,
+    refuse_nan: bool,
 }
 
 impl ModelParts<'_> {
@@ -263,9 +267,9 @@ impl ModelParts<'_> {
         } = model;
         let (model_part, frozen_part) =
             (part::name(self.name, MODEL), part::name(self.name, FROZEN));
-        let skip_nan = self.skip_nan;
+        let refuse_nan = self.refuse_nan;
         let check = |chunk: &Chunk| {
-            if skip_nan {
+            if refuse_nan {
                 refuse_nan_in(chunk)
             } else {
                 Ok(())
@@ -290,7 +294,7 @@ impl ModelParts<'_> {
         {
             write(&frozen_part, frozen.into(), staging, false)?;
         }
-        write(&model_part, changing.into(), staging, skip_nan)
+        write(&model_part, changing.into(), staging, refuse_nan)
     }
 }
 
@@ -325,21 +329,21 @@ fn hashes(part: &str, container: Container) -> Result<HashMap<String, u128>, Bac
         .collect())
 }
 
-/// Writes a part. If `skip_nan` is set and a tensor contains NaN, an error reports it: from this call, from a later
+/// Writes a part. If `refuse_nan` is set and a tensor contains NaN, an error reports it: from this call, from a later
 /// part, or from the commit.
 fn write(
     name: &str,
     container: Container,
     staging: &mut Staging<'_>,
-    skip_nan: bool,
+    refuse_nan: bool,
 ) -> Result<(), BackupError> {
     let mut part = staging.part(name)?;
     container.stream(failed(name), |chunk| {
-        let appended = match chunk.tensor.clone().filter(|_| skip_nan) {
+        let appended = match chunk.tensor.clone().filter(|_| refuse_nan) {
             // The writing threads inspect the bytes.
             Some((parameter, dtype)) => {
                 part.append_inspected(chunk, move |bytes| match poison::holds_nan(dtype, bytes) {
-                    true => Err(BackupError::Poisoned {
+                    true => Err(BackupError::ContainsNan {
                         parameter: parameter.clone(),
                     }),
                     false => Ok(()),
@@ -355,7 +359,7 @@ fn write(
 fn refuse_nan_in(chunk: &Chunk) -> Result<(), BackupError> {
     match &chunk.tensor {
         Some((parameter, dtype)) if poison::holds_nan(*dtype, chunk.as_ref()) => {
-            Err(BackupError::Poisoned {
+            Err(BackupError::ContainsNan {
                 parameter: parameter.clone(),
             })
         }
@@ -374,13 +378,13 @@ mod tests {
     const NUMBERS: usize = 9 * 1024 * 1024 / 4 + 5;
 
     #[test]
-    fn nan_is_refused_wherever_in_a_part_the_threads_that_write_it_find_it() {
+    fn nan_is_refused_anywhere_in_a_part() {
         let temporary = tempfile::tempdir().unwrap();
         let store = Store::open(temporary.path().join("b"), OpenOptions::default()).unwrap();
         let bias = Bytes::from_bytes_vec(1_f32.to_le_bytes().repeat(7));
         let bias = Tensor::new("bias".to_owned(), DType::F32, vec![7], None, bias.shared());
         let ones = 1_f32.to_le_bytes().repeat(NUMBERS);
-        let written = |nan_at: Option<usize>, skip_nan| {
+        let written = |nan_at: Option<usize>, refuse_nan| {
             let mut numbers = ones.clone();
             if let Some(at) = nan_at {
                 numbers[4 * at..4 * at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
@@ -389,7 +393,7 @@ mod tests {
             let weight = Tensor::new("weight".to_owned(), DType::F32, vec![NUMBERS], None, bytes);
             let tensors = vec![bias.clone(), weight];
             let mut staging = store.stage()?;
-            write(MODEL, tensors.into(), &mut staging, skip_nan)?;
+            write(MODEL, tensors.into(), &mut staging, refuse_nan)?;
             staging.commit(1).map_err(BackupError::from)
         };
         let per_mebibyte = 1024 * 1024 / 4;
@@ -398,7 +402,7 @@ mod tests {
         let around = ends.flat_map(|end| (end - 200..end + 2).step_by(20));
         for at in [0, NUMBERS - 1].into_iter().chain(around) {
             match written(Some(at), true) {
-                Err(BackupError::Poisoned { parameter }) => assert_eq!(parameter, "weight"),
+                Err(BackupError::ContainsNan { parameter }) => assert_eq!(parameter, "weight"),
                 other => panic!("{at}: {other:?}"),
             }
         }

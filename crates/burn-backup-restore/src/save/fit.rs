@@ -14,7 +14,7 @@ use burn::store::RecordError;
 use burn::tensor::{Bytes, DType, Device, Tensor};
 
 use crate::burn_api::burnpack::Container;
-use crate::burn_api::{Outline, Unpacker, optimizer_probe};
+use crate::burn_api::{RecordEntries, Unpacker, optimizer_probe};
 use crate::error::BackupError;
 use crate::panics::panic_message;
 use crate::part;
@@ -70,8 +70,8 @@ pub(crate) fn misfit(
     optimization.unpacker().expect(optimizer);
     let (kept_optimizer, kept_scheduler) = optimization.keeps(probe, scheduler.clone())?;
 
-    let saved = Outline::of(optimizer);
-    let kept = Outline::of(&kept_optimizer);
+    let saved = RecordEntries::of(optimizer);
+    let kept = RecordEntries::of(&kept_optimizer);
     let lost = saved.lost_in(&kept);
     if let Some(first) = lost.first() {
         return Ok(Some(Misfit::OptimizerLost {
@@ -90,8 +90,8 @@ pub(crate) fn misfit(
 
     let saved = Container::from_bytes(scheduler)?;
     let kept = Container::from_bytes(kept_scheduler)?;
-    let first = Outline::of(&saved)
-        .lost_in(&Outline::of(&kept))
+    let first = RecordEntries::of(&saved)
+        .lost_in(&RecordEntries::of(&kept))
         .into_iter()
         .next();
     Ok(first.map(|first| Misfit::SchedulerLost { first }))
@@ -217,7 +217,7 @@ impl Misfit {
 /// Looks for a misfit before the first step. A parameter whose type differs from the default device's makes a misfit
 /// likely, depending on the optimizer. `step` lets a clone of the optimizer step with a gradient of zeros for one
 /// parameter, and checks the result.
-pub(crate) fn misfit_ahead<M: Module>(
+pub(crate) fn early_misfit<M: Module>(
     model: &M,
     mut step: impl FnMut(GradientsParams) -> Option<Misfit>,
 ) -> Option<Misfit> {

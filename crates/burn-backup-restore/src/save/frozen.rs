@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_without_a_gradient_is_frozen_no_longer() {
+    fn a_tensor_changed_without_a_gradient_is_not_frozen() {
         let tensors = [
             tensor("base", MIN_BYTES),
             tensor("head", MIN_BYTES),
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn little_is_not_divided() {
+    fn a_small_part_is_not_divided() {
         let tensors = [tensor("base", MIN_BYTES - 1), tensor("head", MIN_BYTES)];
         let divided = Frozen::default().divide(&tensors, &["base".to_owned()].into());
         assert!(divided.frozen.is_empty());

@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn nan_is_found_in_every_float_type_and_nothing_else_is_taken_for_it() {
+    fn nan_is_found_in_every_float_type_without_false_positives() {
         let half = |bits: u16| among_zeros(bits.to_le_bytes());
         let table: &[(DType, Vec<u8>, bool)] = &[
             (DType::F64, among_zeros(f64::NAN.to_le_bytes()), true),

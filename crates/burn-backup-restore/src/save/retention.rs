@@ -10,24 +10,24 @@ use serde::Deserialize;
 use crate::divergence::RollBack;
 use crate::handle::BackupHandle;
 use crate::keep::{Candidate, Keep};
+use crate::messages::warn;
 use crate::metrics::History;
 use crate::mirror::MirrorRetention;
 use crate::position::Position;
-use crate::say::warn;
 use crate::state::{Fork, Phase, TrainingState};
 
 /// Decides which backups are kept. Both the pruning thread and the mirror's thread use it.
 pub(crate) struct Retention {
     keep: Keep,
     handle: BackupHandle,
-    facts: Mutex<Facts>,
+    inputs: Mutex<RetentionInputs>,
 }
 
 #[derive(Default)]
-struct Facts {
+struct RetentionInputs {
     known: BTreeMap<GenerationId, Candidate>,
     /// The backups that the training abandoned when it went back.
-    left_behind: Vec<Fork>,
+    abandoned: Vec<Fork>,
     /// The backups that stayed at the last prune.
     stayed: BTreeSet<GenerationId>,
     /// The metrics for which a missing value was reported.
@@ -36,7 +36,7 @@ struct Facts {
 
 /// The fields of a state document that decide whether its backup is kept.
 #[derive(Deserialize)]
-struct Outline {
+struct StateExcerpt {
     position: Position,
     phase: Phase,
     first_epoch: usize,
@@ -48,8 +48,8 @@ struct Outline {
 
 /// The facts about a backup from its manifest; `None` if this crate did not write it.
 pub(crate) fn candidate(manifest: &Manifest) -> Option<Candidate> {
-    let outline: Outline = manifest.state().ok()?;
-    let Outline {
+    let outline: StateExcerpt = manifest.state().ok()?;
+    let StateExcerpt {
         position,
         phase,
         first_epoch,
@@ -89,13 +89,13 @@ fn origins(rollbacks: &[RollBack]) -> Vec<u64> {
 }
 
 impl Retention {
-    pub(crate) fn new(keep: Keep, left_behind: &[Fork], handle: BackupHandle) -> Self {
+    pub(crate) fn new(keep: Keep, abandoned: &[Fork], handle: BackupHandle) -> Self {
         Self {
             keep,
             handle,
-            facts: Mutex::new(Facts {
-                left_behind: left_behind.to_vec(),
-                ..Facts::default()
+            inputs: Mutex::new(RetentionInputs {
+                abandoned: abandoned.to_vec(),
+                ..RetentionInputs::default()
             }),
         }
     }
@@ -110,7 +110,7 @@ impl Retention {
         if self.keep.needs_candidates()
             && let Some(candidate) = candidate(manifest)
         {
-            self.facts().known.insert(manifest.generation, candidate);
+            self.inputs().known.insert(manifest.generation, candidate);
         }
     }
 
@@ -131,31 +131,31 @@ impl Retention {
             ..candidate
         };
         self.warn_of_missing(&candidate);
-        self.facts().known.insert(id, candidate);
+        self.inputs().known.insert(id, candidate);
     }
 
     /// Which of the backups on this disk stay. They are given newest first.
-    pub(crate) fn stay(&self, newest_first: &[GenerationId]) -> BTreeSet<GenerationId> {
-        let mut facts = self.facts();
-        let stay = self.keep.decide(newest_first, &facts.known);
-        facts.stayed = stay.clone();
+    pub(crate) fn kept(&self, newest_first: &[GenerationId]) -> BTreeSet<GenerationId> {
+        let mut inputs = self.inputs();
+        let kept = self.keep.decide(newest_first, &inputs.known);
+        inputs.stayed = kept.clone();
         if self.handle.mirror().is_none() {
-            forget(&mut facts, newest_first);
+            forget(&mut inputs, newest_first);
         }
-        stay
+        kept
     }
 
     /// The same for the backups in the mirror. The policy is applied to those that exist there. Backups that the
     /// training abandoned stay.
-    fn stay_mirrored(&self, newest_first: &[GenerationId]) -> BTreeSet<GenerationId> {
-        let mut facts = self.facts();
-        let forks = &facts.left_behind;
+    fn kept_in_mirror(&self, newest_first: &[GenerationId]) -> BTreeSet<GenerationId> {
+        let mut inputs = self.inputs();
+        let forks = &inputs.abandoned;
         let is_left_behind = |id: &GenerationId| forks.iter().any(|fork| fork.has_left(*id));
         let (left, line): (Vec<_>, Vec<_>) = newest_first.iter().copied().partition(is_left_behind);
-        let mut stay = self.keep.decide(&line, &facts.known);
-        forget(&mut facts, newest_first);
-        stay.extend(left);
-        stay
+        let mut kept = self.keep.decide(&line, &inputs.known);
+        forget(&mut inputs, newest_first);
+        kept.extend(left);
+        kept
     }
 
     /// Warns once for each metric that the policy uses but the validation has no value for.
@@ -165,23 +165,23 @@ impl Retention {
         };
         for metric in self.keep.metrics() {
             let is_missing = !candidate.values.contains_key(metric);
-            if is_missing && self.facts().missed.insert(metric.to_owned()) {
+            if is_missing && self.inputs().missed.insert(metric.to_owned()) {
                 warn(&self.handle, &missing(metric, epoch, candidate));
             }
         }
     }
 
     /// The data is plain, so a panic elsewhere leaves nothing half done in it.
-    fn facts(&self) -> MutexGuard<'_, Facts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inputs(&self) -> MutexGuard<'_, RetentionInputs> {
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Forgets backups that are neither on this disk nor in the mirror. A backup is forgotten if it is older than the
 /// newest of `there`, is not in `there`, and did not stay at the last prune.
-fn forget(facts: &mut Facts, there: &[GenerationId]) {
+fn forget(inputs: &mut RetentionInputs, there: &[GenerationId]) {
     let newest = there.first().copied().unwrap_or_default();
-    let Facts { known, stayed, .. } = facts;
+    let RetentionInputs { known, stayed, .. } = inputs;
     known.retain(|id, _| *id > newest || stayed.contains(id) || there.contains(id));
 }
 
@@ -204,7 +204,7 @@ impl MirrorRetention for Retention {
         Self::learn(self, manifest);
     }
 
-    fn stay(&self, newest_first: &[GenerationId]) -> BTreeSet<GenerationId> {
-        self.stay_mirrored(newest_first)
+    fn kept(&self, newest_first: &[GenerationId]) -> BTreeSet<GenerationId> {
+        self.kept_in_mirror(newest_first)
     }
 }

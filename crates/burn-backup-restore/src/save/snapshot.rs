@@ -49,7 +49,7 @@ pub(crate) trait SavePart {
     }
 
     /// A state that no restart could load, if it can be detected before the first step.
-    fn misfit_ahead(&self) -> Option<Misfit> {
+    fn early_misfit(&self) -> Option<Misfit> {
         None
     }
 
@@ -70,7 +70,7 @@ pub(crate) trait SharedPart: Send {
     fn model(&self, read: DeviceRead) -> Option<SharedModel>;
 
     /// All records except the model. Data on a device is not read yet.
-    fn others(&self, fit: &mut Fit) -> Result<Others, BackupError>;
+    fn others(&self, fit: &mut Fit) -> Result<OtherRecords, BackupError>;
 
     /// A copy of this snapshot.
     fn again(&self) -> Box<dyn SharedPart>;
@@ -85,7 +85,7 @@ pub(crate) struct SharedModel {
 
 /// The records of a part except its model.
 #[derive(Default)]
-pub(crate) struct Others {
+pub(crate) struct OtherRecords {
     pub optimizer: Option<Container>,
     pub scheduler: Option<Bytes>,
     pub value: Option<Arc<Vec<u8>>>,
@@ -132,7 +132,7 @@ pub(crate) enum Contents {
 /// while another object keeps the training's tensors alive.
 pub(crate) struct Records {
     pub model: Option<SharedModel>,
-    pub others: Others,
+    pub others: OtherRecords,
 }
 
 impl TrainingSnapshot {
@@ -188,7 +188,7 @@ impl Records {
     }
 }
 
-impl Others {
+impl OtherRecords {
     /// Reads all data that is on a device. `name` is the name of the part.
     pub(crate) fn into_memory(self, name: &str) -> Result<Self, BackupError> {
         let optimizer = self.optimizer.map(Container::into_memory);
@@ -255,10 +255,10 @@ mod tests {
             })
         }
 
-        fn others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
-            Ok(Others {
+        fn others(&self, _fit: &mut Fit) -> Result<OtherRecords, BackupError> {
+            Ok(OtherRecords {
                 optimizer: Some(vec![tensor("moment", self.moment.bytes())].into()),
-                ..Others::default()
+                ..OtherRecords::default()
             })
         }
 
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_a_device_is_read_at_once_or_piece_by_piece_when_it_is_written() {
+    fn device_tensors_are_read_at_once_or_piece_by_piece_when_written() {
         for read in [DeviceRead::Now, DeviceRead::Later] {
             let part = OnDevice::new();
             let devices = [part.weight.clone(), part.moment.clone()];

@@ -5,8 +5,8 @@ use burn::tensor::Device;
 
 use crate::burn_api::{self, LoaderKind};
 use crate::handle::BackupHandle;
+use crate::messages::warn;
 use crate::save_freq::SaveFreq;
-use crate::say::warn;
 use crate::settings::BackupAndRestore;
 
 const LOG: &str = "burn_backup::restore";
@@ -25,7 +25,7 @@ pub(crate) fn line(settings: &BackupAndRestore, devices: &str) -> String {
 }
 
 /// Logs why the order of a validation loader may differ each time.
-pub(crate) fn say_of_validation(loader: LoaderKind) {
+pub(crate) fn log_validation_order(loader: LoaderKind) {
     if loader == LoaderKind::Workers {
         log::info!(target: LOG, "{VALIDATION_WORKERS}");
     }
@@ -68,10 +68,10 @@ const CONDITION: &str = "a resumed training is exact if its datasets and batcher
      burn_backup_restore::data::SamplerDataset, data::draw_seed, or FastForward::Replay";
 
 /// The warning for Burn's loader with workers.
-const WORKERS: &str = "not exact after a restart: the training loader is Burn's with workers; several workers give \
-     their batches in a different order each time, and a single worker draws its random numbers concurrently with \
-     the training; import burn_backup_restore::data::DataLoaderBuilder instead of \
-     burn::data::dataloader::DataLoaderBuilder, it has the same methods";
+const WORKERS: &str = "not exact after a restart: the training uses Burn's data loader with workers. Several workers \
+     give their batches in a different order each time; a single worker draws random numbers while the training also \
+     draws. Import burn_backup_restore::data::DataLoaderBuilder instead of \
+     burn::data::dataloader::DataLoaderBuilder: it has the same methods";
 
 /// The note for the same loader in the validation.
 const VALIDATION_WORKERS: &str = "the validation loader is Burn's with workers: the last digits of the metrics may \
@@ -85,7 +85,8 @@ pub(crate) fn frequency(frequency: SaveFreq) -> String {
         SaveFreq::Steps(steps) => format!("every {steps} batches"),
         SaveFreq::Every(interval) => format!("every {interval:?}"),
         SaveFreq::Auto { max_overhead } => {
-            format!("as often as fits in {} % of the time", max_overhead * 100.0)
+            let percent = (max_overhead * 1e5).round() / 1e3;
+            format!("at a cost of at most {percent} % of the time")
         }
         SaveFreq::Continuous => "continuously".to_owned(),
         SaveFreq::Never => "when the training is stopped".to_owned(),

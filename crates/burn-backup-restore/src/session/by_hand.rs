@@ -1,7 +1,7 @@
 //! The session of a hand-written training loop.
 
 mod batches;
-mod farewell;
+mod drop_notice;
 mod fetch;
 mod finish;
 mod loaders;
@@ -25,13 +25,13 @@ use super::{Core, NoMetrics, Remaining};
 use crate::burn_api;
 use crate::error::BackupError;
 use crate::handle::BackupHandle;
+use crate::messages::{announce, warn};
 use crate::parts::State;
 use crate::position::Position;
 use crate::preemption::AfterPreemption;
-use crate::say::{announce, warn};
 use crate::state::Phase;
 pub use batches::Batches;
-use farewell::Farewell;
+use drop_notice::DropNotice;
 use loaders::Loaders;
 use metric_lines::MetricLines;
 use metric_values::MetricValues;
@@ -72,12 +72,13 @@ impl Flow {
 /// Between two calls, the state belongs to the program: each call borrows it only briefly. Each batch counts as one
 /// step, and backups are taken between two batches.
 ///
-/// A restart continues with [`next`](Self::next). Everything that belongs to a step must therefore come before
-/// [`stepped`](Self::stepped), including a validation in the middle of an epoch.
+/// Backups are taken in `stepped`, and a restart continues with the following [`next`](Self::next). Code between the
+/// two does not run after a restart. So everything that belongs to a step must come before [`stepped`](Self::stepped),
+/// including a validation in the middle of an epoch.
 ///
 /// Random numbers are exact too: the device is seeded before each batch is fetched, after each step, and before each
-/// epoch. Values that the loop draws once and uses in many steps are part of the training. Put them into the state,
-/// or draw them before [`resume`](crate::BackupAndRestore::resume).
+/// epoch. Random values that the loop draws once and uses in many steps must be the same after a restart. Put them into
+/// the state, or draw them before [`resume`](crate::BackupAndRestore::resume).
 ///
 /// If a session is dropped before [`finish`](Self::finish), by an early return or a panic, the last backup is kept.
 /// The program resumes from it when it runs again.
@@ -265,7 +266,7 @@ impl Flow {
 pub struct Session<S> {
     core: Core,
     /// Dropped after `core`, which waits for the backup in flight.
-    farewell: Farewell,
+    drop_notice: DropNotice,
     loaders: Loaders,
     metrics: Option<MetricLines>,
     values: MetricValues,
@@ -300,7 +301,7 @@ impl<S: State> Session<S> {
         let progress = &mut self.core.progress;
         progress.num_epochs = progress.num_epochs.max(num_epochs);
         let epoch = progress.state.position.epoch;
-        if self.was_left() {
+        if self.was_left_early() {
             return RangeInclusive::new(1, 0);
         }
         if self.core.progress.remaining(num_epochs) == Remaining::Unfinished {
@@ -405,7 +406,7 @@ impl<S: State> Session<S> {
         self.seed_before_epoch();
         let is_last = self.num_epochs.is_some_and(|epochs| epoch >= epochs);
         if !is_last {
-            self.core.look_out(state, &mut NoMetrics);
+            self.core.check_for_notice(state, &mut NoMetrics);
         }
         self.flow()
     }
@@ -465,11 +466,11 @@ impl<S: State> Session<S> {
 
     /// A handle that works during the training and after it.
     pub fn handle(&self) -> BackupHandle {
-        self.farewell.handle().clone()
+        self.drop_notice.handle().clone()
     }
 
     /// Whether an earlier run left the loop early without being stopped. If so, prints a line about it.
-    fn was_left(&self) -> bool {
+    fn was_left_early(&self) -> bool {
         let state = &self.core.progress.state;
         if state.early_stopped {
             announce(&format!(
@@ -530,8 +531,9 @@ impl<S: State> Session<S> {
         let has_fetched = self.loaders.has_pending();
         if has_fetched && !self.has_stepped_in_epoch {
             warn(
-                self.farewell.handle(),
-                "this training runs WITHOUT BACKUPS: the loop did not call Session::stepped after any batch of the epoch",
+                self.drop_notice.handle(),
+                "this training runs WITHOUT BACKUPS: the loop did not call Session::stepped in this epoch: call it \
+                 after each batch",
             );
         }
         if let Some(metrics) = &mut self.metrics {

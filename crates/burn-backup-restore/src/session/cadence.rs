@@ -99,7 +99,7 @@ impl Cadence {
         is_writing: bool,
     ) -> bool {
         let now = self.now(is_writing);
-        let may_be_kept = self.keep.wants_end_of(epoch);
+        let may_be_kept = self.keep.may_keep_end_of(epoch);
         self.trigger.after_epoch(can_save, may_be_kept, now)
     }
 

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 
 use burn_backup_store::{Generation, GenerationId, Manifest, Store};
 
-use super::mirror::{self, Asked, Reached};
+use super::mirror::{self, MirrorContent, Reached};
 use super::transfer::TransferLine;
 use crate::burn_api::burnpack::PerTensor;
 use crate::error::BackupError;
 use crate::keep::Candidate;
+use crate::messages::announce;
 use crate::part;
 use crate::save::candidate;
-use crate::say::announce;
 use crate::settings::BackupAndRestore;
 use crate::state::{Fork, TrainingState};
 use crate::which::Which;
@@ -22,7 +22,7 @@ pub(super) struct Choice {
     pub generation: Option<Generation>,
     pub mirror: Option<Reached>,
     /// Whether the training goes back to an older backup.
-    pub goes_back: bool,
+    pub rolls_back: bool,
 }
 
 /// The backups on this disk and in the mirror.
@@ -46,7 +46,7 @@ pub(super) fn choose(
         let asked = mirror::ask(handle, dir, store, !here.is_empty())?;
         let there = asked.as_ref().map_or(&[][..], |asked| &asked.manifests);
         let inventory = Inventory::of(&here, there, which);
-        let is_finished = asked.as_ref().is_some_and(Asked::is_finished);
+        let is_finished = asked.as_ref().is_some_and(MirrorContent::is_finished);
         let has_gone_back = inventory
             .newest
             .as_ref()
@@ -54,11 +54,11 @@ pub(super) fn choose(
         if !is_finished && !has_gone_back {
             let id = inventory.find(settings)?;
             let is_here = here.iter().any(|manifest| manifest.generation == id);
-            let mirror = mirror::go_back(handle, asked, id, is_here, store)?;
+            let mirror = mirror::roll_back(handle, asked, id, is_here, store)?;
             return Ok(Choice {
                 generation: Some(read_one(settings, store, id)?),
                 mirror,
-                goes_back: true,
+                rolls_back: true,
             });
         }
         if has_gone_back {
@@ -72,7 +72,7 @@ pub(super) fn choose(
     let read = |store: &Store| {
         let line = TransferLine::new("reading the newest backup".to_owned());
         store.newest_watched(&chunking, &|read| {
-            handle.lives();
+            handle.count_progress();
             line.show(read.done, read.of);
         })
     };
@@ -80,7 +80,7 @@ pub(super) fn choose(
     Ok(Choice {
         generation,
         mirror,
-        goes_back: false,
+        rolls_back: false,
     })
 }
 
@@ -91,7 +91,7 @@ fn read_one(
 ) -> Result<Generation, BackupError> {
     let line = TransferLine::new(format!("reading backup {id}"));
     let read = store.generation(id, &PerTensor(part::OPTIMIZER), &|read| {
-        settings.handle.lives();
+        settings.handle.count_progress();
         line.show(read.done, read.of);
     });
     Ok(read?)
@@ -151,7 +151,7 @@ pub(super) fn fork(
     settings: &BackupAndRestore,
     store: &Store,
     from: GenerationId,
-    goes_back: bool,
+    rolls_back: bool,
     state: &mut TrainingState,
 ) -> Result<(), BackupError> {
     let which = &settings.restore_from;
@@ -161,7 +161,7 @@ pub(super) fn fork(
         }
         return Ok(());
     }
-    if goes_back {
+    if rolls_back {
         let moved = store.set_aside_newer(from)?;
         announce(&format!(
             "the training goes back to backup {from} at {}, because restore_from asks for {which}{}",

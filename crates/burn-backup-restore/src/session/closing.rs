@@ -6,8 +6,8 @@ use burn::train::TrainingError;
 
 use crate::error::BackupError;
 use crate::handle::BackupHandle;
+use crate::messages::print_line;
 use crate::outcome::Outcome;
-use crate::say::say;
 
 const LOG: &str = "burn_backup::restore";
 
@@ -33,9 +33,9 @@ pub(crate) fn line(
                 None => format!("{reason}; {}", last_backup(handle)),
             }
         }
-        Outcome::Beyond { at, num_epochs } => format!(
+        Outcome::PastLastEpoch { at, num_epochs } => format!(
             "the training is at {at}, beyond the requested {num_epochs} epoch(s): nothing was trained, and the \
-             model is returned unchanged; {}",
+             restored model is returned; to continue, increase num_epochs; {}",
             last_backup(handle),
         ),
         Outcome::Refused => format!("error: the training did not start: {error}"),
@@ -50,7 +50,7 @@ pub(crate) fn line(
 pub(crate) fn exit(line: &str, code: i32) -> ! {
     let line = format!("{line}; the process exits with {code}");
     log::warn!(target: LOG, "{line}");
-    say(&line);
+    print_line(&line);
     log::logger().flush();
     std::process::exit(code)
 }
@@ -78,7 +78,7 @@ pub(crate) struct OnPanic(pub BackupHandle);
 impl Drop for OnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
-            say(&format!(
+            print_line(&format!(
                 "the training ended with a panic; {}",
                 last_backup(&self.0)
             ));

@@ -12,7 +12,7 @@ use super::ending::Ending;
 use super::guard::Guard;
 use super::heartbeat::Heartbeat;
 use super::progress::Progress;
-use super::saver::{MetricSource, NoMetrics, Parted, Saver};
+use super::saver::{HasParts, MetricSource, NoMetrics, Saver};
 use super::watch::Watch;
 use super::window::Window;
 use super::{COMMIT_LOG, LOG, TRIGGER_LOG, mirror};
@@ -20,13 +20,13 @@ use crate::burn_api::Items;
 #[cfg(feature = "rl")]
 use crate::error::BackupError;
 use crate::error::with_causes;
+use crate::event_sender::HangGuard;
 use crate::metrics::{Mark, MetricHistory, MetricLogs};
 use crate::preemption::{Advice, Backups, Upload};
 use crate::runs;
 use crate::save::{Metrics, TrainingSnapshot};
 use crate::spans;
 use crate::state::{Moment, Phase, TrainingState};
-use crate::telling::Watching;
 
 /// Backs up and restores one training.
 pub(crate) struct Core {
@@ -40,16 +40,16 @@ pub(crate) struct Core {
     pub(super) has_warned_of_unseen: bool,
     /// The device that trains the model, or the first one of several.
     pub(super) main: Device,
-    pub(super) measured: Measured,
+    pub(super) measured: TrainingMetrics,
     pub(super) ending: Ending,
     /// Shows the process that started this program that the training is alive.
     pub(super) heartbeat: Option<Heartbeat>,
     /// Sends events to the program's callback.
-    pub(super) watching: Watching,
+    pub(super) watching: HangGuard,
 }
 
 /// The metrics of the training.
-pub(super) struct Measured {
+pub(super) struct TrainingMetrics {
     /// The value of each metric per epoch.
     pub history: MetricHistory,
     /// The metric logs, if this crate writes them.
@@ -58,7 +58,7 @@ pub(super) struct Measured {
     pub stop_mark: Option<Mark>,
 }
 
-impl Measured {
+impl TrainingMetrics {
     /// The metrics known at this moment.
     fn now(&mut self) -> Metrics {
         let mark = self.stop_mark.take();
@@ -96,7 +96,7 @@ impl Core {
             .saturating_add(1)
             .saturating_sub(self.progress.state.first_epoch);
         let first = self.progress.state.first_epoch;
-        let is_too_late = self.cadence.trigger().comes_too_late(epochs, steps)
+        let is_too_late = self.cadence.trigger().is_due_after_end(epochs, steps)
             && !self.cadence.saves_an_epoch(first, epochs);
         if !self.progress.is_restored && is_too_late {
             log::warn!(
@@ -108,30 +108,34 @@ impl Core {
     }
 
     /// Called between two batches. If a notice says that the training will be killed, saves or stops the training.
-    pub(crate) fn look_out(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
-        self.saver.handle.lives();
+    pub(crate) fn check_for_notice(
+        &mut self,
+        training: &dyn HasParts,
+        metrics: &mut dyn MetricSource,
+    ) {
+        self.saver.handle.count_progress();
         self.look_for_divergence();
-        if !self.watch.is_looking_out() {
+        if !self.watch.is_watching() {
             return;
         }
-        match self.look() {
-            Advice::GoOn => {}
+        match self.check() {
+            Advice::Continue => {}
             // Accumulated gradients can't be saved, but the last optimizer step can.
             Advice::Save => match self.window.again() {
                 Some(held) => self.save_held(held, metrics),
                 None if self.window.has_nothing_to_save() => {}
                 None => self.save(training, metrics),
             },
-            Advice::Leave => self.watch.leave(),
+            Advice::SaveAndStop => self.watch.leave(),
         }
     }
 
     /// Checks for a notice and returns what to do.
-    fn look(&mut self) -> Advice {
+    fn check(&mut self) -> Advice {
         self.poll();
         let stats = self.saver.handle.stats();
         let writing = self.saver.background.in_flight_for();
-        let (advice, news) = self.watch.look(Backups {
+        let (advice, news) = self.watch.check(Backups {
             persist: stats.persist_last.max(writing.unwrap_or_default()),
             is_writing: writing.is_some(),
             failed: stats.failed,
@@ -159,7 +163,7 @@ impl Core {
     }
 
     /// Called before the first batch of an epoch, or of the rest of an epoch, is trained.
-    pub(crate) fn split_begins(&mut self, training: &dyn Parted) {
+    pub(crate) fn split_begins(&mut self, training: &dyn HasParts) {
         self.saver.find_running_states(training);
         if self.window.accumulates() && !self.window.is_between() {
             self.hold(training);
@@ -180,7 +184,7 @@ impl Core {
     /// `has_stepped` says whether the optimizer has used the gradients.
     pub(crate) fn step_done(
         &mut self,
-        training: &dyn Parted,
+        training: &dyn HasParts,
         metrics: &mut dyn MetricSource,
         items: &[Items],
         has_stepped: bool,
@@ -190,7 +194,7 @@ impl Core {
         progress.has_stepped_here |= has_stepped;
         progress.state.optimizer_steps += u64::from(has_stepped);
         let position = progress.state.position;
-        self.saver.handle.lives();
+        self.saver.handle.count_progress();
         self.saver.handle.advanced(position, progress.share());
         self.saver.settle_running_states(training);
         self.look_for_divergence();
@@ -217,7 +221,7 @@ impl Core {
     }
 
     /// Holds a snapshot of this moment. A stop goes back to it until the next one is held.
-    pub(super) fn hold(&mut self, training: &dyn Parted) {
+    pub(super) fn hold(&mut self, training: &dyn HasParts) {
         let snapshot = self.snapshot(training);
         self.window.hold(snapshot);
     }
@@ -252,7 +256,7 @@ impl Core {
     /// Called when the epoch's validation, and everything that Burn does after it, is done.
     pub(crate) fn epoch_done(
         &mut self,
-        training: &dyn Parted,
+        training: &dyn HasParts,
         metrics: &mut dyn MetricSource,
         early_stopped: bool,
     ) {
@@ -275,7 +279,7 @@ impl Core {
 
     /// Called when the training stops before its end. If a user requested the stop, this moment is saved. After an
     /// error, the last good backup is kept instead.
-    pub(crate) fn stopped(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
+    pub(crate) fn stopped(&mut self, training: &dyn HasParts, metrics: &mut dyn MetricSource) {
         if !self.watch.has_failed() {
             let is_possible = !self.window.has_nothing_to_save();
             let snapshot = match self.window.take() {
@@ -312,7 +316,7 @@ impl Core {
         self.ending.is_flushed = true;
         let (watch, handle) = (&mut self.watch, &self.saver.handle);
         let until = watch.until();
-        let flushed = mirror::flush(handle, &mirroring, until, || watch.is_urged());
+        let flushed = mirror::flush(handle, &mirroring, until, || watch.has_second_notice());
         let Err(error) = flushed else {
             return Some("and in the mirror".to_owned());
         };
@@ -347,7 +351,7 @@ impl Core {
     /// Whether the last backup can be retried before the kill, after `tries` failed attempts of which the last one
     /// `took` this long.
     fn can_try_again(&self, tries: u32, took: Duration) -> bool {
-        let has_diverged = self.guard.as_ref().is_some_and(Guard::has_found);
+        let has_diverged = self.guard.as_ref().is_some_and(Guard::has_diverged);
         let is_hopeless =
             self.watch.has_failed() || self.saver.handle.is_poisoned() || has_diverged;
         !is_hopeless && self.watch.allows_another_try(tries, took)
@@ -384,7 +388,7 @@ impl Core {
     }
 
     /// Called when the training is complete.
-    pub(crate) fn finished(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
+    pub(crate) fn finished(&mut self, training: &dyn HasParts, metrics: &mut dyn MetricSource) {
         let saves = self.cadence.trigger().at_end();
         if saves && !self.watch.has_failed() {
             let snapshot = self.snapshot(training);
@@ -452,10 +456,10 @@ impl Core {
             log::warn!(target: COMMIT_LOG, "{failures}");
         }
         let is_complete = ending.is_complete && went_well;
-        saver.clear_away(is_complete, ending.is_flushed, || watch.is_urged());
+        saver.clear_away(is_complete, ending.is_flushed, || watch.has_second_notice());
         drop((heartbeat, watching));
         // A notice that arrived after the training ended is only reported.
-        if let Some(notice) = watch.last_look() {
+        if let Some(notice) = watch.last_check() {
             handle.noticed(notice);
         }
     }
@@ -466,7 +470,7 @@ impl Core {
     }
 
     /// A snapshot of this moment that shares the training's tensors.
-    pub(super) fn snapshot(&mut self, training: &dyn Parted) -> TrainingSnapshot {
+    pub(super) fn snapshot(&mut self, training: &dyn HasParts) -> TrainingSnapshot {
         let _span = spans::snapshot();
         let state = self.state_now(training);
         let metrics = self.measured.now();
@@ -478,11 +482,11 @@ impl Core {
         }
     }
 
-    fn state_now(&self, training: &dyn Parted) -> TrainingState {
+    fn state_now(&self, training: &dyn HasParts) -> TrainingState {
         let mut state = self.progress.state.clone();
         state.cadence = Some(self.cadence.record());
         if self.progress.has_stepped_here {
-            let parts = training.parted();
+            let parts = training.named_parts();
             let rate = parts.iter().find_map(|(_, part)| part.learning_rate());
             state.learning_rate = rate.filter(|rate| rate.is_finite());
         }
@@ -491,7 +495,7 @@ impl Core {
 
     /// Saves this moment because a backup is due. If the previous backup has just failed, this one waits for the
     /// retry delay as well.
-    fn save_when_due(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
+    fn save_when_due(&mut self, training: &dyn HasParts, metrics: &mut dyn MetricSource) {
         let started = Instant::now();
         self.settle(metrics);
         match self.cadence.is_held_back(false) {
@@ -501,7 +505,7 @@ impl Core {
     }
 
     /// Saves this moment, and measures how long that blocks the training.
-    pub(super) fn save(&mut self, training: &dyn Parted, metrics: &mut dyn MetricSource) {
+    pub(super) fn save(&mut self, training: &dyn HasParts, metrics: &mut dyn MetricSource) {
         let started = Instant::now();
         self.settle(metrics);
         // The previous backup may just have failed, and that failure may end the training.
@@ -566,7 +570,7 @@ impl Core {
         {
             // The snapshot in flight waits for metrics. If Burn's metric thread has panicked, `drain` panics
             // as well, like every other message to that thread.
-            logs.telling(|| metrics.drain(self.watch.interrupter()));
+            logs.abandon_on_panic(|| metrics.drain(self.watch.interrupter()));
         }
         let outcome = self.saver.background.settle();
         if let Some(is_committed) = self.saver.note(outcome) {

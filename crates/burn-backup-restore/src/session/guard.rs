@@ -36,14 +36,14 @@ impl Guard {
     }
 
     /// Whether a divergence was detected.
-    pub(super) fn has_found(&self) -> bool {
-        self.watch.has_found()
+    pub(super) fn has_diverged(&self) -> bool {
+        self.watch.has_diverged()
     }
 
     /// The warning for a hand-written loop that logs no values of the watched metrics.
     pub(super) fn unseen(&self) -> Option<String> {
         let metrics = self.watch.rule().metrics;
-        (!self.watch.has_looked()).then(|| {
+        (!self.watch.has_checked()).then(|| {
             format!(
                 "on_divergence checks nothing: no value of '{}' was logged; call Session::log in each step, before \
                  Session::stepped",
@@ -53,13 +53,13 @@ impl Guard {
     }
 
     /// Whether the training rolls back after a divergence.
-    pub(super) fn goes_back(&self) -> bool {
+    pub(super) fn rolls_back(&self) -> bool {
         matches!(self.divergence, Divergence::RollBack { .. })
     }
 
     /// Ends the training if it has diverged and has no rollback left, or if a watched metric is missing.
     /// `rollbacks` are the rollbacks so far, and `backup` is the position of the last backup.
-    pub(super) fn look(
+    pub(super) fn check(
         &self,
         rollbacks: &[RollBack],
         backup: Option<Position>,
@@ -95,7 +95,7 @@ impl Guard {
 
     /// The divergence that the training rolls back for, if it does.
     pub(super) fn finding(&self, rollbacks: &[RollBack]) -> Option<Finding> {
-        let is_found = self.watch.has_found() && self.has_left(rollbacks);
+        let is_found = self.watch.has_diverged() && self.has_left(rollbacks);
         is_found.then(|| self.watch.finding()).flatten()
     }
 
@@ -115,7 +115,7 @@ impl Guard {
     /// How many batches older than the newest backup a backup kept for a rollback must be. `None` if the training
     /// does not roll back.
     pub(super) fn reach(&self) -> Option<u64> {
-        self.goes_back()
+        self.rolls_back()
             .then(|| reach(self.divergence, &self.watch.rule()))
     }
 

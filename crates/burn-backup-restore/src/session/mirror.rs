@@ -13,9 +13,9 @@ use super::transfer::TransferLine;
 use crate::error::{BackupError, with_causes};
 use crate::event::Event;
 use crate::handle::BackupHandle;
+use crate::messages::{announce, warn};
 use crate::mirror::{Connection, Found, Leftovers, Mirror, MirrorError, MirrorEvent, Mirroring};
 use crate::save::Retention;
-use crate::say::{announce, warn};
 
 /// The mirror that the training continues with.
 pub(crate) struct Reached {
@@ -49,10 +49,10 @@ pub(crate) fn newest(
     let found = match connection.find(&store.identity().run_id, was_here) {
         Ok(found) => found,
         Err(error) if error.is_unavailable() => {
-            if here.is_none() && !mirror.begins_anew_if_unreachable() {
+            if here.is_none() && !mirror.starts_new_if_unreachable() {
                 return Err(BackupError::mirror_unreachable(backup_dir, error));
             }
-            go_on_without(handle, &error, here);
+            warn_without_mirror(handle, &error, here);
             return Ok((
                 local?,
                 Some(Reached {
@@ -98,7 +98,7 @@ pub(crate) fn newest(
         if here.is_none() || !(error.is_unavailable() || error.is_none_whole()) {
             return Err(error.into());
         }
-        go_on_without(handle, &error, here);
+        warn_without_mirror(handle, &error, here);
         if !error.is_none_whole() {
             // The newer backup may be intact, so new backups must not replace it.
             found = None;
@@ -115,7 +115,7 @@ pub(crate) fn newest(
 }
 
 /// The content of a mirror, for a training that requests a particular backup.
-pub(super) struct Asked {
+pub(super) struct MirrorContent {
     mirror: Mirror,
     connection: Connection,
     /// `None` if the mirror could not be used.
@@ -124,7 +124,7 @@ pub(super) struct Asked {
     pub manifests: Vec<Manifest>,
 }
 
-impl Asked {
+impl MirrorContent {
     /// Whether the mirror says that the training is complete.
     pub(super) fn is_finished(&self) -> bool {
         let found = self.found.as_ref();
@@ -139,7 +139,7 @@ pub(super) fn ask(
     backup_dir: &Path,
     store: &Store,
     has_backup: bool,
-) -> Result<Option<Asked>, BackupError> {
+) -> Result<Option<MirrorContent>, BackupError> {
     let Some(mirror) = handle.mirror() else {
         return Ok(None);
     };
@@ -167,7 +167,7 @@ pub(super) fn ask(
         }
         Err(error) => return Err(error.into()),
     };
-    Ok(Some(Asked {
+    Ok(Some(MirrorContent {
         mirror,
         connection,
         found,
@@ -176,35 +176,35 @@ pub(super) fn ask(
 }
 
 /// Goes back to the backup `id`. It is fetched first, unless it `is_here`.
-pub(super) fn go_back(
+pub(super) fn roll_back(
     handle: &BackupHandle,
-    asked: Option<Asked>,
+    content: Option<MirrorContent>,
     id: GenerationId,
     is_here: bool,
     store: &mut Store,
 ) -> Result<Option<Reached>, BackupError> {
-    let Some(asked) = asked else {
+    let Some(content) = content else {
         return Ok(None);
     };
-    let Asked {
+    let MirrorContent {
         mirror,
         mut connection,
         found,
         ..
-    } = asked;
+    } = content;
     if let Some(found) = &found {
         store.count_from(found.greatest());
         if !is_here {
             let line = TransferLine::new(format!("fetching backup {id} from {mirror}"));
             connection.fetch_only(found, id, store, &mut |transfer| {
-                handle.lives();
+                handle.count_progress();
                 line.show(transfer.done, transfer.of);
             })?;
             drop(line);
             announce(&format!("backup {id} was fetched from the mirror {mirror}"));
         }
     }
-    connection.leave_behind(store.greatest());
+    connection.abandon_up_to(store.greatest());
     Ok(Some(Reached {
         connection,
         found,
@@ -213,10 +213,10 @@ pub(super) fn go_back(
 }
 
 /// Warns that the training continues although the mirror can't be used.
-fn go_on_without(handle: &BackupHandle, error: &MirrorError, here: Option<GenerationId>) {
+fn warn_without_mirror(handle: &BackupHandle, error: &MirrorError, here: Option<GenerationId>) {
     let goes_on = match here {
         Some(_) => "the training resumes from the backup on this disk",
-        None => "a new training starts, because Mirror::begin_anew_if_unreachable is set",
+        None => "a new training starts, because Mirror::start_new_if_unreachable is set",
     };
     let message = format!(
         "{}; {goes_on}, and is mirrored once the mirror can be used",
@@ -232,7 +232,7 @@ pub(crate) fn has_backup(handle: &BackupHandle, backup_dir: &Path) -> Result<boo
     };
     match mirror.connect()?.find("", false) {
         Ok(found) => Ok(found.newest().is_some()),
-        Err(error) if error.is_unavailable() => match mirror.begins_anew_if_unreachable() {
+        Err(error) if error.is_unavailable() => match mirror.starts_new_if_unreachable() {
             true => Ok(false),
             false => Err(BackupError::mirror_unreachable(backup_dir, error)),
         },
@@ -257,7 +257,7 @@ fn fetch(
     }
     let line = TransferLine::new(format!("fetching the newest backup from {mirror}"));
     let id = connection.fetch(found, here, store, &mut |transfer| {
-        handle.lives();
+        handle.count_progress();
         line.show(transfer.done, transfer.of);
     });
     drop(line);
@@ -274,21 +274,21 @@ impl Reached {
         retention: Arc<Retention>,
         handle: &BackupHandle,
     ) -> Arc<Mirroring> {
-        let told = handle.clone();
+        let events = handle.clone();
         let listener = Box::new(move |event| match event {
             MirrorEvent::Failed(error) => {
                 let error = with_causes(error.as_ref());
                 let message =
                     format!("a backup could not be mirrored, and will be retried: {error}");
-                warn(&told, &message);
-                told.tell(Event::MirrorFailed { error });
+                warn(&events, &message);
+                events.send(Event::MirrorFailed { error });
             }
             MirrorEvent::Recovered => announce("the mirror works again"),
-            MirrorEvent::Mirrored(id) => told.tells_mirrored(id),
+            MirrorEvent::Mirrored(id) => events.send_mirrored(id),
             MirrorEvent::Stopped(error) => {
                 let error = with_causes(error.as_ref());
-                warn(&told, &format!("NOTHING IS MIRRORED ANY MORE: {error}"));
-                told.tell(Event::MirrorStopped { error });
+                warn(&events, &format!("NOTHING IS MIRRORED ANY MORE: {error}"));
+                events.send(Event::MirrorStopped { error });
             }
             #[cfg(feature = "mirror")]
             _ => {}
@@ -303,21 +303,21 @@ impl Reached {
 }
 
 /// Waits until the newest backup is in the mirror, or until the time `until`. Without a time, it gives up after two
-/// failed attempts. `is_urged` says whether to give up immediately.
+/// failed attempts. `has_second_notice` says whether to give up immediately.
 pub(super) fn flush(
     handle: &BackupHandle,
     mirroring: &Mirroring,
     until: Option<Instant>,
-    mut is_urged: impl FnMut() -> bool,
+    mut has_second_notice: impl FnMut() -> bool,
 ) -> Result<(), Arc<MirrorError>> {
     let line = TransferLine::new("mirroring the last backup".to_owned());
     let mut sent = 0;
     let flushed = mirroring.flush(until, &mut |transfer| {
         if std::mem::replace(&mut sent, transfer.done) != transfer.done {
-            handle.lives();
+            handle.count_progress();
         }
         line.show(transfer.done, transfer.of);
-        match is_urged() {
+        match has_second_notice() {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         }
@@ -331,9 +331,9 @@ pub(super) fn flush(
 pub(super) fn finish(
     handle: &BackupHandle,
     mirroring: &Mirroring,
-    is_urged: impl FnMut() -> bool,
+    has_second_notice: impl FnMut() -> bool,
 ) -> Result<Leftovers, Arc<MirrorError>> {
-    flush(handle, mirroring, None, is_urged)?;
+    flush(handle, mirroring, None, has_second_notice)?;
     mirroring.finish()
 }
 

@@ -16,7 +16,7 @@ use super::announcement;
 use super::cadence::Cadence;
 use super::choice;
 use super::ending::Ending;
-use super::events::{Core, Measured};
+use super::events::{Core, TrainingMetrics};
 use super::guard::Guard;
 use super::heartbeat::Heartbeat;
 use super::progress::Progress;
@@ -30,15 +30,15 @@ use crate::error::BackupError;
 use crate::event::Event;
 use crate::handle::whole_seconds;
 use crate::keep::Keep;
+use crate::messages::announce;
 use crate::metrics::{MetricHistory, MetricLogs, MetricWatch};
 use crate::panics::panic_message;
 use crate::part;
 use crate::parts::{check_names, parts_of_mut};
-use crate::preemption::Lookout;
+use crate::preemption::NoticeMonitor;
 use crate::resume::{Expected, LoadPart, PartsMut, Restored, load_weights, restore};
 use crate::runs;
 use crate::save::{Background, Memory, Retention, WriterContext, within_limits};
-use crate::say::announce;
 use crate::settings::{BackupAndRestore, NamedState, Snapshot};
 use crate::spans;
 use crate::state::{PartDocument, TrainingState};
@@ -63,7 +63,7 @@ pub(crate) struct Context {
     /// The metric logs, if this crate writes them.
     pub metric_logs: Option<MetricLogs>,
     /// Watches for preemption notices, if that is requested.
-    pub lookout: Option<Lookout>,
+    pub monitor: Option<NoticeMonitor>,
     /// The device that trains the model, or the first one of several.
     pub main: Device,
     /// The run seed for a training that has none yet.
@@ -141,7 +141,7 @@ impl Core {
         let choice::Choice {
             generation: newest,
             mirror,
-            goes_back,
+            rolls_back,
         } = choice::choose(settings, &mut store)?;
         let store = Arc::new(store);
         let state_bytes = match &newest {
@@ -178,7 +178,7 @@ impl Core {
         };
         drop((parts, span));
         if let Some(from) = restored {
-            choice::fork(settings, &store, from, goes_back, &mut state)?;
+            choice::fork(settings, &store, from, rolls_back, &mut state)?;
         }
         announcement::warn_of_kept_epochs(settings);
         let guard = Guard::new(settings, context.watch);
@@ -233,7 +233,7 @@ impl Core {
             mirror: mirror.clone(),
             handle: settings.handle.clone(),
             retention,
-            skip_nan: settings.skip_nan,
+            refuse_nan: settings.refuse_nan,
             on_error: settings.on_error,
             interrupter: context.interrupter.clone(),
             is_left: AtomicBool::new(false),
@@ -248,7 +248,7 @@ impl Core {
                 on_thread,
                 states,
                 running_states: None,
-                skip_nan: settings.skip_nan,
+                refuse_nan: settings.refuse_nan,
                 delete_at_end: settings.delete_checkpoint,
             },
             cadence: Cadence::new(settings, state_bytes, cadence.unwrap_or_default()),
@@ -267,11 +267,11 @@ impl Core {
                 has_stepped_here: false,
             },
             window: Window::new(context.grad_accumulation > 1),
-            watch: Watch::new(context.interrupter, context.lookout),
+            watch: Watch::new(context.interrupter, context.monitor),
             guard,
             has_warned_of_unseen: false,
             main: context.main,
-            measured: Measured {
+            measured: TrainingMetrics {
                 history: context.metric_history,
                 logs: context.metric_logs,
                 stop_mark: None,
@@ -304,7 +304,7 @@ fn begin(
         if let Some(outline) = part.outline() {
             within_limits(&part::name(name, part::MODEL), outline.into())?;
         }
-        if let Some(misfit) = part.misfit_ahead() {
+        if let Some(misfit) = part.early_misfit() {
             return Err(misfit.into_refusal());
         }
     }
@@ -343,7 +343,7 @@ fn choose_seed(
             change: Change::Seed,
         });
     }
-    say_changed(&[Change::Seed]);
+    announce_changes(&[Change::Seed]);
     state.run_seed = Some(asked);
     Ok(())
 }
@@ -366,11 +366,11 @@ fn restore_newest(
         are_fresh: true,
     };
     let (mut state, Restored { memories, changed }) = restore(parts, generation, &expected)?;
-    say_changed(&changed);
+    announce_changes(&changed);
     // The next snapshot reads these from the model itself.
     state.model.clear();
     let age = settings.handle.restored(id, state.position, created);
-    settings.handle.tell(Event::Restored {
+    settings.handle.send(Event::Restored {
         position: state.position,
         generation: id.number(),
         bytes,
@@ -395,7 +395,7 @@ fn restore_newest(
 }
 
 /// Prints the consequences of allowed changes.
-fn say_changed(changed: &[Change]) {
+fn announce_changes(changed: &[Change]) {
     for change in changed {
         let follows = match change {
             Change::Schedule => "the program's schedule continues from the current optimizer step",

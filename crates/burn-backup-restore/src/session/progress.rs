@@ -11,11 +11,11 @@ use crate::data_loader::BurnsSampler;
 use crate::divergence::Fetched;
 use crate::error::BackupError;
 use crate::handle::BackupHandle;
+use crate::messages::{announce, warn};
 use crate::resume::{Resumption, WholeEpoch};
-use crate::say::{announce, warn};
 use crate::seed::{self, Purpose, RunSeed, StepSeeds};
 use crate::settings::FastForward;
-use crate::state::{DataProgress, Entered, Phase, TrainingState};
+use crate::state::{DataProgress, EnteredEpoch, Phase, TrainingState};
 
 /// The warning about Burn's sampler.
 const BURNS_SAMPLER: &str = "not exact after a restart: the training dataset has Burn's \
@@ -30,7 +30,7 @@ pub(crate) enum Remaining {
     /// Nothing is left.
     Complete,
     /// `num_epochs` is smaller than the current epoch of the training.
-    Beyond,
+    PastLastEpoch,
 }
 
 /// The position of the training and its history.
@@ -143,20 +143,20 @@ impl Progress {
     }
 
     /// Records that the current epoch continues with batches or data that were changed on purpose.
-    pub(crate) fn enters(&mut self, at: Entered, change: Option<Change>) {
-        say_entered(at, change);
+    pub(crate) fn enters(&mut self, at: EnteredEpoch, change: Option<Change>) {
+        announce_entered_epoch(at, change);
         self.state.data.entered = Some(at);
     }
 
     /// Restarts the current epoch because batches or data were changed on purpose.
-    pub(crate) fn begins_epoch_anew(&mut self, change: Change) {
+    pub(crate) fn restarts_epoch(&mut self, change: Change) {
         let position = self.state.position;
         announce(&format!(
             "{change} was found and is allowed: epoch {} starts again, because its loader can't resume inside an \
              epoch; the items of its first {} batches are trained twice",
             position.epoch, position.step_in_epoch,
         ));
-        self.state.begin_epoch_anew();
+        self.state.restart_epoch();
     }
 
     /// Warns of a dataset that a restart can't return to its position. `or_else` is appended and names another
@@ -171,7 +171,7 @@ impl Progress {
     }
 
     /// Continues a training that early stopping had ended.
-    pub(crate) fn goes_on_after_early_stop(&mut self) {
+    pub(crate) fn continue_after_early_stop(&mut self) {
         self.state.early_stopped = false;
     }
 
@@ -183,7 +183,7 @@ impl Progress {
         } else if position.epoch <= num_epochs.saturating_add(1) && position.step_in_epoch == 0 {
             Remaining::Complete
         } else {
-            Remaining::Beyond
+            Remaining::PastLastEpoch
         }
     }
 
@@ -261,8 +261,8 @@ impl Progress {
 }
 
 /// Prints that the current epoch continues with changed batches.
-pub(super) fn say_entered(at: Entered, change: Option<Change>) {
-    let Entered { items, batches } = at;
+pub(super) fn announce_entered_epoch(at: EnteredEpoch, change: Option<Change>) {
+    let EnteredEpoch { items, batches } = at;
     if let Some(change) = change {
         announce(&format!(
             "{change} was found and is allowed: the epoch continues after its first {items} items, which were \

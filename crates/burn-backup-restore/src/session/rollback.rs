@@ -13,11 +13,11 @@ use crate::burn_api::burnpack::PerTensor;
 use crate::divergence::{Fetched, Finding, RollBack};
 use crate::error::BackupError;
 use crate::event::Event;
+use crate::messages::warn;
 use crate::panics::panic_message;
 use crate::part;
 use crate::parts::parts_of_mut;
 use crate::resume::{Expected, LoadPart, PartsMut, Restored, restore};
-use crate::say::warn;
 use crate::state::TrainingState;
 
 impl Core {
@@ -28,8 +28,8 @@ impl Core {
     }
 
     /// Whether the settings ask for a rollback after a divergence.
-    pub(crate) fn goes_back(&self) -> bool {
-        self.guard.as_ref().is_some_and(Guard::goes_back)
+    pub(crate) fn rolls_back(&self) -> bool {
+        self.guard.as_ref().is_some_and(Guard::rolls_back)
     }
 
     /// Receives a metric value from a hand-written loop. It belongs to the current step if `is_in_step`, otherwise to
@@ -42,7 +42,7 @@ impl Core {
                 .position
                 .global_step
                 .saturating_add(u64::from(is_in_step));
-            guard.watch().look(metric, batch, value);
+            guard.watch().check(metric, batch, value);
         }
     }
 
@@ -70,7 +70,7 @@ impl Core {
     /// that the event belongs to, if any.
     pub(crate) fn expect_metrics(&self, batch: Option<u64>) {
         if let Some(guard) = &self.guard {
-            guard.watch().told(batch);
+            guard.watch().expect_call(batch);
         }
     }
 
@@ -83,7 +83,7 @@ impl Core {
         let interrupter = self.watch.interrupter();
         match &self.measured.logs {
             Some(logs) if logs.is_abandoned() => {}
-            Some(logs) => logs.telling(|| metrics.drain(interrupter)),
+            Some(logs) => logs.abandon_on_panic(|| metrics.drain(interrupter)),
             None => metrics.drain(interrupter),
         }
         mark.wait(|| interrupter.error().is_some());
@@ -97,7 +97,7 @@ impl Core {
         {
             let backup = self.saver.committed.map(|moment| moment.position);
             let rollbacks = &self.progress.state.rollbacks;
-            guard.look(rollbacks, backup, self.watch.interrupter());
+            guard.check(rollbacks, backup, self.watch.interrupter());
         }
     }
 
@@ -105,13 +105,13 @@ impl Core {
     pub(super) fn needs_first_backup(&self) -> bool {
         let guard = self.guard.as_ref();
         let is_begun = self.progress.is_restored || self.progress.state.position.global_step > 0;
-        guard.is_some_and(Guard::goes_back) && !is_begun && self.saver.committed.is_none()
+        guard.is_some_and(Guard::rolls_back) && !is_begun && self.saver.committed.is_none()
     }
 
     /// Restores `training` and the states of the settings from the last backup before the divergence. Its loop then
     /// trains again from there, and skips the batches that must be skipped. `fetched` lists the batches that the
     /// diverged step of a hand-written loop fetched.
-    pub(crate) fn go_back(
+    pub(crate) fn roll_back(
         &mut self,
         training: PartsMut<'_>,
         metrics: &mut dyn MetricSource,
@@ -173,7 +173,7 @@ impl Core {
         let handle = &self.saver.handle;
         let line = TransferLine::new("reading the backup for the rollback".to_owned());
         let on_read = |read: ReadProgress| {
-            handle.lives();
+            handle.count_progress();
             line.show(read.done, read.of);
         };
         let store = &self.saver.store;
@@ -181,7 +181,7 @@ impl Core {
             manifest.state().is_ok_and(is_before)
         })?;
         drop(line);
-        let generation = newest.ok_or_else(|| BackupError::NothingBefore {
+        let generation = newest.ok_or_else(|| BackupError::NoBackupBeforeDivergence {
             path: self.progress.backup_dir.clone(),
             batch: rollback.from,
         })?;
@@ -223,7 +223,7 @@ impl Core {
         let record = state.divergence.take().unwrap_or_default();
         if let Some(guard) = &self.guard {
             guard.watch().resume(record);
-            self.say_rollback(
+            self.announce_rollback(
                 guard.count(before.rollbacks.len()),
                 &state,
                 finding,
@@ -249,10 +249,10 @@ impl Core {
         let share = self.progress.share();
         let position = self.progress.state.position;
         self.saver.handle.rolled_back(position, share);
-        self.saver.handle.tell(event);
+        self.saver.handle.send(event);
     }
 
-    fn say_rollback(
+    fn announce_rollback(
         &self,
         count: String,
         to: &TrainingState,

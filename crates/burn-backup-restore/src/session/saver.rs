@@ -13,6 +13,7 @@ use super::{LOG, mirror};
 use crate::burn_api::DeviceRead;
 use crate::error::{BackupError, with_causes};
 use crate::handle::BackupHandle;
+use crate::messages::warn;
 use crate::mirror::Mirroring;
 use crate::panics::attempt;
 use crate::part::{MODEL, failed};
@@ -21,18 +22,17 @@ use crate::save::{
     Background, Contents, Fit, Metrics, Outcome, PartSnapshot, Records, RunningStates, SavePart,
     SharedPart, TrainingSnapshot, refuse_nan,
 };
-use crate::say::warn;
 use crate::settings::NamedState;
 use crate::state::{Moment, TrainingState};
 
 /// An object with parts to save.
-pub(crate) trait Parted {
+pub(crate) trait HasParts {
     /// The parts, with their names.
-    fn parted(&self) -> Vec<(String, &dyn SavePart)>;
+    fn named_parts(&self) -> Vec<(String, &dyn SavePart)>;
 }
 
-impl<S: State> Parted for S {
-    fn parted(&self) -> Vec<(String, &dyn SavePart)> {
+impl<S: State> HasParts for S {
+    fn named_parts(&self) -> Vec<(String, &dyn SavePart)> {
         parts_of("", self)
     }
 }
@@ -65,7 +65,7 @@ pub(super) struct Saver {
     pub states: Vec<NamedState>,
     /// Known once the parameters are initialized.
     pub running_states: Option<BTreeMap<String, RunningStates>>,
-    pub skip_nan: bool,
+    pub refuse_nan: bool,
     pub delete_at_end: bool,
 }
 
@@ -113,8 +113,8 @@ impl OnThread {
 
 impl Saver {
     /// All parts of the training's state.
-    fn all_parts<'p>(&'p self, training: &'p dyn Parted) -> Vec<(String, &'p dyn SavePart)> {
-        let mut parts = training.parted();
+    fn all_parts<'p>(&'p self, training: &'p dyn HasParts) -> Vec<(String, &'p dyn SavePart)> {
+        let mut parts = training.named_parts();
         for (name, state) in &self.states {
             parts.extend(parts_of(name, state.as_ref()));
         }
@@ -122,7 +122,7 @@ impl Saver {
     }
 
     /// Determines which parts have running states, unless that is already known.
-    pub(super) fn find_running_states(&mut self, training: &dyn Parted) {
+    pub(super) fn find_running_states(&mut self, training: &dyn HasParts) {
         if self.running_states.is_none() {
             let parts = self.all_parts(training).into_iter();
             let found = parts.map(|(name, part)| (name, part.running_states()));
@@ -132,7 +132,7 @@ impl Saver {
 
     /// Applies pending updates of running states. A read of them, such as a snapshot, also applies the update. A
     /// model may use them without that read, so the result must not depend on how often backups are taken.
-    pub(super) fn settle_running_states(&self, training: &dyn Parted) {
+    pub(super) fn settle_running_states(&self, training: &dyn HasParts) {
         let Some(running_states) = &self.running_states else {
             return;
         };
@@ -150,7 +150,7 @@ impl Saver {
     /// A snapshot of this moment that shares the training's tensors.
     pub(super) fn snapshot(
         &self,
-        training: &dyn Parted,
+        training: &dyn HasParts,
         state: TrainingState,
         metrics: Metrics,
     ) -> TrainingSnapshot {
@@ -174,12 +174,12 @@ impl Saver {
 
     pub(super) fn submit(&mut self, snapshot: TrainingSnapshot) {
         let begun = Instant::now();
-        let snapshot = self.take_on_thread(snapshot);
+        let snapshot = self.read_on_thread(snapshot);
         self.background.submit(snapshot, begun);
     }
 
     /// Reads the snapshot's records immediately, if the training thread must do so.
-    fn take_on_thread(&mut self, mut snapshot: TrainingSnapshot) -> TrainingSnapshot {
+    fn read_on_thread(&mut self, mut snapshot: TrainingSnapshot) -> TrainingSnapshot {
         let Some(on_thread) = &mut self.on_thread else {
             return snapshot;
         };
@@ -217,8 +217,8 @@ impl Saver {
 
     /// Checks the model for NaN before the last backup is deleted. If no backup is taken at the end, nothing else has
     /// checked it.
-    pub(super) fn check_before_deletion(&mut self, training: &dyn Parted) {
-        let is_needed = self.skip_nan && self.delete_at_end && self.committed.is_some();
+    pub(super) fn check_before_deletion(&mut self, training: &dyn HasParts) {
+        let is_needed = self.refuse_nan && self.delete_at_end && self.committed.is_some();
         if !is_needed {
             return;
         }
@@ -235,12 +235,12 @@ impl Saver {
     }
 
     /// Stops the thread that writes backups, and deletes what is no longer needed. `is_flushed` says that the
-    /// training has already waited for the mirror. `is_urged` says whether there is no time to wait for it.
+    /// training has already waited for the mirror. `has_second_notice` says whether there is no time to wait for it.
     pub(super) fn clear_away(
         self,
         is_complete: bool,
         is_flushed: bool,
-        mut is_urged: impl FnMut() -> bool,
+        mut has_second_notice: impl FnMut() -> bool,
     ) {
         let Self {
             store,
@@ -253,17 +253,18 @@ impl Saver {
         } = self;
         drop(background);
         if !(is_complete && delete_at_end) {
-            return leave(&handle, mirror, is_flushed, is_urged);
+            return leave(&handle, mirror, is_flushed, has_second_notice);
         }
         if handle.is_poisoned() && committed.is_some() {
             log::error!(
                 target: LOG,
                 "the training ended, but its model holds NaN: the last good backup stays",
             );
-            return leave(&handle, mirror, is_flushed, is_urged);
+            return leave(&handle, mirror, is_flushed, has_second_notice);
         }
         // Finish in the mirror first: it tells processes that were killed that the training is complete.
-        let finished = mirror.map(|mirror| mirror::finish(&handle, &mirror, &mut is_urged));
+        let finished =
+            mirror.map(|mirror| mirror::finish(&handle, &mirror, &mut has_second_notice));
         let leftovers = match finished.transpose() {
             Ok(leftovers) => leftovers,
             Err(error) => {
@@ -300,12 +301,12 @@ fn leave(
     handle: &BackupHandle,
     mirror: Option<Arc<Mirroring>>,
     is_flushed: bool,
-    is_urged: impl FnMut() -> bool,
+    has_second_notice: impl FnMut() -> bool,
 ) {
     let Some(mirror) = mirror else {
         return;
     };
-    if !is_flushed && let Err(error) = mirror::flush(handle, &mirror, None, is_urged) {
+    if !is_flushed && let Err(error) = mirror::flush(handle, &mirror, None, has_second_notice) {
         log::error!(target: LOG, "the last backup is not in the mirror: {}", with_causes(error.as_ref()));
     }
 }
@@ -313,7 +314,7 @@ fn leave(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::save::{Others, SharedModel};
+    use crate::save::{OtherRecords, SharedModel};
 
     /// A part that keeps its tensors alive as long as it exists.
     struct Part {
@@ -325,8 +326,8 @@ mod tests {
             None
         }
 
-        fn others(&self, _fit: &mut Fit) -> Result<Others, BackupError> {
-            Ok(Others::default())
+        fn others(&self, _fit: &mut Fit) -> Result<OtherRecords, BackupError> {
+            Ok(OtherRecords::default())
         }
 
         fn again(&self) -> Box<dyn SharedPart> {

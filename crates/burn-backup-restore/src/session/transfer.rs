@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::LOG;
 use crate::handle::whole_seconds;
-use crate::say::{has_dashboard, may_draw, say};
+use crate::messages::{has_dashboard, may_draw, print_line};
 use crate::terminal;
 
 /// Shorter transfers show no line.
@@ -27,21 +27,21 @@ const ELSEWHERE: Duration = Duration::from_secs(10);
 ///
 /// A separate thread writes the line, because the transfer may wait for a disk that does not respond.
 pub(super) struct TransferLine {
-    far: Arc<Far>,
+    far: Arc<TransferProgress>,
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// The progress of a transfer, in bytes.
 #[derive(Default)]
-struct Far {
+struct TransferProgress {
     done: AtomicU64,
     of: AtomicU64,
 }
 
 /// Where the line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum LineTarget {
     /// A terminal, which shows only the last line.
     Terminal,
     /// The bottom border of Burn's dashboard.
@@ -52,7 +52,7 @@ enum Place {
     Log,
 }
 
-impl Place {
+impl LineTarget {
     fn find() -> Self {
         match (has_dashboard(), io::stderr().is_terminal()) {
             (true, _) if terminal::is_raw() == Some(true) && may_draw() => Self::Dashboard,
@@ -65,7 +65,7 @@ impl Place {
 
 impl TransferLine {
     pub(super) fn new(what: String) -> Self {
-        let far = Arc::<Far>::default();
+        let far = Arc::<TransferProgress>::default();
         let (end, ended) = channel();
         let shown = far.clone();
         let thread = thread::Builder::new().name("backup-line".to_owned());
@@ -96,7 +96,7 @@ impl Drop for TransferLine {
 }
 
 /// Writes the line until the sender of `ended` is dropped, then cleans up the terminal.
-fn write(what: &str, far: &Far, ended: &Receiver<()>) {
+fn write(what: &str, far: &TransferProgress, ended: &Receiver<()>) {
     let began = Instant::now();
     let mut written = Written::default();
     let mut wait = SHOWN_AFTER;
@@ -104,7 +104,7 @@ fn write(what: &str, far: &Far, ended: &Receiver<()>) {
         let (done, of) = (&far.done, &far.of);
         let (done, of) = (done.load(Ordering::Relaxed), of.load(Ordering::Relaxed));
         let line = format!("{what}: {}", progress(done, of, began.elapsed()));
-        written.write(&line, Place::find());
+        written.write(&line, LineTarget::find());
         wait = ON_TERMINAL;
     }
     written.end();
@@ -120,21 +120,21 @@ struct Written {
 }
 
 impl Written {
-    fn write(&mut self, line: &str, place: Place) {
+    fn write(&mut self, line: &str, place: LineTarget) {
         let is_due = self.last.is_none_or(|last| last.elapsed() >= ELSEWHERE);
         match place {
             // Overwrites the previous line and clears the rest of it.
-            Place::Terminal => {
+            LineTarget::Terminal => {
                 self.is_on_terminal = true;
                 let _ = write!(io::stderr().lock(), "\r{line}\u{1b}[K");
             }
-            Place::Dashboard => self.on_dashboard.write(line),
-            Place::Stream | Place::Log => {}
+            LineTarget::Dashboard => self.on_dashboard.write(line),
+            LineTarget::Stream | LineTarget::Log => {}
         }
-        if is_due && place != Place::Terminal {
+        if is_due && place != LineTarget::Terminal {
             self.last = Some(Instant::now());
             match place {
-                Place::Stream => say(line),
+                LineTarget::Stream => print_line(line),
                 _ => log::info!(target: LOG, "{line}"),
             }
         }
@@ -152,7 +152,7 @@ impl Written {
 /// `120 of 756 MB, 60.0 MB/s, about 11s left`.
 fn progress(done: u64, of: u64, took: Duration) -> String {
     if of == 0 {
-        return format!("waiting for {}", whole_seconds(took));
+        return format!("waiting, {} so far", whole_seconds(took));
     }
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     let (done, of) = (megabytes(done), megabytes(of));
@@ -183,6 +183,6 @@ mod tests {
         assert_eq!(shown(120_000_000, 756_000_000), expected);
         assert_eq!(shown(0, 756_000_000), "0 of 756 MB");
         assert_eq!(shown(0, 40_000), "0.000 of 0.040 MB");
-        assert_eq!(shown(0, 0), "waiting for 2s");
+        assert_eq!(shown(0, 0), "waiting, 2s so far");
     }
 }

@@ -5,21 +5,21 @@ use std::time::{Duration, Instant};
 use burn::train::Interrupter;
 
 use crate::notice::Notice;
-use crate::preemption::{Advice, Backups, Lookout};
+use crate::preemption::{Advice, Backups, NoticeMonitor};
 
 /// Stops the training, and says whether it is being stopped.
 pub(super) struct Watch {
     interrupter: Interrupter,
     /// Watches for preemption notices, if that is requested.
-    lookout: Option<Lookout>,
+    monitor: Option<NoticeMonitor>,
     is_preempted: bool,
 }
 
 impl Watch {
-    pub(super) fn new(interrupter: Interrupter, lookout: Option<Lookout>) -> Self {
+    pub(super) fn new(interrupter: Interrupter, monitor: Option<NoticeMonitor>) -> Self {
         Self {
             interrupter,
-            lookout,
+            monitor,
             is_preempted: false,
         }
     }
@@ -42,33 +42,33 @@ impl Watch {
     }
 
     /// Whether notices are watched for and the training is not being stopped.
-    pub(super) fn is_looking_out(&self) -> bool {
-        self.lookout.is_some() && !self.is_stopping()
+    pub(super) fn is_watching(&self) -> bool {
+        self.monitor.is_some() && !self.is_stopping()
     }
 
     /// The notice that has arrived.
     pub(super) fn notice(&self) -> Option<&Notice> {
-        self.lookout.as_ref().and_then(Lookout::notice)
+        self.monitor.as_ref().and_then(NoticeMonitor::notice)
     }
 
     /// Checks for a notice. Returns what to do, and the notice if it is new.
-    pub(super) fn look(&mut self, backups: Backups) -> (Advice, Option<Notice>) {
-        match &mut self.lookout {
-            Some(lookout) => lookout.look(backups),
-            None => (Advice::GoOn, None),
+    pub(super) fn check(&mut self, backups: Backups) -> (Advice, Option<Notice>) {
+        match &mut self.monitor {
+            Some(monitor) => monitor.check(backups),
+            None => (Advice::Continue, None),
         }
     }
 
     /// When to expect the kill, if a notice with a deadline has stopped the training.
     pub(super) fn until(&self) -> Option<Instant> {
-        let lookout = self.lookout.as_ref().filter(|_| self.is_preempted)?;
-        Some(Instant::now() + lookout.time_left()?)
+        let monitor = self.monitor.as_ref().filter(|_| self.is_preempted)?;
+        Some(Instant::now() + monitor.time_left()?)
     }
 
     /// Whether a second notice has arrived, after which no time is left. After the first one, time remains.
-    pub(super) fn is_urged(&mut self) -> bool {
+    pub(super) fn has_second_notice(&mut self) -> bool {
         let is_noticed = self.notice().is_some();
-        self.look(Backups::default()).1.is_some() && is_noticed
+        self.check(Backups::default()).1.is_some() && is_noticed
     }
 
     /// Stops the training because of the notice that has arrived.
@@ -93,12 +93,12 @@ impl Watch {
     /// Whether the last backup can be retried before the kill, after `tries` failed attempts of which the last one
     /// `took` this long.
     pub(super) fn allows_another_try(&self, tries: u32, took: Duration) -> bool {
-        let lookout = self.lookout.as_ref().filter(|_| self.is_preempted);
-        lookout.is_some_and(|lookout| lookout.allows_another_try(tries, took))
+        let monitor = self.monitor.as_ref().filter(|_| self.is_preempted);
+        monitor.is_some_and(|monitor| monitor.allows_another_try(tries, took))
     }
 
     /// A notice that arrived after the training ended.
-    pub(super) fn last_look(&mut self) -> Option<Notice> {
-        self.look(Backups::default()).1
+    pub(super) fn last_check(&mut self) -> Option<Notice> {
+        self.check(Backups::default()).1
     }
 }

@@ -14,7 +14,7 @@ use crate::error::BackupError;
 use crate::parts::{LearnerMut, LearnerRef, SharedReader};
 use crate::resume::PartsMut;
 use crate::save::SavePart;
-use crate::session::{Context, Core, MetricSource, Parted};
+use crate::session::{Context, Core, HasParts, MetricSource};
 use crate::settings::{BackupAndRestore, taken};
 
 /// A session that saves a learner, and waits for Burn's metrics.
@@ -73,10 +73,10 @@ impl<M: LearnerModel> Engine<M> {
         }
     }
 
-    /// See [`Core::look_out`].
-    pub(super) fn look_out(&mut self, learner: &Learner<M>, processor: &mut Processor<M>) {
+    /// See [`Core::check_for_notice`].
+    pub(super) fn check_for_notice(&mut self, learner: &Learner<M>, processor: &mut Processor<M>) {
         let (core, training) = self.with(learner);
-        core.look_out(&training, &mut BurnMetrics::<M>(processor));
+        core.check_for_notice(&training, &mut BurnMetrics::<M>(processor));
     }
 
     /// See [`Core::split_begins`].
@@ -108,8 +108,8 @@ impl<M: LearnerModel> Engine<M> {
         self.core.settle_divergence(&mut metrics);
     }
 
-    /// See [`Core::go_back`].
-    pub(super) fn go_back(
+    /// See [`Core::roll_back`].
+    pub(super) fn roll_back(
         &mut self,
         learner: &mut Learner<M>,
         processor: &mut Processor<M>,
@@ -120,7 +120,7 @@ impl<M: LearnerModel> Engine<M> {
         };
         let training: PartsMut<'_> = vec![(String::new(), &mut learner)];
         let mut metrics = BurnMetrics::<M>(processor);
-        self.core.go_back(training, &mut metrics, Vec::new())
+        self.core.roll_back(training, &mut metrics, Vec::new())
     }
 
     /// See [`Core::epoch_done`].
@@ -160,8 +160,8 @@ impl<M: LearnerModel> Engine<M> {
     }
 }
 
-impl<M: LearnerModel> Parted for LearnerRef<'_, M> {
-    fn parted(&self) -> Vec<(String, &dyn SavePart)> {
+impl<M: LearnerModel> HasParts for LearnerRef<'_, M> {
+    fn named_parts(&self) -> Vec<(String, &dyn SavePart)> {
         vec![(String::new(), self)]
     }
 }

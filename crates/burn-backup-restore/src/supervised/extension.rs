@@ -18,7 +18,7 @@ use crate::settings::{BackupAndRestore, taken};
 /// Adds `backup_and_restore` to Burn's [`SupervisedTraining`]. This trait is sealed.
 pub trait BackupExt: sealed::Sealed {
     /// Backs up the training while it runs. When the program runs again, the training resumes at
-    /// the exact next batch. Replaces the builder's training strategy, and with
+    /// the batch after its newest backup. Replaces the builder's training strategy, and with
     /// [`checkpointing_strategy`](BackupAndRestore::checkpointing_strategy) its checkpointing
     /// strategy.
     fn backup_and_restore(self, backup: BackupAndRestore) -> Self;

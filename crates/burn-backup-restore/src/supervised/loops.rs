@@ -21,7 +21,7 @@ use burn::train::{
 
 use crate::burn_api;
 use crate::execution::Execution;
-use crate::metrics::Recall;
+use crate::metrics::QueryRecorder;
 use crate::supervised::engine::Engine;
 use crate::threads::Threads;
 use training::Training;
@@ -68,7 +68,7 @@ impl<M: LearnerModel> Loop<M> {
             Execution::Multi(devices, optim) => {
                 match multi::MultiDevice::start(devices.clone(), *optim, &self.threads) {
                     Ok(mut devices) => rounds::train(&mut training, &mut devices, &loaders),
-                    Err(error) => training.cannot_start(error),
+                    Err(error) => training.fail_to_start(error),
                 }
                 training
             }
@@ -106,7 +106,9 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
         let history = engine.metric_history().clone();
         let loggers = components.event_store.clone();
         let deciding_store = || match decides {
-            true => burn_api::event_store(Recall::new(history.clone(), loggers.clone()), &main),
+            true => {
+                burn_api::event_store(QueryRecorder::new(history.clone(), loggers.clone()), &main)
+            }
             false => None,
         };
         let mut training = Training {
@@ -127,7 +129,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for Loop<M> {
         training.catch_up();
         loop {
             training = self.run(training, loaders);
-            if !training.goes_back() {
+            if !training.rolls_back() {
                 break;
             }
             // New loaders begin with the first epoch, as in a new process.

@@ -16,11 +16,11 @@ use crate::divergence::Divergence;
 use crate::error::BackupError;
 use crate::execution::{Execution, Reduction};
 use crate::handle::BackupHandle;
+use crate::messages::{self, print_line};
 use crate::metrics::{MetricHistory, MetricLogs, MetricWatch};
 use crate::outcome::Outcome;
-use crate::preemption::{AfterPreemption, Lookout};
+use crate::preemption::{AfterPreemption, NoticeMonitor};
 use crate::report::{self, report};
-use crate::say::{self, say};
 use crate::session::{Context, Ending, announcement, closing};
 use crate::settings::{BackupAndRestore, FastForward, taken};
 use crate::supervised::engine::Engine;
@@ -59,7 +59,7 @@ impl Drop for BackupStrategy {
         );
         log::error!(target: LOG, "{message}");
         // Also printed, because there may be no logger yet: Burn starts its log file at the launch.
-        say(&format!("error: {message}"));
+        print_line(&format!("error: {message}"));
     }
 }
 
@@ -113,13 +113,13 @@ impl BackupStrategy {
             return Ok(());
         }
         if self.registered.watch.is_none() {
-            return Err(BackupError::DivergenceUnseen {
+            return Err(BackupError::DivergenceWithoutMetrics {
                 setting: "artifacts",
             });
         }
         match burn_api::loader_kind(train) {
             _ if self.settings.divergence == Divergence::Stop => Ok(()),
-            LoaderKind::Single | LoaderKind::Workers => Err(BackupError::NoWayBack {
+            LoaderKind::Single | LoaderKind::Workers => Err(BackupError::UnrepeatableLoader {
                 loader: "Burn's data loader",
             }),
             LoaderKind::Other => Ok(()),
@@ -136,17 +136,17 @@ impl BackupStrategy {
     }
 
     /// Starts to listen for preemption notices, and returns what happens after one.
-    fn look_out(&self) -> Result<(Option<Lookout>, AfterPreemption), BackupError> {
+    fn check_for_notice(&self) -> Result<(Option<NoticeMonitor>, AfterPreemption), BackupError> {
         let Some(preemption) = taken(&self.settings.preemption) else {
             return Ok((None, AfterPreemption::default()));
         };
         preemption.validate()?;
         let after = preemption.after;
-        Ok((Some(Lookout::start(preemption)?), after))
+        Ok((Some(NoticeMonitor::start(preemption)?), after))
     }
 
     /// Warns about metric logs that do not continue after a restore inside an epoch.
-    fn say_what_does_not_continue<M: LearnerModel>(&self, engine: &Engine<M>) {
+    fn warn_of_metric_logs<M: LearnerModel>(&self, engine: &Engine<M>) {
         let is_in_epoch = engine.progress.state().position.step_in_epoch > 0;
         if is_in_epoch && self.registered.metric_logs.is_none() {
             log::warn!(
@@ -184,10 +184,10 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         mut components: TrainingComponents<M>,
     ) -> LearningResult<M> {
         self.is_used.store(true, Ordering::Relaxed);
-        say::leave_terminal_to_renderer(self.settings.dashboard);
+        messages::leave_terminal_to_renderer(self.settings.dashboard);
         // Before the restore: a notice during the restore counts.
-        let (lookout, after) = match self.look_out() {
-            Ok(lookout) => lookout,
+        let (monitor, after) = match self.check_for_notice() {
+            Ok(monitor) => monitor,
             Err(error) => return refuse(&learner, components, error, &self.settings.handle),
         };
         let execution = self.settings.validate();
@@ -203,7 +203,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
             Err(error) => return refuse(&learner, components, error, &self.settings.handle),
         };
         if self.registered.has_checkpointing_strategy && components.checkpointer.is_none() {
-            say::warn(
+            messages::warn(
                 &self.settings.handle,
                 "the strategy given to BackupAndRestore::checkpointing_strategy is never used, \
                  because the training writes no Burn checkpoints: call with_default_checkpointers() or \
@@ -220,7 +220,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
             devices: execution.devices().to_vec(),
             metric_history: self.registered.metric_history.clone(),
             metric_logs: self.registered.metric_logs.clone(),
-            lookout,
+            monitor,
             main: execution.main(),
             drawn_seed: self.draw_seed(&execution),
             watch: self.registered.watch.clone(),
@@ -231,15 +231,15 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
         };
 
         let devices = devices(&self.settings, &execution);
-        say::announce(&announcement::line(&self.settings, &devices));
-        announcement::say_of_validation(burn_api::loader_kind(valid.as_ref()));
+        messages::announce(&announcement::line(&self.settings, &devices));
+        announcement::log_validation_order(burn_api::loader_kind(valid.as_ref()));
         announcement::warn_of_workers(
             &self.settings.handle,
             burn_api::loader_kind(train.as_ref()),
             engine.progress.is_restored(),
         );
         if engine.progress.is_restored() {
-            self.say_what_does_not_continue(&engine);
+            self.warn_of_metric_logs(&engine);
         }
         // Burn announces the next epoch after this one as the first.
         components.checkpoint = engine.progress.state().position.epoch.checked_sub(1);
@@ -363,7 +363,7 @@ fn outcome<M>(result: &LearningResult<M>, ending: &Ending) -> Outcome {
         };
     }
     match (ending.beyond, &result.interrupted) {
-        (Some((at, num_epochs)), _) => Outcome::Beyond { at, num_epochs },
+        (Some((at, num_epochs)), _) => Outcome::PastLastEpoch { at, num_epochs },
         (None, Some(_)) => Outcome::Stopped {
             saved: ending.saved_at,
         },

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::CadenceRecord;
 
-/// The typical undisturbed step is the median of this many recent steps.
+/// The typical uninterrupted step is the median of this many recent steps.
 const STEPS: usize = 31;
 
 /// The expected cost of a backup is the mean of this many recent backups.
@@ -48,7 +48,7 @@ struct Open {
 #[derive(Debug)]
 pub(crate) struct Auto {
     max_overhead: f64,
-    /// Undisturbed steps, in seconds.
+    /// Uninterrupted steps, in seconds.
     steps: VecDeque<f64>,
     /// The costs of backups, in seconds.
     costs: VecDeque<f64>,
@@ -134,7 +134,7 @@ impl Auto {
         }
     }
 
-    /// Whether a backup is paid for. After each backup, an undisturbed step must come first, to measure how long a
+    /// Whether a backup is paid for. After each backup, an uninterrupted step must come first, to measure how long a
     /// step takes.
     pub(crate) fn is_due(&self) -> bool {
         self.is_rested
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn once_it_was_interrupted_no_more_is_spent_than_that_is_worth() {
+    fn after_an_interruption_no_more_is_spent_than_it_is_worth() {
         let machine = Machine {
             step: 0.1,
             held: 0.02,

@@ -182,7 +182,7 @@ impl Progress {
     pub(super) fn check(&self) -> Result<(), Failure> {
         match self.state() {
             state if !state.has_failed => Ok(()),
-            mut state => Err(told(&mut state)),
+            mut state => Err(first_failure(&mut state)),
         }
     }
 
@@ -198,7 +198,7 @@ impl Progress {
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
         match state.has_failed {
             false => Ok(state.hashes.iter().copied().flatten().collect()),
-            true => Err(told(&mut state)),
+            true => Err(first_failure(&mut state)),
         }
     }
 
@@ -214,6 +214,6 @@ impl Progress {
 }
 
 /// Returns the original failure the first time, and a general one afterwards.
-fn told(state: &mut State) -> Failure {
+fn first_failure(state: &mut State) -> Failure {
     state.failure.take().unwrap_or_else(Failure::earlier)
 }

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_synced_may_be_there_or_not_and_what_is_synced_is() {
+    fn unsynced_bytes_may_be_missing_and_synced_ones_are_there() {
         let disk = MemoryFilesystem::default();
         let (dir, file) = (Path::new("dir"), Path::new("dir/file"));
         disk.create_dir(dir).unwrap();
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_over_may_be_old_new_or_both() {
+    fn overwritten_bytes_may_be_old_new_or_mixed() {
         let disk = MemoryFilesystem::default();
         let file = Path::new("file");
         let writer = disk.create_file(file).unwrap();
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rename_is_atomic_and_open_until_both_directories_are_synced() {
+    fn a_rename_is_atomic_and_uncertain_until_both_directories_are_synced() {
         let disk = MemoryFilesystem::default();
         let root = Path::new("");
         disk.create_dir(Path::new("a")).unwrap();
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_in_a_directory_that_is_gone_for_good_opens_nothing() {
+    fn files_in_a_durably_removed_directory_add_no_images() {
         let disk = MemoryFilesystem::default();
         let (dir, file) = (Path::new("dir"), Path::new("dir/file"));
         disk.create_dir(dir).unwrap();
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn with_too_many_combinations_the_images_are_as_many_as_asked_for() {
+    fn too_many_combinations_give_the_requested_number_of_images() {
         let disk = MemoryFilesystem::default();
         for name in 0..12 {
             disk.create_dir(Path::new(&name.to_string())).unwrap();

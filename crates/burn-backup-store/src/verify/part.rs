@@ -14,7 +14,7 @@ use crate::buffer::Buffer;
 use crate::error::Damage;
 use crate::fs::{EntryKind, Filesystem, ReadFile};
 use crate::manifest::PartEntry;
-use crate::threads::{self, Place};
+use crate::threads::{self, RunOn};
 
 /// More threads do not make reading faster.
 const MAX_READERS: usize = 8;
@@ -233,8 +233,8 @@ fn read_all(
     let work = &work;
     let works = (1..=readers).map(|reader| {
         let place = match reader == readers {
-            true => Place::Here,
-            false => Place::Beside,
+            true => RunOn::CallingThread,
+            false => RunOn::NewThread,
         };
         (place, move || work())
     });

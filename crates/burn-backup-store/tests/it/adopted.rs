@@ -1,4 +1,4 @@
-//! A generation of one store taken in by another one.
+//! One store adopts a generation of another store.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ fn pinned(store: &Arc<Store>, number: u64) -> Pinned {
     store.pin(GenerationId::new(number)).unwrap().unwrap()
 }
 
-/// Has `store` take in a generation, with each part's bytes as `change` leaves them.
+/// Makes `store` adopt a generation whose parts were modified by `change`.
 fn adopt(
     store: &mut Store,
     from: &Pinned,
@@ -30,7 +30,7 @@ fn adopt(
         from.part(entry)?.read(0, &mut bytes)?;
         change(entry, &mut bytes);
         let mut part = adoption.part(entry)?;
-        // Not as it is cut on either side.
+        // The chunks differ from the chunks on either side.
         for chunk in bytes.chunks(3_000_001) {
             part.append(chunk.to_vec())?;
         }
@@ -40,7 +40,7 @@ fn adopt(
 }
 
 #[test]
-fn an_empty_store_has_it_byte_for_byte_and_counts_on_from_it() {
+fn an_empty_store_adopts_every_byte_and_continues_the_numbers() {
     for format in ["format-1", "format-2"] {
         let source = Arc::new(open_on(fixture(format)).unwrap());
         let from = pinned(&source, 2);
@@ -65,7 +65,7 @@ fn an_empty_store_has_it_byte_for_byte_and_counts_on_from_it() {
 }
 
 #[test]
-fn what_is_not_what_its_manifest_says_is_not_taken_in() {
+fn parts_that_differ_from_the_manifest_are_not_adopted() {
     let source = Scratch::new().with_generations(2);
     let source = Arc::new(source.open());
     let from = pinned(&source, 2);
@@ -103,7 +103,7 @@ fn what_is_not_what_its_manifest_says_is_not_taken_in() {
         tried += 1;
     }
     report(&format!("adoptions: {tried} of damaged generations"));
-    // None of them has left anything behind.
+    // The refused attempts left nothing behind.
     adopt(&mut store, &from, |_, _| {}).unwrap();
     assert_is(store.newest().unwrap(), 2);
     drop(store);
@@ -129,7 +129,7 @@ fn a_missing_part_is_damage() {
 }
 
 #[test]
-fn another_trainings_and_a_number_that_is_taken_are_refused() {
+fn another_training_or_a_used_number_is_refused() {
     let scratch = Scratch::new().with_generations(1);
     let source = Arc::new(scratch.open());
     let from = pinned(&source, 1);
@@ -146,7 +146,7 @@ fn another_trainings_and_a_number_that_is_taken_are_refused() {
 }
 
 #[test]
-fn whichever_call_fails_it_is_there_whole_or_not_at_all_and_the_next_try_succeeds() {
+fn after_any_failed_call_it_is_whole_or_absent_and_a_retry_succeeds() {
     let scratch = Scratch::new().with_generations(2);
     let source = Arc::new(scratch.open());
     let from = pinned(&source, 2);

@@ -1,4 +1,4 @@
-//! Going back to an older generation: the newer ones are moved aside, and none is lost.
+//! A rollback to an older generation moves the newer ones aside, and loses none.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -30,7 +30,7 @@ fn ids(numbers: &[u64]) -> Vec<GenerationId> {
     numbers.iter().copied().map(id).collect()
 }
 
-/// The generations in their places and those that were set aside, each byte of which is verified.
+/// The generations in place and those set aside. Every byte of them is verified.
 fn found(fs: Arc<dyn Filesystem>, root: &Path) -> (BTreeSet<u64>, BTreeSet<u64>) {
     let observer = Observer::on(root, fs).unwrap();
     let verified = |observation| match observation {
@@ -60,7 +60,7 @@ fn set(numbers: &[u64]) -> BTreeSet<u64> {
 }
 
 #[test]
-fn newer_generations_are_set_aside_and_numbers_go_on_above_theirs() {
+fn newer_generations_are_set_aside_and_their_numbers_not_reused() {
     let scratch = Scratch::new().with_generations(5);
     let store = scratch.open();
     let manifests = store.manifests().unwrap();
@@ -79,14 +79,15 @@ fn newer_generations_are_set_aside_and_numbers_go_on_above_theirs() {
     assert_eq!(committed.id(), id(6));
     store.prune(&committed, 1).unwrap();
     drop(store);
-    // Another process does not use the numbers again either, whatever was pruned.
+    // Another process does not reuse the numbers either, even after a prune.
     assert_eq!(found_at(&scratch), (set(&[6]), set(&[4, 5])));
     std::fs::remove_dir_all(scratch.generation(6)).unwrap();
     let store = scratch.open();
     assert_eq!(store.greatest(), id(5));
     assert_eq!(save(&store, 7).unwrap().id(), id(6));
 
-    // What was set aside once and put back by hand is set aside again, beside it.
+    // A generation that was set aside and put back by hand is set aside again, beside the first
+    // copy.
     drop(store);
     let aside = scratch.root().join("aside");
     std::fs::rename(aside.join("00000005"), scratch.generation(5)).unwrap();
@@ -96,7 +97,7 @@ fn newer_generations_are_set_aside_and_numbers_go_on_above_theirs() {
 }
 
 #[test]
-fn what_was_set_aside_goes_with_the_backup_and_nothing_else_does() {
+fn a_removal_takes_generations_set_aside_and_nothing_else() {
     let scratch = Scratch::new().with_generations(3);
     let store = scratch.open();
     store.set_aside_newer(id(1)).unwrap();
@@ -115,7 +116,7 @@ fn what_was_set_aside_goes_with_the_backup_and_nothing_else_does() {
 }
 
 #[test]
-fn a_damaged_generation_that_is_asked_for_stays_where_it_is() {
+fn a_requested_damaged_generation_stays_in_place() {
     let scratch = Scratch::new().with_generations(2);
     std::fs::write(scratch.generation(1).join("model.bpk"), "damaged").unwrap();
     let store = scratch.open();
@@ -127,7 +128,7 @@ fn a_damaged_generation_that_is_asked_for_stays_where_it_is() {
 }
 
 #[test]
-fn somebody_elses_file_where_they_are_to_go_is_refused() {
+fn a_foreign_file_at_the_destination_is_refused() {
     let scratch = Scratch::new().with_generations(2);
     std::fs::write(scratch.root().join("aside"), "theirs").unwrap();
     let store = scratch.open();
@@ -139,7 +140,7 @@ fn somebody_elses_file_where_they_are_to_go_is_refused() {
 }
 
 #[test]
-fn whichever_call_fails_each_generation_is_in_one_place_and_the_next_call_does_the_rest() {
+fn after_any_failed_call_each_generation_is_in_one_place_and_a_retry_finishes() {
     for failure in Failure::ALL {
         for at in 1.. {
             let scratch = Scratch::new().with_generations(4);
@@ -162,7 +163,7 @@ fn whichever_call_fails_each_generation_is_in_one_place_and_the_next_call_does_t
             assert!(in_place.is_disjoint(&aside));
             let all: BTreeSet<_> = in_place.union(&aside).copied().collect();
             assert_eq!(all, set(&[1, 2, 3, 4]), "{failure:?} at {at}");
-            // The newest one goes last.
+            // The newest generation moves last.
             assert!(in_place.contains(&4) || aside == set(&[2, 3, 4]));
             match moved {
                 Ok(_) => assert_eq!(in_place, set(&[1])),
@@ -184,7 +185,7 @@ fn whichever_call_fails_each_generation_is_in_one_place_and_the_next_call_does_t
 }
 
 #[test]
-fn whenever_the_power_fails_no_generation_is_lost_and_the_newest_goes_last() {
+fn a_power_cut_loses_no_generation_and_the_newest_moves_last() {
     let disk = MemoryFilesystem::default();
     let store = open_on(disk.clone()).unwrap();
     for number in 1..=4 {
@@ -213,7 +214,7 @@ fn whenever_the_power_fails_no_generation_is_lost_and_the_newest_goes_last() {
             if changes >= after {
                 assert_eq!(aside, set(&[2, 3, 4]), "it is durable");
             }
-            // The next process does the rest.
+            // The next process finishes the move.
             let store = open_on(disk.clone()).unwrap();
             let newest = store.newest().unwrap().unwrap().id();
             if newest != id(5) {
@@ -229,7 +230,7 @@ fn whenever_the_power_fails_no_generation_is_lost_and_the_newest_goes_last() {
 }
 
 #[test]
-fn a_prune_with_a_decision_keeps_what_it_names_whichever_call_fails() {
+fn a_prune_with_a_decision_keeps_its_selection_if_any_call_fails() {
     let keeps = |generations: &[GenerationId]| -> BTreeSet<GenerationId> {
         generations
             .iter()

@@ -1,5 +1,5 @@
-//! What every filesystem under the store must do; the real one, the faulty one and the one in memory
-//! pass the same.
+//! The contract of every filesystem under the store. The real one, the faulty one and the one in memory pass the same
+//! tests.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -99,7 +99,7 @@ fn second_names_suite(fs: &dyn Filesystem, root: &Path) {
     assert_eq!(kind_of_error(&dir, &new), ErrorKind::InvalidInput);
     assert_eq!(fs.kind(&new).unwrap(), None);
 
-    // The directory of the first name moves, and then the first name goes.
+    // The directory of the first name moves, and then the first name is removed.
     let moved = root.join("moved");
     fs.rename(&dir, &moved).unwrap();
     assert_eq!(read(&moved.join("file")).unwrap(), "contents");
@@ -108,7 +108,7 @@ fn second_names_suite(fs: &dyn Filesystem, root: &Path) {
     assert_eq!(fs.kind(&moved.join("file")).unwrap(), None);
     assert_eq!(read(&second).unwrap(), "contents");
 
-    // The other way round: the second goes, and the first stays.
+    // The reverse: the second name is removed, and the first one stays.
     fs.link(&second, &moved.join("third")).unwrap();
     fs.remove_file(&moved.join("third")).unwrap();
     assert_eq!(read(&second).unwrap(), "contents");

@@ -1,4 +1,4 @@
-//! The inputs of the fuzz targets, those that once found something among them.
+//! The inputs of the fuzz targets, including those that once found a bug.
 
 use std::path::Path;
 
@@ -24,11 +24,11 @@ fn run_on_corpus(target: fn(&[u8]), name: &str) {
 }
 
 #[test]
-fn manifests_that_fuzzing_came_up_with_are_answered() {
+fn manifests_found_by_fuzzing_get_an_answer() {
     run_on_corpus(targets::manifest, "manifest");
 }
 
 #[test]
-fn directories_that_fuzzing_came_up_with_are_exact_or_refused() {
+fn directories_found_by_fuzzing_are_exact_or_refused() {
     run_on_corpus(targets::open_directory, "open_directory");
 }

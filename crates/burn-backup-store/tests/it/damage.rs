@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::support::{DIR, Scratch, assert_is, frozen_bytes, names, open_on, save, tree};
 
-/// Damages the newest of two generations, and expects the one before and the reason.
+/// Damages the newest of two generations. Expects a fallback to the previous one, with the reason.
 #[track_caller]
 fn assert_falls_back(what: &str, damage: impl FnOnce(&Path), reason: &str) {
     let scratch = Scratch::new().with_generations(2);
@@ -26,7 +26,7 @@ fn edit(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 #[test]
-fn a_damaged_part_is_quarantined_with_the_reason_and_the_one_before_is_used() {
+fn a_damaged_part_is_quarantined_with_the_reason_and_the_previous_is_used() {
     assert_falls_back(
         "a changed byte",
         |dir| edit(&dir.join("model.bpk"), |bytes| bytes[17] ^= 1),
@@ -63,7 +63,7 @@ fn a_damaged_part_is_quarantined_with_the_reason_and_the_one_before_is_used() {
     assert_falls_back(
         "another file in place of one that both generations share",
         |dir| {
-            // Changed in place, it would be changed for both.
+            // A change in place would affect both generations.
             let part = dir.join("frozen.bpk");
             let mut bytes = fs::read(&part).unwrap();
             bytes[17] ^= 1;
@@ -88,7 +88,7 @@ fn a_damaged_part_is_quarantined_with_the_reason_and_the_one_before_is_used() {
 }
 
 #[test]
-fn damage_to_a_file_costs_all_generations_that_share_it_and_every_start_says_so() {
+fn damage_to_a_file_costs_all_generations_that_share_it_and_every_start_fails() {
     let damages: [fn(&mut Vec<u8>); 4] = [
         |bytes| bytes[17] ^= 1,
         |bytes| bytes.truncate(10),
@@ -97,7 +97,7 @@ fn damage_to_a_file_costs_all_generations_that_share_it_and_every_start_says_so(
     ];
     for damage in damages {
         let scratch = Scratch::new().with_generations(3);
-        // In place, so that the file stays the same one.
+        // Edit in place, so that the file stays the same.
         edit(&scratch.generation(3).join("frozen.bpk"), damage);
         for start in 1..=2 {
             let error = scratch.open().newest().err().unwrap();
@@ -118,7 +118,7 @@ fn damage_to_a_file_costs_all_generations_that_share_it_and_every_start_says_so(
 fn damage_to_a_shared_file_costs_no_generation_that_has_its_own() {
     for (damaged, stays) in [(1, 3), (2, 3), (3, 2)] {
         let scratch = Scratch::new().with_generations(2);
-        // Nothing was read or committed before: there is nothing to link to.
+        // Nothing was read or committed before, so there is nothing to link to.
         assert_eq!(save(&scratch.open(), 3).unwrap().linked(), 0);
         edit(&scratch.generation(damaged).join("frozen.bpk"), |bytes| {
             bytes[17] ^= 1
@@ -128,7 +128,7 @@ fn damage_to_a_shared_file_costs_no_generation_that_has_its_own() {
 }
 
 #[test]
-fn damage_to_a_file_that_comes_after_it_was_read_is_linked_and_the_next_start_says_so() {
+fn damage_to_a_file_after_it_was_read_is_linked_and_the_next_start_reports_it() {
     let scratch = Scratch::new().with_generations(1);
     let store = scratch.open();
     assert_is(store.newest().unwrap(), 1);
@@ -146,7 +146,7 @@ fn damage_to_a_file_that_comes_after_it_was_read_is_linked_and_the_next_start_sa
 }
 
 #[test]
-fn a_damaged_manifest_is_quarantined_with_the_reason_and_the_one_before_is_used() {
+fn a_damaged_manifest_is_quarantined_with_the_reason_and_the_previous_is_used() {
     assert_falls_back(
         "a changed byte",
         |dir| edit(&dir.join("manifest.json"), |bytes| bytes[20] ^= 1),
@@ -185,7 +185,7 @@ fn another_trainings_generation_is_refused_and_stays() {
 }
 
 #[test]
-fn with_no_whole_generation_left_every_start_says_so() {
+fn with_no_whole_generation_left_every_start_fails() {
     let scratch = Scratch::new().with_generations(2);
     for number in [1, 2] {
         edit(&scratch.generation(number).join("model.bpk"), |bytes| {
@@ -235,7 +235,7 @@ fn a_generation_of_a_newer_format_is_refused_and_stays() {
 }
 
 #[test]
-fn a_lost_identity_is_made_again_from_the_newest_manifest() {
+fn a_lost_identity_is_recreated_from_the_newest_manifest() {
     let scratch = Scratch::new().with_generations(2);
     let identity = scratch.open().identity().clone();
     fs::remove_file(scratch.root().join("burn-backup.json")).unwrap();
@@ -244,7 +244,7 @@ fn a_lost_identity_is_made_again_from_the_newest_manifest() {
 }
 
 #[test]
-fn a_damaged_identity_is_quarantined_and_made_again() {
+fn a_damaged_identity_is_quarantined_and_recreated() {
     let scratch = Scratch::new().with_generations(2);
     let identity = scratch.open().identity().clone();
     edit(&scratch.root().join("burn-backup.json"), |bytes| {
@@ -258,8 +258,7 @@ fn a_damaged_identity_is_quarantined_and_made_again() {
     );
 }
 
-/// Changes a member of a sealed document and seals it again, as another version of this crate
-/// would.
+/// Changes a field of a sealed document and seals it again, as another version of this crate would.
 fn reseal(path: &Path, change: impl FnOnce(&mut Map<String, Value>)) {
     let text = fs::read_to_string(path).unwrap();
     let mut document: Map<String, Value> = serde_json::from_str(&text).unwrap();
@@ -279,7 +278,7 @@ fn two_generations() -> Image {
     disk.image()
 }
 
-/// All that damage can make of a file's contents.
+/// All kinds of damage to a file's contents.
 fn damaged(contents: &[u8]) -> Vec<Vec<u8>> {
     let changed = (0..contents.len()).flat_map(|at| {
         [0x01, 0x20, 0x80, 0xff].map(|mask| {
@@ -294,12 +293,13 @@ fn damaged(contents: &[u8]) -> Vec<Vec<u8>> {
     changed.chain(cut).chain(lengthened).collect()
 }
 
-/// Damages the file `name` in every way, and has `check` look at each disk. Says how many.
+/// Damages the file `name` in every way, and runs `check` on each disk. Returns the number of
+/// disks.
 fn damage_in_every_way(name: &str, check: impl Fn(&MemoryFilesystem)) -> usize {
     let image = two_generations();
     let path = Path::new(DIR).join(name);
     let Some(Node::File(contents)) = image.get(&path) else {
-        panic!("{name} is not there");
+        panic!("{name} is missing");
     };
     let damaged = damaged(contents);
     let _without = Threads::refused(|_| true);
@@ -313,9 +313,9 @@ fn damage_in_every_way(name: &str, check: impl Fn(&MemoryFilesystem)) -> usize {
 
 #[test]
 fn any_byte_changed_any_cut_and_any_tail_is_detected_in_every_file_of_a_generation() {
-    let mut looked_at = 0;
+    let mut examined = 0;
     for name in ["manifest.json", "model.bpk", "optimizer.bpk", "frozen.bpk"] {
-        looked_at += damage_in_every_way(&format!("generations/00000002/{name}"), |disk| {
+        examined += damage_in_every_way(&format!("generations/00000002/{name}"), |disk| {
             assert_is(open_on(disk.clone()).unwrap().newest().unwrap(), 1);
             let reason = Path::new(DIR).join("quarantine/00000002/reason.txt");
             match disk.image().get(&reason) {
@@ -325,27 +325,27 @@ fn any_byte_changed_any_cut_and_any_tail_is_detected_in_every_file_of_a_generati
         });
     }
     report(&format!(
-        "damage: {looked_at} damaged files of a generation, all detected"
+        "damage: {examined} damaged files of a generation, all detected"
     ));
-    assert!(looked_at > 10_000, "{looked_at}");
+    assert!(examined > 10_000, "{examined}");
 }
 
 #[test]
 fn any_byte_changed_any_cut_and_any_tail_of_the_other_files_costs_no_generation() {
-    let mut looked_at = 0;
+    let mut examined = 0;
     for name in ["burn-backup.json", "lock"] {
-        looked_at += damage_in_every_way(name, |disk| {
+        examined += damage_in_every_way(name, |disk| {
             assert_is(open_on(disk.clone()).unwrap().newest().unwrap(), 2);
         });
     }
     report(&format!(
-        "damage: {looked_at} damaged other files, none of them harmful"
+        "damage: {examined} damaged other files, none of them harmful"
     ));
-    assert!(looked_at > 500, "{looked_at}");
+    assert!(examined > 500, "{examined}");
 }
 
 #[test]
-fn parts_in_each_others_place_are_detected() {
+fn swapped_parts_are_detected() {
     for (from, to) in [
         ("00000002/model.bpk", "00000002/optimizer.bpk"),
         ("00000001/model.bpk", "00000002/model.bpk"),
@@ -361,7 +361,7 @@ fn parts_in_each_others_place_are_detected() {
         image.insert(at(from), b);
         let disk = MemoryFilesystem::holding(&image);
         let newest = open_on(disk.clone()).unwrap().newest();
-        // With two generations, each has what is the other's.
+        // With two generations, each directory has the other's files.
         match from.starts_with("00000001") {
             true => assert!(matches!(newest, Err(StoreError::NoneLeft { .. })), "{from}"),
             false => assert_is(newest.unwrap(), 1),
@@ -398,7 +398,7 @@ fn the_quarantine_keeps_the_newest() {
 }
 
 #[test]
-fn of_what_comes_to_the_quarantine_again_and_again_the_latest_stay() {
+fn of_a_file_quarantined_repeatedly_the_latest_copies_stay() {
     let scratch = Scratch::new().with_generations(1);
     for _ in 1..=6 {
         fs::write(scratch.root().join("burn-backup.json"), b"damaged").unwrap();
@@ -438,7 +438,7 @@ fn memory_stays_bounded_whatever_length_a_file_has_or_claims() {
             .write(true)
             .open(scratch.generation(2).join(name))
             .unwrap();
-        // It takes no space.
+        // The file is sparse.
         file.set_len(HUGE).unwrap();
         assert_is(scratch.open().newest().unwrap(), 1);
     }
@@ -448,7 +448,7 @@ fn memory_stays_bounded_whatever_length_a_file_has_or_claims() {
         .open(scratch.generation(2).join("frozen.bpk"))
         .unwrap();
     file.set_len(HUGE).unwrap();
-    // Both generations share it.
+    // Both generations share the file.
     let error = scratch.open().newest().err().unwrap();
     assert!(matches!(error, StoreError::NoneLeft { .. }), "{error}");
     for name in ["burn-backup.json", "lock"] {
@@ -468,7 +468,7 @@ fn memory_stays_bounded_whatever_length_a_file_has_or_claims() {
         });
         assert_is(scratch.open().newest().unwrap(), 1);
     }
-    // Other tests run meanwhile.
+    // Other tests run at the same time.
     let peak = MEMORY.peak_usage() as u64;
     assert!(peak < HUGE / 1024, "{peak} bytes");
 }
@@ -489,7 +489,7 @@ fn another_seed_than_that_of_the_directory_is_refused_and_nothing_is_changed() {
     assert!(error.to_string().contains(&seed.to_string()), "{error}");
     drop(store);
     assert_eq!(tree(scratch.root()), before);
-    // What it says to do.
+    // The error advises this.
     fs::remove_file(&identity).unwrap();
     let store = scratch.open();
     assert_eq!(store.identity().run_seed, seed);
@@ -497,7 +497,7 @@ fn another_seed_than_that_of_the_directory_is_refused_and_nothing_is_changed() {
 }
 
 #[test]
-fn what_a_newer_program_wrote_is_refused_before_anything_is_changed() {
+fn a_newer_programs_files_are_refused_before_anything_is_changed() {
     let newer = |path: &Path| {
         reseal(path, |document| {
             document.insert("format".to_owned(), json!(9));
@@ -528,12 +528,12 @@ fn what_a_newer_program_wrote_is_refused_before_anything_is_changed() {
     for (what, prepare) in cases {
         let scratch = Scratch::new().with_generations(3);
         prepare(&scratch);
-        // What a killed process left, of a save and of a removal.
+        // The leftovers of a process that was killed in a save or in a removal.
         for left in [
             ".staging-00000004-0123456789abcdef",
             ".staging-removed-generations+00000001-0123456789abcdef",
         ] {
-            // At the last of the cases, the directory may be opened.
+            // In this case, the directory may be opened.
             if what.starts_with("the one") {
                 continue;
             }
@@ -581,7 +581,8 @@ fn a_directory_with_an_absurd_number_hides_no_generation() {
                 )
                 .unwrap();
             }
-            // Without a read, with it in its place; with one, with it in quarantine.
+            // The first two saves happen without a read, with the directory in place. The others
+            // follow a read.
             for saved in 3..=6 {
                 let store = scratch.open();
                 if saved > 4 {
@@ -593,17 +594,17 @@ fn a_directory_with_an_absurd_number_hides_no_generation() {
                 assert!(id <= number.min(1_000_000_000_001) + 10, "{id}");
                 assert_is(store.newest().unwrap(), saved);
             }
-            // Moved to the quarantine, or pruned like any that is damaged.
+            // The strange generation was quarantined, or pruned like any damaged one.
             assert!(!strange.exists(), "{number}");
         }
     }
 }
 
 #[test]
-fn numbers_go_on_to_the_greatest_and_then_say_so() {
+fn numbers_continue_to_the_greatest_and_then_fail() {
     const GREATEST: u64 = 1_000_000_000_000_000;
     let scratch = Scratch::new().with_generations(1);
-    // Only this training's own manifest makes such a number count.
+    // Such a number counts only if this training's own manifest has it.
     fs::rename(scratch.generation(1), scratch.generation(GREATEST - 1)).unwrap();
     reseal(
         &scratch.generation(GREATEST - 1).join("manifest.json"),
@@ -623,7 +624,7 @@ fn numbers_go_on_to_the_greatest_and_then_say_so() {
 }
 
 #[test]
-fn a_manifest_of_very_many_parts_is_damage_and_does_not_hold_the_start_up() {
+fn a_manifest_of_very_many_parts_is_damage_and_does_not_delay_the_start() {
     let scratch = Scratch::new().with_generations(2);
     reseal(&scratch.generation(2).join("manifest.json"), |document| {
         let part = document["parts"][0].clone();
@@ -660,7 +661,7 @@ fn no_more_parts_are_staged_than_can_be_read() {
 }
 
 #[test]
-fn who_is_to_delete_the_directory_is_told_when() {
+fn errors_that_advise_a_deletion_say_when() {
     let scratch = Scratch::new().with_generations(1);
     fs::write(scratch.generation(1).join("model.bpk"), b"").unwrap();
     let none_left = scratch.open().newest().err().unwrap();
@@ -678,8 +679,8 @@ fn who_is_to_delete_the_directory_is_told_when() {
         .err()
         .unwrap();
     for error in [none_left, another_run, seeds, newer] {
-        let said = error.to_string();
-        assert!(said.contains("delete the backup directory"), "{said}");
-        assert!(said.contains("when no training uses it"), "{said}");
+        let text = error.to_string();
+        assert!(text.contains("delete the backup directory"), "{text}");
+        assert!(text.contains("when no training uses it"), "{text}");
     }
 }

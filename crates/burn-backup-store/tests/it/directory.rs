@@ -56,7 +56,7 @@ fn removal_takes_everything_of_ours_and_the_directory() {
 }
 
 #[test]
-fn a_file_that_somebody_put_into_the_quarantine_does_not_keep_a_new_training_out() {
+fn a_foreign_file_in_the_quarantine_does_not_block_a_new_training() {
     let scratch = Scratch::new().with_generations(2);
     fs::remove_file(scratch.generation(2).join("model.bpk")).unwrap();
     let store = scratch.open();
@@ -92,7 +92,7 @@ fn a_directory_inside_a_generation_is_not_ours_whatever_its_name() {
 }
 
 #[test]
-fn what_is_no_file_in_the_quarantine_does_not_keep_a_new_training_out() {
+fn a_non_file_in_the_quarantine_does_not_block_a_new_training() {
     let scratch = Scratch::new().with_generations(2);
     let part = scratch.generation(2).join("model.bpk");
     fs::remove_file(&part).unwrap();
@@ -151,7 +151,7 @@ fn links_are_not_followed_out_of_the_directory() {
 
 #[cfg(unix)]
 #[test]
-fn a_part_that_is_a_link_is_damage_and_what_it_leads_to_stays() {
+fn a_part_that_is_a_link_is_damage_and_its_target_stays() {
     use std::os::unix::fs::symlink;
 
     let scratch = Scratch::new().with_generations(2);
@@ -189,7 +189,7 @@ fn a_quarantine_that_is_a_link_is_refused_and_nothing_is_moved_through_it() {
 }
 
 #[test]
-fn a_directory_that_goes_between_the_look_and_the_lock_is_made_again() {
+fn a_directory_removed_between_check_and_lock_is_created_again() {
     let scratch = Scratch::new().with_generations(1);
     let root = scratch.root();
     let filesystem = FaultyFilesystem::new({
@@ -197,7 +197,7 @@ fn a_directory_that_goes_between_the_look_and_the_lock_is_made_again() {
         let is_first = AtomicBool::new(true);
         move |operation, _| {
             if operation == Operation::Lock && is_first.swap(false, Ordering::Relaxed) {
-                // Another training has come to its end.
+                // Another training has finished.
                 fs::remove_dir_all(&root).unwrap();
             }
             Ok(())
@@ -240,7 +240,7 @@ fn a_directory_where_our_names_are_taken_is_refused_and_nothing_is_lost() {
 #[test]
 fn a_lock_file_left_by_a_killed_process_does_not_block() {
     let scratch = Scratch::new().with_generations(1);
-    // A whole line, and what a kill or a power cut can leave of one.
+    // A whole line, and what a kill or a power cut can leave of it.
     for left in ["process 1 (gone) since 2020", "proc", "", "\0\0\0\0"] {
         fs::write(scratch.root().join("lock"), left).unwrap();
         assert_is(scratch.open().newest().unwrap(), 1);

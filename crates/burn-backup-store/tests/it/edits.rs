@@ -1,4 +1,4 @@
-//! Random edits of the whole directory: what is found is exact, or it is an error.
+//! After random edits of the whole directory, the result is exact or an error.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -31,7 +31,7 @@ fn image() -> Image {
     disk.image()
 }
 
-/// The newest generation in place with which the edits had nothing to do.
+/// The newest generation in place that the edits did not touch.
 fn newest_untouched(before: &Image, after: &Image) -> Option<u64> {
     (1..=3).rev().find(|number| {
         let dir = Path::new(DIR).join(format!("generations/{number:08}"));
@@ -53,7 +53,7 @@ fn their_files(image: &Image) -> usize {
         .count()
 }
 
-/// How a store may answer.
+/// The possible answers of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Answer {
     Found,
@@ -61,9 +61,9 @@ enum Answer {
     Refused,
 }
 
-/// Looks for the newest generation on an edited disk, and says what is wrong with the answer.
+/// Opens the newest generation on an edited disk. Returns an error if the answer is wrong.
 fn check(before: &Image, after: &Image) -> Result<Answer, String> {
-    // Thousands of them: threads would take most of the time.
+    // There are thousands of disks, and threads would take most of the time.
     let _without = Threads::refused(|_| true);
     let disk = MemoryFilesystem::holding(after);
     let untouched = newest_untouched(before, after);
@@ -90,7 +90,7 @@ fn check(before: &Image, after: &Image) -> Result<Answer, String> {
             return Err(format!("none is left, but {whole} is whole"));
         }
         (Ok((store, None)), None) => (store, Answer::Empty),
-        // These say that something else stands there, or that it is somebody else's.
+        // These errors report a foreign file or directory.
         (
             Err(
                 StoreError::Foreign { .. }
@@ -99,7 +99,7 @@ fn check(before: &Image, after: &Image) -> Result<Answer, String> {
             ),
             _,
         ) => return Ok(Answer::Refused),
-        (Err(error), _) => return Err(format!("an error that says nothing: {error}")),
+        (Err(error), _) => return Err(format!("an uninformative error: {error}")),
     };
 
     let committed = save(&store, 99).map_err(|error| format!("cannot save: {error}"))?;
@@ -124,7 +124,7 @@ fn check(before: &Image, after: &Image) -> Result<Answer, String> {
 }
 
 #[test]
-fn after_random_edits_of_the_directory_what_is_found_is_exact_or_an_error() {
+fn after_random_edits_of_the_directory_the_result_is_exact_or_an_error() {
     let before = image();
     let edits = AtomicUsize::new(0);
     let answers = Mutex::new(Vec::new());

@@ -8,11 +8,11 @@ use burn_backup_store::{OpenOptions, Store, StoreError};
 
 use crate::support::{Scratch, assert_is, frozen_bytes, names, names_besides_spare, save};
 
-/// Before any call of interest.
+/// The count before any relevant call.
 const NOT_YET: usize = 0;
 
-/// Opens the directory so that `failure` comes at the call number `at`, counted from when the
-/// count of calls is set to 1.
+/// Opens the directory so that the call number `at` gets `failure`. Counting begins when the count
+/// is set to 1.
 fn open_failing(scratch: &Scratch, failure: Failure, at: usize) -> (Store, Arc<Calls>) {
     let calls = Arc::new(Calls::default());
     let counted = calls.clone();
@@ -26,7 +26,7 @@ fn open_failing(scratch: &Scratch, failure: Failure, at: usize) -> (Store, Arc<C
     (store, calls)
 }
 
-/// Counts calls while it is told to.
+/// Counts calls while it is active.
 #[derive(Default)]
 struct Calls {
     next: AtomicUsize,
@@ -45,7 +45,7 @@ impl Calls {
         self.next.store(1, Ordering::Relaxed);
     }
 
-    /// Says how many calls were made.
+    /// Returns the number of calls.
     fn stop(&self) -> usize {
         self.next.swap(NOT_YET, Ordering::Relaxed) - 1
     }
@@ -58,7 +58,7 @@ fn whichever_call_of_a_save_fails_the_last_generation_stays_and_the_next_save_su
         for at in 1.. {
             let scratch = Scratch::new().with_generations(1);
             let (store, calls) = open_failing(&scratch, failure, at);
-            // Read, so that a part of it can be linked.
+            // After a read, a part can be linked.
             assert_is(store.newest().unwrap(), 1);
             calls.start();
             let saved = save(&store, 2);
@@ -72,7 +72,7 @@ fn whichever_call_of_a_save_fails_the_last_generation_stays_and_the_next_save_su
             let newest = store.newest().unwrap();
             match saved {
                 Ok(_) => assert_is(newest, 2),
-                // The rename was done: only its durability is in doubt.
+                // The rename was executed, and only its durability is uncertain.
                 Err(_) if scratch.generation(2).exists() => assert_is(newest, 2),
                 Err(_) => assert_is(newest, 1),
             }
@@ -91,7 +91,7 @@ fn whichever_call_of_a_save_fails_the_last_generation_stays_and_the_next_save_su
                 report(&format!("saves, {failure:?}: failed at {made} calls"));
                 assert!(made > 15);
                 assert!(linked > 0, "{failure:?}");
-                // The calls of the link itself fail without harm: the part is written then.
+                // A failed link does no harm, because the part is then written.
                 let is_harmless = matches!(failure, Failure::Device | Failure::Full);
                 assert_eq!(written, if is_harmless { 3 } else { 0 }, "{failure:?}");
                 break;
@@ -128,7 +128,7 @@ fn whichever_call_of_a_removal_fails_the_newest_is_whole_or_nothing_is_left() {
     }
 }
 
-/// Opens the directory with the filesystem failing where `fails` says so.
+/// Opens the directory with a filesystem that fails where `fails` returns true.
 fn open_faulty(
     scratch: &Scratch,
     kind: io::ErrorKind,
@@ -143,7 +143,7 @@ fn open_faulty(
 }
 
 #[test]
-fn a_damaged_generation_that_cannot_be_moved_is_passed_over() {
+fn a_damaged_generation_that_cannot_be_moved_is_skipped() {
     let scratch = Scratch::new().with_generations(2);
     std::fs::write(scratch.generation(2).join("model.bpk"), b"").unwrap();
     let full =
@@ -163,7 +163,7 @@ fn a_damaged_generation_that_cannot_be_moved_is_passed_over() {
 }
 
 #[test]
-fn a_damaged_identity_on_a_full_disk_does_not_keep_the_newest_back() {
+fn a_damaged_identity_on_a_full_disk_does_not_prevent_a_restore() {
     let scratch = Scratch::new().with_generations(2);
     let identity = scratch.open().identity().clone();
     std::fs::write(scratch.root().join("burn-backup.json"), b"damaged").unwrap();
@@ -181,7 +181,7 @@ fn a_damaged_identity_on_a_full_disk_does_not_keep_the_newest_back() {
 }
 
 #[test]
-fn what_is_not_needed_does_not_keep_the_newest_back() {
+fn failures_on_unneeded_files_do_not_prevent_a_restore() {
     let scratch = Scratch::new().with_generations(2);
     let left = scratch.root().join(".staging-00000003-0123456789abcdef");
     std::fs::create_dir(&left).unwrap();
@@ -193,9 +193,10 @@ fn what_is_not_needed_does_not_keep_the_newest_back() {
     assert_is(store.newest().unwrap(), 2);
 }
 
-/// Runs `process` on directories made by `prepare`, each time ended at a later call (that call and
-/// all after it fail, those that clean up included), until it runs to its end. After each, `check`
-/// looks at what the next process finds.
+/// Runs `process` on directories made by `prepare`. Each time it ends at a later call: that call
+/// and all later ones fail, including cleanup.
+///
+/// Stops when `process` completes. After each run, `check` examines what the next process finds.
 fn end_at_every_call(
     prepare: impl Fn() -> Scratch,
     process: impl Fn(&Scratch, OpenOptions) -> Result<(), StoreError>,
@@ -296,7 +297,7 @@ fn ended_at_any_call_of_the_removal_the_next_process_finds_the_newest_or_nothing
 }
 
 #[test]
-fn a_file_whose_sync_failed_is_thrown_away_with_its_generation() {
+fn a_file_whose_sync_failed_is_discarded_with_its_generation() {
     for name in ["model.bpk", "optimizer.bpk", "manifest.json"] {
         let scratch = Scratch::new().with_generations(1);
         let after = Arc::new(Mutex::new(None::<Vec<(Operation, bool)>>));
@@ -327,7 +328,7 @@ fn a_file_whose_sync_failed_is_thrown_away_with_its_generation() {
         );
         let after = after.lock().unwrap().take().unwrap();
         assert!(after.contains(&(Operation::RemoveFile, true)));
-        // Others may be synced at the same time.
+        // Other files may be synced at the same time.
         for retried in [Operation::Write, Operation::SyncFile] {
             assert!(!after.contains(&(retried, true)), "{name}: {after:?}");
         }
@@ -337,7 +338,7 @@ fn a_file_whose_sync_failed_is_thrown_away_with_its_generation() {
 }
 
 #[test]
-fn a_part_that_cannot_be_read_is_an_error_and_no_damage() {
+fn a_part_that_cannot_be_read_is_an_error_and_not_damage() {
     let scratch = Scratch::new().with_generations(2);
     let filesystem = FaultyFilesystem::new(|operation, path| {
         if operation == Operation::Read && path.ends_with("00000002/model.bpk") {
@@ -361,7 +362,7 @@ fn a_part_that_cannot_be_read_is_an_error_and_no_damage() {
     assert!(
         error
             .to_string()
-            .contains("move the generation's directory away"),
+            .contains("move the backup's directory away"),
         "{error}"
     );
     drop(store);
@@ -391,7 +392,7 @@ fn a_directory_that_cannot_be_written_is_an_error() {
     );
 }
 
-/// Opens the directory so that the calls that `fails` names fail as long as the switch is on.
+/// Opens the directory so that the calls selected by `fails` fail while the switch is on.
 fn open_with_switch(
     scratch: &Scratch,
     fails: impl Fn(Operation, &Path) -> bool + Send + Sync + 'static,
@@ -404,14 +405,14 @@ fn open_with_switch(
     (store, switch)
 }
 
-/// Whether a path is that of something that is being removed, or in it.
+/// Whether a path is a directory that is being removed, or inside one.
 fn is_being_removed(path: &Path) -> bool {
     path.iter()
         .any(|name| name.to_string_lossy().starts_with(".staging-removed"))
 }
 
 #[test]
-fn what_could_not_be_removed_is_removed_at_the_next_prune() {
+fn a_failed_removal_is_retried_at_the_next_prune() {
     for failing in [
         Operation::RemoveFile,
         Operation::RemoveDir,
@@ -430,7 +431,7 @@ fn what_could_not_be_removed_is_removed_at_the_next_prune() {
             "{error}"
         );
         assert_is(store.newest().unwrap(), 4);
-        // It is still failing, which was said.
+        // The call may still fail, but the error was already returned.
         let again = store.prune(&committed, 1);
         assert_eq!(again.is_err(), failing == Operation::Rename);
         switch.store(false, Ordering::Relaxed);
@@ -447,7 +448,7 @@ fn what_could_not_be_removed_is_removed_at_the_next_prune() {
 }
 
 #[test]
-fn a_generation_that_cannot_be_removed_does_not_keep_the_others() {
+fn a_generation_that_cannot_be_removed_does_not_save_the_others() {
     for failing in [Operation::Rename, Operation::RemoveFile] {
         let scratch = Scratch::new().with_generations(4);
         let (store, switch) = open_with_switch(&scratch, move |operation, path| {
@@ -496,7 +497,7 @@ fn a_dropped_generation_that_could_not_be_removed_is_removed_at_the_next_prune()
 }
 
 #[test]
-fn whichever_call_fails_while_the_directory_is_made_again_the_next_save_succeeds() {
+fn whichever_call_fails_while_the_directory_is_recreated_the_next_save_succeeds() {
     for failure in Failure::ALL {
         for at in 1.. {
             let scratch = Scratch::new().with_generations(2);
@@ -508,14 +509,14 @@ fn whichever_call_fails_while_the_directory_is_made_again_the_next_save_succeeds
             let made = calls.stop();
             let committed = save(&store, 4).unwrap();
             store.prune(&committed, 1).unwrap();
-            assert!(committed.id().number() > 2, "numbers go on");
+            assert!(committed.id().number() > 2, "numbers continue");
             assert_is(store.newest().unwrap(), 4);
             drop(store);
             assert_is(scratch.open().newest().unwrap(), 4);
             if made < at {
                 saved.unwrap();
                 report(&format!(
-                    "directories made again, {failure:?}: failed at {made} calls"
+                    "directories created again, {failure:?}: failed at {made} calls"
                 ));
                 assert!(made > 40, "{made}");
                 break;
@@ -525,7 +526,7 @@ fn whichever_call_fails_while_the_directory_is_made_again_the_next_save_succeeds
 }
 
 #[test]
-fn the_sweep_goes_on_past_what_it_cannot_remove() {
+fn the_sweep_continues_after_a_failed_removal() {
     let scratch = Scratch::new().with_generations(1);
     let left = |nonce: u64| {
         scratch
@@ -538,14 +539,14 @@ fn the_sweep_goes_on_past_what_it_cannot_remove() {
             std::fs::write(left(nonce).join(part), b"half").unwrap();
         }
     }
-    // Whichever of the files comes first.
+    // The first removal in this directory fails, whichever the file.
     let (stuck_in, stuck) = (left(3), Mutex::new(None));
     let store = open_faulty(&scratch, io::ErrorKind::Other, move |operation, path| {
         let is_there = operation == Operation::RemoveFile && path.starts_with(&stuck_in);
         is_there && stuck.lock().unwrap().get_or_insert(path.to_path_buf()) == path
     });
     assert_is(store.newest().unwrap(), 1);
-    // The files of one are kept, to be written over.
+    // The files of one generation are kept to be overwritten.
     let mut kept = [1, 2, 4, 5]
         .map(left)
         .into_iter()
@@ -554,13 +555,13 @@ fn the_sweep_goes_on_past_what_it_cannot_remove() {
     assert_eq!(kept.next(), None);
     drop(store);
     assert_eq!(names(left(3)).len(), 1, "the rest of it is removed");
-    // As at the end of a training, but nothing that is known can't be removed then.
+    // A training ends like this. All known generations can be removed here.
     scratch.open().remove().unwrap();
     assert!(!scratch.root().exists());
 }
 
 #[test]
-fn a_damaged_generation_that_stays_in_its_place_takes_no_whole_ones() {
+fn a_damaged_generation_that_stays_in_its_place_does_not_count() {
     let scratch = Scratch::new().with_generations(3);
     std::fs::write(scratch.generation(3).join("model.bpk"), b"").unwrap();
     let store = open_faulty(&scratch, io::ErrorKind::StorageFull, |operation, path| {
@@ -571,20 +572,20 @@ fn a_damaged_generation_that_stays_in_its_place_takes_no_whole_ones() {
     let committed = save(&store, 4).unwrap();
     store.prune(&committed, 2).unwrap();
     assert_eq!(in_place(), ["00000002", "00000003", "00000004"]);
-    // Once all that are kept are newer, it is of no use.
+    // Once all kept generations are newer, the damaged one has no use.
     let committed = save(&store, 5).unwrap();
     store.prune(&committed, 2).unwrap();
     assert_eq!(in_place(), ["00000004", "00000005"]);
 }
 
 #[test]
-fn a_generation_without_a_readable_manifest_takes_no_whole_ones() {
+fn a_generation_without_a_readable_manifest_does_not_count() {
     let scratch = Scratch::new().with_generations(3);
     let store = scratch.open();
     assert_is(store.newest().unwrap(), 3);
     std::fs::write(scratch.generation(3).join("manifest.json"), b"damaged").unwrap();
     drop(store);
-    // The program doesn't read before it saves.
+    // The program saves without a read.
     let store = scratch.open();
     let committed = save(&store, 4).unwrap();
     store.prune(&committed, 2).unwrap();

@@ -1,4 +1,4 @@
-//! Directories of every released format version, as they were written then.
+//! Directories in every released format version, as that version wrote them.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use burn_backup_store::testing::{Image, MemoryFilesystem, Node};
 
 use crate::support::{DIR, assert_is, contents, has_parts, open_on, save};
 
-/// A fixture, on a disk in memory.
+/// A fixture on a disk in memory.
 pub fn fixture(name: &str) -> MemoryFilesystem {
     fn read(dir: &Path, place: &Path, image: &mut Image) {
         for entry in std::fs::read_dir(dir).unwrap() {
@@ -27,7 +27,7 @@ pub fn fixture(name: &str) -> MemoryFilesystem {
 }
 
 #[test]
-fn format_1_is_read_byte_for_byte_and_written_on() {
+fn format_1_is_read_byte_for_byte_and_continued() {
     let disk = fixture("format-1");
     let store = open_on(disk.clone()).unwrap();
     assert_eq!(store.identity().format, 1);
@@ -41,7 +41,7 @@ fn format_1_is_read_byte_for_byte_and_written_on() {
     // They were written before there was a part to link.
     assert!(has_parts(&mut newest, &["model", "optimizer"]));
 
-    // Generation 3 is in its quarantine.
+    // Generation 3 is in the quarantine.
     let committed = save(&store, 4).unwrap();
     assert_eq!(committed.id().number(), 4);
     drop(store);
@@ -51,17 +51,17 @@ fn format_1_is_read_byte_for_byte_and_written_on() {
     assert!(!disk.image().contains_key(Path::new(DIR)));
 }
 
-/// The part "model" in the fixture of format 2: more than a block.
+/// The part "model" in the fixture of format 2, which has more than one block.
 fn blocks(number: u64) -> Vec<u8> {
     let line = format!("model of {number}; ").into_bytes();
     let mut bytes = line.repeat(8 * 1024 * 1024 / line.len() + 10);
-    // No two blocks are alike, and the last one is short.
+    // All blocks differ, and the last one is short.
     bytes.extend_from_slice(b"the end");
     bytes
 }
 
 #[test]
-fn format_2_is_read_byte_for_byte_and_written_on() {
+fn format_2_is_read_byte_for_byte_and_continued() {
     let disk = fixture("format-2");
     let store = open_on(disk.clone()).unwrap();
     assert_eq!(store.identity().format, 2);

@@ -3,7 +3,7 @@ use burn_backup_store::{GenerationId, OpenOptions, Store, StoreError};
 use crate::support::{Scratch, assert_is, names, save};
 
 #[test]
-fn a_new_directory_is_created_with_its_parents_and_holds_nothing() {
+fn a_new_directory_is_created_with_its_parents_and_is_empty() {
     let scratch = Scratch::new();
     let deep = scratch.root().join("a/b/c");
     let store = Store::open(&deep, OpenOptions::default()).unwrap();
@@ -74,7 +74,7 @@ fn leftover_staging_directories_are_swept_at_the_next_open() {
 
 #[test]
 fn a_crash_between_commit_and_prune_leaves_two_and_the_newer_is_used() {
-    // Saved with one generation to keep; the process ended before its prune.
+    // The training keeps one generation, and the process ended before its prune.
     let scratch = Scratch::new().with_generations(2);
     assert_eq!(
         names(scratch.root().join("generations")),
@@ -100,7 +100,7 @@ fn numbers_are_not_reused_after_a_quarantine() {
 }
 
 #[test]
-fn a_part_is_named_once_and_like_a_file() {
+fn part_names_are_unique_file_names() {
     let scratch = Scratch::new();
     let store = scratch.open();
     let mut staging = store.stage().unwrap();
@@ -115,12 +115,12 @@ fn a_part_is_named_once_and_like_a_file() {
 }
 
 #[test]
-fn the_run_seed_stays_and_can_be_given() {
+fn the_run_seed_stays_and_can_be_set() {
     let scratch = Scratch::new();
     let seeded = |seed| Store::open(scratch.root(), OpenOptions::default().run_seed(seed));
     let drawn = scratch.open().identity().clone();
     assert_eq!(scratch.open().identity(), &drawn);
-    // Nothing was committed: the program may still choose.
+    // Nothing was committed, so the program may still choose.
     assert_eq!(seeded(Some(7)).unwrap().identity().run_seed, 7);
     assert_eq!(seeded(None).unwrap().identity().run_seed, 7);
 

@@ -1,4 +1,4 @@
-//! Parts that a thread writes while the caller makes the next chunk.
+//! A thread writes a part while the caller makes the next chunk.
 
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
@@ -22,14 +22,14 @@ use crate::support::{
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
-/// Lengths of chunks on both sides of what is gathered and of what is written in one piece.
+/// Lengths of chunks above and below the limits for gathering and for writing in one piece.
 const MIXED: [usize; 9] = [0, 1, 255 * KIB, 256 * KIB, 9 * MIB, 1, 255 * KIB, 0, 1000];
 
-/// How many calls write a part of [`MIXED`]. The block of 8 MiB: what was gathered, 256 KiB, and 8 pieces of the
-/// 9 MiB. What is left: 2 pieces, and what was gathered last.
+/// The number of writes for a part of [`MIXED`]. The block of 8 MiB has the gathered bytes, 256 KiB, and 8 pieces of
+/// the 9 MiB. The rest has 2 pieces, and the bytes gathered last.
 const WRITES: usize = 13;
 
-/// As many bytes, no two stretches of them alike.
+/// This many bytes without repeated sequences.
 fn bytes(len: usize) -> Vec<u8> {
     let words = (0..len.div_ceil(8) as u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
@@ -37,7 +37,7 @@ fn bytes(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// What a part of such chunks holds, and its chunks.
+/// The contents of a part of such chunks, and the chunks.
 fn chunked(lengths: &[usize]) -> (Vec<u8>, Vec<Vec<u8>>) {
     let whole = bytes(lengths.iter().sum());
     let mut rest = &whole[..];
@@ -59,7 +59,7 @@ fn write_chunks(staging: &mut Staging<'_>, lengths: &[usize]) -> Result<(), Stor
     part.finish()
 }
 
-/// Commits a generation with the part "model" in such chunks, and [`FROZEN`].
+/// Commits a generation with [`FROZEN`] and with the part "model" in such chunks.
 fn save_chunks(store: &Store, lengths: &[usize]) -> Result<(), StoreError> {
     let mut staging = store.stage()?;
     write_chunks(&mut staging, lengths)?;
@@ -67,7 +67,8 @@ fn save_chunks(store: &Store, lengths: &[usize]) -> Result<(), StoreError> {
     staging.commit(Value::Null).map(drop)
 }
 
-/// The save of the second generation has left nothing behind, and the next one succeeds.
+/// Asserts that the save of the second generation left nothing behind, and that the next one
+/// succeeds.
 #[track_caller]
 fn assert_nothing_is_left(scratch: &Scratch, store: Store) {
     assert_eq!(
@@ -81,7 +82,7 @@ fn assert_nothing_is_left(scratch: &Scratch, store: Store) {
     assert_is(scratch.open().newest().unwrap(), 2);
 }
 
-/// A filesystem that asks `rule` before each write to the part "model".
+/// A filesystem that calls `rule` before each write to the part "model".
 fn at_writes(rule: impl Fn() -> Result<(), Fault> + Send + Sync + 'static) -> FaultyFilesystem {
     FaultyFilesystem::new(move |operation, path| {
         match operation == Operation::Write && path.ends_with("model.bpk") {
@@ -121,7 +122,7 @@ fn a_part_in_chunks_of_any_lengths_reads_back_exactly_and_has_the_hash_of_the_wh
             newest.take_part("model").as_ref() == Some(&whole),
             "{lengths:?}"
         );
-        // It is linked only if the hash is that of all bytes at once.
+        // The part is linked only if the hash equals that of all bytes at once.
         let mut staging = store.stage().unwrap();
         assert!(
             staging.link("model", &digest(&whole)).unwrap(),
@@ -201,13 +202,13 @@ fn whichever_write_fails_on_a_thread_the_save_fails_and_nothing_is_left() {
 }
 
 #[test]
-fn short_writes_of_a_large_part_go_on_where_they_were_cut() {
+fn short_writes_of_a_large_part_are_continued() {
     for at in 0..=WRITES {
         let scratch = Scratch::new();
         let calls = AtomicUsize::new(0);
         let store = scratch.open_through(at_writes(move || {
             let call = calls.fetch_add(1, Ordering::Relaxed);
-            // The last round: each write, and the rest of each, as long as there is more than one.
+            // The last round cuts each write, and the rest of each, if it has more than one byte.
             match call == at || at == WRITES && call % 3 != 2 {
                 true => Err(Fault::ShortWrite),
                 false => Ok(()),
@@ -220,7 +221,7 @@ fn short_writes_of_a_large_part_go_on_where_they_were_cut() {
 }
 
 #[test]
-fn interrupted_writes_of_a_large_part_are_made_again() {
+fn interrupted_writes_of_a_large_part_are_retried() {
     let scratch = Scratch::new();
     let calls = AtomicUsize::new(0);
     let store = scratch.open_through(at_writes(move || {
@@ -235,12 +236,12 @@ fn interrupted_writes_of_a_large_part_are_made_again() {
 }
 
 #[test]
-fn after_a_failed_write_the_part_takes_nothing_more_and_cannot_be_finished() {
+fn after_a_failed_write_the_part_accepts_no_bytes_and_cannot_be_finished() {
     let scratch = Scratch::new().with_generations(1);
     let store = scratch.open_through(at_writes(|| Err(ErrorKind::StorageFull.into())));
     let mut staging = store.stage().unwrap();
     let mut part = staging.part("model").unwrap();
-    // Before the failure shows, each thread has a block and some wait.
+    // Before the failure is visible, each thread has a block, and some blocks wait.
     let error = (0..20).find_map(|_| part.append(vec![1; 8 * MIB]).err());
     let error = error.unwrap();
     assert!(matches!(error, StoreError::Io { .. }), "{error}");
@@ -260,8 +261,8 @@ fn after_a_failed_write_the_part_takes_nothing_more_and_cannot_be_finished() {
     assert_is(store.newest().unwrap(), 1);
 }
 
-/// The operating system's filesystem, which knows whether the part "model" is open for writing, and
-/// holds its writes back until the gate is open.
+/// The operating system's filesystem. It tracks whether the part "model" is open for writing, and
+/// delays its writes until the gate opens.
 #[derive(Clone, Default)]
 struct Gated {
     state: Arc<(Mutex<GateState>, Condvar)>,
@@ -301,7 +302,7 @@ impl WriteFile for GatedFile {
         self.filesystem.change(|state| state.is_writing = true);
         self.filesystem.wait_until(|state| state.is_gate_open);
         (self.filesystem).change(|state| state.calls.push(Operation::Write));
-        // Little at a time, so that who doesn't wait for the end comes far too early.
+        // Short writes, so that a caller that does not wait for the end returns far too early.
         self.file.write_at(&bytes[..bytes.len().min(256)], offset)
     }
 
@@ -379,20 +380,20 @@ impl Filesystem for Gated {
 }
 
 #[test]
-fn a_generation_that_is_dropped_in_the_middle_leaves_nothing_behind_and_nobody_writing() {
+fn a_generation_dropped_during_a_write_leaves_no_files_and_no_writers() {
     let scratch = Scratch::new().with_generations(1);
     let filesystem = Gated::default();
     let store = scratch.open_through(filesystem.clone());
     let mut staging = store.stage().unwrap();
     let mut part = staging.part("model").unwrap();
-    // Nothing of it can be written yet: the threads have all of their work before them when it is dropped.
+    // Nothing can be written yet, so the threads have all of their work left when the part is dropped.
     part.append(bytes(17 * MIB)).unwrap();
     filesystem.wait_until(|state| state.is_writing);
     assert!(filesystem.state().is_file_open);
     filesystem.change(|state| state.is_gate_open = true);
     drop(part);
     drop(staging);
-    // Whoever could write has closed the file.
+    // All writers have closed the file.
     assert!(!filesystem.state().is_file_open);
     let calls = filesystem.state().calls.clone();
     let removed = calls.iter().position(|call| *call == Operation::RemoveFile);
@@ -402,12 +403,15 @@ fn a_generation_that_is_dropped_in_the_middle_leaves_nothing_behind_and_nobody_w
 }
 
 #[test]
-fn a_write_that_panics_on_the_thread_is_an_error_and_no_panic() {
+fn a_write_that_panics_on_the_thread_is_an_error() {
     for at in 0..WRITES {
         let scratch = Scratch::new().with_generations(1);
         let calls = AtomicUsize::new(0);
         let store = scratch.open_through(at_writes(move || {
-            assert!(calls.fetch_add(1, Ordering::Relaxed) != at, "as told to");
+            assert!(
+                calls.fetch_add(1, Ordering::Relaxed) != at,
+                "the requested panic"
+            );
             Ok(())
         }));
         let error = save_chunks(&store, &MIXED).unwrap_err();
@@ -419,7 +423,7 @@ fn a_write_that_panics_on_the_thread_is_an_error_and_no_panic() {
     }
 }
 
-/// A call, the last name of its path (what is staged has no number in it), and its thread.
+/// A call, the last name of its path, and its thread. Names of staged files contain no number.
 type Call = (Operation, String, ThreadId);
 
 /// Records the calls of `process` on a directory with one generation that was read.
@@ -447,7 +451,7 @@ fn calls_of(
     calls.lock().unwrap().clone()
 }
 
-/// The calls that concern a file, in order.
+/// The calls for a file, in order.
 fn calls_on<'c>(calls: &'c [Call], name: &str) -> Vec<(Operation, &'c ThreadId)> {
     calls
         .iter()
@@ -464,7 +468,7 @@ fn without_threads(calls: &[Call]) -> Vec<(Operation, &str)> {
 }
 
 #[test]
-fn where_all_is_done_in_turn_a_large_part_is_written_in_order_and_synced_once() {
+fn without_threads_a_large_part_is_written_in_order_and_synced_once() {
     let calls = calls_of(|_, _| Ok(()), |store| save_chunks(store, &MIXED).unwrap());
     let calls = calls_on(&calls, "model.bpk");
     let here = std::thread::current().id();
@@ -481,17 +485,17 @@ fn where_all_is_done_in_turn_a_large_part_is_written_in_order_and_synced_once() 
     assert_eq!(calls, expected);
 }
 
-/// More than what is synced at once, twice.
+/// More than twice the bytes that are synced at once.
 const HUGE: usize = 90 * MIB;
 
-/// After so many writes of a mebibyte, more blocks are complete than are synced at once, however many threads
-/// have one in hand.
+/// After this many writes of a mebibyte, more blocks are complete than are synced at once. This holds for any number of
+/// threads with a block each.
 const WRITES_BEFORE_SYNC: usize = 70;
 
 #[test]
 fn a_large_part_is_synced_while_it_is_being_written() {
-    // The last blocks can't be written before the file was synced once. If nobody does that, they are written
-    // all the same, and the test sees it.
+    // The last blocks can't be written before the first sync of the file. Without any sync, they are written later, and
+    // the test detects it.
     let seen = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
     let has_timed_out = Arc::new(AtomicBool::new(false));
     let (seen_there, timed_out) = (seen.clone(), has_timed_out.clone());
@@ -527,7 +531,7 @@ fn a_large_part_is_synced_while_it_is_being_written() {
         .rposition(|(call, _)| *call == Operation::Write);
     assert!(first_sync < last_write, "{calls:?}");
     assert_eq!(calls.last().unwrap().0, Operation::SyncFile);
-    // Writers and who syncs are threads of their own.
+    // Writers and syncs have their own threads.
     let threads_of = |operation| {
         let of = calls.iter().filter(move |(call, _)| *call == operation);
         of.map(|(_, thread)| *thread).collect::<HashSet<_>>()
@@ -574,7 +578,7 @@ fn a_sync_that_fails_while_a_part_is_being_written_fails_the_part() {
 }
 
 #[test]
-fn bytes_that_are_refused_are_not_written_and_the_error_is_that_of_who_refused_them() {
+fn refused_bytes_are_not_written_and_the_refusals_error_is_returned() {
     for (len, in_turn) in [(100, false), (9 * MIB, false), (9 * MIB, true)] {
         let scratch = Scratch::new().with_generations(1);
         let _in_turn = in_turn.then(Threads::in_turn);
@@ -613,7 +617,7 @@ fn a_small_part_is_written_at_once_by_finish_on_the_callers_thread() {
         calls[..2],
         [(Operation::CreateFile, here), (Operation::Write, here)]
     );
-    // The commit syncs it, together with what else it syncs.
+    // The commit syncs the file together with all others.
     assert_eq!(calls.len(), 3);
     assert_eq!(calls[2].0, Operation::SyncFile);
 

@@ -1,4 +1,4 @@
-//! Parts that are linked to the generation before instead of being written again.
+//! Parts that are linked to the previous generation instead of written again.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -19,7 +19,7 @@ use crate::support::{
 
 const FILE: &str = "frozen.bpk";
 
-/// Whether the generation `number` shares the part [`FROZEN`] with the generation `other`.
+/// Whether the generations `number` and `other` share the part [`FROZEN`].
 #[cfg(unix)]
 fn share(scratch: &Scratch, number: u64, other: u64) -> bool {
     use crate::support::inode;
@@ -28,13 +28,13 @@ fn share(scratch: &Scratch, number: u64, other: u64) -> bool {
     file(number) == file(other)
 }
 
-/// How many names the file of a generation's part [`FROZEN`] has.
+/// The number of names of the file of a generation's part [`FROZEN`].
 #[cfg(unix)]
 fn names_of(scratch: &Scratch, number: u64) -> u64 {
     crate::support::inode(scratch.generation(number).join(FILE)).1
 }
 
-/// Asserts that the generation `number` is whole, and is found by this process and the next.
+/// Asserts that the generation `number` is whole, and that this process and the next one find it.
 #[track_caller]
 fn assert_is_newest(scratch: &Scratch, number: u64) {
     assert_is(scratch.open().newest().unwrap(), number);
@@ -46,7 +46,7 @@ fn assert_is_newest(scratch: &Scratch, number: u64) {
 }
 
 #[test]
-fn a_part_that_did_not_change_is_linked_and_counts_as_bytes_and_as_linked() {
+fn an_unchanged_part_is_linked_and_counts_as_bytes_and_as_linked() {
     let scratch = Scratch::new();
     let store = scratch.open();
     let all: u64 = PARTS
@@ -86,7 +86,7 @@ fn a_linked_part_is_one_file_with_a_name_in_each_generation_and_the_others_are_n
     let committed = save(&store, 3).unwrap();
     assert_eq!(names_of(&scratch, 3), 3);
     store.prune(&committed, 1).unwrap();
-    // What is kept to be written over goes with the store.
+    // The files to be overwritten are removed with the store.
     drop(store);
     assert_eq!(names_of(&scratch, 3), 1);
 }
@@ -131,7 +131,7 @@ fn in_the_first_generation_every_part_is_written() {
     assert!(store.newest().unwrap().is_none());
     let mut staging = store.stage().unwrap();
     assert!(!link_or_write(&mut staging, FROZEN, contents(FROZEN, 1)).unwrap());
-    // Empty bytes are no exception.
+    // The same applies to empty bytes.
     assert!(!staging.link("empty", &digest(b"")).unwrap());
     assert_eq!(staging.commit(Value::Null).unwrap().linked(), 0);
 }
@@ -164,7 +164,7 @@ fn after_a_reopening_nothing_is_linked_to_a_generation_that_was_not_read() {
 #[test]
 fn after_a_reopening_the_link_is_made_to_the_generation_that_was_found_whole() {
     let scratch = Scratch::new().with_generations(1);
-    // Generation 2 has a file of its own.
+    // Generation 2 has its own file.
     assert_eq!(save(&scratch.open(), 2).unwrap().linked(), 0);
     assert!(!share(&scratch, 1, 2));
 
@@ -184,8 +184,8 @@ fn after_a_reopening_the_link_is_made_to_the_generation_that_was_found_whole() {
     assert_is(store.newest().unwrap(), 4);
 }
 
-/// Saves into a directory with one generation, on a filesystem whose links go through `rule`, and
-/// expects that the part was written.
+/// Saves into a directory with one generation, on a filesystem whose links go through `rule`.
+/// Expects that the part was written.
 #[track_caller]
 fn assert_is_written(
     what: &str,
@@ -236,10 +236,10 @@ fn a_link_that_was_made_though_the_call_failed_is_not_in_the_way() {
         fs::hard_link(&from, to).unwrap();
         Err(ErrorKind::AlreadyExists.into())
     };
-    assert_is_written("an answer that got lost", &scratch, answer_lost);
+    assert_is_written("a lost answer", &scratch, answer_lost);
 }
 
-/// Something else in the place of a file: what it is, and how it comes there.
+/// Something in the place of a file: its description, and a function that puts it there.
 type Replacement = (&'static str, fn(&Path));
 
 fn replacements() -> Vec<Replacement> {
@@ -269,7 +269,7 @@ fn replacements() -> Vec<Replacement> {
 }
 
 #[test]
-fn a_file_that_was_replaced_since_it_was_read_is_not_linked_but_written_anew() {
+fn a_file_that_was_replaced_since_it_was_read_is_written_and_not_linked() {
     for (what, replace) in replacements() {
         let scratch = Scratch::new().with_generations(1);
         let store = scratch.open();
@@ -284,7 +284,7 @@ fn a_file_that_was_replaced_since_it_was_read_is_not_linked_but_written_anew() {
 }
 
 #[test]
-fn a_file_that_is_replaced_at_the_very_moment_of_the_link_is_written_anew() {
+fn a_file_that_is_replaced_at_the_moment_of_the_link_is_written_again() {
     for (what, replace) in replacements() {
         let scratch = Scratch::new().with_generations(1);
         let from = scratch.generation(1).join(FILE);
@@ -296,7 +296,7 @@ fn a_file_that_is_replaced_at_the_very_moment_of_the_link_is_written_anew() {
 }
 
 #[test]
-fn a_link_that_cannot_be_looked_at_is_written_anew() {
+fn a_link_that_cannot_be_inspected_is_written_again() {
     for fails in [Operation::Kind, Operation::OpenFile] {
         let scratch = Scratch::new().with_generations(1);
         let store = scratch.open_through(FaultyFilesystem::new(move |operation, path| {
@@ -330,14 +330,14 @@ fn pruning_the_generation_that_was_linked_to_leaves_the_new_one_whole() {
 }
 
 #[test]
-fn damage_in_a_part_of_its_own_leaves_the_generation_readable_that_shares_another() {
+fn damage_in_an_unshared_part_leaves_the_other_generation_readable() {
     let scratch = Scratch::new().with_generations(2);
     fs::write(scratch.generation(2).join("model.bpk"), b"").unwrap();
     let store = scratch.open();
     assert_is(store.newest().unwrap(), 1);
     assert!(scratch.quarantined(2).join(FILE).exists());
 
-    // What is in quarantine shares the file with what is in place, and its removal does no harm.
+    // The quarantined generation shares the file with one in place, and its removal does no harm.
     let committed = save(&store, 3).unwrap();
     assert_eq!(committed.linked(), frozen_bytes());
     assert_eq!(committed.id(), GenerationId::new(3));
@@ -359,7 +359,7 @@ fn nothing_is_linked_to_a_generation_that_went_to_quarantine() {
 }
 
 #[test]
-fn a_linked_part_is_named_once_and_like_a_file() {
+fn linked_part_names_are_unique_file_names() {
     let scratch = Scratch::new().with_generations(1);
     let store = scratch.open();
     assert_is(store.newest().unwrap(), 1);
@@ -412,7 +412,7 @@ fn a_kill_between_link_and_commit_costs_only_the_staged_name() {
     assert_is(store.newest().unwrap(), 1);
     let mut staging = store.stage().unwrap();
     assert!(link_or_write(&mut staging, FROZEN, contents(FROZEN, 1)).unwrap());
-    // What a killed process does not come to.
+    // A killed process does not execute this.
     std::mem::forget(staging);
     drop(store);
     let staged = names(scratch.root());
@@ -456,7 +456,7 @@ fn a_linked_part_is_neither_written_nor_synced_again() {
 }
 
 #[test]
-fn a_linked_name_is_open_until_its_directory_is_synced_and_its_contents_are_one_with_the_first() {
+fn a_linked_name_is_uncertain_until_its_directory_is_synced_and_shares_its_contents() {
     let disk = MemoryFilesystem::default();
     let [old, new] = ["old", "new"].map(Path::new);
     let [first, second] = ["old/file", "new/file"].map(Path::new);
@@ -467,7 +467,7 @@ fn a_linked_name_is_open_until_its_directory_is_synced_and_its_contents_are_one_
     let file = disk.create_file(first).unwrap();
     file.write_all_at(b"contents", 0).unwrap();
     disk.link(first, second).unwrap();
-    // Which of both names are there, and what is in the file, in every image.
+    // The existing names and the contents of the file, in every image.
     let found = || {
         let images = disk.power_cuts(disk.changes(), 1000);
         let contents = |path| images.iter().map(move |image| image.get(path).cloned());
@@ -483,7 +483,7 @@ fn a_linked_name_is_open_until_its_directory_is_synced_and_its_contents_are_one_
     };
     let all = found();
     report(&format!("power cuts, a linked file: {} images", all.len()));
-    // None, or one of both, or both: nothing of it, some, zeros, or all was written.
+    // One, both, or none of the names exist. The file is empty, partly written, zeros, or complete.
     assert_eq!(is_there(&all), [1, 4, 4, 4]);
     for (first, second) in &all {
         if first.is_some() && second.is_some() {
@@ -506,7 +506,7 @@ fn a_linked_name_is_open_until_its_directory_is_synced_and_its_contents_are_one_
 }
 
 #[test]
-fn what_is_not_synced_of_a_file_is_open_by_its_second_name_when_the_first_is_gone() {
+fn unsynced_bytes_are_uncertain_under_the_second_name_once_the_first_is_gone() {
     let disk = MemoryFilesystem::default();
     let [old, new] = ["old", "new"].map(Path::new);
     let [first, second] = ["old/file", "new/file"].map(Path::new);

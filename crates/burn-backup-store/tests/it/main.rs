@@ -1,4 +1,4 @@
-//! The store against real directories.
+//! Tests the store on real directories.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

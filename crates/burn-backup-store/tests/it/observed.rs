@@ -1,4 +1,4 @@
-//! Directories that are only looked at, and what is done beside a generation that was looked at.
+//! Directories that are only read, and changes next to a generation that was read.
 
 use burn_backup_store::{GenerationId, Observation, Observer, OpenGeneration, StoreError};
 
@@ -20,7 +20,7 @@ fn opened(observer: &Observer, number: u64) -> Box<OpenGeneration> {
 }
 
 #[test]
-fn a_look_makes_nothing() {
+fn an_observer_creates_nothing() {
     let scratch = Scratch::new();
     let observer = observer(&scratch);
     assert!(observer.identity().unwrap().is_none());
@@ -32,7 +32,7 @@ fn a_look_makes_nothing() {
 }
 
 #[test]
-fn what_a_prune_would_remove_is_what_it_removes() {
+fn a_prune_removes_the_planned_generations() {
     for keep in 1..=4 {
         let scratch = Scratch::new().with_generations(4);
         std::fs::write(scratch.generation(2).join("manifest.json"), "damaged").unwrap();
@@ -47,7 +47,7 @@ fn what_a_prune_would_remove_is_what_it_removes() {
         let left: &[u64] = match keep {
             1 => &[4],
             2 => &[4, 3],
-            // The damaged one takes nobody's place.
+            // The damaged generation does not count.
             3 => &[4, 3, 2, 1],
             _ => &[4, 3, 2, 1],
         };
@@ -111,7 +111,7 @@ fn an_open_generation_is_read_whole_after_it_was_pruned() {
 }
 
 #[test]
-fn what_was_interrupted_is_seen_and_what_is_the_users_is_not() {
+fn leftovers_are_interrupted_saves_and_no_user_files() {
     let scratch = Scratch::new().with_generations(1);
     for name in [
         ".staging-00000002-0123456789abcdef",

@@ -20,7 +20,7 @@ fn a_pinned_generation_stays_and_the_next_prune_after_that_removes_it() {
         assert!(!pruned.contains(&first));
         assert_eq!((generation(1), generation(number - 1)), (true, number == 2),);
     }
-    // It is what was committed, byte for byte, whatever was written meanwhile.
+    // It is still what was committed, byte for byte, whatever was written since.
     for entry in &pinned.manifest().parts {
         let mut bytes = vec![0; entry.bytes as usize];
         pinned.part(entry).unwrap().read(0, &mut bytes).unwrap();

@@ -1,4 +1,4 @@
-//! Every disk that a power cut can leave, at every point of everything that a store does.
+//! Every disk that a power cut can leave, at every point of every operation of a store.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use burn_backup_store::{Committed, Filesystem as _, Generation, Store, StoreErro
 
 use crate::support::{DIR, is_whole, open_on, save};
 
-/// How many images of one power cut are looked at, at the most.
+/// The highest number of images that are examined for one power cut.
 const IMAGES_PER_CUT: usize = 64;
 
-/// Of how many images one is opened by a process that is cut off as well.
+/// One of this many images is opened by a process that is cut off as well.
 const CUT_AGAIN_EVERY: usize = 128;
 
 /// The same, after a process that failed.
@@ -27,12 +27,13 @@ enum Process {
     Open,
     Save,
     SaveAndPrune,
-    /// Restores, saves a part that is linked to what was read, and prunes that.
+    /// Restores, saves a part that is linked to the restored generation, and prunes that.
     RestoreAndSave,
-    /// The same, and saves once more before it prunes, linked to what was committed.
+    /// The same, with another save before the prune, linked to the committed generation.
     RestoreAndSaveTwice,
     Restore,
-    /// Restores, and saves and prunes again and again: files of what is pruned are written over.
+    /// Restores, then saves and prunes several times, so that files of pruned generations are
+    /// overwritten.
     Train,
     Finish,
 }
@@ -46,30 +47,30 @@ const ALL: [Process; 6] = [
     Process::Finish,
 ];
 
-/// How often [`Process::Train`] saves. The third time, it writes over the files of the first.
+/// The number of saves of [`Process::Train`]. The third one overwrites the files of the first.
 const SAVES: usize = 3;
 
-/// What the store has said to its callers.
+/// What the store has reported to its callers.
 #[derive(Debug, Clone, Copy)]
 enum Claim {
     Saving(u64),
     Saved(u64),
-    /// It was given to a training, which relies on it from then on.
+    /// It was returned to a training, which relies on it from then on.
     Restored(u64),
     Removing,
     Removed,
 }
 
-/// What a process finds that looks for the newest generation.
+/// The result of a process that looks for the newest generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     Generation(u64),
     Nothing,
-    /// There were generations, and all are damaged.
+    /// There were generations, but all are damaged.
     NoneLeft,
 }
 
-/// What was found, if it was found whole; a mix counts as an error of the test.
+/// The result, if it is whole. A mixed generation is an error of the test.
 fn found(newest: Result<Option<Generation>, StoreError>) -> Result<Found, StoreError> {
     match newest {
         Ok(Some(mut generation)) => {
@@ -84,12 +85,12 @@ fn found(newest: Result<Option<Generation>, StoreError>) -> Result<Found, StoreE
     }
 }
 
-/// What may be found after a power cut.
+/// The legal results after a power cut.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Legal {
     committed: Option<u64>,
     all_damaged: bool,
-    /// Generations of whose saving nothing more was heard.
+    /// Generations whose save had no reported result.
     being_saved: Vec<u64>,
     may_be_gone: bool,
 }
@@ -122,7 +123,7 @@ impl Legal {
     }
 }
 
-/// Where a story begins.
+/// The beginning of a scenario.
 #[derive(Clone)]
 struct Start {
     image: Image,
@@ -160,7 +161,7 @@ impl Start {
         }
     }
 
-    /// The newest generation is damaged.
+    /// Damages the newest generation.
     fn damaged(mut self) -> Self {
         let newest = self.newest.unwrap();
         let part = format!("{DIR}/generations/{newest:08}/model.bpk");
@@ -181,19 +182,19 @@ impl Start {
     }
 }
 
-/// What a sequence of processes has done to a disk, and what it has said on the way.
-struct Story {
+/// The effects of a sequence of processes on a disk, and what they reported.
+struct Scenario {
     disk: MemoryFilesystem,
     start: Start,
-    /// Whether all is done in turn: the same calls in the same order each time.
+    /// Whether everything runs sequentially, with the same calls in the same order each time.
     in_turn: bool,
     claims: Vec<(usize, Claim)>,
     next: u64,
-    /// How many bytes were linked and not written.
+    /// The number of bytes that were linked and not written.
     linked: u64,
 }
 
-impl Story {
+impl Scenario {
     fn new(start: &Start) -> Self {
         Self {
             disk: MemoryFilesystem::holding(&start.image),
@@ -214,8 +215,8 @@ impl Story {
         self.run_on(process, FaultyFilesystem::over(self.disk.clone(), rule))
     }
 
-    /// Runs a process on the disk that ends, or has a failure, at the call number `at`. Gives the
-    /// number of calls that it made.
+    /// Runs a process on the disk that ends or fails at the call number `at`. Returns the number of
+    /// its calls.
     fn run_failing(&mut self, process: Process, failure: Failure, at: usize) -> usize {
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = calls.clone();
@@ -223,7 +224,7 @@ impl Story {
         let rule = move |operation, _: &Path| {
             fails(counted.fetch_add(1, Ordering::Relaxed) + 1, operation)
         };
-        // What comes of it, the claims tell.
+        // The claims contain the result.
         let _ = self.run_on(process, FaultyFilesystem::over(self.disk.clone(), rule));
         calls.load(Ordering::Relaxed)
     }
@@ -241,7 +242,7 @@ impl Story {
             }
             Process::RestoreAndSave | Process::RestoreAndSaveTwice => {
                 if self.restore(&store)? == Found::NoneLeft {
-                    // It does not begin.
+                    // The process does not begin.
                     return Ok(());
                 }
                 let mut committed = self.save(&store)?;
@@ -304,14 +305,14 @@ impl Story {
     }
 }
 
-/// Looks at the images of stories, each once.
+/// Examines each image of the scenarios once.
 struct Checker {
     images_per_cut: usize,
     cut_again_every: usize,
     seen: HashSet<(Image, Legal)>,
     images: usize,
     cut_again: usize,
-    /// How many bytes the stories linked.
+    /// The number of bytes that the scenarios linked.
     linked: u64,
 }
 
@@ -329,25 +330,25 @@ impl Default for Checker {
 }
 
 impl Checker {
-    /// Cuts the power at every point of a story, and looks at what can be left.
-    fn check(&mut self, story: &Story) -> Result<(), String> {
-        self.check_from(0, story)
+    /// Cuts the power at every point of a scenario, and examines the possible images.
+    fn check(&mut self, scenario: &Scenario) -> Result<(), String> {
+        self.check_from(0, scenario)
     }
 
-    /// The same, from the change number `from` on.
-    fn check_from(&mut self, from: usize, story: &Story) -> Result<(), String> {
-        self.linked += story.linked;
-        for cut in from..=story.disk.changes() {
-            let legal = story.legal(cut);
-            for image in story.disk.power_cuts(cut, self.images_per_cut) {
+    /// The same, beginning with the change number `from`.
+    fn check_from(&mut self, from: usize, scenario: &Scenario) -> Result<(), String> {
+        self.linked += scenario.linked;
+        for cut in from..=scenario.disk.changes() {
+            let legal = scenario.legal(cut);
+            for image in scenario.disk.power_cuts(cut, self.images_per_cut) {
                 if !self.seen.insert((image.clone(), legal.clone())) {
                     continue;
                 }
                 self.images += 1;
                 let failed = |what| format!("after {cut} changes: {what}; on {}", paths(&image));
-                let looked = look(&image, &legal, &story.start).map_err(failed)?;
+                let examined = examine(&image, &legal, &scenario.start).map_err(failed)?;
                 if self.images.is_multiple_of(self.cut_again_every) {
-                    self.check_again(&looked, &legal, &story.start)
+                    self.check_again(&examined, &legal, &scenario.start)
                         .map_err(failed)?;
                 }
             }
@@ -355,20 +356,25 @@ impl Checker {
         Ok(())
     }
 
-    /// The process that found `legal` on the disk is cut off as well.
-    fn check_again(&mut self, looked: &Looked, legal: &Legal, start: &Start) -> Result<(), String> {
-        let restored = match looked.found {
+    /// Also cuts off the process that found `legal` on the disk.
+    fn check_again(
+        &mut self,
+        examined: &Examined,
+        legal: &Legal,
+        start: &Start,
+    ) -> Result<(), String> {
+        let restored = match examined.found {
             Found::Generation(number) => legal.clone().after(Claim::Restored(number)),
             Found::Nothing | Found::NoneLeft => legal.clone(),
         };
-        for cut in 0..=looked.disk.changes() {
-            let legal = match cut < looked.restored_after {
+        for cut in 0..=examined.disk.changes() {
+            let legal = match cut < examined.restored_after {
                 true => legal,
                 false => &restored,
             };
-            for image in looked.disk.power_cuts(cut, IMAGES_PER_CUT) {
+            for image in examined.disk.power_cuts(cut, IMAGES_PER_CUT) {
                 self.cut_again += 1;
-                look(&image, legal, start).map_err(|what| format!("cut again: {what}"))?;
+                examine(&image, legal, start).map_err(|what| format!("cut again: {what}"))?;
             }
         }
         Ok(())
@@ -385,7 +391,7 @@ impl Checker {
     }
 }
 
-/// What is where on a disk, for messages.
+/// The contents of a disk, for messages.
 fn paths(image: &Image) -> String {
     let entries = image.iter().map(|(path, node)| match node {
         Node::File(contents) => format!("{} of {} bytes", path.display(), contents.len()),
@@ -395,17 +401,17 @@ fn paths(image: &Image) -> String {
 }
 
 /// A disk after a restore.
-struct Looked {
+struct Examined {
     disk: MemoryFilesystem,
     found: Found,
-    /// After how many changes it was given out.
+    /// The number of changes before the generation was returned.
     restored_after: usize,
 }
 
-/// Restores from an image, and says what is wrong with what is found.
-fn look(image: &Image, legal: &Legal, start: &Start) -> Result<Looked, String> {
+/// Restores from an image. Returns an error if the result is wrong.
+fn examine(image: &Image, legal: &Legal, start: &Start) -> Result<Examined, String> {
     let in_words = |error: StoreError| error.to_string();
-    // Thousands of them: threads would take most of the time.
+    // There are thousands of images, and threads would take most of the time.
     let _without = Threads::refused(|_| true);
     let disk = MemoryFilesystem::holding(image);
     let store = open_on(disk.clone()).map_err(in_words)?;
@@ -424,16 +430,16 @@ fn look(image: &Image, legal: &Legal, start: &Start) -> Result<Looked, String> {
         }
     }
     drop(store);
-    let looked = Looked {
+    let examined = Examined {
         disk,
         found,
         restored_after,
     };
     if found == Found::NoneLeft {
-        return Ok(looked);
+        return Ok(examined);
     }
 
-    // It goes on from here as ever.
+    // The next process continues normally from here.
     let next = MemoryFilesystem::holding(&after);
     let store = open_on(next).map_err(in_words)?;
     let again = store.newest().map_err(in_words)?;
@@ -447,13 +453,13 @@ fn look(image: &Image, legal: &Legal, start: &Start) -> Result<Looked, String> {
         let number = generation.manifest().state::<serde_json::Value>().unwrap()["number"].as_u64();
         (number, is_whole(&mut generation))
     }) {
-        Some((Some(99), true)) => Ok(looked),
+        Some((Some(99), true)) => Ok(examined),
         other => Err(format!("{other:?} was found after the next save")),
     }
 }
 
-/// All processes, alone and in pairs. The longest is in few of them.
-fn stories() -> Vec<Vec<Process>> {
+/// All processes, alone and in pairs. The longest process is in few of them.
+fn scenarios() -> Vec<Vec<Process>> {
     let pairs = ALL
         .iter()
         .flat_map(|first| ALL.iter().map(|second| vec![*first, *second]));
@@ -465,12 +471,12 @@ fn stories() -> Vec<Vec<Process>> {
 
 fn assert_all_legal(what: &str, start: &Start) {
     let mut checker = Checker::default();
-    for processes in stories() {
-        let mut story = Story::new(start);
+    for processes in scenarios() {
+        let mut scenario = Scenario::new(start);
         for process in &processes {
-            story.run(*process, |_, _| false).unwrap();
+            scenario.run(*process, |_, _| false).unwrap();
         }
-        if let Err(what) = checker.check(&story) {
+        if let Err(what) = checker.check(&scenario) {
             panic!("{processes:?}: {what}");
         }
     }
@@ -482,7 +488,7 @@ fn cut_off_on_a_new_disk() {
     assert_all_legal("a new disk", &Start::empty());
 }
 
-/// As it ships: what is to be synced together is synced by several threads at once.
+/// With threads, as in production: several threads run syncs concurrently.
 #[test]
 fn cut_off_while_several_threads_sync() {
     let start = Start::with_generations(2);
@@ -492,12 +498,12 @@ fn cut_off_while_several_threads_sync() {
             &[Process::Train][..],
             &[Process::RestoreAndSaveTwice, Process::Finish],
         ] {
-            let mut story = Story::new(&start);
-            story.in_turn = false;
+            let mut scenario = Scenario::new(&start);
+            scenario.in_turn = false;
             for process in processes {
-                story.run(*process, |_, _| false).unwrap();
+                scenario.run(*process, |_, _| false).unwrap();
             }
-            if let Err(what) = checker.check(&story) {
+            if let Err(what) = checker.check(&scenario) {
                 panic!("{processes:?}: {what}");
             }
         }
@@ -532,22 +538,23 @@ fn cut_off_with_every_generation_damaged() {
     assert_all_legal("every generation damaged", &start);
 }
 
-/// How many images of one power cut are looked at, at the most, after a process that failed.
+/// The highest number of images that are examined for one power cut after a process that failed.
 const IMAGES_AFTER_A_FAILURE: usize = 20;
 
 /// The same after [`Process::Train`], which has three times as many calls.
 const IMAGES_AFTER_A_LONG_ONE: usize = 6;
 
-/// Lets a process die, or have a call fail, at every call; the next one runs on what is there, some
-/// of it not durable; and the power is cut at every point from then on.
+/// Lets a process die or a call fail, at every call. The next process runs on the result, some of
+/// which is not durable. The power is cut at every point from then on.
 fn assert_legal_after_failures(what: &str, failure: Failure, start: &Start) {
     let mut checker = Checker {
         images_per_cut: IMAGES_AFTER_A_FAILURE,
         cut_again_every: CUT_AGAIN_AFTER_A_FAILURE,
         ..Checker::default()
     };
-    // As programs do, the first reads before it saves, so that a part is linked. Saves without a
-    // read are among the stories that nothing disturbs: with them too, it takes half as long again.
+    // Like a program, the first process reads before it saves, so that a part is linked. Saves
+    // without a read are in the scenarios without failures. Here they would take half as long
+    // again.
     let processes = [
         Process::RestoreAndSave,
         Process::Restore,
@@ -561,23 +568,23 @@ fn assert_legal_after_failures(what: &str, failure: Failure, start: &Start) {
         {
             let mut before = None;
             for at in 1.. {
-                let mut story = Story::new(start);
-                let calls = story.run_failing(first, failure, at);
-                let from = story.disk.changes();
-                let left = Some((from, format!("{:?}", story.claims)));
+                let mut scenario = Scenario::new(start);
+                let calls = scenario.run_failing(first, failure, at);
+                let from = scenario.disk.changes();
+                let left = Some((from, format!("{:?}", scenario.claims)));
                 if failure == Failure::Dead && left == before && calls >= at {
-                    // Killed one call later, it has done and said the same.
+                    // A kill one call later had the same effects and reports.
                     continue;
                 }
                 before = left;
-                if let Err(error) = story.run(second, |_, _| false) {
+                if let Err(error) = scenario.run(second, |_, _| false) {
                     panic!("{first:?} failed at {at}, {second:?}: {error}");
                 }
                 checker.images_per_cut = match first {
                     Process::Train => IMAGES_AFTER_A_LONG_ONE,
                     _ => IMAGES_AFTER_A_FAILURE,
                 };
-                if let Err(what) = checker.check_from(from, &story) {
+                if let Err(what) = checker.check_from(from, &scenario) {
                     panic!("{first:?} failed at {at}, {second:?}: {what}");
                 }
                 if calls < at {
@@ -610,20 +617,20 @@ fn cut_off_after_a_process_whose_disk_failed_once() {
 
 type Lie = fn(Operation, &Path) -> bool;
 
-/// Whether power cuts show it if the disk lies about some syncs.
-fn is_found_out(lies: Lie, start: &Start) -> bool {
+/// Whether power cuts reveal that the disk lies about some syncs.
+fn is_detected(lies: Lie, start: &Start) -> bool {
     let mut checker = Checker::default();
-    stories().iter().any(|processes| {
-        let mut story = Story::new(start);
+    scenarios().iter().any(|processes| {
+        let mut scenario = Scenario::new(start);
         for process in processes {
-            story.run(*process, lies).unwrap();
+            scenario.run(*process, lies).unwrap();
         }
-        checker.check(&story).is_err()
+        checker.check(&scenario).is_err()
     })
 }
 
 #[test]
-fn a_disk_that_lies_about_the_syncs_of_one_place_is_found_out() {
+fn a_disk_that_lies_about_the_syncs_of_one_place_is_detected() {
     let whole = Start::with_generations(1);
     let damaged = Start::with_generations(1).damaged();
     let shared = Start::with_generations(2).with_their_files(&["generations/00000002/theirs"]);
@@ -656,10 +663,10 @@ fn a_disk_that_lies_about_the_syncs_of_one_place_is_found_out() {
         }),
     ];
     for start in [&whole, &damaged, &shared] {
-        assert!(!is_found_out(|_, _| false, start), "all synced");
+        assert!(!is_detected(|_, _| false, start), "all synced");
     }
     for (what, start, lie) in lies {
-        assert!(is_found_out(lie, start), "{what}, not synced");
+        assert!(is_detected(lie, start), "{what}, not synced");
     }
 }
 
@@ -671,36 +678,36 @@ fn name(path: &Path) -> String {
 }
 
 #[test]
-fn what_was_restored_stays_though_its_commit_was_cut_short() {
+fn a_restored_generation_stays_if_its_commit_was_cut_short() {
     let start = Start::with_generations(1);
-    let mut stories = 0;
+    let mut scenarios = 0;
     for at in 1.. {
-        let mut story = Story::new(&start);
-        // Killed, possibly between the rename of its commit and the syncs after it.
-        let calls = story.run_failing(Process::Save, Failure::Dead, at);
+        let mut scenario = Scenario::new(&start);
+        // The kill may be between the rename of the commit and its syncs.
+        let calls = scenario.run_failing(Process::Save, Failure::Dead, at);
         if calls < at {
             break;
         }
-        story.run(Process::Restore, |_, _| false).unwrap();
-        // From here on nothing more is written.
-        let (restored_after, claim) = *story.claims.last().unwrap();
+        scenario.run(Process::Restore, |_, _| false).unwrap();
+        // Nothing more is written from here on.
+        let (restored_after, claim) = *scenario.claims.last().unwrap();
         let Claim::Restored(number) = claim else {
             panic!("{claim:?}");
         };
-        for cut in restored_after..=story.disk.changes() {
-            for image in story.disk.power_cuts(cut, 1000) {
+        for cut in restored_after..=scenario.disk.changes() {
+            for image in scenario.disk.power_cuts(cut, 1000) {
                 let store = open_on(MemoryFilesystem::holding(&image)).unwrap();
                 let found = found(store.newest()).unwrap();
                 assert_eq!(found, Found::Generation(number), "killed in call {at}");
             }
         }
-        stories += 1;
+        scenarios += 1;
     }
-    assert!(stories > 30, "{stories}");
+    assert!(scenarios > 30, "{scenarios}");
 }
 
 #[test]
-fn a_copy_that_nobody_synced_is_durable_once_it_is_restored() {
+fn an_unsynced_copy_is_durable_once_it_is_restored() {
     let copied = Start::with_generations(1).image;
     let disk = MemoryFilesystem::default();
     for (path, node) in &copied {
@@ -723,9 +730,9 @@ fn a_copy_that_nobody_synced_is_durable_once_it_is_restored() {
     }
 }
 
-/// A directory that goes while its training runs, and is made again by the next save.
+/// A directory that is removed while its training runs, and that the next save creates again.
 #[test]
-fn cut_off_after_the_directory_was_moved_away_and_made_again() {
+fn cut_off_after_the_directory_was_moved_away_and_recreated() {
     let mut checker = Checker::default();
     let mut start = Start::with_generations(2);
     start.newest = None;
@@ -736,24 +743,24 @@ fn cut_off_after_the_directory_was_moved_away_and_made_again() {
         Some(Process::RestoreAndSave),
         Some(Process::Finish),
     ] {
-        let mut story = Story::new(&start);
-        let store = open_on(story.disk.clone()).unwrap();
-        assert!(story.restore(&store).is_ok());
-        story.disk.rename(dir, Path::new("away")).unwrap();
-        story.disk.sync_dir(Path::new("")).unwrap();
-        story.claims.clear();
-        let from = story.disk.changes();
+        let mut scenario = Scenario::new(&start);
+        let store = open_on(scenario.disk.clone()).unwrap();
+        assert!(scenario.restore(&store).is_ok());
+        scenario.disk.rename(dir, Path::new("away")).unwrap();
+        scenario.disk.sync_dir(Path::new("")).unwrap();
+        scenario.claims.clear();
+        let from = scenario.disk.changes();
         for _ in 1..=2 {
-            let committed = story.save(&store).unwrap();
+            let committed = scenario.save(&store).unwrap();
             store.prune(&committed, 1).unwrap();
         }
         drop(store);
         if let Some(next) = next {
-            story.run(next, |_, _| false).unwrap();
+            scenario.run(next, |_, _| false).unwrap();
         }
-        if let Err(what) = checker.check_from(from, &story) {
+        if let Err(what) = checker.check_from(from, &scenario) {
             panic!("{next:?}: {what}");
         }
     }
-    checker.report("a directory made again");
+    checker.report("a directory created again");
 }

@@ -1,5 +1,5 @@
-//! What is written is the user's alone, and nothing that somebody puts in its way leads out of the
-//! directory.
+//! Written files are private, and nothing that another user puts in their way redirects the store
+//! out of the directory.
 #![cfg(unix)]
 
 use std::fs;
@@ -14,13 +14,13 @@ use std::sync::Arc;
 use crate::support::{Scratch, assert_is, in_a_process, names, save, tree};
 
 #[test]
-fn what_is_written_is_private_whatever_the_umask() {
+fn files_are_private_whatever_the_umask() {
     let scratch = Scratch::new();
     let home = scratch.root().with_file_name("home");
     fs::create_dir(&home).unwrap();
-    let name = "private::what_is_written_is_private_whatever_the_umask";
+    let name = "private::files_are_private_whatever_the_umask";
     in_a_process(name, "umask 000", &home, || {
-        // Theirs stays as it is.
+        // The other user's directory stays unchanged.
         fs::create_dir("theirs").unwrap();
         let root = Path::new("theirs/deep/backup");
         let store = Store::open(root, OpenOptions::default()).unwrap();
@@ -36,20 +36,20 @@ fn what_is_written_is_private_whatever_the_umask() {
         let staging = store.stage().unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(Path::new("theirs")), 0o777);
-        let mut looked_at = 0;
+        let mut examined = 0;
         for path in tree("theirs").into_keys().filter(|path| *path != damaged) {
             let expected = if path.is_dir() { 0o700 } else { 0o600 };
             assert_eq!(mode(&path), expected, "{}", path.display());
-            looked_at += 1;
+            examined += 1;
         }
-        assert!(looked_at > 20, "{looked_at}");
+        assert!(examined > 20, "{examined}");
         drop(staging);
     });
 }
 
-/// A filesystem on which somebody does something once, right before a call: after the store has
-/// looked.
-fn meddled_with(
+/// A filesystem on which another user interferes once, right before a call and after the store's
+/// check.
+fn tampering_with(
     call: Operation,
     name: &'static str,
     meddle: impl FnOnce(&Path) + Send + 'static,
@@ -71,11 +71,11 @@ fn victim(scratch: &Scratch) -> PathBuf {
 }
 
 #[test]
-fn a_link_that_comes_to_the_lock_after_the_look_truncates_nothing() {
+fn a_link_put_at_the_lock_after_the_check_truncates_nothing() {
     for is_hard in [false, true] {
         let scratch = Scratch::new().with_generations(1);
         let victim = victim(&scratch);
-        let filesystem = meddled_with(Operation::Lock, "lock", {
+        let filesystem = tampering_with(Operation::Lock, "lock", {
             let victim = victim.clone();
             move |lock| {
                 fs::remove_file(lock).unwrap();
@@ -87,7 +87,7 @@ fn a_link_that_comes_to_the_lock_after_the_look_truncates_nothing() {
         });
         let options = OpenOptions::default().filesystem(Arc::new(filesystem));
         let opened = Store::open(scratch.root(), options);
-        // A file of two names can be locked. It is not written to.
+        // A file with two names (a hard link) can be locked, but is not written.
         assert_eq!(opened.is_ok(), is_hard);
         if let Err(error) = opened.map(drop) {
             assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
@@ -97,7 +97,7 @@ fn a_link_that_comes_to_the_lock_after_the_look_truncates_nothing() {
 }
 
 #[test]
-fn a_link_or_a_pipe_that_comes_to_a_file_after_the_look_is_not_read() {
+fn a_link_or_a_pipe_put_at_a_file_after_the_check_is_not_read() {
     let pipe = |path: &Path| {
         let made = std::process::Command::new("mkfifo").arg(path).status();
         assert!(made.unwrap().success());
@@ -105,7 +105,7 @@ fn a_link_or_a_pipe_that_comes_to_a_file_after_the_look_is_not_read() {
     for is_pipe in [false, true] {
         for name in ["model.bpk", "manifest.json"] {
             let scratch = Scratch::new().with_generations(2);
-            let store = scratch.open_through(meddled_with(
+            let store = scratch.open_through(tampering_with(
                 Operation::OpenFile,
                 match name {
                     "model.bpk" => "00000002/model.bpk",
@@ -120,7 +120,7 @@ fn a_link_or_a_pipe_that_comes_to_a_file_after_the_look_is_not_read() {
                     }
                 },
             ));
-            // At the second look it is no file.
+            // At the second check it is not a file.
             match name {
                 "model.bpk" => assert_is(store.newest().unwrap(), 1),
                 _ => assert!(store.newest().is_ok()),
@@ -130,11 +130,11 @@ fn a_link_or_a_pipe_that_comes_to_a_file_after_the_look_is_not_read() {
 }
 
 #[test]
-fn a_link_that_comes_to_what_is_to_be_linked_is_not_taken_over() {
+fn a_link_put_at_a_part_to_be_linked_is_not_adopted() {
     let scratch = Scratch::new().with_generations(1);
     let victim = victim(&scratch);
     let from = scratch.generation(1).join("frozen.bpk");
-    let store = scratch.open_through(meddled_with(Operation::Link, "frozen.bpk", move |_| {
+    let store = scratch.open_through(tampering_with(Operation::Link, "frozen.bpk", move |_| {
         fs::remove_file(&from).unwrap();
         symlink(&victim, &from).unwrap();
     }));

@@ -1,4 +1,4 @@
-//! Reading a generation: large parts side by side and into the buffers asked for, each file once.
+//! Reads of a generation: large parts concurrently, into the requested buffers, and each file once.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -43,7 +43,7 @@ fn with_parts() -> Scratch {
     scratch
 }
 
-/// Asks for the same lengths again and again.
+/// Requests the same lengths repeatedly.
 struct Every(Vec<usize>);
 
 impl Chunking for Every {
@@ -54,14 +54,14 @@ impl Chunking for Every {
 }
 
 #[test]
-fn a_part_is_read_into_the_buffers_that_are_asked_for() {
+fn a_part_is_read_into_the_requested_buffers() {
     let scratch = with_parts();
     let store = scratch.open();
     for lengths in [
         vec![],
         vec![10, 100_000, 3 * MIB],
         vec![5 * MIB],
-        // More than there is, and no length at all.
+        // More bytes than exist, and no length at all.
         vec![10, usize::MAX],
         vec![0],
         vec![10_000, 0],
@@ -88,22 +88,22 @@ fn a_part_is_read_into_the_buffers_that_are_asked_for() {
 }
 
 #[test]
-fn whoever_watches_is_told_of_every_byte_once() {
+fn progress_reports_every_byte_once() {
     let scratch = with_parts();
     let store = scratch.open();
-    let told: Mutex<Vec<ReadProgress>> = Mutex::default();
-    let watch = |read: ReadProgress| told.lock().unwrap().push(read);
+    let reported: Mutex<Vec<ReadProgress>> = Mutex::default();
+    let watch = |read: ReadProgress| reported.lock().unwrap().push(read);
     let chunking = Every(vec![MIB]);
     store.newest_watched(&chunking, &watch).unwrap().unwrap();
-    let told = told.into_inner().unwrap();
+    let reported = reported.into_inner().unwrap();
     let all: usize = PARTS.iter().map(|(_, len)| len).sum();
     let of = all as u64;
-    assert!(told.iter().all(|read| read.of == of && read.done <= of));
-    let mut done: Vec<_> = told.iter().map(|read| read.done).collect();
+    assert!(reported.iter().all(|read| read.of == of && read.done <= of));
+    let mut done: Vec<_> = reported.iter().map(|read| read.done).collect();
     assert_eq!(done.first(), Some(&0), "before anything is read");
     done.sort_unstable();
     done.dedup();
-    assert_eq!(done.len(), told.len(), "nothing is told twice");
+    assert_eq!(done.len(), reported.len(), "nothing is reported twice");
     assert_eq!(done.last(), Some(&of));
     assert!(done.len() > all / MIB, "{} times", done.len());
 }
@@ -164,7 +164,7 @@ fn damage_anywhere_in_a_large_part_is_detected_however_it_is_cut() {
         longer,
     ];
     for (number, bytes) in damaged.iter().enumerate() {
-        // In its place again after the last round moved it to the quarantine.
+        // Put it back, because the last round moved it to the quarantine.
         let dir = scratch.generation(1);
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("manifest.json"), &manifest).unwrap();

@@ -1,4 +1,4 @@
-//! The files of a pruned generation are written over by the next one, unless somebody could notice.
+//! The next generation overwrites the files of a pruned one, unless that could be noticed.
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ fn save_and_prune(store: &Store, number: u64) {
     store.prune(&committed, 1).unwrap();
 }
 
-/// The directory whose files are to be written over.
+/// The directory with the files to be overwritten.
 fn spare(scratch: &Scratch) -> Option<PathBuf> {
     let names = names(scratch.root()).into_iter();
     let mut spares = names.filter(|name| name.starts_with(".staging-removed-generations+"));
@@ -27,7 +27,7 @@ fn spare(scratch: &Scratch) -> Option<PathBuf> {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn the_files_of_the_generation_before_are_written_over() {
+fn files_of_pruned_generations_are_overwritten_in_turn() {
     let scratch = Scratch::new();
     let store = scratch.open();
     let model = |number| inode(scratch.generation(number).join("model.bpk"));
@@ -43,7 +43,7 @@ fn the_files_of_the_generation_before_are_written_over() {
         let manifest = inode(scratch.generation(number).join("manifest.json"));
         assert_eq!(manifest.1, 1);
         assert_is(store.newest().unwrap(), number);
-        // There is nothing in it but its own, and the linked part is still the same file.
+        // The directory contains only its own files, and the linked part is still the same file.
         assert_eq!(
             names(scratch.generation(number)),
             ["frozen.bpk", "manifest.json", "model.bpk", "optimizer.bpk"]
@@ -55,7 +55,7 @@ fn the_files_of_the_generation_before_are_written_over() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn while_the_newest_is_being_read_the_files_of_one_that_is_not_are_written_over() {
+fn while_the_newest_is_read_the_files_of_another_one_are_overwritten() {
     let scratch = Scratch::new();
     let store = Arc::new(scratch.open());
     let model = |number| inode(scratch.generation(number).join("model.bpk"));
@@ -73,7 +73,7 @@ fn while_the_newest_is_being_read_the_files_of_one_that_is_not_are_written_over(
 }
 
 #[test]
-fn shorter_longer_and_other_parts_are_whole_where_earlier_ones_were() {
+fn shorter_longer_and_other_parts_are_whole_after_overwriting() {
     let scratch = Scratch::new();
     let store = scratch.open();
     let lengths = [100_usize, 0, 5_000_000, 17, 20_000_000, 100];
@@ -95,7 +95,7 @@ fn shorter_longer_and_other_parts_are_whole_where_earlier_ones_were() {
 }
 
 #[test]
-fn a_copy_made_of_hard_links_keeps_what_it_has() {
+fn a_copy_made_of_hard_links_keeps_its_contents() {
     let scratch = Scratch::new();
     let store = scratch.open();
     save_and_prune(&store, 1);
@@ -109,7 +109,7 @@ fn a_copy_made_of_hard_links_keeps_what_it_has() {
 }
 
 #[test]
-fn who_has_a_file_open_reads_what_was_in_it_to_its_end() {
+fn an_open_file_keeps_its_contents_for_its_reader() {
     let scratch = Scratch::new();
     let store = scratch.open();
     save_and_prune(&store, 1);
@@ -125,7 +125,7 @@ fn who_has_a_file_open_reads_what_was_in_it_to_its_end() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_file_is_given_to_write_over_only_if_it_has_one_name_and_nobody_has_it_open() {
+fn a_file_is_reused_only_if_it_has_one_name_and_is_not_open() {
     let temporary = tempfile::tempdir().unwrap();
     let path = temporary.path().join("file");
     std::fs::write(&path, b"contents").unwrap();
@@ -154,14 +154,14 @@ fn a_file_is_given_to_write_over_only_if_it_has_one_name_and_nobody_has_it_open(
 
 #[test]
 #[cfg(target_os = "linux")]
-fn what_is_kept_to_be_written_over_goes_with_the_store() {
+fn spare_files_are_removed_with_the_store() {
     let scratch = Scratch::new().with_generations(1);
     let store = scratch.open();
     save_and_prune(&store, 2);
     assert!(spare(&scratch).is_some());
     drop(store);
     assert_eq!(spare(&scratch), None);
-    // Or with the next one, if this one was killed.
+    // The next store removes them if this one was killed.
     for left in LEFT {
         leave(&scratch, left);
         drop(scratch.open());
@@ -170,7 +170,7 @@ fn what_is_kept_to_be_written_over_goes_with_the_store() {
             ["burn-backup.json", "generations", "lock"]
         );
     }
-    // Or with the whole backup.
+    // A removal of the whole backup also removes them.
     leave(&scratch, LEFT[0]);
     let store = scratch.open();
     save_and_prune(&store, 3);
@@ -178,13 +178,13 @@ fn what_is_kept_to_be_written_over_goes_with_the_store() {
     assert!(!scratch.root().exists());
 }
 
-/// What a process leaves that is killed between two saves, and in one.
+/// The leftovers of a process that was killed between two saves, and during one.
 const LEFT: [&str; 2] = [
     ".staging-removed-generations+00000001-0123456789abcdef",
     ".staging-00000003-0123456789abcdef",
 ];
 
-/// Leaves a directory of that name with a part in it.
+/// Creates a leftover directory of that name with a part in it.
 fn leave(scratch: &Scratch, name: &str) -> PathBuf {
     let left = scratch.root().join(name);
     std::fs::create_dir(&left).unwrap();
@@ -194,7 +194,7 @@ fn leave(scratch: &Scratch, name: &str) -> PathBuf {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn the_first_backup_writes_over_what_a_killed_process_has_left() {
+fn the_first_backup_overwrites_the_leftovers_of_a_killed_process() {
     for left in LEFT {
         let scratch = Scratch::new().with_generations(2);
         let kept = inode(leave(&scratch, left).join("model.bpk"));
@@ -205,14 +205,14 @@ fn the_first_backup_writes_over_what_a_killed_process_has_left() {
         assert_eq!(inode(scratch.generation(3).join("model.bpk")), kept);
         assert_is(store.newest().unwrap(), 3);
         drop(store);
-        // Others' files stay where they are, and nothing is written over there.
+        // Foreign files stay in place, and nothing is overwritten there.
         assert_eq!(names(more), ["notes.txt"]);
     }
 }
 
 #[test]
 #[cfg(unix)]
-fn nothing_is_written_over_through_a_link() {
+fn nothing_is_overwritten_through_a_link() {
     let scratch = Scratch::new().with_generations(2);
     let elsewhere = scratch.root().with_file_name("elsewhere");
     std::fs::create_dir(&elsewhere).unwrap();
@@ -229,7 +229,7 @@ fn nothing_is_written_over_through_a_link() {
 }
 
 #[test]
-fn other_peoples_files_in_a_pruned_generation_go_back_and_nothing_is_kept() {
+fn other_peoples_files_in_a_pruned_generation_return_and_no_spare_is_kept() {
     let scratch = Scratch::new().with_generations(1);
     let theirs = scratch.generation(1).join("notes.txt");
     std::fs::write(&theirs, b"theirs").unwrap();
@@ -243,7 +243,7 @@ fn other_peoples_files_in_a_pruned_generation_go_back_and_nothing_is_kept() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn what_somebody_puts_among_the_files_to_be_written_over_is_not_taken_into_the_generation() {
+fn foreign_files_among_the_spare_ones_do_not_enter_the_generation() {
     let scratch = Scratch::new();
     let store = scratch.open();
     save_and_prune(&store, 1);
@@ -258,7 +258,7 @@ fn what_somebody_puts_among_the_files_to_be_written_over_is_not_taken_into_the_g
 }
 
 #[test]
-fn where_no_file_can_be_written_over_new_ones_are_made() {
+fn if_no_file_can_be_overwritten_new_ones_are_created() {
     for failing in [Operation::ReuseFile, Operation::Truncate] {
         let scratch = Scratch::new();
         let store = scratch.open_through(FaultyFilesystem::new(move |operation, _| {
@@ -276,7 +276,7 @@ fn where_no_file_can_be_written_over_new_ones_are_made() {
             "{failing:?}"
         );
         assert_is(store.newest().unwrap(), if third.is_ok() { 3 } else { 2 });
-        // What failed is gone, and the next one begins anew.
+        // The failed generation is gone, and the next one starts from the beginning.
         save_and_prune(&store, 4);
         assert_is(store.newest().unwrap(), 4);
         assert_eq!(contents(FROZEN, 0), contents(FROZEN, 4));

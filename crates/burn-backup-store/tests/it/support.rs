@@ -10,7 +10,7 @@ use burn_backup_store::{
 use serde_json::json;
 use tempfile::TempDir;
 
-/// A backup directory that goes with the test.
+/// A backup directory that is removed at the end of the test.
 pub struct Scratch {
     temporary: TempDir,
 }
@@ -63,14 +63,16 @@ pub fn open_on(disk: impl Filesystem) -> Result<Store, StoreError> {
     Store::open(DIR, OpenOptions::default().filesystem(Arc::new(disk)))
 }
 
-/// What [`save`] gives every generation.
+/// The parts of every generation of [`save`].
 pub const PARTS: [&str; 3] = ["model", "optimizer", FROZEN];
 
 /// The part that has the same bytes in every generation.
 pub const FROZEN: &str = "frozen";
 
-/// Parts whose contents tell which generation they are of, and [`FROZEN`], which is linked to the
-/// generation before if that was read or committed, and written if not.
+/// Saves parts whose contents depend on the number, and [`FROZEN`].
+///
+/// [`FROZEN`] is linked to the previous generation if that was read or committed, and written
+/// otherwise.
 pub fn save(store: &Store, number: u64) -> Result<Committed, StoreError> {
     let mut staging = store.stage()?;
     for name in PARTS {
@@ -82,7 +84,7 @@ pub fn save(store: &Store, number: u64) -> Result<Committed, StoreError> {
     staging.commit(json!({ "number": number }))
 }
 
-/// Stages a part as a program does that knows its bytes: linked if possible. Says whether it was.
+/// Stages a part whose bytes are known: linked if possible. Returns whether it was linked.
 pub fn link_or_write(
     staging: &mut Staging<'_>,
     name: &str,
@@ -129,12 +131,12 @@ pub fn assert_is(generation: Option<Generation>, number: u64) {
     assert!(is_whole(&mut generation));
 }
 
-/// Whether a generation has the parts that [`save`] gave it, and no other.
+/// Whether a generation has exactly the parts of [`save`].
 pub fn is_whole(generation: &mut Generation) -> bool {
     has_parts(generation, &PARTS)
 }
 
-/// Whether a generation has these parts of those that [`save`] gives it, and no other.
+/// Whether a generation has exactly these parts of [`save`].
 pub fn has_parts(generation: &mut Generation, parts: &[&str]) -> bool {
     let number = generation.manifest().state::<serde_json::Value>().unwrap()["number"].as_u64();
     generation.manifest().parts.len() == parts.len()
@@ -154,7 +156,7 @@ pub fn names(dir: impl AsRef<Path>) -> Vec<String> {
     names
 }
 
-/// The same, without the directory whose files are to be written over.
+/// The names without the directory of files to be overwritten.
 pub fn names_besides_spare(dir: impl AsRef<Path>) -> Vec<String> {
     let mut names = names(dir);
     let spare = |name: &String| name.starts_with(".staging-removed-generations+");
@@ -164,7 +166,7 @@ pub fn names_besides_spare(dir: impl AsRef<Path>) -> Vec<String> {
     names
 }
 
-/// The number of a file and how many names it has.
+/// The inode number of a file, and its number of names.
 #[cfg(unix)]
 pub fn inode(path: impl AsRef<Path>) -> (u64, u64) {
     use std::os::unix::fs::MetadataExt as _;
@@ -173,8 +175,7 @@ pub fn inode(path: impl AsRef<Path>) -> (u64, u64) {
     (metadata.ino(), metadata.nlink())
 }
 
-/// Every file and directory below `dir`, with a hash of the files' contents. The lock file's are of no
-/// value.
+/// Every file and directory below `dir`, with a hash of each file's contents except the lock file's.
 pub fn tree(dir: impl AsRef<Path>) -> BTreeMap<PathBuf, u64> {
     let mut tree = BTreeMap::new();
     let mut open = vec![dir.as_ref().to_path_buf()];
@@ -196,7 +197,7 @@ pub fn tree(dir: impl AsRef<Path>) -> BTreeMap<PathBuf, u64> {
     tree
 }
 
-/// The warnings and errors that were logged so far and name `path`.
+/// The warnings and errors that were logged so far and contain `path`.
 pub fn warnings(path: &Path) -> Vec<String> {
     let path = path.display().to_string();
     let logged = LOGGED.lock().unwrap();
@@ -204,7 +205,7 @@ pub fn warnings(path: &Path) -> Vec<String> {
     about.cloned().collect()
 }
 
-/// Has warnings collected from now on.
+/// Collects warnings from now on.
 pub fn collect_warnings() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -231,8 +232,8 @@ impl log::Log for Collector {
 
 const CHILD: &str = "BURN_BACKUP_STORE_TEST_CHILD";
 
-/// Runs `body` in a process of its own, which a shell starts after `setup`, in the directory `dir`.
-/// `test` is the whole name of the test that calls this.
+/// Runs `body` in its own process, started by a shell after `setup`, in the directory `dir`. `test`
+/// is the full name of the calling test.
 pub fn in_a_process(test: &str, setup: &str, dir: &Path, body: impl FnOnce()) {
     if std::env::var_os(CHILD).is_some() {
         return body();

@@ -1,5 +1,5 @@
-//! The directory is removed or moved away while its training runs, and possibly another training
-//! begins at its path: that one's backups are never touched, and this one goes on if it can.
+//! The directory is removed or moved while its training runs, and another training may begin at its
+//! path. The other training's backups are never touched, and this training continues if it can.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,7 +24,7 @@ enum Loss {
 const LOSSES: [Loss; 2] = [Loss::Removed, Loss::Moved];
 
 impl Scratch {
-    /// Where the directory is once it is moved away.
+    /// The path of the directory after a move.
     fn away(&self) -> PathBuf {
         self.root().with_file_name("backup.old")
     }
@@ -37,7 +37,7 @@ impl Scratch {
     }
 }
 
-/// Another training, with as many generations as the first one and more.
+/// Another training with at least as many generations as the first one.
 fn other_training(scratch: &Scratch) -> Store {
     let store = scratch.open();
     for number in 101..=104 {
@@ -53,12 +53,12 @@ fn assert_taken_over<T>(outcome: Result<T, StoreError>, by: &str) {
     assert!(error.to_string().contains(by), "{error}");
     assert!(
         !error.to_string().contains("are unchanged"),
-        "nobody knows: {error}"
+        "a false statement: {error}"
     );
 }
 
 #[test]
-fn a_directory_that_went_away_is_made_again_and_that_is_said_once() {
+fn a_missing_directory_is_created_again_and_reported_once() {
     collect_warnings();
     for loss in LOSSES {
         let scratch = Scratch::new();
@@ -71,14 +71,14 @@ fn a_directory_that_went_away_is_made_again_and_that_is_said_once() {
         scratch.lose(loss);
         for number in 4..=15 {
             let committed = save(&store, number).unwrap();
-            // Numbers go on, so that a later one is always newer.
+            // Numbers continue, so that a later generation is always newer.
             assert_eq!(committed.id(), GenerationId::new(number), "{loss:?}");
             store.prune(&committed, 1).unwrap();
             assert_is(store.newest().unwrap(), number);
         }
-        let said = warnings(&scratch.root());
-        assert_eq!(said.len(), 1, "{said:?}");
-        assert!(said[0].contains("created again"), "{said:?}");
+        let text = warnings(&scratch.root());
+        assert_eq!(text.len(), 1, "{text:?}");
+        assert!(text[0].contains("created again"), "{text:?}");
         drop(store);
         let store = scratch.open();
         assert_eq!(store.identity(), &identity);
@@ -88,7 +88,7 @@ fn a_directory_that_went_away_is_made_again_and_that_is_said_once() {
 }
 
 #[test]
-fn what_another_training_has_begun_at_the_path_is_left_alone() {
+fn another_trainings_backup_at_the_path_is_left_alone() {
     for loss in LOSSES {
         let scratch = Scratch::new();
         let store = scratch.open();
@@ -107,7 +107,7 @@ fn what_another_training_has_begun_at_the_path_is_left_alone() {
             assert_taken_over(store.prune(&committed, 1), &by);
             assert_taken_over(store.newest(), &by);
         }
-        // It makes no difference whether the other one runs.
+        // The result is the same if the other training does not run.
         drop(other);
         assert_taken_over(save(&store, 3), &by);
         assert_taken_over(store.remove(), &by);
@@ -135,7 +135,7 @@ fn another_process_of_the_same_training_is_left_alone() {
     let store = scratch.open();
     let _ = save(&store, 1).unwrap();
     scratch.lose(Loss::Moved);
-    // A copy of the directory, from which the training was started once more.
+    // A copy of the directory, from which the training was started again.
     let copied = std::process::Command::new("cp")
         .arg("-r")
         .args([scratch.away(), scratch.root()])
@@ -220,20 +220,20 @@ fn with_the_directory_gone_the_errors_say_so_and_nothing_else() {
         ];
         for error in errors {
             assert!(matches!(error, StoreError::Gone { .. }), "{error}");
-            let said = error.to_string();
-            assert!(said.contains("the next backup creates the directory again"));
-            assert!(!said.contains("are unchanged"), "{said}");
+            let text = error.to_string();
+            assert!(text.contains("the next backup creates the directory again"));
+            assert!(!text.contains("are unchanged"), "{text}");
         }
     }
 }
 
 #[test]
-fn where_the_directory_cannot_be_made_again_every_backup_says_so_until_it_can() {
+fn every_backup_fails_until_the_directory_can_be_created_again() {
     let scratch = Scratch::new();
     let store = scratch.open();
     let _ = save(&store, 1).unwrap();
     scratch.lose(Loss::Removed);
-    // Somebody's file stands there.
+    // A foreign file is in the place.
     fs::write(scratch.root(), b"theirs").unwrap();
     for _ in 1..=2 {
         let error = store.stage().map(drop).unwrap_err();
@@ -300,7 +300,8 @@ fn only_generations_of_this_training_are_pruned_or_deleted() {
     }
     let strange = scratch.generation(9);
     fs::rename(other.generation(3), &strange).unwrap();
-    // Its manifest names another number, as it was moved by hand. It is theirs by its run id.
+    // Its manifest has another number, as after a move by hand. Its run id shows that it is
+    // foreign.
     reseal_number(&strange.join("manifest.json"), 9);
     let theirs = tree(&strange);
     let committed = save(&store, 10).unwrap();
@@ -329,9 +330,9 @@ fn reseal_number(manifest: &std::path::Path, number: u64) {
     .unwrap();
 }
 
-/// Shows only what is different.
+/// Shows only the differences.
 #[track_caller]
-fn assert_same(after: &BTreeMap<PathBuf, u64>, before: &BTreeMap<PathBuf, u64>, said: &str) {
+fn assert_same(after: &BTreeMap<PathBuf, u64>, before: &BTreeMap<PathBuf, u64>, text: &str) {
     let differs = |(path, hash): &(&PathBuf, &u64), other: &BTreeMap<PathBuf, u64>| {
         other.get(*path) != Some(*hash)
     };
@@ -345,11 +346,11 @@ fn assert_same(after: &BTreeMap<PathBuf, u64>, before: &BTreeMap<PathBuf, u64>, 
         .collect();
     assert!(
         new.is_empty() && gone.is_empty(),
-        "{said}: new {new:?}, gone {gone:?}"
+        "{text}: new {new:?}, gone {gone:?}"
     );
 }
 
-/// What a training is doing when its directory goes.
+/// The action of a training when its directory disappears.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doing {
     Save,
@@ -360,15 +361,15 @@ enum Doing {
 
 const ALL: [Doing; 4] = [Doing::Save, Doing::Prune, Doing::Restore, Doing::Remove];
 
-/// Has `happens` happen in the call number `at` of what a training is doing, and gives what came of
-/// that, the number of calls, and the store if it is still there.
+/// Calls `happens` in the call number `at` of an action. Returns the result, the number of calls,
+/// and the store if it still exists.
 fn in_a_call(
     scratch: &Scratch,
     doing: Doing,
     at: usize,
     happens: impl FnOnce() + Send + 'static,
 ) -> (Result<(), StoreError>, usize, Option<Store>) {
-    // Two whole ones, and a damaged one for the restore to move away.
+    // Two whole generations, and a damaged one for the restore to move away.
     let store = scratch.open();
     for number in 1..=3 {
         let _ = save(&store, number).unwrap();
@@ -405,7 +406,7 @@ fn in_a_call(
 }
 
 #[test]
-fn whichever_call_another_training_comes_in_its_backups_are_never_touched() {
+fn whichever_call_another_training_begins_in_its_backups_stay_untouched() {
     for loss in LOSSES {
         for doing in ALL {
             let mut refused = 0;
@@ -434,18 +435,18 @@ fn whichever_call_another_training_comes_in_its_backups_are_never_touched() {
                     break;
                 }
                 let (before, other) = theirs.lock().unwrap().take().unwrap();
-                let said = format!("{loss:?}, {doing:?}, in call {at}: {outcome:?}");
-                assert_same(&tree(scratch.root()), &before, &said);
+                let text = format!("{loss:?}, {doing:?}, in call {at}: {outcome:?}");
+                assert_same(&tree(scratch.root()), &before, &text);
                 match outcome {
                     Ok(()) => {}
                     Err(StoreError::TakenOver { .. }) => refused += 1,
-                    Err(error) => panic!("{said}: {error}"),
+                    Err(error) => panic!("{text}: {error}"),
                 }
                 if let Some(store) = store {
                     assert_taken_over(save(&store, 6), "run id");
                     assert_taken_over(store.remove(), "run id");
                 }
-                assert_same(&tree(scratch.root()), &before, &said);
+                assert_same(&tree(scratch.root()), &before, &text);
                 let committed = save(&other, 106).unwrap();
                 other.prune(&committed, 1).unwrap();
                 drop(other);
@@ -457,24 +458,24 @@ fn whichever_call_another_training_comes_in_its_backups_are_never_touched() {
 }
 
 #[test]
-fn whichever_call_the_directory_goes_in_the_next_save_makes_it_again() {
+fn whichever_call_the_directory_vanishes_in_the_next_save_recreates_it() {
     for loss in LOSSES {
         for doing in ALL {
             for at in 0.. {
                 let scratch = Scratch::new();
                 let (root, away) = (scratch.root(), scratch.away());
                 let (outcome, calls, store) = in_a_call(&scratch, doing, at, move || match loss {
-                    // At the end of a removal it is gone already.
+                    // At the end of a removal it is already gone.
                     Loss::Removed => drop(fs::remove_dir_all(root)),
                     Loss::Moved => drop(fs::rename(root, away)),
                 });
                 if calls <= at {
                     break;
                 }
-                let said = format!("{loss:?}, {doing:?}, in call {at}: {outcome:?}");
+                let text = format!("{loss:?}, {doing:?}, in call {at}: {outcome:?}");
                 match outcome {
                     Ok(()) | Err(StoreError::Gone { .. }) => {}
-                    Err(error) => panic!("{said}: {error}"),
+                    Err(error) => panic!("{text}: {error}"),
                 }
                 if let Some(store) = store {
                     for number in 6..=7 {
@@ -485,7 +486,7 @@ fn whichever_call_the_directory_goes_in_the_next_save_makes_it_again() {
                 }
                 if scratch.away().exists() && doing != Doing::Remove {
                     let away = Store::open(scratch.away(), OpenOptions::default()).unwrap();
-                    assert!(away.newest().unwrap().is_some(), "{said}");
+                    assert!(away.newest().unwrap().is_some(), "{text}");
                 }
             }
         }

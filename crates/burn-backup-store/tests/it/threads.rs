@@ -1,4 +1,4 @@
-//! What is done at once, and what becomes of it where the system gives no threads.
+//! Concurrent work, and its replacement if the system provides no threads.
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -19,7 +19,7 @@ fn large(number: usize) -> Vec<u8> {
         .collect()
 }
 
-/// Saves two large parts, in chunks of which some are gathered, and a small one.
+/// Saves a small part and two large ones, some of whose chunks are gathered.
 fn save_large(store: &Store, number: usize) -> Result<(), StoreError> {
     let mut staging = store.stage()?;
     for name in ["model", "optimizer"] {
@@ -102,7 +102,7 @@ fn without_a_thread_damage_is_still_damage() {
     assert!(scratch.quarantined(2).exists());
 }
 
-/// What a rule saw of the syncs: on which threads they came.
+/// The threads of all syncs, as seen by a rule.
 fn threads_of_syncs(process: impl FnOnce(&Store)) -> BTreeMap<String, HashSet<ThreadId>> {
     let scratch = Scratch::new().with_generations(1);
     let seen: Arc<Mutex<BTreeMap<String, HashSet<ThreadId>>>> = Arc::default();
@@ -129,7 +129,7 @@ fn threads_of_syncs(process: impl FnOnce(&Store)) -> BTreeMap<String, HashSet<Th
 fn syncs_of_one_step_run_at_once_under_a_filesystem_that_injects_faults_too() {
     let seen = threads_of_syncs(|store| drop(save(store, 2).unwrap()));
     let most = seen.values().map(HashSet::len).max().unwrap();
-    // Two new parts, the linked one apart, and the manifest.
+    // Two new parts and the manifest, without the linked part.
     assert!(most >= 3, "{seen:?}");
     let seen = threads_of_syncs(|store| drop(store.newest().unwrap()));
     let most = seen.values().map(HashSet::len).max().unwrap();
@@ -137,7 +137,7 @@ fn syncs_of_one_step_run_at_once_under_a_filesystem_that_injects_faults_too() {
 }
 
 #[test]
-fn whichever_of_the_syncs_that_run_at_once_fails_it_is_that_error_and_the_save_fails() {
+fn whichever_of_the_concurrent_syncs_fails_the_save_fails_with_its_error() {
     for name in [
         "model.bpk",
         "optimizer.bpk",

@@ -1,5 +1,5 @@
 //! Network and layered file systems: directories that can't be synced, generations that can't be
-//! renamed, reads that fail once.
+//! renamed, and reads that fail once.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -14,11 +14,11 @@ use burn_backup_store::{OpenOptions, Store, StoreError};
 use crate::support::{Scratch, assert_is, collect_warnings, names, save, warnings};
 
 #[test]
-fn a_file_system_that_cannot_sync_directories_is_used_all_the_same_and_that_is_said_once() {
+fn a_file_system_that_cannot_sync_directories_is_used_and_reported_once() {
     collect_warnings();
     for kind in [ErrorKind::InvalidInput, ErrorKind::Unsupported] {
         let scratch = Scratch::new();
-        // With it there, nothing outside of the test's own directory is synced.
+        // If it exists, nothing outside of the test's own directory is synced.
         fs::create_dir(scratch.root()).unwrap();
         let open = || {
             scratch.open_through(FaultyFilesystem::new(move |operation, _| match operation {
@@ -33,13 +33,13 @@ fn a_file_system_that_cannot_sync_directories_is_used_all_the_same_and_that_is_s
         }
         fs::write(scratch.generation(4).join("model.bpk"), b"damaged").unwrap();
         assert_is(store.newest().unwrap(), 3);
-        let said = warnings(scratch.root().parent().unwrap());
-        let about_syncs: Vec<_> = said
+        let text = warnings(scratch.root().parent().unwrap());
+        let about_syncs: Vec<_> = text
             .iter()
-            .filter(|said| said.contains("can't sync"))
+            .filter(|text| text.contains("can't sync"))
             .collect();
-        assert_eq!(about_syncs.len(), 1, "{said:?}");
-        assert!(about_syncs[0].contains("a power cut may undo"), "{said:?}");
+        assert_eq!(about_syncs.len(), 1, "{text:?}");
+        assert!(about_syncs[0].contains("a power cut may undo"), "{text:?}");
         drop(store);
         open().remove().unwrap();
         assert!(!scratch.root().exists());
@@ -70,7 +70,7 @@ fn a_directory_whose_sync_really_fails_is_an_error() {
     assert_is(store.newest().unwrap(), 1);
 }
 
-/// A directory of which the generations up to `in_image` came with an image: they can't be renamed.
+/// A directory whose generations up to `in_image` came with an image and can't be renamed.
 fn layered(scratch: &Scratch, in_image: u64) -> Store {
     scratch.open_through(FaultyFilesystem::new(move |operation, path: &Path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -89,8 +89,7 @@ fn layered(scratch: &Scratch, in_image: u64) -> Store {
 }
 
 #[test]
-fn a_backup_that_came_with_an_image_is_restored_and_what_cannot_be_renamed_is_removed_in_its_place()
-{
+fn a_backup_that_came_with_an_image_is_restored_and_removed_in_its_place() {
     collect_warnings();
     let scratch = Scratch::new().with_generations(3);
     let store = layered(&scratch, 3);
@@ -101,9 +100,9 @@ fn a_backup_that_came_with_an_image_is_restored_and_what_cannot_be_renamed_is_re
         let left = names(scratch.root().join("generations"));
         assert_eq!(left, [format!("{number:08}")]);
     }
-    let said = warnings(&scratch.root());
-    assert_eq!(said.len(), 1, "{said:?}");
-    assert!(said[0].contains("image"), "{said:?}");
+    let text = warnings(&scratch.root());
+    assert_eq!(text.len(), 1, "{text:?}");
+    assert!(text[0].contains("image"), "{text:?}");
     drop(store);
     assert_is(layered(&scratch, 3).newest().unwrap(), 6);
     layered(&scratch, 3).remove().unwrap();
@@ -111,7 +110,7 @@ fn a_backup_that_came_with_an_image_is_restored_and_what_cannot_be_renamed_is_re
 }
 
 #[test]
-fn a_damaged_generation_that_came_with_an_image_is_passed_over() {
+fn a_damaged_generation_that_came_with_an_image_is_skipped() {
     let scratch = Scratch::new().with_generations(3);
     fs::write(scratch.generation(3).join("model.bpk"), b"damaged").unwrap();
     let store = layered(&scratch, 3);
@@ -149,7 +148,7 @@ fn ended_at_any_call_of_a_removal_in_place_the_newest_is_whole_or_everything_is_
             break;
         }
         match scratch.open().newest() {
-            // An older one never comes back.
+            // An older generation never comes back.
             Ok(Some(newest)) => assert_is(Some(newest), 3),
             Ok(None) | Err(StoreError::NoneLeft { .. }) => {}
             Err(error) => panic!("ended at {ends}: {error}"),
@@ -158,7 +157,7 @@ fn ended_at_any_call_of_a_removal_in_place_the_newest_is_whole_or_everything_is_
 }
 
 #[test]
-fn a_read_that_fails_once_is_tried_again() {
+fn a_read_that_fails_once_is_retried() {
     for name in ["model.bpk", "manifest.json", "burn-backup.json"] {
         for call in [Operation::Read, Operation::OpenFile] {
             let scratch = Scratch::new().with_generations(2);

@@ -1,4 +1,4 @@
-//! The example as a process, crashed or left alone.
+//! The example as a process, crashed or uninterrupted.
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -29,10 +29,10 @@ fn digest(output: &Output) -> String {
 }
 
 #[test]
-fn crashed_and_run_again_it_ends_with_the_undisturbed_digest() {
+fn crashed_and_run_again_it_ends_with_the_uninterrupted_digest() {
     let scratch = tempfile::tempdir().unwrap();
     let expected = digest(&cartpole(scratch.path(), &[]));
-    // Before the training begins, at its first step, and twice in it.
+    // Before the training begins, at its first step, and twice in the training.
     for crashes in [&["300"][..], &["501"], &["620", "621", "790"]] {
         let scratch = tempfile::tempdir().unwrap();
         for step in crashes {

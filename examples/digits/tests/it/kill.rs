@@ -1,7 +1,7 @@
 //! `kill -9` at random moments, again and again, until the training is done.
 //!
-//! The seed of the moments is printed; the environment variable `KILL_SEED` gives it, to repeat a
-//! failure, and `KILLS` the number of kills.
+//! The seed of the moments is printed. To repeat a failure, set it in the environment variable `KILL_SEED`.
+//! `KILLS` is the number of kills.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::trainee::{End, Scratch, damage};
 
 const DEFAULT_KILLS: u64 = 300;
 
-/// What a training says.
+/// Parts of the lines that a training logs.
 const OPEN: &str = "' is open";
 const RESTORED: &str = "restored from backup";
 const COMMITTED: &str = "burn_backup::commit] backup ";
@@ -40,14 +40,14 @@ struct Times {
     deletion: Duration,
 }
 
-/// In what the kills came.
+/// How many kills came in which phase.
 #[derive(Debug, Default)]
 struct Tally {
     restore: u64,
     quarantine: u64,
     training: u64,
     deletion: u64,
-    /// Of those in the deletion, the ones that left it half done.
+    /// Kills in the deletion that left it half done.
     half_deleted: u64,
     trainings: u64,
 }
@@ -63,8 +63,8 @@ pub fn from_environment(name: &str) -> Option<u64> {
     Some(text.parse().unwrap())
 }
 
-/// An undisturbed training's digest, and how long things take.
-fn undisturbed() -> (String, Times) {
+/// An uninterrupted training's digest, and how long things take.
+fn uninterrupted() -> (String, Times) {
     let scratch = Scratch::new();
     let mut process = scratch.start();
     let removing = process.wait_for(REMOVING).unwrap();
@@ -75,7 +75,7 @@ fn undisturbed() -> (String, Times) {
     };
     let whole = started.elapsed();
 
-    // A second one is killed when there is something to restore.
+    // A second process is killed once there is something to restore.
     let mut process = scratch.start();
     process.wait_for(COMMITTED).unwrap();
     process.wait_for(COMMITTED).unwrap();
@@ -92,7 +92,7 @@ fn undisturbed() -> (String, Times) {
     (digest, times)
 }
 
-/// Runs a training until it is done, killing its processes at random moments. Gives its digest.
+/// Runs a training until it is done, and kills its processes at random moments. Returns its digest.
 fn train_and_kill(random: &mut StdRng, times: &Times, tally: &mut Tally) -> String {
     let scratch = Scratch::new();
     loop {
@@ -144,11 +144,11 @@ fn train_and_kill(random: &mut StdRng, times: &Times, tally: &mut Tally) -> Stri
 }
 
 #[test]
-fn killed_at_random_moments_every_training_ends_with_the_undisturbed_digest() {
+fn killed_at_random_moments_every_training_ends_with_the_uninterrupted_digest() {
     let seed = from_environment("KILL_SEED").unwrap_or_else(rand::random);
     let kills = from_environment("KILLS").unwrap_or(DEFAULT_KILLS);
     report(&format!("kill -9: KILL_SEED={seed}"));
-    let (expected, times) = undisturbed();
+    let (expected, times) = uninterrupted();
     let begun = Instant::now();
     let mut random = StdRng::seed_from_u64(seed);
     let mut tally = Tally::default();

@@ -1,4 +1,4 @@
-//! The example as a process, killed or left alone.
+//! The example as a process, killed or uninterrupted.
 #![cfg(unix)]
 #![expect(
     clippy::unwrap_used,

@@ -8,9 +8,9 @@ use crate::trainee::Scratch;
 struct Said {
     /// `12` in `12 backups of 3 bytes in all`.
     backups: u64,
-    /// How long the training was held by them, at least, and at most by one.
+    /// How long backups paused the training: at least in all, and at most by one (`blocked_max`).
     held: Duration,
-    held_worst: Duration,
+    blocked_max: Duration,
     /// The line on the share: how many backups, how many batches between two, the percentage, and
     /// how long the training took at most.
     share: Option<(u64, u64, f64, Duration)>,
@@ -41,14 +41,14 @@ impl Said {
         Self {
             backups: backups.parse().unwrap(),
             held: printed(held).0,
-            held_worst: printed(worst).1,
+            blocked_max: printed(worst).1,
             share,
             digest: line("digest of the weights: ").unwrap().to_owned(),
         }
     }
 }
 
-/// The least and the most that a time printed with one decimal place may have been.
+/// The smallest and the largest time that is printed like this, with one decimal place.
 fn printed(text: &str) -> (Duration, Duration) {
     let units = [("ns", 1e-9), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0)];
     let with_unit = |(unit, seconds): &(&str, f64)| Some((text.strip_suffix(unit)?, *seconds));
@@ -76,14 +76,14 @@ fn a_share_of_the_time_is_kept_and_changes_nothing_in_the_training() {
         assert_eq!(committed, said.backups);
         assert!(committed >= 1, "that at the end");
         assert!(interval >= 1 && percent >= 0.0);
-        // All but the last backup are paid for, and the wait for it at the end belongs to none.
-        let paid = said.held.saturating_sub(2 * said.held_worst);
+        // All backups except the last are paid for. The wait at the end belongs to no backup.
+        let paid = said.held.saturating_sub(2 * said.blocked_max);
         let trained = took.saturating_sub(said.held);
         assert!(
             paid <= trained.mul_f64(max_overhead),
             "{paid:?} of {trained:?} with {frequency}"
         );
-        // What the backups held and slowed down is part of what was printed.
+        // The printed percentage includes the pauses and the slowdown by backups.
         let percentage = 100.0 * said.held.div_duration_f64(took);
         assert!(percent >= percentage - 0.1, "{percent} {percentage}");
         if max_overhead < 1e-3 {

@@ -1,7 +1,7 @@
 //! SIGTERM at random moments, again and again, until the training is done.
 //!
-//! The seed of the moments is printed; the environment variable `TERM_SEED` gives it, to repeat a
-//! failure, and `TERMS` the number of interruptions.
+//! The seed of the moments is printed. To repeat a failure, set it in the environment variable `TERM_SEED`.
+//! `TERMS` is the number of interruptions.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::trainee::{End, Scratch};
 const DEFAULT_TERMS: u64 = 60;
 
 #[test]
-fn terminated_at_random_moments_every_training_exits_well_and_ends_as_if_undisturbed() {
+fn terminated_at_random_moments_every_training_exits_well_and_ends_as_if_uninterrupted() {
     let seed = from_environment("TERM_SEED").unwrap_or_else(rand::random);
     let terms = from_environment("TERMS").unwrap_or(DEFAULT_TERMS);
     report(&format!("kill -TERM: TERM_SEED={seed}"));

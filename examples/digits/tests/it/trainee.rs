@@ -26,7 +26,7 @@ pub enum End {
     Killed,
 }
 
-/// A running process, and when it said what.
+/// A running process, and when it printed each line.
 pub struct Process {
     child: Child,
     lines: Receiver<String>,
@@ -86,7 +86,7 @@ impl Scratch {
         command
     }
 
-    /// Runs the example to its end, and gives what it printed.
+    /// Runs the example to its end, and returns its output.
     pub fn train(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -94,7 +94,7 @@ impl Scratch {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs the example, which is to refuse its arguments, and gives what it says then.
+    /// Runs the example, which must refuse its arguments, and returns its message.
     pub fn refuse(&self, arguments: &[&str]) -> String {
         let output = self.command(arguments).output().unwrap();
         assert!(!output.status.success());
@@ -130,8 +130,7 @@ impl Scratch {
 }
 
 impl Process {
-    /// Waits until the process says `what`, and gives the time since its start; `None` if it ends
-    /// without.
+    /// Waits until the process prints `what`, and returns the time since its start; `None` if it ends before.
     pub fn wait_for(&mut self, what: &str) -> Option<Duration> {
         while let Ok(line) = self.lines.recv() {
             let is_it = line.contains(what);
@@ -155,14 +154,14 @@ impl Process {
         }
     }
 
-    /// Kills the process (SIGKILL), and says what it had said and whether it had ended before.
+    /// Kills the process (SIGKILL). Returns whether it had ended before, and its output.
     pub fn kill(mut self) -> (End, Vec<String>) {
         // It may have ended.
         let _ = self.child.kill();
         self.end()
     }
 
-    /// Asks the process to end (SIGTERM), and says what it had said and how it did.
+    /// Asks the process to end (SIGTERM). Returns how it ended, and its output.
     pub fn terminate(self) -> (End, Vec<String>) {
         let pid = self.child.id().to_string();
         // It may have ended.
@@ -202,7 +201,7 @@ impl Process {
     }
 }
 
-/// Damages a generation: one byte of its model is another.
+/// Damages a generation: changes one byte of its model.
 pub fn damage(generation: &Path) {
     let part = generation.join("model.bpk");
     let mut bytes = std::fs::read(&part).unwrap();

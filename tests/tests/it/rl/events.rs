@@ -1,4 +1,4 @@
-//! What a program that learns by reinforcement is told of its backups.
+//! The events of a program that learns by reinforcement.
 
 use burn_backup_restore::Outcome;
 use std::sync::atomic::Ordering;
@@ -9,7 +9,7 @@ use super::world::Halt;
 use crate::events::{Misbehaves, Told};
 
 #[test]
-fn reinforcement_learning_tells_the_same_events() {
+fn reinforcement_learning_sends_the_same_events() {
     let scratch = tempfile::tempdir().unwrap();
     let program = Program::default();
     let told_of = |halt| {

@@ -1,12 +1,12 @@
-//! The loop does what Burn's does, call by call.
+//! The loop makes the same calls as Burn's.
 
 use test_fork::test;
 
 use super::program::{Program, Run, backup};
 use super::world::Halt;
 
-/// A program of whose measurements nothing depends on which transitions are drawn, nor on which policy acts:
-/// Burn's environments are one step ahead.
+/// A program whose measurements depend neither on the drawn transitions nor on the acting policy. Burn's
+/// environments are one step ahead.
 fn even() -> Program {
     Program {
         is_even: true,
@@ -15,7 +15,8 @@ fn even() -> Program {
     }
 }
 
-/// The calls, of which those that register metrics come in an order of Burn's hash map.
+/// The calls. Those that register metrics come first and are sorted, because Burn's hash map has no fixed
+/// order.
 fn ordered(run: &Run) -> Vec<String> {
     let is_registered = |call: &String| call.starts_with("register_metric");
     let (mut registered, others): (Vec<_>, Vec<_>) =
@@ -26,7 +27,7 @@ fn ordered(run: &Run) -> Vec<String> {
 }
 
 #[test]
-fn burn_is_told_the_same_as_by_its_own_loop() {
+fn burn_gets_the_same_calls_as_from_its_own_loop() {
     let default = even();
     let config = |train_interval, train_steps, eval_interval, eval_episodes| Program {
         config: default
@@ -42,7 +43,7 @@ fn burn_is_told_the_same_as_by_its_own_loop() {
         default.clone(),
         config(1, 1, 7, 1),
         config(4, 3, 5, 3),
-        // Evaluations that rounds pass over.
+        // Rounds that pass over evaluations.
         config(10, 1, 4, 1),
         config(2, 0, 1000, 1),
         Program {
@@ -59,7 +60,7 @@ fn burn_is_told_the_same_as_by_its_own_loop() {
 }
 
 #[test]
-fn a_stop_while_the_agent_is_trained_has_the_same_told_as_in_burns_loop() {
+fn a_stop_while_the_agent_is_trained_gives_the_same_calls_as_in_burns_loop() {
     for stop_at in [1, 2, 7] {
         let program = Program {
             stop_at: Some(stop_at),
@@ -67,12 +68,12 @@ fn a_stop_while_the_agent_is_trained_has_the_same_told_as_in_burns_loop() {
         };
         let ours = assert_same_calls(&program);
         assert!(ours.interrupted.is_some());
-        // The trainings of a round are two.
+        // A round has two trainings.
         assert_eq!(ours.learned.trainings, stop_at.next_multiple_of(2));
     }
 }
 
-/// Runs the program with both loops, and compares what Burn was told.
+/// Runs the program with both loops, and compares the calls that Burn gets.
 #[track_caller]
 fn assert_same_calls(program: &Program) -> Run {
     let scratch = tempfile::tempdir().unwrap();

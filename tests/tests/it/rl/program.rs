@@ -1,4 +1,4 @@
-//! A program that learns in the world, and what it ends with.
+//! A program that learns in the world, and its result.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -31,24 +31,24 @@ pub struct Program {
     pub is_exact: bool,
     /// Whether each episode has five steps.
     pub is_even: bool,
-    /// Whether losses are measured, and the values by which actions are chosen. In Burn's loop both are others:
-    /// it draws other transitions, and acts one step ahead.
+    /// Whether losses are measured, and the values by which actions are chosen. Both differ in Burn's loop,
+    /// because it draws other transitions and acts one step ahead.
     pub measures_values: bool,
-    /// How many zeros an observation has besides what is observed.
+    /// How many zeros an observation has in addition to the observed values.
     pub padding: usize,
     /// The units of the network.
     pub hidden: usize,
-    /// The training, counted from 1 in the process, that gives NaN.
+    /// The training that gives NaN, counted from 1 in the process.
     pub nan_at: Option<usize>,
-    /// The one in which the user stops it.
+    /// The training in which the user stops it.
     pub stop_at: Option<usize>,
 }
 
-/// What a run ended with.
+/// The result of a run.
 pub struct Run {
     pub policy: Record,
     pub learned: Learned,
-    /// What the renderer was called with.
+    /// The calls of the renderer.
     pub calls: Vec<String>,
     /// Steps in all environments.
     pub steps: usize,
@@ -80,7 +80,7 @@ impl Default for Program {
     }
 }
 
-/// A backup after each step, with a certain seed.
+/// A backup after each step, with a fixed seed.
 pub fn backup(dir: &Path) -> BackupAndRestore {
     BackupAndRestore::new(dir).save_freq(1).seed(5)
 }
@@ -131,7 +131,7 @@ impl Program {
         let device = Device::flex();
         let mut learner = Learner::new(self.hidden, &device);
         learner.nan_at = self.nan_at;
-        learner.tells_values = self.measures_values;
+        learner.reports_values = self.measures_values;
         learner.stop_at = self.stop_at.map(|at| (at, interrupter.clone()));
         let learned = learner.learned.clone();
         let calls = Calls::default();
@@ -172,14 +172,14 @@ fn halter(halt: Halt, interrupter: &Interrupter) -> Halter {
 }
 
 impl Run {
-    /// The error of ours that ended it.
+    /// The error of this crate that ended the run.
     #[track_caller]
     pub fn backup_error(&self) -> &BackupError {
         let error = self.error.as_deref().unwrap();
         BackupError::find(error).unwrap()
     }
 
-    /// What was logged: each value, in order. (What is shown beside it is a mean that begins anew in each run.)
+    /// The logged values, in order. The mean that is shown beside each of them restarts in each run.
     pub fn logged(&self) -> Vec<&str> {
         let calls = self.calls.iter();
         let updates = calls

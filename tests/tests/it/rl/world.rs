@@ -1,5 +1,4 @@
-//! A small world to learn in, and an agent that learns in it: everything that a restore could get wrong
-//! shows in what they end with.
+//! A small world, and an agent that learns in it. Every mistake in a restore would change their results.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -63,12 +62,12 @@ impl ReplayItem for Rows {
     }
 }
 
-/// Where the walker is, and how fast.
+/// The place and the speed of the walker.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
     at: f32,
     speed: f32,
-    /// How many zeros an observation has besides.
+    /// How many zeros an observation has in addition.
     padding: usize,
 }
 
@@ -101,8 +100,8 @@ impl ToAction<Rows> for Push {
     }
 }
 
-/// How a run ends before its time. Steps in all environments are counted from 1 in the process at hand,
-/// those of evaluations too.
+/// How a run ends early. Steps in all environments, including those of evaluations, are counted from 1 in the
+/// current process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Halt {
     Never,
@@ -112,7 +111,7 @@ pub enum Halt {
     Fail(usize),
     /// The environment panics in that step.
     Panic(usize),
-    /// A signal says in that step that the process is about to be ended.
+    /// A signal announces in that step that the process is about to be ended.
     Notice(usize),
 }
 
@@ -140,11 +139,11 @@ impl Halter {
     }
 }
 
-/// A walk along a line, which ends far from where it began, or after some steps.
+/// A walk along a line. It ends far from its start, or after some steps.
 pub struct Walk {
     place: Place,
     steps: usize,
-    /// How many episodes the walker has begun: each has another wind.
+    /// How many episodes the walker has begun. Each has a different wind.
     episodes: u32,
     /// Whether each episode has five steps, whatever the walker does. Every other one is truncated.
     is_even: bool,
@@ -179,7 +178,7 @@ impl Environment for Walk {
 
     fn step(&mut self, push: Push) -> StepResult<Place> {
         self.halter.pass();
-        // Each draw is another one.
+        // Each draw is different.
         let gust = (draw_seed() % 1000) as f32 / 10_000.0;
         let wind = (self.episodes % 3) as f32 * 0.05;
         let push = if push.0 > 0.5 { 0.3 } else { -0.3 };
@@ -261,8 +260,8 @@ impl Values {
 #[derive(Clone)]
 pub struct Walker {
     values: Values,
-    /// Whether it tells by which values it chose.
-    tells_values: bool,
+    /// Whether it reports the values by which it chose.
+    reports_values: bool,
 }
 
 #[derive(Clone)]
@@ -317,7 +316,7 @@ impl Policy for Walker {
             let noise = Distribution::Normal(0.0, 0.2);
             values = values.clone() + values.random_like(noise);
         }
-        let exploration = match self.tells_values {
+        let exploration = match self.reports_values {
             true => values.clone().sum().into_scalar::<f64>(),
             false => 0.2,
         };
@@ -348,7 +347,7 @@ impl Policy for Walker {
     }
 }
 
-/// What an agent is left with.
+/// The result of an agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Learned {
     pub target: Record,
@@ -365,11 +364,11 @@ pub struct Learner {
     /// How often it was trained.
     trainings: u64,
     device: Device,
-    /// Whether its policy tells by which values it chose.
-    pub tells_values: bool,
-    /// The training, counted from 1 in this process, that gives NaN.
+    /// Whether its policy reports the values by which it chose.
+    pub reports_values: bool,
+    /// The training that gives NaN, counted from 1 in this process.
     pub nan_at: Option<usize>,
-    /// The one in which the user stops it.
+    /// The training in which the user stops it.
     pub stop_at: Option<(usize, Interrupter)>,
     pub learned: Arc<Mutex<Learned>>,
 }
@@ -385,7 +384,7 @@ impl Learner {
             optimizer: AdamConfig::new().init(),
             trainings: 0,
             device,
-            tells_values: true,
+            reports_values: true,
             nan_at: None,
             stop_at: None,
             learned: Arc::default(),
@@ -393,7 +392,7 @@ impl Learner {
     }
 }
 
-/// What the agent keeps besides its policy.
+/// The agent's state except its policy.
 pub struct LearnerRecord {
     trainings: u64,
     target: ModuleRecord,
@@ -501,7 +500,7 @@ impl PolicyLearner for Learner {
     fn policy(&self) -> Walker {
         Walker {
             values: self.values.valid(),
-            tells_values: self.tells_values,
+            reports_values: self.reports_values,
         }
     }
 

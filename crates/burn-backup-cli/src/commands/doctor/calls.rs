@@ -127,15 +127,15 @@ fn reuse(dir: &Path) -> Check {
     });
     match again {
         Ok(true) => Check::ok(
-            "writing over",
+            "overwriting",
             "files are overwritten in place, which is faster than creating new ones",
         ),
         Ok(false) => Check::ok(
-            "writing over",
+            "overwriting",
             "each save creates new files, because this system can't tell whether a file is still open elsewhere",
         ),
         Err(error) => Check::warn(
-            "writing over",
+            "overwriting",
             format!("a file can't be overwritten: {error}"),
             "each save creates new files",
         ),

@@ -2,7 +2,7 @@
 
 use super::Chart;
 use super::curves::{Curve, range};
-use crate::output::{Page, Tone};
+use crate::output::{Page, TextStyle};
 
 const COLUMNS: usize = 64;
 const ROWS: usize = 12;
@@ -165,7 +165,7 @@ impl Canvas {
         page.line(format!("{:>MARGIN$} └{}", "", "─".repeat(COLUMNS)));
         let (first, last) = (short(self.xs.0), format!("epoch {}", short(self.xs.1)));
         let gap = COLUMNS.saturating_sub(first.len());
-        page.line(Tone::Faint.paint(format!("{:>MARGIN$}  {first}{last:>gap$}", "")));
+        page.line(TextStyle::Faint.paint(format!("{:>MARGIN$}  {first}{last:>gap$}", "")));
     }
 }
 

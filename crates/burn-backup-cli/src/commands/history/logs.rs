@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_value_is_the_final_one_or_the_mean() {
+    fn the_final_value_or_the_mean_is_used() {
         let table = [
             ("50,4\n25,4\n", Some(37.5)),
             ("1\n2\n", Some(1.5)),

@@ -9,9 +9,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::exit::{Exit, refuse};
-use crate::output::{Output, Page, Report, Tone, ago, bytes};
+use crate::output::{Output, Page, Report, TextStyle, ago, bytes};
 use crate::place::Place;
-use crate::source::{Directory, LOOKS, pruned_too_soon};
+use crate::source::{Directory, MAX_LISTINGS, pruned_too_soon};
 use crate::training::{Position, Training};
 
 /// The contents of a backup directory.
@@ -84,7 +84,7 @@ pub fn list(path: &Path, mirror: Option<&Place>, output: &Output) -> Result<Exit
 
 /// The generations, newest first.
 fn rows(directory: &Directory, mirrored: Option<&BTreeSet<u64>>) -> Result<Vec<Row>> {
-    for _ in 0..LOOKS {
+    for _ in 0..MAX_LISTINGS {
         let ids = directory.observer.generations()?;
         let mut rows = Vec::new();
         for id in &ids {
@@ -243,7 +243,7 @@ impl Report for Listing {
             Some(run_id) => page.field("training", run_id),
             None => page.field(
                 "training",
-                Tone::Warning
+                TextStyle::Warning
                     .paint("burn-backup.json is missing or damaged; the next start recreates it"),
             ),
         }
@@ -324,7 +324,7 @@ fn set_aside(observer: &Observer) -> Result<Vec<SetAside>> {
 fn in_use(in_use: &InUse) -> String {
     match (in_use.state, &in_use.by) {
         ("unused", _) => "no".to_owned(),
-        ("in_use", Some(by)) => Tone::Good.paint(format!("by {by}")),
+        ("in_use", Some(by)) => TextStyle::Good.paint(format!("by {by}")),
         (_, Some(last)) => format!("not known; last by {last}"),
         _ => "not known".to_owned(),
     }

@@ -44,8 +44,8 @@ fn draws_are_the_same_whatever_the_number_of_workers_and_also_after_a_skip() {
             let builder = seed.into_iter().fold(builder, |b, seed| b.shuffle(seed));
             builder.build(noisy(40))
         };
-        let undisturbed = build(0, false);
-        let epochs = [(); 3].map(|()| epoch(&undisturbed));
+        let uninterrupted = build(0, false);
+        let epochs = [(); 3].map(|()| epoch(&uninterrupted));
         for workers in ALL_WORKERS {
             for draws in [false, true] {
                 let loader = build(workers, draws);
@@ -61,7 +61,7 @@ fn draws_are_the_same_whatever_the_number_of_workers_and_also_after_a_skip() {
 }
 
 #[test]
-fn no_draw_is_like_another() {
+fn all_draws_differ() {
     let mut all = Vec::new();
     let whole = drawing().build(noisy(60));
     let shuffled = drawing().shuffle(1).build(noisy(60));
@@ -174,7 +174,7 @@ impl Batcher<Option<u64>, Vec<Option<u64>>> for Epochs {
 }
 
 #[test]
-fn datasets_and_batchers_are_told_the_epoch() {
+fn datasets_and_batchers_know_the_epoch() {
     for workers in ALL_WORKERS {
         for draws in [false, true] {
             let builder = DataLoaderBuilder::new(Epochs).set_device(Device::flex());
@@ -204,7 +204,7 @@ fn after_a_panic_the_thread_is_in_no_epoch() {
 }
 
 #[test]
-fn a_loader_within_a_batcher_has_an_epoch_of_its_own() {
+fn a_loader_within_a_batcher_has_its_own_epoch() {
     struct Nested(Arc<dyn DataLoader<Vec<Option<u64>>>>);
     impl Batcher<Option<u64>, [Option<u64>; 3]> for Nested {
         fn batch(&self, _items: Vec<Option<u64>>, _device: &Device) -> [Option<u64>; 3] {

@@ -216,9 +216,9 @@ fn check<O: PartialEq + Clone + std::fmt::Debug>(
     for which in [0, 1] {
         let loader = |of: Loaders<O>| of[which].to_device(&Device::flex());
         let burns = loader(burns(0));
-        let undisturbed = loader(ours(0));
-        assert_eq!(undisturbed.num_items(), burns.num_items());
-        let epochs = [(); 3].map(|()| epoch(&undisturbed));
+        let uninterrupted = loader(ours(0));
+        assert_eq!(uninterrupted.num_items(), burns.num_items());
+        let epochs = [(); 3].map(|()| epoch(&uninterrupted));
         assert_eq!(epochs[0].len(), epoch(&burns).len());
         assert_ne!(epochs[0], epochs[1]);
 

@@ -51,7 +51,7 @@ fn samples_are_the_same_whatever_the_number_of_workers() {
 }
 
 #[test]
-fn after_a_skip_the_samples_are_those_of_the_whole_epoch_and_what_is_skipped_is_not_loaded() {
+fn after_a_skip_the_samples_are_the_same_and_skipped_ones_are_not_loaded() {
     for replace in [true, false] {
         for workers in [0, 3] {
             let (dataset, loaded) = counted(1000);
@@ -63,9 +63,9 @@ fn after_a_skip_the_samples_are_those_of_the_whole_epoch_and_what_is_skipped_is_
             let window = WINDOW_PER_THREAD * workers;
             assert!(loaded.load(Ordering::SeqCst) <= (50 + window) * 10);
 
-            let undisturbed = builder().batch_size(10).build(sampler(1000, 3000, replace));
-            drop(epoch(&undisturbed));
-            assert_eq!(rest, epoch(&undisturbed)[250..]);
+            let uninterrupted = builder().batch_size(10).build(sampler(1000, 3000, replace));
+            drop(epoch(&uninterrupted));
+            assert_eq!(rest, epoch(&uninterrupted)[250..]);
         }
     }
 }
@@ -119,7 +119,7 @@ fn without_replacement_any_item_may_come_anywhere_and_once_more() {
 }
 
 #[test]
-fn with_replacement_each_item_is_as_likely() {
+fn with_replacement_each_item_is_equally_likely() {
     const SAMPLES: usize = 70_000;
     let mut counts = [0_usize; 7];
     let [items] = epochs(sampler(7, SAMPLES, true));
@@ -159,7 +159,7 @@ fn samples_do_not_change_between_versions() {
 }
 
 #[test]
-fn every_constructor_means_what_burns_does() {
+fn every_constructor_matches_burns() {
     use burn::data::dataset::transform;
     let default = SamplerDatasetOptions::default;
     // Each pair uses the same options for Burn's sampler and ours.
@@ -272,7 +272,7 @@ fn the_epoch_reaches_a_sampler_inside_burns_other_datasets() {
 }
 
 #[test]
-fn the_parts_of_a_loader_have_together_the_samples_of_an_epoch() {
+fn the_parts_of_a_loader_make_up_the_samples_of_an_epoch() {
     for replace in [true, false] {
         let whole = builder().batch_size(4).build(sampler(9, 20, replace));
         let parts = [whole.slice(0, 8), whole.slice(8, 20)];
@@ -314,22 +314,22 @@ fn an_empty_dataset_and_an_index_beyond_the_end_are_errors_that_say_so() {
             InMemDataset::new(Vec::new()),
             options(replace).with_fixed_size(3),
         );
-        let says = "the dataset of the SamplerDataset is empty";
+        let text = "the dataset of the SamplerDataset is empty";
         let error = empty.get(0).unwrap_err();
-        assert!(error.to_string().starts_with(says), "{error}");
+        assert!(error.to_string().starts_with(text), "{error}");
         let error = empty.get_many(vec![2]).unwrap_err();
-        assert!(error.to_string().starts_with(says), "{error}");
+        assert!(error.to_string().starts_with(text), "{error}");
         let loader = builder().build(empty);
         let error = loader.iter().next().unwrap().unwrap_err();
-        assert!(error.to_string().starts_with(says), "{error}");
+        assert!(error.to_string().starts_with(text), "{error}");
 
         let sampler = sampler(10, 3, replace);
-        let says = "there is no sample 3: the SamplerDataset has 3,";
+        let text = "there is no sample 3: the SamplerDataset has 3,";
         assert!(sampler.get(2).is_ok());
         let error = sampler.get(3).unwrap_err();
-        assert!(error.to_string().starts_with(says), "{error}");
+        assert!(error.to_string().starts_with(text), "{error}");
         let error = sampler.get_many(vec![0, 3]).unwrap_err();
-        assert!(error.to_string().starts_with(says), "{error}");
+        assert!(error.to_string().starts_with(text), "{error}");
 
         // A sampler without samples is not an error.
         let none = SamplerDataset::new(numbers(0), options(replace));

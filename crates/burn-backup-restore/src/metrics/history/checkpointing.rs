@@ -33,10 +33,10 @@ impl CheckpointingStrategy for Continued {
         self.metric_history.note_continued_checkpoints();
         if !std::mem::replace(&mut self.is_caught_up, true) {
             for past in self.metric_history.past() {
-                self.metric_history.stand_at(past);
+                self.metric_history.hide_after(past);
                 drop(self.strategy.checkpointing(past, store));
             }
-            self.metric_history.stand_at(epoch);
+            self.metric_history.hide_after(epoch);
         }
         self.strategy.checkpointing(epoch, store)
     }

@@ -12,13 +12,13 @@ const LOG: &str = "burn_backup::metrics";
 /// and records the answer.
 ///
 /// Burn's strategies query an event store, which queries a metric logger. This type takes the place of that logger.
-pub(crate) struct Recall {
+pub(crate) struct QueryRecorder {
     metric_history: MetricHistory,
     loggers: Arc<EventStoreClient>,
     has_warned: bool,
 }
 
-impl Recall {
+impl QueryRecorder {
     pub(crate) fn new(metric_history: MetricHistory, loggers: Arc<EventStoreClient>) -> Self {
         Self {
             metric_history,
@@ -60,7 +60,7 @@ impl Recall {
     }
 }
 
-impl MetricLogger for Recall {
+impl MetricLogger for QueryRecorder {
     fn log(&mut self, _update: MetricsUpdate, _epoch: usize, _split: &Split) {}
 
     fn read_numeric(

@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_in_two_parts_comes_to_what_it_would_have_in_one() {
+    fn an_epoch_in_two_parts_has_the_same_value_as_in_one() {
         let whole = last_line(&LINES);
         for cut in 1..LINES.len() {
             let (before, after) = LINES.split_at(cut);
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_that_is_no_mean_is_left_as_it_is() {
+    fn a_metric_that_is_not_a_mean_is_unchanged() {
         let log = OpenLog::new("Perplexity", &Split::Train, 1);
         let mut running = Running::continued(log);
         running.line("0.5,4", Some(&NumericEntry::Value(0.25)));
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_leads_elsewhere_is_not_followed() {
+    fn a_name_that_leaves_the_directory_is_refused() {
         for (name, expected) in [
             ("Loss", true),
             ("Top 5", true),
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_last_line_an_epoch_comes_to_the_mean_of_its_lines() {
+    fn an_epoch_without_a_last_line_has_the_mean_of_its_lines() {
         let mut running = Running::begun(OpenLog::new("Count", &Split::Valid, 1));
         for line in ["1", "2,3"] {
             running.line(line, None);

@@ -67,7 +67,7 @@ impl Writer {
         let open: Vec<_> = logs.cloned().collect();
         let written = self.open.values().filter(|open| open.file.is_some());
         let written = written.map(|open| self.logs.path(&open.running.log));
-        self.logs.heard(open, written.collect());
+        self.logs.progress(open, written.collect());
     }
 
     fn log_entry(&mut self, entry: &MetricEntry, running: Option<&NumericEntry>, split: &Split) {
@@ -242,7 +242,7 @@ mod tests {
     use crate::metrics::MetricHistory;
 
     #[test]
-    fn what_cannot_be_read_is_as_good_as_not_there() {
+    fn an_unreadable_log_counts_as_missing() {
         let scratch = tempfile::tempdir().unwrap();
         let directory: PathBuf = scratch.path().into();
         let mut writer = Writer::new(MetricLogs::new(directory.clone(), MetricHistory::default()));

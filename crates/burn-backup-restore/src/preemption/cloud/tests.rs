@@ -71,7 +71,7 @@ fn bytes_that_are_not_text_are_an_error() {
 }
 
 #[test]
-fn what_is_not_http_is_an_error() {
+fn an_answer_without_http_is_an_error() {
     assert_all_contain(&errors_with(|_| b"220 mail\r\n\r\n".to_vec()), "cannot ask");
     assert_all_contain(&errors_with(|_| Vec::new()), "cannot ask");
 }
@@ -123,7 +123,7 @@ fn a_proxy_of_the_environment_is_not_used() {
     let (_, module) = module_path!().split_once("::").unwrap();
     let others = module.strip_suffix("tests").unwrap();
     for cloud in ["gce", "ec2", "azure"] {
-        let test = format!("{others}{cloud}::tests::a_notice_comes_after_looks_that_find_none");
+        let test = format!("{others}{cloud}::tests::a_notice_comes_after_polls_without_one");
         let mut child = std::process::Command::new(std::env::current_exe().unwrap());
         child.args([test.as_str(), "--exact"]);
         for variable in ["NO_PROXY", "no_proxy"] {

@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_status_of_a_process_tells_each_signals_disposition() {
+    fn the_status_of_a_process_shows_each_signals_disposition() {
         let status = "Name:\ttrain\nSigIgn:\t0000000000001003\nSigCgt:\t0000000000004000\n";
         for (signal, expected) in [
             (1, Disposition::Ignored),

@@ -52,7 +52,7 @@ impl Repeats {
             .name("backup-signals".to_owned())
             .spawn(move || {
                 while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) {
-                    watched.look(Instant::now(), false);
+                    watched.check(Instant::now(), false);
                 }
             });
         if let Err(error) = thread {
@@ -80,12 +80,12 @@ impl Repeats {
 
     /// Call this at a batch boundary.
     pub(super) fn at_boundary(&self) {
-        self.shared.look(Instant::now(), true);
+        self.shared.check(Instant::now(), true);
     }
 }
 
 impl Shared {
-    fn look(&self, now: Instant, at_boundary: bool) {
+    fn check(&self, now: Instant, at_boundary: bool) {
         if !self.come.load(Ordering::SeqCst) {
             return;
         }
@@ -139,25 +139,25 @@ mod tests {
         let start = Instant::now();
         let count = || shared.count.load(Ordering::SeqCst);
         let hour = Duration::from_secs(3600);
-        shared.look(start, true);
-        shared.look(start + hour, true);
+        shared.check(start, true);
+        shared.check(start + hour, true);
         shared.come.store(true, Ordering::SeqCst);
-        shared.look(start + hour, false);
-        shared.look(start + hour + SHORTEST, false);
+        shared.check(start + hour, false);
+        shared.check(start + hour + SHORTEST, false);
         assert!(!count(), "no batch has ended since");
-        shared.look(start + hour + SHORTEST, true);
+        shared.check(start + hour + SHORTEST, true);
         assert!(count());
     }
 
     #[test]
-    fn a_training_that_comes_to_no_boundary_is_ended_by_a_second_signal_after_two_seconds() {
+    fn a_training_without_a_boundary_is_ended_by_a_second_signal_after_two_seconds() {
         let shared = Shared::default();
         shared.come.store(true, Ordering::SeqCst);
         let start = Instant::now();
-        shared.look(start, false);
-        shared.look(start + LONGEST - LOOK, false);
+        shared.check(start, false);
+        shared.check(start + LONGEST - LOOK, false);
         assert!(!shared.count.load(Ordering::SeqCst));
-        shared.look(start + LONGEST, false);
+        shared.check(start + LONGEST, false);
         assert!(shared.count.load(Ordering::SeqCst));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use super::{PreemptionWatcher, Watching};
+use super::{PreemptionWatcher, RunningWatcher};
 use crate::notice::Notice;
 
 /// A watcher with an interval and a function that it calls for a poll.
@@ -29,18 +29,18 @@ where
 }
 
 /// Starts the watcher. The channel of notices closes when its thread ends.
-pub(crate) fn notices(watcher: impl PreemptionWatcher) -> (Watching, Receiver<Notice>) {
+pub(crate) fn notices(watcher: impl PreemptionWatcher) -> (RunningWatcher, Receiver<Notice>) {
     let (posted, notices) = channel();
     let post = Arc::new(move |notice| {
         let _ = posted.send(notice);
     });
-    let watching = Watching::start(Box::new(watcher), post).expect("a thread can be started");
+    let watching = RunningWatcher::start(Box::new(watcher), post).expect("a thread can be started");
     (watching, notices)
 }
 
 /// Starts the watcher with a shorter interval, and returns its first notice.
 pub(crate) fn first_notice(mut watcher: impl PreemptionWatcher) -> Notice {
-    let (_watching, notices) = notices(FromFn(Duration::ZERO, move || watcher.poll()));
+    let (_watchers, notices) = notices(FromFn(Duration::ZERO, move || watcher.poll()));
     // Only a broken watcher lets this time out.
     let patience = Duration::from_secs(60);
     notices.recv_timeout(patience).expect("there is a notice")

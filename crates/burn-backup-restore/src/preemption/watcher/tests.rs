@@ -28,19 +28,19 @@ fn watcher(
 }
 
 #[test]
-fn the_first_look_is_at_once() {
-    let (_watching, notices) = notices(watcher(false, || Ok(Some(notice()))));
+fn the_first_poll_is_immediate() {
+    let (_watchers, notices) = notices(watcher(false, || Ok(Some(notice()))));
     assert_eq!(notices.recv(), Ok(notice()));
 }
 
 #[test]
-fn a_notice_is_posted_once_and_so_is_one_that_comes_after_it() {
-    let mut looks = 0_u64;
-    let (_watching, notices) = notices(watcher(true, move || {
-        looks += 1;
+fn a_notice_is_posted_once_and_so_is_the_next_one() {
+    let mut polls = 0_u64;
+    let (_watchers, notices) = notices(watcher(true, move || {
+        polls += 1;
         // The same notice, possibly with another deadline.
-        let notice = Notice::new(if looks < 5 { "a hint" } else { "an order" });
-        let deadline = std::time::UNIX_EPOCH + Duration::from_secs(looks);
+        let notice = Notice::new(if polls < 5 { "a hint" } else { "an order" });
+        let deadline = std::time::UNIX_EPOCH + Duration::from_secs(polls);
         Ok(Some(notice.with_deadline(deadline)))
     }));
     assert_eq!(notices.recv().unwrap().reason(), "a hint");
@@ -48,9 +48,9 @@ fn a_notice_is_posted_once_and_so_is_one_that_comes_after_it() {
 }
 
 /// Panics in every method except `poll`.
-struct Nervous;
+struct PanickingWatcher;
 
-impl PreemptionWatcher for Nervous {
+impl PreemptionWatcher for PanickingWatcher {
     fn name(&self) -> String {
         panic!("this panic is part of the test");
     }
@@ -65,27 +65,27 @@ impl PreemptionWatcher for Nervous {
 }
 
 #[test]
-fn a_watcher_that_panics_around_its_looks_is_asked_all_the_same() {
-    let (_watching, notices) = notices(Nervous);
+fn a_watcher_that_panics_around_its_polls_is_still_polled() {
+    let (_watchers, notices) = notices(PanickingWatcher);
     assert_eq!(notices.recv(), Ok(notice()));
 }
 
 #[test]
-fn a_notice_comes_after_looks_that_find_none() {
-    let mut looks = 0;
-    let (_watching, notices) = notices(watcher(true, move || {
-        looks += 1;
-        Ok((looks == 3).then(notice))
+fn a_notice_comes_after_polls_without_one() {
+    let mut polls = 0;
+    let (_watchers, notices) = notices(watcher(true, move || {
+        polls += 1;
+        Ok((polls == 3).then(notice))
     }));
     assert_eq!(notices.recv(), Ok(notice()));
 }
 
 #[test]
-fn a_failing_look_is_tried_again() {
-    let mut looks = 0;
-    let (_watching, notices) = notices(watcher(true, move || {
-        looks += 1;
-        if looks < 4 {
+fn a_failing_poll_is_retried() {
+    let mut polls = 0;
+    let (_watchers, notices) = notices(watcher(true, move || {
+        polls += 1;
+        if polls < 4 {
             broken()
         } else {
             Ok(Some(notice()))
@@ -95,11 +95,11 @@ fn a_failing_look_is_tried_again() {
 }
 
 #[test]
-fn a_panicking_look_is_tried_again() {
-    let mut looks = 0;
-    let (_watching, notices) = notices(watcher(true, move || {
-        looks += 1;
-        assert!(looks > 2, "look {looks}: this panic is part of the test");
+fn a_panicking_poll_is_retried() {
+    let mut polls = 0;
+    let (_watchers, notices) = notices(watcher(true, move || {
+        polls += 1;
+        assert!(polls > 2, "poll {polls}: this panic is part of the test");
         Ok(Some(notice()))
     }));
     assert_eq!(notices.recv(), Ok(notice()));
@@ -107,38 +107,38 @@ fn a_panicking_look_is_tried_again() {
 
 #[test]
 fn dropping_it_ends_the_thread() {
-    let (looked, looks) = channel();
+    let (polled, polls) = channel();
     let (watching, notices) = notices(watcher(false, move || {
-        let _ = looked.send(());
+        let _ = polled.send(());
         Ok(None)
     }));
-    assert_eq!(looks.recv(), Ok(()), "it is at work");
+    assert_eq!(polls.recv(), Ok(()), "the watcher polls");
     drop(watching);
-    assert_eq!(looks.recv(), Err(RecvError), "the watcher was dropped");
+    assert_eq!(polls.recv(), Err(RecvError), "the watcher was dropped");
     assert_eq!(notices.recv(), Err(RecvError), "nothing was posted");
 }
 
 #[test]
-fn dropping_it_does_not_wait_for_a_look_that_hangs() {
-    let (looked, looks) = channel();
+fn dropping_it_does_not_wait_for_a_poll_that_hangs() {
+    let (polled, polls) = channel();
     let (release, released) = channel::<()>();
     let (watching, notices) = notices(watcher(false, move || {
-        let _ = looked.send(());
+        let _ = polled.send(());
         let _ = released.recv();
         Ok(Some(notice()))
     }));
-    assert_eq!(looks.recv(), Ok(()), "it hangs");
+    assert_eq!(polls.recv(), Ok(()), "it hangs");
     drop(watching);
     drop(release);
     assert_eq!(
         notices.recv(),
         Err(RecvError),
-        "what came too late is not posted"
+        "a late notice is not posted"
     );
 }
 
 #[test]
-fn a_row_of_failures_is_told_loudly_once() {
+fn repeated_failures_are_one_warning() {
     let mut failures = Failures::default();
     assert!(!failures.end());
     assert_eq!(failures.add("it is off"), log::Level::Warn);
@@ -151,15 +151,15 @@ fn a_row_of_failures_is_told_loudly_once() {
 }
 
 #[test]
-fn a_failure_is_told_with_its_causes() {
+fn a_failure_is_logged_with_its_causes() {
     let mut failing = watcher(true, broken);
     assert_eq!(
-        look(&mut failing),
+        poll_once(&mut failing),
         Err("nobody answers (cause: the cable is cut)".to_owned())
     );
     let mut panicking = watcher(true, || panic!("number {}", 7));
     assert_eq!(
-        look(&mut panicking),
+        poll_once(&mut panicking),
         Err("the watcher panicked: number 7".to_owned())
     );
 }

@@ -18,7 +18,9 @@ impl<S: State> Session<S> {
     ///
     /// # Errors
     ///
-    /// If the loader fails, or ends before it has given all the items it promised.
+    /// [`BackupError::Dataset`] if the loader fails, [`BackupError::ShortEpoch`] if it ends before it has given all the
+    /// items it promised, and [`BackupError::OutdatedBatches`] if `batches` belongs to an earlier epoch, or to the
+    /// training during the validation.
     pub fn next<O>(
         &mut self,
         batches: &mut Batches<'_, O>,
@@ -33,11 +35,11 @@ impl<S: State> Session<S> {
             Role::Validation { .. } => true,
         };
         if !is_of_this_epoch || self.is_validating {
-            return Err(BackupError::NotThisEpoch);
+            return Err(BackupError::OutdatedBatches);
         }
         // The state can be saved only between two steps.
         if !self.loaders.has_pending() {
-            self.core.look_out(state, &mut NoMetrics);
+            self.core.check_for_notice(state, &mut NoMetrics);
             if self.is_left() {
                 return Ok(None);
             }
@@ -125,7 +127,7 @@ impl<S: State> Session<S> {
         state: &S,
     ) -> Result<Option<O>, BackupError> {
         let was_stopping = self.is_stopping();
-        self.core.look_out(state, &mut NoMetrics);
+        self.core.check_for_notice(state, &mut NoMetrics);
         if self.is_stopping() && !was_stopping {
             // The validation may take longer than the time that is left.
             self.core.save_what_is_held(&mut NoMetrics);

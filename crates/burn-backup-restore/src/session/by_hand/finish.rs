@@ -2,10 +2,10 @@
 
 use super::Session;
 use crate::error::BackupError;
+use crate::messages::print_line;
 use crate::outcome::Outcome;
 use crate::parts::State;
 use crate::preemption::AfterPreemption;
-use crate::say::say;
 use crate::session::{NoMetrics, Remaining, closing};
 
 impl<S: State> Session<S> {
@@ -14,8 +14,9 @@ impl<S: State> Session<S> {
     /// If the training was stopped, it is saved, and a printed line says so. The program resumes the training when it
     /// runs again.
     ///
-    /// If the training is complete, or if the loop was left without a stop, the backup is no longer needed. It is
-    /// deleted, unless [`delete_checkpoint`](crate::BackupAndRestore::delete_checkpoint) is turned off.
+    /// If the training is complete, the backup is no longer needed. A loop that the program left early by itself, for
+    /// example with `break`, counts as complete. It is deleted, unless
+    /// [`delete_checkpoint`](crate::BackupAndRestore::delete_checkpoint) is turned off.
     ///
     /// # Errors
     ///
@@ -37,16 +38,16 @@ impl<S: State> Session<S> {
         }
         let Self {
             mut core,
-            mut farewell,
+            mut drop_notice,
             after,
             ..
         } = self;
         let ending = core.take_ending();
         core.conclude(ending.error.is_none() && ending.interrupted.is_none());
-        let handle = farewell.handle().clone();
+        let handle = drop_notice.handle().clone();
         let outcome = match (&ending.error, ending.beyond, &ending.interrupted) {
             (Some(_), _, _) => Outcome::Failed,
-            (None, Some((at, num_epochs)), _) => Outcome::Beyond { at, num_epochs },
+            (None, Some((at, num_epochs)), _) => Outcome::PastLastEpoch { at, num_epochs },
             (None, None, Some(_)) => Outcome::Stopped {
                 saved: ending.saved_at,
             },
@@ -54,21 +55,21 @@ impl<S: State> Session<S> {
         };
         if let Some(error) = ending.error {
             let error = BackupError::from_training(error);
-            farewell.finished(outcome, Some(&error));
+            drop_notice.finished(outcome, Some(&error));
             return Err(error);
         }
-        farewell.finished(outcome, None);
+        drop_notice.finished(outcome, None);
         let reason = ending.interrupted.and_then(|stop| stop.reason);
         let saved = ending.saved.as_deref();
         let line = closing::line(outcome, None, reason.as_deref(), saved, &handle);
         for note in handle.take_notes() {
-            say(&format!("warning: {note}"));
+            print_line(&format!("warning: {note}"));
         }
         match (line, after) {
             (Some(line), AfterPreemption::Exit(code)) if ending.is_preempted => {
                 closing::exit(&line, code)
             }
-            (Some(line), _) => say(&line),
+            (Some(line), _) => print_line(&line),
             (None, _) => {}
         }
         Ok(outcome)
@@ -80,10 +81,10 @@ impl<S: State> Session<S> {
         if let Some(num_epochs) = self.num_epochs {
             let is_left = !progress.state.early_stopped;
             match progress.remaining(num_epochs) {
-                Remaining::Beyond if is_left => return self.core.beyond(num_epochs),
+                Remaining::PastLastEpoch if is_left => return self.core.beyond(num_epochs),
                 // The loop was left early.
                 Remaining::Unfinished => progress.state.early_stopped = true,
-                Remaining::Beyond | Remaining::Complete => {}
+                Remaining::PastLastEpoch | Remaining::Complete => {}
             }
         }
         let are_left =

@@ -7,7 +7,7 @@ use burn::data::dataloader::DataLoader;
 
 use crate::burn_api::Items;
 use crate::divergence::Fetched;
-use crate::state::{Entered, LoaderProgress, StreamProgress, TrainingState};
+use crate::state::{EnteredEpoch, LoaderProgress, StreamProgress, TrainingState};
 
 /// The loaders and streams of a loop, identified by the order in which the loop requests them.
 pub(super) struct Loaders {
@@ -45,7 +45,7 @@ struct KnownLoader {
 }
 
 /// Where a loader continues.
-pub(super) struct Opened {
+pub(super) struct ResumePoint {
     pub slot: usize,
     /// The number of iterators to request and drop before the one for this epoch.
     pub to_ask: u64,
@@ -77,7 +77,7 @@ impl Loaders {
     }
 
     /// Goes back to the progress recorded in `state`. The loaders of this process are ahead of it.
-    pub(super) fn go_back(&mut self, state: &TrainingState) {
+    pub(super) fn roll_back(&mut self, state: &TrainingState) {
         let mut known = std::mem::take(&mut self.known);
         for loader in known.values_mut() {
             loader.ahead += std::mem::take(&mut loader.iterators);
@@ -154,7 +154,7 @@ impl Loaders {
     }
 
     /// Called when the epoch requests the batches of a loader.
-    pub(super) fn open<O: 'static>(&mut self, loader: &Arc<dyn DataLoader<O>>) -> Opened {
+    pub(super) fn open<O: 'static>(&mut self, loader: &Arc<dyn DataLoader<O>>) -> ResumePoint {
         let address = Arc::as_ptr(loader).cast::<()>() as usize;
         let asked = self.known.get(&address).map_or(0, |known| known.iterators);
         let slot = self.next(asked);
@@ -185,7 +185,7 @@ impl Loaders {
             is_alive: watch(Arc::downgrade(loader)),
         });
         known.iterators = progress.iterators.max(asked) + 1;
-        Opened {
+        ResumePoint {
             slot,
             to_go_back: std::mem::take(&mut known.ahead),
             to_ask: progress.iterators.saturating_sub(asked),
@@ -253,7 +253,7 @@ impl Loaders {
     }
 
     /// Records where the loader of a slot continues in this epoch, after batches or data were changed on purpose.
-    pub(super) fn enter(&mut self, slot: usize, at: Entered) {
+    pub(super) fn enter(&mut self, slot: usize, at: EnteredEpoch) {
         if let Some(progress) = self.progress(slot) {
             progress.data.entered = Some(at);
         }
@@ -265,7 +265,7 @@ impl Loaders {
     }
 
     /// Restarts the epoch.
-    pub(super) fn begin_epoch_anew(&mut self) {
+    pub(super) fn restart_epoch(&mut self) {
         for slot in &mut self.slots {
             slot.progress.batches = 0;
             slot.progress.data = Default::default();
@@ -293,7 +293,7 @@ impl Loaders {
     }
 
     /// Prepares for a program that makes no further requests in this epoch, even if it is resumed inside it.
-    pub(super) fn may_not_ask_again(&mut self) {
+    pub(super) fn expect_no_further_request(&mut self) {
         let mut asked_before = BTreeMap::<usize, u64>::new();
         for slot in self.slots.iter_mut().filter(|slot| slot.is_open) {
             let Some(address) = slot.address else {
@@ -313,7 +313,7 @@ impl Loaders {
 
     /// Called when the epoch is over.
     pub(super) fn end_epoch(&mut self) {
-        self.may_not_ask_again();
+        self.expect_no_further_request();
         for slot in &mut self.slots {
             slot.is_open = false;
             slot.progress.batches = 0;

@@ -45,7 +45,7 @@ impl MetricLines {
         let serialized = SerializedEntry::new(value.to_string(), numeric.serialize());
         let entry = MetricEntry::new(id, serialized);
         let update = NumericMetricUpdate::new(entry, Some(numeric), None);
-        self.logs.told(1);
+        self.logs.expect_calls(1);
         let update = MetricsUpdate::new(Vec::new(), vec![update]);
         self.writer.log(update, epoch, split);
     }
@@ -54,7 +54,7 @@ impl MetricLines {
     pub(super) fn end_split(&mut self, epoch: usize, split: Split) {
         // If the epoch was resumed after its last batch, this reopens the lines that were logged before.
         let nothing = MetricsUpdate::new(Vec::new(), Vec::new());
-        self.logs.told(2);
+        self.logs.expect_calls(2);
         self.writer.log(nothing, epoch, &split);
         self.writer
             .log_epoch_summary(EpochSummary::new(epoch, split));

@@ -3,14 +3,14 @@
 use burn::tensor::Device;
 use burn::train::Interrupter;
 
-use super::{Farewell, Loaders, MetricLines, MetricValues, Session};
+use super::{DropNotice, Loaders, MetricLines, MetricValues, Session};
 use crate::burn_api;
 use crate::error::BackupError;
+use crate::messages::announce;
 use crate::metrics::{MetricHistory, MetricLogs};
 use crate::outcome::Outcome;
 use crate::parts::{State, parts_of, parts_of_mut};
-use crate::preemption::{AfterPreemption, Lookout};
-use crate::say::announce;
+use crate::preemption::{AfterPreemption, NoticeMonitor};
 use crate::session::{Context, Core, announcement};
 use crate::settings::{BackupAndRestore, FastForward, taken};
 
@@ -72,11 +72,11 @@ impl BackupAndRestore {
         self.validate()?;
         self.check_for_loops()?;
         // Start before the restore, so that a notice during the restore counts.
-        let (lookout, after) = match taken(&self.preemption) {
+        let (monitor, after) = match taken(&self.preemption) {
             Some(preemption) => {
                 preemption.validate()?;
                 let after = preemption.after;
-                (Some(Lookout::start(preemption)?), after)
+                (Some(NoticeMonitor::start(preemption)?), after)
             }
             None => (None, AfterPreemption::default()),
         };
@@ -98,7 +98,7 @@ impl BackupAndRestore {
             devices: vec![device.clone()],
             metric_history,
             metric_logs: metric_logs.clone(),
-            lookout,
+            monitor,
             main: device.clone(),
             drawn_seed: draws.then(|| burn_api::draw_seed(device)).flatten(),
             watch: None,
@@ -115,7 +115,7 @@ impl BackupAndRestore {
         core.progress.seed_before_epoch(device);
         Ok(Session {
             loaders: Loaders::resumed(core.progress.state()),
-            farewell: Farewell::new(self.handle.clone()),
+            drop_notice: DropNotice::new(self.handle.clone()),
             metrics: metric_logs.map(MetricLines::new),
             values: MetricValues::default(),
             core,
@@ -147,7 +147,7 @@ impl BackupAndRestore {
             ),
         ];
         match refused.into_iter().find(|(is_given, _)| *is_given) {
-            Some((_, setting)) => Err(BackupError::NotForLoops { setting }),
+            Some((_, setting)) => Err(BackupError::OnlyForBuilder { setting }),
             None => Ok(()),
         }
     }

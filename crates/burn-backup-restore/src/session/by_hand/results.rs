@@ -14,8 +14,8 @@ impl<S: State> Session<S> {
     /// the saved value without computing it.
     ///
     /// `compute` gets the session, so that it can validate with [`batches`](Self::batches). If the loop changes the
-    /// state because of the value, it must do so after `once`, and after the last value of the epoch. A restart
-    /// repeats these changes.
+    /// state because of the value, it must do so after the last call of `once` in the epoch. A restart makes these
+    /// changes again.
     ///
     /// # Errors
     ///
@@ -52,7 +52,7 @@ impl<S: State> Session<S> {
         // step.
         let can_save = !self.loaders.has_pending() && !self.core.window.is_between();
         if can_save {
-            self.loaders.may_not_ask_again();
+            self.loaders.expect_no_further_request();
             self.loaders.commit(&mut self.core.progress.state);
             if self.is_validating {
                 self.core.hold(state);

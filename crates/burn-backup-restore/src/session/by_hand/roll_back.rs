@@ -65,9 +65,9 @@ impl<S: State> Session<S> {
         let parts = parts_of_mut("", state);
         let shorter = |(name, part)| (name, part as &mut dyn crate::resume::LoadPart);
         let parts = parts.into_iter().map(shorter).collect();
-        self.core.go_back(parts, &mut NoMetrics, step)?;
+        self.core.roll_back(parts, &mut NoMetrics, step)?;
         self.core.saver.find_running_states(state);
-        self.loaders.go_back(self.core.progress.state());
+        self.loaders.roll_back(self.core.progress.state());
         self.rollbacks += 1;
         // Batches requested earlier do not belong to this epoch.
         self.epoch_count += 1;

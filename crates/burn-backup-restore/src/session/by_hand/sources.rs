@@ -11,11 +11,11 @@ use crate::burn_api::{self, LoaderKind};
 use crate::change::Change;
 use crate::data_loader;
 use crate::error::BackupError;
+use crate::messages::warn;
 use crate::parts::State;
 use crate::resume::{self, Plan, Rest};
-use crate::say::warn;
 use crate::session::announcement;
-use crate::session::progress::say_entered;
+use crate::session::progress::announce_entered_epoch;
 use crate::state::{LoaderProgress, Phase};
 
 impl<S: State> Session<S> {
@@ -37,21 +37,21 @@ impl<S: State> Session<S> {
         let opened = self.loaders.open(loader);
         let kind = burn_api::loader_kind(loader.as_ref());
         let slot = opened.slot;
-        let goes_back = self.core.goes_back();
-        if goes_back && !self.is_validating && kind != LoaderKind::Other {
-            return Err(BackupError::NoWayBack {
+        let rolls_back = self.core.rolls_back();
+        if rolls_back && !self.is_validating && kind != LoaderKind::Other {
+            return Err(BackupError::UnrepeatableLoader {
                 loader: "Burn's data loader",
             });
         }
         let is_ahead = opened.to_go_back > 0 && kind == LoaderKind::Other;
-        let has_way_back = !is_ahead || data_loader::go_back(opened.to_go_back, || loader.iter());
+        let has_way_back = !is_ahead || data_loader::roll_back(opened.to_go_back, || loader.iter());
         if !has_way_back && !self.is_validating {
-            return Err(BackupError::NoWayBack {
+            return Err(BackupError::UnrepeatableLoader {
                 loader: "this loader",
             });
         }
         if self.is_validating {
-            announcement::say_of_validation(kind);
+            announcement::log_validation_order(kind);
             for _ in 0..opened.to_ask {
                 drop(loader.iter());
             }
@@ -65,11 +65,11 @@ impl<S: State> Session<S> {
         if kind == LoaderKind::Workers && !std::mem::replace(&mut self.has_warned_of_workers, true)
         {
             let is_restored = self.core.progress.is_restored();
-            announcement::warn_of_workers(self.farewell.handle(), kind, is_restored);
+            announcement::warn_of_workers(self.drop_notice.handle(), kind, is_restored);
         }
         if opened.is_found_rebuilt {
             warn(
-                self.farewell.handle(),
+                self.drop_notice.handle(),
                 "not exact after a restart at the end of the first epoch: the training loader is created anew in \
                  each epoch; pass loader.iter() to Session::batches_of",
             );
@@ -83,13 +83,13 @@ impl<S: State> Session<S> {
             Rest::WholeEpoch => Some(resume::Batches::of(loader)),
             Rest::Batches { rest, .. } => Some(rest),
             Rest::Validation => None,
-            Rest::Entered { rest, at, change } => {
+            Rest::EnteredEpoch { rest, at, change } => {
                 self.loaders.enter(slot, at);
-                say_entered(at, change);
+                announce_entered_epoch(at, change);
                 Some(rest)
             }
-            Rest::Anew(change) => {
-                self.begin_epoch_anew(change)?;
+            Rest::RestartEpoch(change) => {
+                self.restart_epoch(change)?;
                 Some(resume::Batches::of(loader))
             }
         };
@@ -130,8 +130,8 @@ impl<S: State> Session<S> {
     /// Batches that continue from one epoch to the next, or of a loop without epochs. A restart fetches all batches
     /// that were given so far, one by one, and drops them.
     ///
-    /// Call it once, before the loop. [`Batches::take`] sets the number of batches per epoch. Random values that an
-    /// epoch draws before its first batch must then be part of the state.
+    /// Call it once, before the loop. [`Batches::take`] sets the number of batches per epoch. If an epoch draws random
+    /// values before its first batch, they must be part of the state.
     ///
     /// # Errors
     ///
@@ -160,13 +160,13 @@ impl<S: State> Session<S> {
         let (place, trained) = self.loaders.open_stream();
         self.num_steps.push((place, num_steps));
         if trained > num_steps {
-            return Err(BackupError::BeyondSteps {
+            return Err(BackupError::TooFewSteps {
                 steps: trained,
                 num_steps,
             });
         }
         self.seed_after_skipping();
-        let left = match self.was_left() {
+        let left = match self.was_left_early() {
             true => RangeInclusive::new(1, 0),
             false => trained + 1..=num_steps,
         };
@@ -213,12 +213,12 @@ impl<S: State> Session<S> {
     }
 
     /// Restarts the epoch because batches or data were changed on purpose.
-    fn begin_epoch_anew(&mut self, change: Change) -> Result<(), BackupError> {
+    fn restart_epoch(&mut self, change: Change) -> Result<(), BackupError> {
         if self.loaders.has_several_open() {
             return Err(BackupError::SeveralLoaders { change });
         }
-        self.core.progress.begins_epoch_anew(change);
-        self.loaders.begin_epoch_anew();
+        self.core.progress.restarts_epoch(change);
+        self.loaders.restart_epoch();
         Ok(())
     }
 

@@ -87,7 +87,7 @@ pub(super) fn train<M: LearnerModel>(
     let starts = match starts {
         Ok(starts) => starts,
         Err(error) => {
-            training.cannot_start(error);
+            training.fail_to_start(error);
             return training;
         }
     };
@@ -146,8 +146,8 @@ fn wait(ends: &Receiver<()>, workers: usize, agreement: &Agreement) {
         if end.is_err() {
             log::error!(
                 target: LOG,
-                "{} of {workers} workers are stuck in a step that can't end, because one of them \
-                 failed during it",
+                "{} of {workers} workers hang in a step, because another one failed in it; the training ends without \
+                 waiting for them, and the last backup stays",
                 workers - ended,
             );
             return;
@@ -216,9 +216,9 @@ impl<M: LearnerModel> Worker<M> {
                 index,
                 panic_message(panic.as_ref()),
             ));
-            shared.agreement.break_off();
+            shared.agreement.leave();
             shared.turns.abandon();
-            shared.reducer.break_off();
+            shared.reducer.leave();
         }
     }
 
@@ -231,14 +231,14 @@ impl<M: LearnerModel> Worker<M> {
         })?;
         let loader = self.loader.clone();
         let Some(mut rest) = self.resume_loaders(&loader) else {
-            return self.lead(|training| training.ends(false));
+            return self.on_first_worker(|training| training.ends(false));
         };
         for epoch in self.plan.epochs.clone() {
             let rest = std::mem::replace(&mut rest, Rest::WholeEpoch);
             self.train_epoch(epoch, &loader, rest)?;
             let mut vote = Vote::Train;
             // The other workers wait in the vote below.
-            self.lead(|training| {
+            self.on_first_worker(|training| {
                 vote = match training.close_epoch(epoch) {
                     Next::Epoch => Vote::Train,
                     Next::End => Vote::EndEpoch,
@@ -248,10 +248,10 @@ impl<M: LearnerModel> Worker<M> {
             match self.shared.agreement.agree(vote) {
                 Vote::Train | Vote::TrainLast => {}
                 Vote::EndEpoch => break,
-                Vote::Leave => return self.lead(|training| training.ends(false)),
+                Vote::Leave => return self.on_first_worker(|training| training.ends(false)),
             }
         }
-        self.lead(|training| training.ends(true))
+        self.on_first_worker(|training| training.ends(true))
     }
 
     /// Brings the loader to the position of the restored training. `None` if this fails for one of the workers.
@@ -288,11 +288,11 @@ impl<M: LearnerModel> Worker<M> {
             }
             Ok(Rest::Validation) => (Vote::EndEpoch, Rest::Validation),
             // With several loaders, an epoch can't resume with another batch size.
-            Ok(Rest::Entered { .. }) => {
+            Ok(Rest::EnteredEpoch { .. }) => {
                 *self.shared.anew() = Some(Change::BatchSize);
                 (Vote::Train, Rest::WholeEpoch)
             }
-            Ok(Rest::Anew(change)) => {
+            Ok(Rest::RestartEpoch(change)) => {
                 *self.shared.anew() = Some(change);
                 (Vote::Train, Rest::WholeEpoch)
             }
@@ -304,7 +304,8 @@ impl<M: LearnerModel> Worker<M> {
         let agreed = self.shared.agreement.agree(vote);
         let anew = *self.shared.anew();
         if let (Some(change), true) = (anew, agreed != Vote::Leave) {
-            let begun = self.lead(|training| training.engine.progress.begins_epoch_anew(change));
+            let begun =
+                self.on_first_worker(|training| training.engine.progress.restarts_epoch(change));
             return begun.ok().map(|()| Rest::WholeEpoch);
         }
         match agreed {
@@ -322,15 +323,15 @@ impl<M: LearnerModel> Worker<M> {
         rest: Rest<'l, <M as TrainStep>::Input>,
     ) -> Result<(), Abandoned> {
         let (mut batches, trained) = match rest {
-            Rest::WholeEpoch | Rest::Anew(_) => (Batches::of(loader), 0),
+            Rest::WholeEpoch | Rest::RestartEpoch(_) => (Batches::of(loader), 0),
             Rest::Batches { rest, skipped } => (rest, skipped),
-            Rest::Entered { rest, at, .. } => (rest, at.batches),
-            Rest::Validation => return self.lead(Training::has_trained_all),
+            Rest::EnteredEpoch { rest, at, .. } => (rest, at.batches),
+            Rest::Validation => return self.on_first_worker(Training::has_trained_all),
         };
         let found = data_loader::take_finding();
-        self.lead(|training| training.engine.progress.warn_of_sampler(found, ""))?;
+        self.on_first_worker(|training| training.engine.progress.warn_of_sampler(found, ""))?;
         let is_done = self.train_batches(epoch, &mut batches, trained)?;
-        self.lead(|training| {
+        self.on_first_worker(|training| {
             if is_done {
                 training.engine.split_done();
             }
@@ -377,17 +378,17 @@ impl<M: LearnerModel> Worker<M> {
                 Some(Ok(batch)) => (Vote::Train, Some(batch)),
             };
             first_batch.get_or_insert(batches.items().processed);
-            self.lead(Training::look_out)?;
+            self.on_first_worker(Training::check_for_notice)?;
             // A stop after the last batch does not interrupt the epoch.
             let mut is_left = self.plan.interrupter.should_stop();
-            self.lead(|training| is_left |= training.engine.has_diverged())?;
+            self.on_first_worker(|training| is_left |= training.engine.has_diverged())?;
             let vote = match is_left {
                 true if vote != Vote::EndEpoch => Vote::Leave,
                 _ => vote,
             };
             if vote != Vote::Leave {
                 // Before any worker trains: the snapshot taken here shares running states with all workers.
-                self.lead(|training| training.split_begins(epoch))?;
+                self.on_first_worker(|training| training.split_begins(epoch))?;
             }
             let agreed = self.shared.agreement.agree(vote);
             let batch = match (agreed, batch) {
@@ -413,7 +414,7 @@ impl<M: LearnerModel> Worker<M> {
             let is_full = accumulation.unwrap_or(1) <= accumulated;
             let has_stepped = is_full || (agreed == Vote::TrainLast && accumulated > 0);
             if has_stepped {
-                self.lead(|training| training.engine.optimizer_step_begins())?;
+                self.on_first_worker(|training| training.engine.optimizer_step_begins())?;
                 self.with_learner(|learner| gradients.step(learner))?;
                 accumulated = 0;
             }
@@ -424,7 +425,7 @@ impl<M: LearnerModel> Worker<M> {
                 trained,
                 has_stepped,
             };
-            self.in_turn(|worker| worker.tell(item, batches))?;
+            self.in_turn(|worker| worker.report_batch(item, batches))?;
             let run_seed = &self.plan.run_seed;
             self.seeds = self.seeds.map(|seeds| seeds.next(run_seed));
         }
@@ -456,7 +457,7 @@ impl<M: LearnerModel> Worker<M> {
     }
 
     /// Reports a batch to Burn. The last worker also reports the step to the engine.
-    fn tell(
+    fn report_batch(
         &mut self,
         item: Item<<M as TrainStep>::Output>,
         batches: &Batches<'_, <M as TrainStep>::Input>,
@@ -467,7 +468,7 @@ impl<M: LearnerModel> Worker<M> {
         let learning_rate = training.engine.learning_rate(learner, item.has_stepped);
         let workers = self.plan.workers;
         if let Some(output) = item.output {
-            training.tell_item(TrainingItem::new(
+            training.send_item(TrainingItem::new(
                 output,
                 burn_api::times(batches.progress(), workers),
                 Some(item.trained * workers),
@@ -491,7 +492,7 @@ impl<M: LearnerModel> Worker<M> {
     }
 
     /// Runs `work` on the training if this is the first worker.
-    fn lead(&self, work: impl FnOnce(&mut Training<M>)) -> Result<(), Abandoned> {
+    fn on_first_worker(&self, work: impl FnOnce(&mut Training<M>)) -> Result<(), Abandoned> {
         if self.own.is_none() {
             let mut training = self.shared.training();
             work(training.as_mut().ok_or(Abandoned)?);

@@ -195,16 +195,16 @@ fn resume_loaders<'l, M: LearnerModel>(
                 trained += skipped;
             }
             Rest::Validation => {}
-            Rest::Entered { rest, at, change } => {
+            Rest::EnteredEpoch { rest, at, change } => {
                 trained += engine.progress.state().position.step_in_epoch;
                 engine.progress.enters(at, change);
                 batches.push(rest);
             }
-            Rest::Anew(change) => anew = Some(change),
+            Rest::RestartEpoch(change) => anew = Some(change),
         }
     }
     if let Some(change) = anew {
-        engine.progress.begins_epoch_anew(change);
+        engine.progress.restarts_epoch(change);
         return Ok(EpochRest::All);
     }
     if batches.iter().any(Batches::has_more) {
@@ -364,7 +364,7 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
             for output in outputs {
                 iteration += 1;
                 log::info!("Iteration {iteration}");
-                training.tell_item(TrainingItem::new(
+                training.send_item(TrainingItem::new(
                     output,
                     progress.clone(),
                     Some(iteration),

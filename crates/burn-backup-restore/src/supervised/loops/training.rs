@@ -13,8 +13,8 @@ use burn::train::{
 
 use crate::burn_api::{self, Items, LoaderKind};
 use crate::error::BackupError;
+use crate::messages::announce;
 use crate::resume::{Batches, WholeEpoch};
-use crate::say::announce;
 use crate::session::Remaining;
 use crate::supervised::engine::Engine;
 
@@ -73,7 +73,7 @@ impl<M: LearnerModel> Training<M> {
                 return true;
             }
             Remaining::Complete => self.ends(true),
-            Remaining::Beyond => {
+            Remaining::PastLastEpoch => {
                 self.is_over = true;
                 self.engine.beyond(num_epochs);
             }
@@ -82,7 +82,7 @@ impl<M: LearnerModel> Training<M> {
     }
 
     /// Ends the training without a step, because a device's thread can't be started.
-    pub(super) fn cannot_start(&mut self, error: io::Error) {
+    pub(super) fn fail_to_start(&mut self, error: io::Error) {
         let error = BackupError::DeviceThread(error);
         let error = BackupError::into_training_error(Arc::new(error));
         self.engine.refused(error);
@@ -90,7 +90,7 @@ impl<M: LearnerModel> Training<M> {
 
     /// Whether the training ends at this batch boundary.
     pub(super) fn is_stopped(&mut self) -> bool {
-        self.look_out();
+        self.check_for_notice();
         self.is_left()
     }
 
@@ -100,12 +100,12 @@ impl<M: LearnerModel> Training<M> {
     }
 
     /// If the training has diverged and goes back, restores it. Returns whether its loop must start again.
-    pub(super) fn goes_back(&mut self) -> bool {
+    pub(super) fn rolls_back(&mut self) -> bool {
         if self.is_over || !self.engine.has_diverged() {
             return false;
         }
         let processor = &mut self.components.event_processor;
-        if let Err(error) = self.engine.go_back(&mut self.learner, processor) {
+        if let Err(error) = self.engine.roll_back(&mut self.learner, processor) {
             let error = BackupError::into_training_error(Arc::new(error));
             self.components.interrupter.fail(error);
             self.ends(false);
@@ -123,9 +123,9 @@ impl<M: LearnerModel> Training<M> {
     }
 
     /// Checks for a preemption notice.
-    pub(super) fn look_out(&mut self) {
+    pub(super) fn check_for_notice(&mut self) {
         let processor = &mut self.components.event_processor;
-        self.engine.look_out(&self.learner, processor);
+        self.engine.check_for_notice(&self.learner, processor);
     }
 
     /// Tells Burn that the training split of an epoch begins, unless it has been told.
@@ -135,7 +135,7 @@ impl<M: LearnerModel> Training<M> {
         }
         self.has_told_item = false;
         let total_items = self.train_items;
-        self.tell_train(burn_api::split_begins(epoch, total_items));
+        self.send_train(burn_api::split_begins(epoch, total_items));
         log::info!("Executing training step for epoch {epoch}");
         self.engine.split_begins(&self.learner);
     }
@@ -151,7 +151,7 @@ impl<M: LearnerModel> Training<M> {
             self.mark_stop();
         }
         self.engine.expect_metrics(None);
-        self.tell_train(burn_api::split_ends(epoch));
+        self.send_train(burn_api::split_ends(epoch));
     }
 
     /// Marks the epoch in which the training resumes as fully trained. Burn gets no more training events for it, so
@@ -164,7 +164,7 @@ impl<M: LearnerModel> Training<M> {
     }
 
     /// Passes the result of the next training batch to Burn.
-    pub(super) fn tell_item(&mut self, item: TrainingItem<Output<M>>) {
+    pub(super) fn send_item(&mut self, item: TrainingItem<Output<M>>) {
         self.has_told_item = true;
         let batch = self
             .engine
@@ -174,7 +174,7 @@ impl<M: LearnerModel> Training<M> {
             .global_step
             .saturating_add(1);
         self.engine.expect_metrics(Some(batch));
-        self.tell_train(LearnerEvent::ProcessedItem(item));
+        self.send_train(LearnerEvent::ProcessedItem(item));
     }
 
     /// Marks a stop in the metric logs: later entries don't belong to the training.
@@ -190,33 +190,33 @@ impl<M: LearnerModel> Training<M> {
         !has_batch && self.is_left()
     }
 
-    fn tell_train(&mut self, event: LearnerEvent<Output<M>>) {
+    fn send_train(&mut self, event: LearnerEvent<Output<M>>) {
         self.count(&event);
-        let told = self.telling(|processor| processor.process_train(event));
-        self.components.interrupter.fail_on_error(told);
+        let sent = self.send_event(|processor| processor.process_train(event));
+        self.components.interrupter.fail_on_error(sent);
     }
 
-    fn tell_valid(&mut self, event: LearnerEvent<<M as InferenceStep>::Output>) {
+    fn send_valid(&mut self, event: LearnerEvent<<M as InferenceStep>::Output>) {
         self.count(&event);
-        let told = self.telling(|processor| processor.process_valid(event));
-        self.components.interrupter.fail_on_error(told);
+        let sent = self.send_event(|processor| processor.process_valid(event));
+        self.components.interrupter.fail_on_error(sent);
     }
 
     /// Runs `tell`, which sends an event to Burn.
-    fn telling<T>(
+    fn send_event<T>(
         &mut self,
         tell: impl FnOnce(&mut SupervisedTrainingEventProcessor<M>) -> T,
     ) -> T {
         let processor = &mut self.components.event_processor;
         match self.engine.metric_logs() {
-            Some(logs) => logs.telling(|| tell(processor)),
+            Some(logs) => logs.abandon_on_panic(|| tell(processor)),
             None => tell(processor),
         }
     }
 
     fn count<T>(&self, event: &LearnerEvent<T>) {
         if let Some(logs) = self.engine.metric_logs() {
-            logs.told(burn_api::logger_calls(event));
+            logs.expect_calls(burn_api::logger_calls(event));
         }
     }
 
@@ -249,7 +249,7 @@ impl<M: LearnerModel> Training<M> {
             (Some(strategy), Some(store)) => {
                 let mut stops = false;
                 for epoch in metric_history.past() {
-                    metric_history.stand_at(epoch);
+                    metric_history.hide_after(epoch);
                     stops = strategy.should_stop(epoch, store);
                 }
                 stops
@@ -271,7 +271,7 @@ impl<M: LearnerModel> Training<M> {
                     "early stopping ended the training after epoch {last}, but does not with its \
                      current settings: the training continues",
                 ));
-                self.engine.progress.goes_on_after_early_stop();
+                self.engine.progress.continue_after_early_stop();
             }
         }
     }
@@ -289,10 +289,10 @@ impl<M: LearnerModel> Training<M> {
         }
 
         self.validate(epoch);
-        self.tell_train(LearnerEvent::EndEpoch(epoch));
+        self.send_train(LearnerEvent::EndEpoch(epoch));
         if self.deciding_store.is_some() {
             let interrupter = self.components.interrupter.clone();
-            self.telling(|processor| burn_api::drain::<M>(processor, &interrupter));
+            self.send_event(|processor| burn_api::drain::<M>(processor, &interrupter));
         }
         if self.components.interrupter.should_stop() {
             return Next::Stop;
@@ -326,7 +326,7 @@ impl<M: LearnerModel> Training<M> {
             let store = &components.event_store;
             store.find_metric("Backup", epoch, Aggregate::Mean, &nothing);
         }
-        self.engine.metric_history().stand_at(epoch);
+        self.engine.metric_history().hide_after(epoch);
         for metric in &self.keeps_by {
             // The query adds the value to the history.
             store.find_metric(metric, epoch, Aggregate::Mean, &Split::Valid);
@@ -366,7 +366,7 @@ impl<M: LearnerModel> Training<M> {
 
     fn validate(&mut self, epoch: usize) {
         let total_items = self.valid.num_items();
-        self.tell_valid(burn_api::split_begins(epoch, total_items));
+        self.send_valid(burn_api::split_begins(epoch, total_items));
         log::info!("Executing validation step for epoch {epoch}");
         self.engine.progress.seed_validation(&self.main);
         let batches = self.validate_batches();
@@ -374,7 +374,7 @@ impl<M: LearnerModel> Training<M> {
             return;
         }
         self.mark_stop();
-        self.tell_valid(burn_api::split_ends(epoch));
+        self.send_valid(burn_api::split_ends(epoch));
     }
 
     /// Validates until the batches are used up or a stop. Returns the number of batches.
@@ -407,7 +407,7 @@ impl<M: LearnerModel> Training<M> {
             let output = InferenceStep::step(&model, batch);
             iteration += 1;
             let item = TrainingItem::new(output, progress, Some(iteration), None);
-            self.tell_valid(LearnerEvent::ProcessedItem(item));
+            self.send_valid(LearnerEvent::ProcessedItem(item));
             if self.is_stopped() {
                 return iteration;
             }

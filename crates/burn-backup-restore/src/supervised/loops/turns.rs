@@ -88,7 +88,7 @@ mod tests {
         let turns = Turns::default();
         let panic = catch_unwind(AssertUnwindSafe(|| {
             let _turn = turns.wait(0);
-            panic!("the test has it panic");
+            panic!("this panic is part of the test");
         }));
         assert!(panic.is_err());
         drop(turns.wait(1));

@@ -38,7 +38,7 @@ impl Document {
     pub fn notice(&self, machine: &str, now: SystemTime) -> Option<Notice> {
         self.events
             .iter()
-            .filter(|event| event.takes_away(machine))
+            .filter(|event| event.removes_machine(machine))
             .map(|event| (event.not_before(), event))
             .filter(|(deadline, _)| deadline.is_none_or(|deadline| is_near(deadline, now)))
             .min_by_key(|(deadline, _)| *deadline)
@@ -48,7 +48,7 @@ impl Document {
 }
 
 impl Event {
-    fn takes_away(&self, machine: &str) -> bool {
+    fn removes_machine(&self, machine: &str) -> bool {
         let is_lethal = matches!(
             self.event_type.as_str(),
             "Preempt" | "Terminate" | "Reboot" | "Redeploy"
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_the_machine_away_is_a_notice() {
+    fn losing_the_machine_is_a_notice() {
         for lethal in ["Preempt", "Terminate", "Reboot", "Redeploy"] {
             assert_eq!(
                 deadline([event(lethal, NOT_BEFORE)]),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_event_that_has_started_the_deadline_is_now() {
+    fn the_deadline_of_a_started_event_is_now() {
         assert_eq!(deadline([event("Reboot", "")]), Some(Some(now())));
         let mut started = event("Reboot", "");
         started.not_before = None;
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_is_not_understood_is_now() {
+    fn an_invalid_time_is_now() {
         for time in [
             "soon",
             "2016-09-19T18:29:47Z",
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_planned_for_later_waits_until_a_quarter_of_an_hour_before() {
+    fn a_later_event_waits_until_a_quarter_of_an_hour_before() {
         let events = vec![event("Redeploy", NOT_BEFORE)];
         let document = Document { events };
         let seen_at = |before: u64| {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_events_the_first_counts() {
+    fn the_first_of_several_events_counts() {
         let later = "Mon, 19 Sep 2016 18:35:00 GMT";
         assert_eq!(
             deadline([event("Redeploy", later), event("Preempt", NOT_BEFORE)]),

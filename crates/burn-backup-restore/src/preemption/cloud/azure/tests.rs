@@ -69,7 +69,7 @@ fn notice(machine: &str) -> Notice {
 }
 
 #[test]
-fn a_notice_comes_after_looks_that_find_none() {
+fn a_notice_comes_after_polls_without_one() {
     let (server, service) = service();
     let mut watcher = watcher(&server);
     assert_eq!(watcher.poll().unwrap(), None);
@@ -80,7 +80,7 @@ fn a_notice_comes_after_looks_that_find_none() {
 }
 
 #[test]
-fn the_name_of_the_machine_is_asked_for_once() {
+fn the_name_of_the_machine_is_requested_once() {
     let (server, _service) = service();
     let mut watcher = watcher(&server);
     for _ in 0..2 {
@@ -90,7 +90,7 @@ fn the_name_of_the_machine_is_asked_for_once() {
 }
 
 #[test]
-fn a_given_name_is_not_asked_for() {
+fn a_given_name_is_not_requested() {
     let (server, service) = service();
     service.lock().unwrap().events = preempt("vm_7");
     let mut watcher = watcher(&server).resource("vm_7");

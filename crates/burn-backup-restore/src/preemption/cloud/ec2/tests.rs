@@ -68,7 +68,7 @@ fn deadline() -> SystemTime {
 }
 
 #[test]
-fn a_notice_comes_after_looks_that_find_none() {
+fn a_notice_comes_after_polls_without_one() {
     let (server, service) = service();
     let mut watcher = watcher(&server);
     assert_eq!(watcher.poll().unwrap(), None);
@@ -82,7 +82,7 @@ fn a_notice_comes_after_looks_that_find_none() {
 }
 
 #[test]
-fn the_token_is_kept_between_looks() {
+fn the_token_is_kept_between_polls() {
     let (server, _service) = service();
     let mut watcher = watcher(&server);
     for _ in 0..3 {
@@ -92,7 +92,7 @@ fn the_token_is_kept_between_looks() {
 }
 
 #[test]
-fn an_expired_token_is_renewed_within_the_look() {
+fn an_expired_token_is_renewed_within_the_poll() {
     let (server, service) = service();
     let mut watcher = watcher(&server);
     assert_eq!(watcher.poll().unwrap(), None);
@@ -142,7 +142,7 @@ fn an_instance_can_be_stopped_or_hibernated_too() {
 }
 
 #[test]
-fn a_time_that_is_not_understood_is_now() {
+fn an_invalid_time_is_now() {
     let (server, service) = service();
     for json in [
         r#"{"action": "stop", "time": "soon"}"#,

@@ -51,7 +51,7 @@ fn reason(watcher: &mut GceWatcher) -> Option<String> {
 }
 
 #[test]
-fn a_notice_comes_after_looks_that_find_none() {
+fn a_notice_comes_after_polls_without_one() {
     let (server, service) = service();
     let mut watcher = watcher(&server);
     assert_eq!(reason(&mut watcher), None);
@@ -85,7 +85,7 @@ fn an_unknown_value_is_an_error() {
 }
 
 #[test]
-fn an_answer_of_somebody_else_is_an_error() {
+fn an_answer_of_another_server_is_an_error() {
     for header in ["", "Metadata-Flavor: Amazon\r\n"] {
         let server = Server::start(move |_| response(200, header, "TRUE"));
         let error = watcher(&server).poll().unwrap_err();

@@ -74,7 +74,7 @@ impl Agreement {
     }
 
     /// The calling worker will not vote again.
-    pub(super) fn break_off(&self) {
+    pub(super) fn leave(&self) {
         self.state().is_broken = true;
         self.changed.notify_all();
     }
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     /// Delays a thread by a pseudo-random time. Each thread has its own numbers.
-    fn dawdle(numbers: &mut u64) {
+    fn delay(numbers: &mut u64) {
         *numbers = numbers
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     /// Lets `workers` threads vote for `rounds` rounds, and returns the decisions that each got.
-    fn told(
+    fn decisions(
         workers: usize,
         rounds: usize,
         vote: impl Fn(usize, usize) -> Vote + Sync,
@@ -122,22 +122,22 @@ mod tests {
                     let (agreement, vote) = (&agreement, &vote);
                     scope.spawn(move || {
                         let mut numbers = worker as u64;
-                        let mut told = Vec::new();
+                        let mut decisions = Vec::new();
                         for round in 0..rounds {
-                            dawdle(&mut numbers);
-                            told.push(agreement.agree(vote(worker, round)));
+                            delay(&mut numbers);
+                            decisions.push(agreement.agree(vote(worker, round)));
                         }
-                        told
+                        decisions
                     })
                 })
                 .collect();
-            let told = threads.into_iter().map(|thread| thread.join().unwrap());
-            told.collect()
+            let decisions = threads.into_iter().map(|thread| thread.join().unwrap());
+            decisions.collect()
         })
     }
 
     #[test]
-    fn all_do_what_the_last_vote_in_order_says() {
+    fn all_workers_follow_the_last_vote_in_order() {
         use Vote::{EndEpoch, Leave, Train, TrainLast};
 
         let votes = [
@@ -148,12 +148,15 @@ mod tests {
             [Train, Train, Train],
         ];
         let expected = vec![Train, TrainLast, EndEpoch, Leave, Train];
-        let told = told(3, votes.len(), |worker, round| votes[round][worker]);
-        assert!(told.iter().all(|told| *told == expected), "{told:?}");
+        let decisions = decisions(3, votes.len(), |worker, round| votes[round][worker]);
+        assert!(
+            decisions.iter().all(|decisions| *decisions == expected),
+            "{decisions:?}"
+        );
     }
 
     #[test]
-    fn many_workers_that_dawdle_agree_in_each_of_many_rounds() {
+    fn many_delayed_workers_agree_in_each_of_many_rounds() {
         for workers in [1, 2, 7, 32] {
             // In some rounds a single worker, a different one each time, votes differently.
             let vote = |worker: usize, round: usize| match round % 11 {
@@ -168,17 +171,17 @@ mod tests {
                     _ => Vote::Train,
                 })
                 .collect();
-            let told = told(workers, 1000, vote);
-            assert_eq!(told.len(), workers);
+            let decisions = decisions(workers, 1000, vote);
+            assert_eq!(decisions.len(), workers);
             assert!(
-                told.iter().all(|told| *told == expected),
+                decisions.iter().all(|decisions| *decisions == expected),
                 "{workers} workers"
             );
         }
     }
 
     #[test]
-    fn a_stop_that_comes_at_any_time_has_all_leave_at_the_same_batch() {
+    fn a_stop_at_any_time_ends_all_workers_at_the_same_batch() {
         for run in 0..200_u64 {
             let workers = 2 + (run % 6) as usize;
             let agreement = Agreement::of(workers);
@@ -193,7 +196,7 @@ mod tests {
                             let mut numbers = run * 100 + worker as u64;
                             let mut trained = 0;
                             loop {
-                                dawdle(&mut numbers);
+                                delay(&mut numbers);
                                 let is_stopped = steps.load(Ordering::Relaxed) >= stop_at;
                                 let vote = if is_stopped { Vote::Leave } else { Vote::Train };
                                 if agreement.agree(vote) == Vote::Leave {
@@ -225,9 +228,9 @@ mod tests {
                     scope.spawn(move || {
                         let mut numbers = worker;
                         for round in 0.. {
-                            dawdle(&mut numbers);
+                            delay(&mut numbers);
                             if worker == 2 && round == gone_after {
-                                return agreement.break_off();
+                                return agreement.leave();
                             }
                             if agreement.agree(Vote::Train) == Vote::Leave {
                                 assert_eq!(round, gone_after);

@@ -35,11 +35,11 @@ impl Reducer {
     }
 
     /// Reports that a worker is gone. Burn's own reduction waits for it forever.
-    pub(super) fn break_off(&self) {
+    pub(super) fn leave(&self) {
         match self {
             Self::InBackward => {}
             #[cfg(feature = "testing")]
-            Self::OnHost(mean) => mean.break_off(),
+            Self::OnHost(mean) => mean.leave(),
         }
     }
 
@@ -113,8 +113,8 @@ mod on_host {
             Ok(mean)
         }
 
-        pub(in crate::supervised::loops::ddp) fn break_off(&self) {
-            self.barrier.break_off();
+        pub(in crate::supervised::loops::ddp) fn leave(&self) {
+            self.barrier.leave();
         }
 
         fn wait(&self) -> Result<(), Abandoned> {

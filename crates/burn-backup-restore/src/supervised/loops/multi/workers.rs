@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn where_a_thread_cannot_be_had_none_is_left() {
+    fn if_a_thread_cannot_start_none_is_left() {
         let devices = vec![device(); 3];
         let threads = Threads::limited_to(2);
         let started = Workers::<Idle>::start(&devices, &threads, |_, _, _| Ok(()));

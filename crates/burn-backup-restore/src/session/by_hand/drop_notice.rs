@@ -2,17 +2,17 @@ use std::thread;
 
 use crate::error::BackupError;
 use crate::handle::BackupHandle;
+use crate::messages::print_line;
 use crate::outcome::Outcome;
-use crate::say::say;
 use crate::session::closing;
 
 /// Prints the last backup when a session is dropped without `finish`, by an early return or a panic.
-pub(super) struct Farewell {
+pub(super) struct DropNotice {
     handle: BackupHandle,
     is_finished: bool,
 }
 
-impl Farewell {
+impl DropNotice {
     pub(super) fn new(handle: BackupHandle) -> Self {
         Self {
             handle,
@@ -31,7 +31,7 @@ impl Farewell {
     }
 }
 
-impl Drop for Farewell {
+impl Drop for DropNotice {
     fn drop(&mut self) {
         if self.is_finished {
             return;
@@ -42,6 +42,6 @@ impl Drop for Farewell {
             false => "before Session::finish",
         };
         let backup = closing::last_backup(&self.handle);
-        say(&format!("the training ended {how}; {backup}"));
+        print_line(&format!("the training ended {how}; {backup}"));
     }
 }

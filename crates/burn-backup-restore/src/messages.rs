@@ -18,7 +18,7 @@ static MAY_DRAW: AtomicBool = AtomicBool::new(false);
 ///
 /// If the standard error is closed or full, the line is lost. `eprintln!` would panic, perhaps in the middle of a
 /// restore or in a `drop`.
-pub(crate) fn say(line: &str) {
+pub(crate) fn print_line(line: &str) {
     let line = format!("{line}\n");
     // There is no other place to report the failure.
     let _ = io::stderr().lock().write_all(line.as_bytes());
@@ -28,7 +28,7 @@ pub(crate) fn say(line: &str) {
 pub(crate) fn announce(line: &str) {
     log::info!(target: LOG, "{line}");
     if !has_dashboard() {
-        say(line);
+        print_line(line);
     }
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn warn(handle: &BackupHandle, message: &str) {
     log::warn!(target: LOG, "{message}");
     match has_dashboard() {
         true => handle.note(message.to_owned()),
-        false => say(&format!("warning: {message}")),
+        false => print_line(&format!("warning: {message}")),
     }
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use serde::Serialize;
 
-pub struct Journal {
+pub struct EventLog {
     log: Option<File>,
     is_json: bool,
 }
@@ -20,7 +20,7 @@ struct Event<'e> {
     event: &'e str,
 }
 
-impl Journal {
+impl EventLog {
     /// Appends to the file `log`, if it is given. Each event is a line of JSON if `is_json`.
     pub fn open(log: Option<&Path>, is_json: bool) -> Result<Self> {
         let log = log.map(|path| {

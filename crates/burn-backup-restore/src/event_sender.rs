@@ -33,7 +33,7 @@ pub(crate) type Callback = Box<dyn FnMut(Event) + Send>;
 
 /// Sends one training's events. Cloning is cheap.
 #[derive(Clone, Default)]
-pub(crate) struct Telling(Arc<Shared>);
+pub(crate) struct EventSender(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
@@ -43,7 +43,7 @@ struct Shared {
     /// The thread has work to do.
     arrived: Condvar,
     /// The callback has returned from an event.
-    told: Condvar,
+    delivered: Condvar,
     callback: Mutex<Option<Callback>>,
 }
 
@@ -51,7 +51,7 @@ struct Shared {
 struct State {
     queue: Queue,
     /// Whether the callback is running.
-    is_telling: bool,
+    is_delivering: bool,
     has_thread: bool,
     watched: Option<Watched>,
     hung_after: Option<Duration>,
@@ -61,13 +61,13 @@ struct State {
 #[derive(Clone)]
 pub(crate) struct Watched {
     /// Its progress counter.
-    pub lives: Arc<AtomicU64>,
+    pub progress_count: Arc<AtomicU64>,
     /// Its position.
     pub position: Arc<dyn Fn() -> Option<Position> + Send + Sync>,
 }
 
 /// The progress of a training is checked until this is dropped.
-pub(crate) struct Watching(Telling);
+pub(crate) struct HangGuard(EventSender);
 
 /// What the thread does next.
 enum Next {
@@ -77,13 +77,13 @@ enum Next {
     End,
 }
 
-impl fmt::Debug for Telling {
+impl fmt::Debug for EventSender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Telling").finish_non_exhaustive()
     }
 }
 
-impl Telling {
+impl EventSender {
     /// Sends events to `callback` from now on.
     pub(crate) fn listen(&self, callback: Callback) {
         *self.0.callback() = Some(callback);
@@ -97,7 +97,7 @@ impl Telling {
     }
 
     /// Queues the event, and returns at once.
-    pub(crate) fn tell(&self, event: Event) {
+    pub(crate) fn send(&self, event: Event) {
         spans::event(&event);
         if !self.is_asked() {
             return;
@@ -116,13 +116,13 @@ impl Telling {
     }
 
     /// Checks that the training makes progress, until the returned guard is dropped.
-    pub(crate) fn watch(&self, watched: Watched) -> Watching {
+    pub(crate) fn watch(&self, watched: Watched) -> HangGuard {
         if self.is_asked() {
             let mut state = self.0.state();
             state.watched = Some(watched);
             self.ensure_thread(&mut state);
         }
-        Watching(self.clone())
+        HangGuard(self.clone())
     }
 
     /// Waits until the callback has received all events, for some seconds at most, and drops the callback.
@@ -132,20 +132,20 @@ impl Telling {
         }
         let until = Instant::now() + END_LIMIT;
         let mut state = self.0.state();
-        while state.has_thread && (state.is_telling || !state.queue.is_empty()) {
+        while state.has_thread && (state.is_delivering || !state.queue.is_empty()) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let untold = state.queue.len() + u64::from(state.is_telling);
+                let undelivered = state.queue.len() + u64::from(state.is_delivering);
                 drop(state);
                 log::warn!(
                     target: LOG,
-                    "the training ends, but the callback given to on_event has not returned from {untold} event(s) \
-                     within {} s: the program continues without waiting for it",
+                    "the training has ended, but {undelivered} event(s) were not fully delivered to the callback of \
+                     on_event within {} s: the program continues without waiting for it",
                     END_LIMIT.as_secs(),
                 );
                 return;
             }
-            let waited = self.0.told.wait_timeout(state, left);
+            let waited = self.0.delivered.wait_timeout(state, left);
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         drop(state);
@@ -182,7 +182,7 @@ impl Telling {
     }
 }
 
-impl Drop for Watching {
+impl Drop for HangGuard {
     fn drop(&mut self) {
         self.0.0.state().watched = None;
         self.0.0.arrived.notify_one();
@@ -196,16 +196,16 @@ impl Shared {
             match self.next(tick) {
                 Next::Tell(event) => self.call(event),
                 Next::Look(watched) => {
-                    let count = watched.lives.load(Ordering::Relaxed);
-                    if let Some(silence) = hangs.look(count, Instant::now()) {
+                    let count = watched.progress_count.load(Ordering::Relaxed);
+                    if let Some(silence) = hangs.update(count, Instant::now()) {
                         let event = Event::Hung {
                             position: (watched.position)(),
                             silent: silence.lasted,
                             limit: silence.limit,
                         };
                         let mut state = self.state();
-                        state.is_telling = state.watched.is_some();
-                        let is_wanted = state.is_telling;
+                        state.is_delivering = state.watched.is_some();
+                        let is_wanted = state.is_delivering;
                         drop(state);
                         if is_wanted {
                             spans::event(&event);
@@ -214,7 +214,7 @@ impl Shared {
                     }
                 }
                 Next::End => {
-                    self.told.notify_all();
+                    self.delivered.notify_all();
                     return;
                 }
             }
@@ -225,7 +225,7 @@ impl Shared {
         let mut state = self.state();
         loop {
             if let Some(event) = state.queue.pop() {
-                state.is_telling = true;
+                state.is_delivering = true;
                 return Next::Tell(event);
             }
             let Some(watched) = state.watched.clone() else {
@@ -241,11 +241,11 @@ impl Shared {
         }
     }
 
-    /// Calls the callback. The caller has already set `is_telling`.
+    /// Calls the callback. The caller has already set `is_delivering`.
     fn call(&self, event: Event) {
         self.call_back(event);
-        self.state().is_telling = false;
-        self.told.notify_all();
+        self.state().is_delivering = false;
+        self.delivered.notify_all();
     }
 
     fn call_back(&self, event: Event) {
@@ -285,65 +285,65 @@ mod tests {
 
     #[test]
     fn without_a_callback_there_is_no_thread() {
-        let telling = Telling::default();
-        let watching = telling.watch(Watched {
-            lives: Arc::default(),
+        let event_sender = EventSender::default();
+        let guard = event_sender.watch(Watched {
+            progress_count: Arc::default(),
             position: Arc::new(|| None),
         });
-        telling.tell(dropped(1));
-        telling.finish();
-        assert!(!telling.0.state().has_thread);
-        assert!(telling.0.state().queue.is_empty());
-        drop(watching);
+        event_sender.send(dropped(1));
+        event_sender.finish();
+        assert!(!event_sender.0.state().has_thread);
+        assert!(event_sender.0.state().queue.is_empty());
+        drop(guard);
     }
 
     #[test]
     fn events_come_in_order_and_the_end_waits_for_them() {
-        let telling = Telling::default();
-        let (out, told) = channel();
-        telling.listen(Box::new(move |event| out.send(event.name()).unwrap()));
+        let event_sender = EventSender::default();
+        let (out, received) = channel();
+        event_sender.listen(Box::new(move |event| out.send(event.name()).unwrap()));
         for _ in 0..100 {
-            telling.tell(dropped(1));
+            event_sender.send(dropped(1));
         }
-        telling.tell(Event::MirrorFailed {
+        event_sender.send(Event::MirrorFailed {
             error: String::new(),
         });
-        telling.finish();
-        let told: Vec<_> = told.iter().collect();
-        assert_eq!(told.len(), 101);
-        assert_eq!(told.last(), Some(&"mirror_failed"));
+        event_sender.finish();
+        let received: Vec<_> = received.iter().collect();
+        assert_eq!(received.len(), 101);
+        assert_eq!(received.last(), Some(&"mirror_failed"));
         // The callback was dropped, and with it the sender.
-        telling.tell(dropped(2));
+        event_sender.send(dropped(2));
     }
 
     #[test]
     fn a_callback_that_panics_receives_the_next_event() {
-        let telling = Telling::default();
-        let (out, told) = channel();
-        telling.listen(Box::new(move |event| {
+        let event_sender = EventSender::default();
+        let (out, received) = channel();
+        event_sender.listen(Box::new(move |event| {
             out.send(event.name()).unwrap();
-            panic!("the test has it panic");
+            panic!("this panic is part of the test");
         }));
         for _ in 0..3 {
-            telling.tell(dropped(1));
+            event_sender.send(dropped(1));
         }
-        telling.finish();
-        assert_eq!(told.try_iter().count(), 3);
+        event_sender.finish();
+        assert_eq!(received.try_iter().count(), 3);
     }
 
     #[test]
     fn a_training_without_progress_is_reported_once() {
-        let telling = Telling::default();
-        let (out, told) = channel();
-        telling.listen(Box::new(move |event| out.send(event).unwrap()));
-        telling.0.state().hung_after = Some(Duration::from_millis(4));
-        let lives: Arc<AtomicU64> = Arc::default();
+        let event_sender = EventSender::default();
+        let (out, received) = channel();
+        event_sender.listen(Box::new(move |event| out.send(event).unwrap()));
+        event_sender.0.state().hung_after = Some(Duration::from_millis(4));
+        let progress_count: Arc<AtomicU64> = Arc::default();
         let position = Position::start_of(3);
-        let watching = telling.watch(Watched {
-            lives: lives.clone(),
+        let guard = event_sender.watch(Watched {
+            progress_count: progress_count.clone(),
             position: Arc::new(move || Some(position)),
         });
-        let event = told.recv().unwrap();
+        let event = received.recv().unwrap();
         let Event::Hung {
             position: Some(found),
             silent,
@@ -355,10 +355,10 @@ mod tests {
         assert_eq!(found, position);
         assert!(silent > limit);
         // After progress it may hang again.
-        lives.fetch_add(1, Ordering::Relaxed);
-        assert_eq!(told.recv().unwrap().name(), "hung");
-        drop(watching);
-        telling.finish();
-        assert_eq!(told.try_iter().count(), 0);
+        progress_count.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(received.recv().unwrap().name(), "hung");
+        drop(guard);
+        event_sender.finish();
+        assert_eq!(received.try_iter().count(), 0);
     }
 }

@@ -16,7 +16,7 @@ pub fn write(
     fill: impl FnOnce(&mut NamedTempFile) -> Result<()>,
 ) -> Result<()> {
     if !is_forced && path.symlink_metadata().is_ok() {
-        return Err(there(path));
+        return Err(already_exists(path));
     }
     let dir = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -41,7 +41,7 @@ pub fn write(
         false => file.persist_noclobber(path).map_err(|error| error.error),
     }
     .map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => there(path),
+        ErrorKind::AlreadyExists => already_exists(path),
         _ => anyhow::Error::new(error).context(format!("cannot write '{shown}'")),
     })?;
     // A failure is ignored, because not every system can sync directories.
@@ -51,7 +51,7 @@ pub fn write(
     Ok(())
 }
 
-fn there(path: &Path) -> anyhow::Error {
+fn already_exists(path: &Path) -> anyhow::Error {
     refuse(
         Exit::Failed,
         format!(

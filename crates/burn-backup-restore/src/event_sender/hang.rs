@@ -19,7 +19,7 @@ pub(super) struct HangRule {
     looked: Option<Instant>,
     longest: Duration,
     /// Whether the current silence was reported.
-    is_told: bool,
+    is_reported: bool,
 }
 
 /// A time without progress that exceeds the limit.
@@ -37,7 +37,7 @@ impl HangRule {
             changed: None,
             looked: None,
             longest: Duration::ZERO,
-            is_told: false,
+            is_reported: false,
         }
     }
 
@@ -46,7 +46,7 @@ impl HangRule {
     }
 
     /// Takes the counter's value at `now`. Returns a silence that exceeds the limit, once.
-    pub(super) fn look(&mut self, count: u64, now: Instant) -> Option<Silence> {
+    pub(super) fn update(&mut self, count: u64, now: Instant) -> Option<Silence> {
         let looked = self.looked.replace(now);
         let changed = *self.changed.get_or_insert(now);
         let lasted = now.saturating_duration_since(changed);
@@ -58,14 +58,14 @@ impl HangRule {
             if self.count.is_some_and(|count| count > 0) && is_known {
                 self.longest = self.longest.max(lasted);
             }
-            (self.count, self.changed, self.is_told) = (Some(count), Some(now), false);
+            (self.count, self.changed, self.is_reported) = (Some(count), Some(now), false);
             return None;
         }
         let limit = match self.longest.is_zero() {
             true => self.least.saturating_mul(START),
             false => self.least.max(self.longest.saturating_mul(GAPS)),
         };
-        if lasted <= limit || std::mem::replace(&mut self.is_told, true) {
+        if lasted <= limit || std::mem::replace(&mut self.is_reported, true) {
             return None;
         }
         Some(Silence { lasted, limit })
@@ -76,24 +76,24 @@ impl HangRule {
 mod tests {
     use super::*;
 
-    /// Checks every second a training that makes progress at the times `lives`, in seconds. Returns when a silence was
+    /// Checks every second a training that makes progress at `progress_times`, in seconds. Returns when a silence was
     /// reported, and its limit.
-    fn told(lives: &[u64], seconds: u64) -> Vec<(u64, u64)> {
+    fn silences(progress_times: &[u64], seconds: u64) -> Vec<(u64, u64)> {
         let begun = Instant::now();
         let mut rule = HangRule::new(Duration::from_secs(60));
-        let mut told = Vec::new();
+        let mut silences = Vec::new();
         for second in 0..=seconds {
-            let count = lives.iter().filter(|at| **at <= second).count() as u64;
+            let count = progress_times.iter().filter(|at| **at <= second).count() as u64;
             let now = begun + Duration::from_secs(second);
-            if let Some(silence) = rule.look(count, now) {
-                told.push((second, silence.limit.as_secs()));
+            if let Some(silence) = rule.update(count, now) {
+                silences.push((second, silence.limit.as_secs()));
             }
         }
-        told
+        silences
     }
 
     #[test]
-    fn a_silence_is_too_long_if_it_is_ten_times_the_longest_before_it_and_is_reported_once() {
+    fn a_silence_of_ten_times_the_longest_earlier_one_is_reported_once() {
         /// The times of progress, the duration of the test, and the reports.
         type Row = (&'static [u64], u64, &'static [(u64, u64)]);
         let table: &[Row] = &[
@@ -111,8 +111,12 @@ mod tests {
             (&[1, 2, 3, 100], 300, &[(64, 60)]),
             (&[1, 2, 3, 100], 2000, &[(64, 60), (1071, 970)]),
         ];
-        for (lives, seconds, expected) in table {
-            assert_eq!(&told(lives, *seconds), expected, "{lives:?}");
+        for (progress_times, seconds, expected) in table {
+            assert_eq!(
+                &silences(progress_times, *seconds),
+                expected,
+                "{progress_times:?}"
+            );
         }
     }
 
@@ -122,13 +126,13 @@ mod tests {
         let at = |seconds| begun + Duration::from_secs(seconds);
         let mut rule = HangRule::new(Duration::from_secs(60));
         for second in 0..10 {
-            assert_eq!(rule.look(second, at(second)), None);
+            assert_eq!(rule.update(second, at(second)), None);
         }
         // The callback blocked the thread for an hour.
-        assert_eq!(rule.look(5000, at(3609)), None);
-        assert_eq!(rule.look(5000, at(3669)), None);
+        assert_eq!(rule.update(5000, at(3609)), None);
+        assert_eq!(rule.update(5000, at(3669)), None);
         let limit = Duration::from_secs(60);
         let lasted = Duration::from_secs(61);
-        assert_eq!(rule.look(5000, at(3670)), Some(Silence { lasted, limit }));
+        assert_eq!(rule.update(5000, at(3670)), Some(Silence { lasted, limit }));
     }
 }

@@ -6,18 +6,18 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Preemption;
 use super::grace::{Advice, Backups, Boundary, Grace};
 use super::signals::{After, Signals};
-use super::watcher::Watching;
+use super::watcher::RunningWatcher;
 use crate::error::BackupError;
 use crate::notice::Notice;
 
 const LOG: &str = "burn_backup::preemption";
 
 /// Listens to signals and polls watchers until it is dropped.
-pub(crate) struct Lookout {
+pub(crate) struct NoticeMonitor {
     signals: Signals,
     posted: Arc<Mutex<Vec<Notice>>>,
-    /// Dropping a `Watching` ends its thread.
-    _watching: Vec<Watching>,
+    /// Dropping a `RunningWatcher` ends its thread.
+    _watchers: Vec<RunningWatcher>,
     grace_period: Duration,
     /// The time of the last look. A notice that is found now arrived after it.
     looked: Instant,
@@ -31,7 +31,7 @@ struct Noticed {
     grace: Grace,
 }
 
-impl Lookout {
+impl NoticeMonitor {
     /// Starts to listen for the notices that `preemption` defines.
     pub(crate) fn start(preemption: Preemption) -> Result<Self, BackupError> {
         // Signals come first: a notice during the start counts too.
@@ -49,12 +49,12 @@ impl Lookout {
             })
         };
         let watchers = preemption.watchers.into_iter();
-        let watching = watchers.map(|watcher| Watching::start(watcher, post.clone()));
+        let watching = watchers.map(|watcher| RunningWatcher::start(watcher, post.clone()));
         let watching: Result<_, _> = watching.collect();
         Ok(Self {
             signals,
             posted,
-            _watching: watching.map_err(BackupError::Thread)?,
+            _watchers: watching.map_err(BackupError::Thread)?,
             grace_period: preemption.grace_period,
             looked: Instant::now(),
             noticed: None,
@@ -63,13 +63,13 @@ impl Lookout {
 
     /// What to do at this batch boundary, given the progress of the backups. Also returns the notice, if one has
     /// arrived since the last look.
-    pub(crate) fn look(&mut self, backups: Backups) -> (Advice, Option<Notice>) {
+    pub(crate) fn check(&mut self, backups: Backups) -> (Advice, Option<Notice>) {
         let news = self.news();
         let now = Instant::now();
         let step = now.duration_since(self.looked);
         self.looked = now;
         let Some(noticed) = &mut self.noticed else {
-            return (Advice::GoOn, None);
+            return (Advice::Continue, None);
         };
         let boundary = Boundary {
             noticed: now.duration_since(noticed.since),
@@ -152,41 +152,44 @@ fn until(deadline: SystemTime) -> Duration {
 mod tests {
     use super::*;
 
-    fn lookout(grace_period: Duration) -> Lookout {
-        Lookout::start(Preemption::new().grace_period(grace_period)).unwrap()
+    fn monitor(grace_period: Duration) -> NoticeMonitor {
+        NoticeMonitor::start(Preemption::new().grace_period(grace_period)).unwrap()
     }
 
-    fn post(lookout: &Lookout, notice: &Notice) {
-        lookout.posted.lock().unwrap().push(notice.clone());
+    fn post(monitor: &NoticeMonitor, notice: &Notice) {
+        monitor.posted.lock().unwrap().push(notice.clone());
     }
 
     #[test]
     fn another_notice_ends_the_wait_and_the_same_one_does_not() {
-        let mut lookout = lookout(Duration::from_secs(3600));
-        let look = |lookout: &mut Lookout| lookout.look(Backups::default());
-        assert_eq!(look(&mut lookout), (Advice::GoOn, None));
+        let mut monitor = monitor(Duration::from_secs(3600));
+        let check = |monitor: &mut NoticeMonitor| monitor.check(Backups::default());
+        assert_eq!(check(&mut monitor), (Advice::Continue, None));
         let (first, second) = (Notice::new("maintenance"), Notice::new("SIGTERM"));
-        post(&lookout, &first);
-        assert_eq!(look(&mut lookout), (Advice::Save, Some(first.clone())));
-        post(&lookout, &first);
-        assert_eq!(look(&mut lookout), (Advice::GoOn, None));
-        assert_eq!(lookout.notice(), Some(&first));
-        post(&lookout, &second);
-        assert_eq!(look(&mut lookout), (Advice::Leave, Some(second.clone())));
-        assert_eq!(lookout.notice(), Some(&second));
+        post(&monitor, &first);
+        assert_eq!(check(&mut monitor), (Advice::Save, Some(first.clone())));
+        post(&monitor, &first);
+        assert_eq!(check(&mut monitor), (Advice::Continue, None));
+        assert_eq!(monitor.notice(), Some(&first));
+        post(&monitor, &second);
+        assert_eq!(
+            check(&mut monitor),
+            (Advice::SaveAndStop, Some(second.clone()))
+        );
+        assert_eq!(monitor.notice(), Some(&second));
     }
 
     #[test]
     fn a_deadline_shortens_the_time_and_does_not_lengthen_it() {
         for (grace, deadline, expected) in [
-            (3600, 0, Advice::Leave),
+            (3600, 0, Advice::SaveAndStop),
             (3600, 1800, Advice::Save),
-            (0, 3600, Advice::Leave),
+            (0, 3600, Advice::SaveAndStop),
         ] {
-            let mut lookout = lookout(Duration::from_secs(grace));
+            let mut monitor = monitor(Duration::from_secs(grace));
             let deadline = SystemTime::now() + Duration::from_secs(deadline);
-            post(&lookout, &Notice::new("the end").with_deadline(deadline));
-            assert_eq!(lookout.look(Backups::default()).0, expected);
+            post(&monitor, &Notice::new("the end").with_deadline(deadline));
+            assert_eq!(monitor.check(Backups::default()).0, expected);
         }
     }
 }

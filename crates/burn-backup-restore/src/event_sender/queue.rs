@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn of_too_many_events_the_oldest_are_dropped_and_counted_in_their_place() {
+    fn among_too_many_events_the_oldest_are_replaced_by_their_count() {
         let mut queue = Queue::default();
         let capacity = CAPACITY as u64;
         for generation in 0..capacity {
