@@ -1262,7 +1262,7 @@ mod tests {
         };
         let text = error.to_string();
         assert!(
-            text.contains("delete the directory, when no training uses it, to"),
+            text.contains("delete the directory while no training uses it"),
             "{text}"
         );
     }

@@ -72,7 +72,7 @@ pub enum Event {
         #[serde(skip)]
         cause: Arc<BackupError>,
     },
-    /// A backup was refused because the model holds NaN.
+    /// A backup was refused because the model contains NaN.
     #[non_exhaustive]
     Refused {
         /// The error, which names the parameter.

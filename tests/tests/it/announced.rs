@@ -74,7 +74,7 @@ fn burns_loader_with_workers_is_warned_of_with_the_import_at_the_first_start_onl
     let dir = backup_dir(&scratch);
     let first = start(&dir, &["workers@2", "stop@7"]);
     let line = only_line(&first, WARNING);
-    let import = "import burn_backup_restore::data::DataLoaderBuilder";
+    let import = "Import burn_backup_restore::data::DataLoaderBuilder";
     assert!(line.contains(import), "{line}");
     for told in [&["workers@2", "stop@2"][..], &["workers@2"]] {
         let said = start(&dir, told);

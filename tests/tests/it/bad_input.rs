@@ -70,11 +70,11 @@ fn settings_that_make_no_sense_are_refused_and_nothing_is_created() {
     };
     refused(
         Training::backup(&dir).save_freq(0),
-        &["SaveFreq::Steps(0)", "give Steps 1 or more"],
+        &["SaveFreq::Steps(0)", "use Steps with 1 or more"],
     );
     refused(
         Training::backup(&dir).save_freq(Duration::ZERO),
-        &["SaveFreq::Every(0ns)", "a time above 0"],
+        &["SaveFreq::Every(0ns)", "a duration above 0"],
     );
     refused(
         Training::backup(&dir).save_freq(SaveFreq::auto(-0.01)),

@@ -287,7 +287,9 @@ fn a_warning_is_seen_on_the_dashboard_and_again_on_the_screen_that_stays() {
     terminal.wait_for("Stop the training.");
     terminal.press('s');
     let left = terminal.end();
-    left.shows("warning: not exact after a restart: the training loader is Burn's with workers");
+    left.shows(
+        "warning: not exact after a restart: the training uses Burn's data loader with workers",
+    );
     left.shows("the program goes on");
 }
 

@@ -464,22 +464,22 @@ fn in_the_middle_of_an_epoch_another_number_of_devices_is_refused() {
         (
             Spread::One,
             Spread::Main(2),
-            ["among 1 device", "this run has 2"],
+            ["with 1 device", "this run has 2"],
         ),
         (
             Spread::Main(2),
             Spread::One,
-            ["among 2 device", "this run has 1"],
+            ["with 2 device", "this run has 1"],
         ),
         (
             Spread::Sharded(2),
             Spread::Ddp(3),
-            ["among 2 device", "this run has 3"],
+            ["with 2 device", "this run has 3"],
         ),
         (
             Spread::Ddp(3),
             Spread::Main(2),
-            ["among 3 device", "this run has 2"],
+            ["with 3 device", "this run has 2"],
         ),
     ] {
         let scratch = tempfile::tempdir().unwrap();
@@ -496,7 +496,7 @@ fn in_the_middle_of_an_epoch_another_number_of_devices_is_refused() {
         let message = error.to_string();
         for part in says
             .into_iter()
-            .chain(["not touched", "until the epoch's end"])
+            .chain(["not touched", "until the end of the epoch"])
         {
             assert!(message.contains(part), "{part:?} is not in: {message}");
         }

@@ -439,7 +439,7 @@ fn it_can_be_stopped_at_once_and_continued_with_a_rollback() {
 }
 
 #[test]
-fn what_can_not_be_seen_or_gone_back_to_is_refused_at_the_launch() {
+fn impossible_settings_are_refused_at_the_launch() {
     let ours = training(NAN);
     let burns = Training {
         loaders: Loaders::Burns,
@@ -451,7 +451,7 @@ fn what_can_not_be_seen_or_gone_back_to_is_refused_at_the_launch() {
     let seen = || backup(scratch.path(), GO_BACK);
     for (training, backup, expected) in [
         (&ours, plain(), "BackupAndRestore::artifacts"),
-        (&burns, seen(), "Burn's data loader does not give them"),
+        (&burns, seen(), "Burn's data loader can't repeat its order"),
         (
             &ours,
             seen().save_freq(SaveFreq::Never),
@@ -604,7 +604,7 @@ fn a_loop_that_logs_no_values_gets_a_warning() {
     let warned = log_lines::logged(Level::Warn);
     let said: Vec<_> = warned
         .iter()
-        .filter(|line| line.contains("no value of 'Loss' was given"))
+        .filter(|line| line.contains("no value of 'Loss' was logged"))
         .collect();
     assert_eq!(said.len(), 1, "{warned:?}");
 }

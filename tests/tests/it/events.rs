@@ -176,7 +176,7 @@ fn failures_and_refusals_are_reported_with_their_number_in_a_row() {
     let Event::Refused { error, .. } = &events[4] else {
         panic!("{events:?}");
     };
-    assert!(error.contains("'steps' holds NaN"), "{error}");
+    assert!(error.contains("'steps' contains NaN"), "{error}");
 }
 
 #[test]

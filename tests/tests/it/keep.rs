@@ -365,7 +365,7 @@ fn a_missing_backup_is_refused_with_the_existing_ones_and_nothing_is_changed() {
         (Which::Generation(12), "00000001 (end of epoch 1)"),
         (
             Which::best("Lost", Direction::Lowest),
-            "(end of epoch 2, with Loss)",
+            "(end of epoch 2, no Lost, but Loss)",
         ),
     ] {
         let run = short_training().run(reseeded(scratch.path(), which), Halt::Never);

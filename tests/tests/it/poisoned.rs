@@ -74,7 +74,7 @@ fn a_backup_with_nan_is_refused_and_the_last_good_one_stays_and_is_restored() {
             "{error}"
         );
         assert_eq!(errors.len(), 1, "said once: {errors:?}");
-        assert!(errors[0].contains("'steps' holds NaN"), "{errors:?}");
+        assert!(errors[0].contains("'steps' contains NaN"), "{errors:?}");
 
         // The cause of the NaN is fixed.
         let training = Training::new(Backend::Flex);
@@ -171,7 +171,7 @@ fn nan_ends_the_training_if_a_failed_backup_is_to() {
         backup.on_backup_error(OnBackupError::Stop)
     });
     let message = ended.backup_error().to_string();
-    assert!(message.contains("'steps' holds NaN"), "{message}");
+    assert!(message.contains("'steps' contains NaN"), "{message}");
     assert_eq!(generations(scratch.path()), ["00000007"]);
 }
 

@@ -166,7 +166,10 @@ mod tests {
     #[test]
     fn an_inaccessible_path_is_an_error() {
         let error = FileWatcher::new("evict\0ed").poll().unwrap_err();
-        assert!(error.to_string().contains("cannot tell whether"), "{error}");
+        assert!(
+            error.to_string().contains("cannot check whether"),
+            "{error}"
+        );
         assert!(error.source().is_some());
     }
 

@@ -258,7 +258,7 @@ impl Saver {
         if handle.is_poisoned() && committed.is_some() {
             log::error!(
                 target: LOG,
-                "the training ended, but its model holds NaN: the last good backup stays",
+                "the training ended, but its model contains NaN: the last good backup stays",
             );
             return leave(&handle, mirror, is_flushed, has_second_notice);
         }

@@ -113,14 +113,14 @@ fn a_time_changes_nothing_in_the_training() {
 }
 
 #[test]
-fn a_frequency_that_says_nothing_is_refused() {
+fn a_meaningless_frequency_is_refused() {
     for (frequency, says) in [
         (
             "sometimes",
             "give \"epoch\", a number of batches, a time such as \"30s\"",
         ),
-        ("0s", "Every a time above 0"),
-        ("0%", "Auto a finite share above 0"),
+        ("0s", "Every with a duration above 0"),
+        ("0%", "Auto with a finite share above 0"),
     ] {
         let stderr = Scratch::new().refuse(&["--save-freq", frequency]);
         assert!(stderr.contains(says), "{stderr}");
