@@ -352,8 +352,8 @@ impl BackupAndRestore {
     ///
     /// The check runs in the background. With [`SaveFreq::Never`], it also runs at the end, before the backup is
     /// deleted. Turn it off for a model that contains NaN on purpose.
-    pub fn refuse_nan(mut self, skip: bool) -> Self {
-        self.refuse_nan = skip;
+    pub fn refuse_nan(mut self, refuse: bool) -> Self {
+        self.refuse_nan = refuse;
         self
     }
 
@@ -419,8 +419,8 @@ impl BackupAndRestore {
     ///
     /// With Burn's builder, pass a clone of a [`SharedState`](crate::SharedState), and give another clone to the
     /// model's `step`, a metric or a callback. The state is saved between two batches, and restored before the first
-    /// step. On several devices and under DDP, it is saved when the first worker has trained its batch. Changes that
-    /// other workers make at the same time may or may not be included.
+    /// step. On several devices, it is saved when all of them have trained their batch. Under DDP, it is saved when the
+    /// first worker has trained its batch. Changes that other workers make at the same time may or may not be included.
     ///
     /// Burn's records do not contain plain fields of a model, or fields marked `#[module(skip)]`. Such data is saved
     /// only if it is given here.

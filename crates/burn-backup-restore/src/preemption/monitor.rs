@@ -19,8 +19,8 @@ pub(crate) struct NoticeMonitor {
     /// Dropping a `RunningWatcher` ends its thread.
     _watchers: Vec<RunningWatcher>,
     grace_period: Duration,
-    /// The time of the last look. A notice that is found now arrived after it.
-    looked: Instant,
+    /// The time of the last check. A notice that is found now arrived after it.
+    checked: Instant,
     noticed: Option<Noticed>,
 }
 
@@ -56,18 +56,18 @@ impl NoticeMonitor {
             posted,
             _watchers: watching.map_err(BackupError::Thread)?,
             grace_period: preemption.grace_period,
-            looked: Instant::now(),
+            checked: Instant::now(),
             noticed: None,
         })
     }
 
     /// What to do at this batch boundary, given the progress of the backups. Also returns the notice, if one has
-    /// arrived since the last look.
+    /// arrived since the last check.
     pub(crate) fn check(&mut self, backups: Backups) -> (Advice, Option<Notice>) {
         let news = self.news();
         let now = Instant::now();
-        let step = now.duration_since(self.looked);
-        self.looked = now;
+        let step = now.duration_since(self.checked);
+        self.checked = now;
         let Some(noticed) = &mut self.noticed else {
             return (Advice::Continue, None);
         };
@@ -100,7 +100,7 @@ impl NoticeMonitor {
         self.noticed.as_ref().map(|noticed| &noticed.notice)
     }
 
-    /// The notice that has arrived since the last look, if any. A second notice for another reason ends the grace
+    /// The notice that has arrived since the last check, if any. A second notice for another reason ends the grace
     /// period.
     fn news(&mut self) -> Option<Notice> {
         let mut come: Vec<_> = self.signals.take().into_iter().map(Notice::new).collect();
@@ -123,7 +123,7 @@ impl NoticeMonitor {
                 None => {
                     log::warn!(target: LOG, "preemption notice: {notice}");
                     self.noticed = Some(Noticed {
-                        since: self.looked,
+                        since: self.checked,
                         grace: Grace::new(self.time_after(&notice)),
                         notice: notice.clone(),
                     });

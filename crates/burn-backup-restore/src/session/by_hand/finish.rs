@@ -14,9 +14,9 @@ impl<S: State> Session<S> {
     /// If the training was stopped, it is saved, and a printed line says so. The program resumes the training when it
     /// runs again.
     ///
-    /// If the training is complete, the backup is no longer needed. A loop that the program left early by itself, for
-    /// example with `break`, counts as complete. It is deleted, unless
-    /// [`delete_checkpoint`](crate::BackupAndRestore::delete_checkpoint) is turned off.
+    /// If the training is complete, its backup is deleted, unless
+    /// [`delete_checkpoint`](crate::BackupAndRestore::delete_checkpoint) is turned off. A loop that the program left
+    /// early by itself, for example with `break`, counts as complete.
     ///
     /// # Errors
     ///

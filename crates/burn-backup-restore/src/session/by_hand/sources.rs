@@ -24,7 +24,7 @@ impl<S: State> Session<S> {
     /// Call it in each epoch, for the same loaders in the same order. After [`trained`](Self::trained), it gives all
     /// batches, for the validation. [`next`](Self::next) then neither counts them as steps nor seeds a device.
     ///
-    /// A loader that is created anew in each epoch always has the order of a new loader. Pass its `loader.iter()` to
+    /// A loader that is created again in each epoch always has the order of a new loader. Pass its `loader.iter()` to
     /// [`batches_of`](Self::batches_of) instead.
     ///
     /// # Errors
