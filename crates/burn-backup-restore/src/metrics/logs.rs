@@ -44,7 +44,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     /// The number of calls received so far.
-    progress: u64,
+    received_calls: u64,
     /// The current logs of the epoch in progress.
     open: Vec<OpenLog>,
     /// The logs that were open in a backup, until the first update arrives.
@@ -250,7 +250,7 @@ impl MetricLogs {
     /// Completes the marks that are reached.
     fn settle(&self, state: &mut State) {
         let State {
-            progress,
+            received_calls,
             open,
             marks,
             ..
@@ -259,7 +259,7 @@ impl MetricLogs {
             let Some(mark) = mark.upgrade() else {
                 return false;
             };
-            if *at > *progress {
+            if *at > *received_calls {
                 return true;
             }
             let _ = mark.set(Logged {
@@ -271,9 +271,9 @@ impl MetricLogs {
     }
 
     /// Called after another logger call. `open` are the current logs, and `written` the files that may have changed.
-    fn progress(&self, open: Vec<OpenLog>, written: Vec<PathBuf>) {
+    fn record_call(&self, open: Vec<OpenLog>, written: Vec<PathBuf>) {
         let mut state = self.state();
-        state.progress += 1;
+        state.received_calls += 1;
         state.open = open;
         state.unsynced.extend(written);
         self.settle(&mut state);
@@ -314,7 +314,7 @@ impl Mark {
     /// whether the training has failed.
     pub(crate) fn wait(&self, has_failed: impl Fn() -> bool) -> Option<Logged> {
         let progress = |state: &State| ReceiverProgress {
-            calls: state.progress,
+            calls: state.received_calls,
             is_abandoned: state.is_abandoned,
         };
         let changed = &self.logs.shared.changed;
@@ -369,7 +369,7 @@ mod tests {
         let mark = logs.mark();
         logs.expect_calls(1);
         for bytes in 1..=3 {
-            logs.progress(vec![log_of(bytes)], Vec::new());
+            logs.record_call(vec![log_of(bytes)], Vec::new());
         }
         let logged = mark.wait(|| false).unwrap();
         assert_eq!(logged.open, [log_of(2)]);
@@ -385,7 +385,7 @@ mod tests {
         let mark = logs.mark();
         let logged = std::thread::scope(|scope| {
             let waiting = scope.spawn(|| mark.wait(|| false));
-            logs.progress(vec![log_of(7)], Vec::new());
+            logs.record_call(vec![log_of(7)], Vec::new());
             waiting.join().unwrap()
         });
         assert_eq!(logged.unwrap().open, [log_of(7)]);
@@ -430,7 +430,7 @@ mod tests {
         let logs = logs();
         logs.expect_calls(1);
         drop(logs.mark());
-        logs.progress(Vec::new(), Vec::new());
+        logs.record_call(Vec::new(), Vec::new());
         assert!(logs.state().marks.is_empty());
     }
 }

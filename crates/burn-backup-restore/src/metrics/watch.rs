@@ -32,7 +32,7 @@ struct State {
     /// The batch of each call that is still expected; `None` if the call does not belong to a batch.
     expected: VecDeque<Option<u64>>,
     expected_calls: u64,
-    progress: u64,
+    received_calls: u64,
     marks: Vec<(u64, Weak<OnceLock<CheckResult>>)>,
     /// The metrics of the training, if a batch has arrived and a watched metric is missing.
     others: Option<Vec<String>>,
@@ -62,7 +62,7 @@ impl MetricWatch {
             finding: None,
             expected: VecDeque::new(),
             expected_calls: 0,
-            progress: 0,
+            received_calls: 0,
             marks: Vec::new(),
             others: None,
             has_checked: false,
@@ -160,7 +160,7 @@ impl State {
     /// Completes the marks that are reached.
     fn settle(&mut self) {
         let Self {
-            progress,
+            received_calls,
             marks,
             detector,
             finding,
@@ -170,7 +170,7 @@ impl State {
             let Some(mark) = mark.upgrade() else {
                 return false;
             };
-            if *at > *progress {
+            if *at > *received_calls {
                 return true;
             }
             let _ = mark.set(CheckResult {
@@ -187,7 +187,7 @@ impl WatchMark {
     /// whether the training has failed.
     pub(crate) fn wait(&self, has_failed: impl Fn() -> bool) -> Option<CheckResult> {
         let progress = |state: &State| ReceiverProgress {
-            calls: state.progress,
+            calls: state.received_calls,
             is_abandoned: state.is_abandoned,
         };
         let changed = &self.watch.shared.changed;
@@ -249,7 +249,7 @@ impl MetricLogger for WatchLogger {
         if let Some(batch) = state.expected.pop_front().flatten() {
             self.check(&mut state, batch, &update.entries_numeric);
         }
-        state.progress += 1;
+        state.received_calls += 1;
         state.settle();
         drop(state);
         self.watch.shared.changed.notify_all();

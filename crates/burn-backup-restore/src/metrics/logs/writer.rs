@@ -67,7 +67,7 @@ impl Writer {
         let open: Vec<_> = logs.cloned().collect();
         let written = self.open.values().filter(|open| open.file.is_some());
         let written = written.map(|open| self.logs.path(&open.running.log));
-        self.logs.progress(open, written.collect());
+        self.logs.record_call(open, written.collect());
     }
 
     fn log_entry(&mut self, entry: &MetricEntry, running: Option<&NumericEntry>, split: &Split) {
