@@ -149,6 +149,14 @@ pub(crate) fn computes_later(device: &Device) -> bool {
     has_fusion(device) || Dispatch::name(device.as_dispatch()).contains("cubecl<")
 }
 
+/// The device onto which Burn loads an optimizer's state, if it computes asynchronously. Each step moves the states of
+/// the parameters that it changes to the parameters' device.
+pub(crate) fn asynchronous_loading_device() -> Option<Device> {
+    // Without such a device, this panics, and so does Burn's loading.
+    let device = || Some(Device::default()).filter(computes_later);
+    catch_unwind(device).ok().flatten()
+}
+
 /// The device's name, without whether it computes gradients.
 pub(crate) fn device_name(device: &Device) -> String {
     let name = format!("{:?}", device.clone().inner());

@@ -1,7 +1,5 @@
 //! Deletes the backup of a finished training, and nothing else.
 
-use std::path::Path;
-
 use crate::error::{StoreError, TAKEN_AWAY};
 use crate::index::Known;
 use crate::ownership::IfGone;
@@ -22,7 +20,7 @@ impl Store {
     /// process uses the path now, and [`StoreError::AnotherRun`] if a generation in the directory belongs to another
     /// training. Nothing is removed then.
     pub fn remove(self) -> Result<(), StoreError> {
-        let root = self.dir.layout.root();
+        let (fs, root) = (self.dir.shared_fs(), self.dir.layout.root().to_path_buf());
         match self.remove_inner().map_err(|error| self.explain(error)) {
             Err(StoreError::Gone { .. }) => {
                 log::warn!(
@@ -30,17 +28,25 @@ impl Store {
                     "the backup in '{}' can't be deleted: its directory was removed or renamed while \
                      the training ran", root.display(),
                 );
-                Ok(())
+                return Ok(());
             }
-            removed => removed,
+            removed => removed?,
         }
+        // Some file systems keep a removed file's entry in the directory until the file is closed: NFS, and some on
+        // Windows.
+        drop(self);
+        // A directory with other files can't be removed this way, nor can a mount point or a link.
+        match fs.remove_dir(&root) {
+            Ok(()) => log::debug!(target: LOG, "'{}' removed", root.display()),
+            Err(error) => log::debug!(target: LOG, "'{}' stays: {error}", root.display()),
+        }
+        Ok(())
     }
 
     fn remove_inner(&self) -> Result<(), StoreError> {
         self.ensure_owned(IfGone::Fail)?;
         let (dir, fs, layout) = (&self.dir, self.dir.fs(), &self.dir.layout);
         let root = layout.root();
-        let failed = |operation, at: &Path| StoreError::io(operation, at, TAKEN_AWAY);
         self.refuse_another_run()?;
         log::debug!(target: LOG, "removing the backup in '{}'", root.display());
 
@@ -55,17 +61,8 @@ impl Store {
         }
         remove::file(dir, &layout.identity())?;
         dir.remove_lock(&layout.staging("lock", files::draw()?))?;
-        fs.sync_dir(root).map_err(failed("sync", root))?;
-        if fs.list(root).map_err(failed("list", root))?.is_empty() {
-            // A mount point or a link can't be removed this way, and need not be.
-            match fs.remove_dir(root) {
-                Ok(()) => log::debug!(target: LOG, "'{}' removed", root.display()),
-                Err(error) => {
-                    log::debug!(target: LOG, "'{}' stays, empty: {error}", root.display());
-                }
-            }
-        }
-        Ok(())
+        fs.sync_dir(root)
+            .map_err(StoreError::io("sync", root, TAKEN_AWAY))
     }
 
     /// Another program may have put another training's generation into the directory.

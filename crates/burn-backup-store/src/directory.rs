@@ -38,6 +38,11 @@ impl Directory {
         self.fs.as_ref()
     }
 
+    /// The file system, for use after the lock is released.
+    pub(crate) fn shared_fs(&self) -> Arc<dyn Filesystem> {
+        self.fs.clone()
+    }
+
     /// The lock. A caller may replace it.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Box<dyn HeldLock>> {
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,7 +1,15 @@
 //! The GPU, or the software that stands in for one; with Burn's fusion and autotune, and without them.
 
+use std::sync::Mutex;
+use std::thread::ThreadId;
+
+use burn::nn::LinearConfig;
+use burn::optim::{
+    GradientsParams, LearningRate, ModuleOptimizer, Optimizer, RecordState, StateSink, StateSource,
+};
+use burn::tensor::{Device, Tensor};
 use burn::train::Learner;
-use burn_backup_restore::{BackupExt as _, SaveFreq, Snapshot};
+use burn_backup_restore::{BackupAndRestore, BackupExt as _, Flow, SaveFreq, Snapshot, Trainee};
 use burn_backup_tests::{
     Backend, BatchSource, Halt, Hooks, Loop, LoopHalt, Net, Spread, Training, report,
 };
@@ -144,6 +152,83 @@ fn hundreds_of_backups_in_a_row_are_exact_and_leave_the_training_as_it_is() {
             ));
         }
     }
+}
+
+/// SGD whose state is the last gradient, and which records the threads that read the state.
+#[derive(Clone)]
+struct Observed;
+
+static READ_ON: Mutex<Vec<ThreadId>> = Mutex::new(Vec::new());
+
+#[derive(Clone)]
+struct LastGradient<const D: usize>(Tensor<D>);
+
+impl<const D: usize> RecordState for LastGradient<D> {
+    fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
+        READ_ON.lock().unwrap().push(std::thread::current().id());
+        out.push_tensor(prefix, "gradient", self.0.to_data());
+    }
+
+    fn state_unflatten(prefix: &str, from: &mut StateSource, device: &Device) -> Option<Self> {
+        let gradient = from.take_tensor(prefix, "gradient")?;
+        Some(Self(Tensor::from_data(gradient, device)))
+    }
+}
+
+impl Optimizer for Observed {
+    type State<const D: usize> = LastGradient<D>;
+
+    fn step<const D: usize>(
+        &self,
+        learning_rate: LearningRate,
+        tensor: Tensor<D>,
+        gradient: Tensor<D>,
+        _state: Option<LastGradient<D>>,
+    ) -> (Tensor<D>, Option<LastGradient<D>>) {
+        let tensor = tensor - gradient.clone() * learning_rate;
+        (tensor, Some(LastGradient(gradient)))
+    }
+
+    fn to_device<const D: usize>(state: LastGradient<D>, device: &Device) -> LastGradient<D> {
+        LastGradient(state.0.to_device(device))
+    }
+}
+
+/// Burn loads the optimizer's state onto its default device, and the next step moves it. On a GPU with fusion, tensors
+/// can get lost if another thread reads or drops them at the same time.
+#[test]
+fn a_state_that_burn_loads_onto_a_gpu_is_read_on_the_thread_of_a_training_on_the_cpu() {
+    let device = Device::flex().autodiff();
+    let scratch = tempfile::tempdir().unwrap();
+    let is_read_elsewhere = || {
+        let mut t = Trainee {
+            model: LinearConfig::new(2, 1).init(&device),
+            optim: ModuleOptimizer::from(Observed),
+            lr: 0.1,
+        };
+        let backup = BackupAndRestore::new(scratch.path()).save_freq(1);
+        let mut session = backup.resume(&mut t, &device).unwrap();
+        let mut steps = session.steps(10).unwrap();
+        for _ in 0..2 {
+            assert!(session.next(&mut steps, &t).unwrap().is_some());
+            let grads = t.model.weight.val().sum().backward();
+            let grads = GradientsParams::from_grads(grads, &t.model);
+            t.model = t.optim.step(t.lr, t.model, grads);
+            assert_eq!(session.stepped(&t), Flow::Continue);
+        }
+        let handle = session.handle();
+        drop(session);
+        assert_eq!(handle.stats().failed, 0);
+        assert!(handle.stats().committed > 0);
+        let here = std::thread::current().id();
+        let read_on: Vec<ThreadId> = READ_ON.lock().unwrap().drain(..).collect();
+        (
+            handle.restored_from().is_some(),
+            read_on.iter().any(|thread| *thread != here),
+        )
+    };
+    assert_eq!(is_read_elsewhere(), (false, true));
+    assert_eq!(is_read_elsewhere(), (true, Backend::GPU.is_empty()));
 }
 
 /// The thread on which the learner is made.

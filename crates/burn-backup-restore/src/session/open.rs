@@ -23,7 +23,9 @@ use super::progress::Progress;
 use super::saver::{OnThread, Saver};
 use super::watch::Watch;
 use super::window::Window;
-use crate::burn_api::{BURN_VERSION, DeviceRead, computes_later, is_remote};
+use crate::burn_api::{
+    BURN_VERSION, DeviceRead, asynchronous_loading_device, computes_later, is_remote,
+};
 use crate::change::Change;
 use crate::configuration::Configuration;
 use crate::error::BackupError;
@@ -72,27 +74,33 @@ pub(crate) struct Context {
     pub watch: Option<MetricWatch>,
 }
 
-/// How the training thread reads the records, if it must do so.
+/// How the training thread reads the records, if it must do so. `loading` is the asynchronous device onto which Burn
+/// loads the optimizer's state, if there is one and the training loads any.
 fn on_thread(
     snapshot: Snapshot,
-    devices: impl Iterator<Item = Device>,
+    devices: Vec<Device>,
     split: Option<usize>,
+    loading: Option<Device>,
 ) -> Option<OnThread> {
     let mut later: Vec<Device> = Vec::new();
-    for device in devices.filter(computes_later) {
+    for device in devices.into_iter().filter(computes_later) {
         if !later.contains(&device) {
             later.push(device);
         }
     }
-    match (snapshot, later.as_slice()) {
-        (Snapshot::Blocking, _) => Some(OnThread::new(DeviceRead::Now, Vec::new())),
-        (_, []) => None,
-        // With fusion, Burn may lose tensors that another thread requests while the training continues.
-        (_, [only]) if split.is_none() && !is_remote(only) => {
-            Some(OnThread::new(DeviceRead::Later, later))
-        }
+    let has_several = split.is_some() || later.len() > 1;
+    // Only the training thread uses this one.
+    later.extend(loading.filter(|device| !later.contains(device)));
+    let is_any_remote = later.iter().any(is_remote);
+    match snapshot {
+        Snapshot::Blocking => Some(OnThread::new(DeviceRead::Now, Vec::new())),
+        Snapshot::Shared if later.is_empty() => None,
         // If several threads use a device, a thread that reads may not see all of their results.
-        _ => Some(OnThread::new(DeviceRead::Now, Vec::new())),
+        Snapshot::Shared if has_several || is_any_remote => {
+            Some(OnThread::new(DeviceRead::Now, Vec::new()))
+        }
+        // With fusion, Burn may lose tensors that another thread requests or drops while the training continues.
+        Snapshot::Shared => Some(OnThread::new(DeviceRead::Later, later)),
     }
 }
 
@@ -122,8 +130,7 @@ impl Core {
             part.initialize();
         }
         let devices = parts.iter().flat_map(|(_, part)| part.devices());
-        let devices = devices.chain(context.devices.iter().cloned());
-        let on_thread = on_thread(settings.snapshot, devices, context.split);
+        let devices: Vec<Device> = devices.chain(context.devices.iter().cloned()).collect();
         let unnamed = parts.iter().find(|(name, _)| name.is_empty());
         let schedule = unnamed.and_then(|(_, part)| part.schedule());
         let configuration = Configuration {
@@ -215,6 +222,9 @@ impl Core {
                 metric_logs.resume(state.position, logs);
             }
         }
+        let loads = is_restored || guard.as_ref().is_some_and(Guard::rolls_back);
+        let loading = loads.then(asynchronous_loading_device).flatten();
+        let on_thread = on_thread(settings.snapshot, devices, context.split, loading);
         let known = |(name, memory): (&String, &Memory)| (name.clone(), memory.fit.again());
         let on_thread = on_thread.map(|on_thread| OnThread {
             known: memories.iter().map(known).collect(),
@@ -434,4 +444,23 @@ fn warm_start(
     load_weights(parts, generation, from)?;
     log::info!(target: LOG, "the weights of backup {id} in '{}' are loaded", from.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loaded_state_on_an_asynchronous_device_is_read_on_the_training_thread() {
+        let read = |split, loading| {
+            let on_thread = on_thread(Snapshot::Shared, vec![Device::flex()], split, loading);
+            on_thread.map(|on_thread| (on_thread.read, on_thread.devices))
+        };
+        assert_eq!(read(None, None), None);
+        let loading = Device::flex();
+        let later = (DeviceRead::Later, vec![loading.clone()]);
+        assert_eq!(read(None, Some(loading.clone())), Some(later));
+        let now = (DeviceRead::Now, Vec::new());
+        assert_eq!(read(Some(2), Some(loading)), Some(now));
+    }
 }

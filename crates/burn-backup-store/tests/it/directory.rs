@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn_backup_store::testing::{FaultyFilesystem, Operation};
 use burn_backup_store::{OpenOptions, Store, StoreError};
 
-use crate::support::{Scratch, assert_is, names, save};
+#[cfg(unix)]
+use crate::support::names;
+use crate::support::{Scratch, assert_is, save};
 
 #[test]
 fn an_empty_path_is_an_error() {

@@ -1,4 +1,5 @@
-//! The next generation overwrites the files of a pruned one, unless that could be noticed.
+//! On Linux, the next generation overwrites the files of a pruned one, unless that could be noticed.
+#![cfg(target_os = "linux")]
 
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -26,7 +27,6 @@ fn spare(scratch: &Scratch) -> Option<PathBuf> {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
 fn files_of_pruned_generations_are_overwritten_in_turn() {
     let scratch = Scratch::new();
     let store = scratch.open();
@@ -54,7 +54,6 @@ fn files_of_pruned_generations_are_overwritten_in_turn() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
 fn while_the_newest_is_read_the_files_of_another_one_are_overwritten() {
     let scratch = Scratch::new();
     let store = Arc::new(scratch.open());
@@ -124,7 +123,6 @@ fn an_open_file_keeps_its_contents_for_its_reader() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
 fn a_file_is_reused_only_if_it_has_one_name_and_is_not_open() {
     let temporary = tempfile::tempdir().unwrap();
     let path = temporary.path().join("file");
@@ -153,7 +151,6 @@ fn a_file_is_reused_only_if_it_has_one_name_and_is_not_open() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
 fn spare_files_are_removed_with_the_store() {
     let scratch = Scratch::new().with_generations(1);
     let store = scratch.open();
@@ -193,7 +190,6 @@ fn leave(scratch: &Scratch, name: &str) -> PathBuf {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
 fn the_first_backup_overwrites_the_leftovers_of_a_killed_process() {
     for left in LEFT {
         let scratch = Scratch::new().with_generations(2);
@@ -211,7 +207,6 @@ fn the_first_backup_overwrites_the_leftovers_of_a_killed_process() {
 }
 
 #[test]
-#[cfg(unix)]
 fn nothing_is_overwritten_through_a_link() {
     let scratch = Scratch::new().with_generations(2);
     let elsewhere = scratch.root().with_file_name("elsewhere");
@@ -242,7 +237,6 @@ fn other_peoples_files_in_a_pruned_generation_return_and_no_spare_is_kept() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
 fn foreign_files_among_the_spare_ones_do_not_enter_the_generation() {
     let scratch = Scratch::new();
     let store = scratch.open();

@@ -1,7 +1,6 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, Mutex, Once};
 
 use burn_backup_store::{
@@ -230,16 +229,17 @@ impl log::Log for Collector {
     fn flush(&self) {}
 }
 
-const CHILD: &str = "BURN_BACKUP_STORE_TEST_CHILD";
-
 /// Runs `body` in its own process, started by a shell after `setup`, in the directory `dir`. `test`
 /// is the full name of the calling test.
+#[cfg(unix)]
 pub fn in_a_process(test: &str, setup: &str, dir: &Path, body: impl FnOnce()) {
+    const CHILD: &str = "BURN_BACKUP_STORE_TEST_CHILD";
+
     if std::env::var_os(CHILD).is_some() {
         return body();
     }
     let program = std::env::current_exe().unwrap();
-    let status = Command::new("sh")
+    let status = std::process::Command::new("sh")
         .args([
             "-c",
             &format!("{setup}; exec \"$0\" --exact \"$1\""),

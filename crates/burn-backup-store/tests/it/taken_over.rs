@@ -1,5 +1,8 @@
 //! The directory is removed or moved while its training runs, and another training may begin at its
 //! path. The other training's backups are never touched, and this training continues if it can.
+//!
+//! Windows does not let a directory be moved while a file in it is open.
+#![cfg(unix)]
 
 use std::collections::BTreeMap;
 use std::fs;
