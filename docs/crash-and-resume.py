@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Crashes the digits, resumes them, and draws what the terminal showed.
 
+The line of a crash is what a shell prints for it.
+
 usage: docs/crash-and-resume.py PATH_OF_DIGITS > docs/crash-and-resume.svg
 """
 
@@ -106,7 +108,7 @@ def draw(shown, end):
             f'<text class="{kind(line)} l{row}" x="16" y="{LINE_HEIGHT * (row + 2)}">{html.escape(line)}</text>'
         )
     return f"""<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img">
-<title>A training is killed and resumed, and ends with the digest of an uninterrupted run</title>
+<title>A training crashes and resumes, and ends with the digest of an uninterrupted run</title>
 <style>
 rect {{ fill: #1b1f24 }}
 text {{ font: 13px ui-monospace, Menlo, Consolas, monospace; fill: #d0d7de; white-space: pre }}

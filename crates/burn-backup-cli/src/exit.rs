@@ -76,7 +76,7 @@ fn of_store(error: &StoreError) -> Exit {
         StoreError::NewerFormat { .. } => Exit::NewerFormat,
         StoreError::NoneLeft { .. }
         | StoreError::Damaged { .. }
-        | StoreError::StillDamaged { .. } => Exit::Damage,
+        | StoreError::GenerationDamaged { .. } => Exit::Damage,
         _ => Exit::Failed,
     }
 }
@@ -85,9 +85,11 @@ fn of_mirror(error: &MirrorError) -> Exit {
     match error {
         MirrorError::Url { .. } => Exit::Usage,
         MirrorError::NoDirectory { .. } => Exit::NoBackup,
-        MirrorError::InUse { .. } | MirrorError::LeaseLost { .. } => Exit::InUse,
+        MirrorError::InUse { .. }
+        | MirrorError::LeaseLost { .. }
+        | MirrorError::LeaseDeleted { .. } => Exit::InUse,
         MirrorError::NewerFormat { .. } => Exit::NewerFormat,
-        MirrorError::NoneWhole { .. }
+        MirrorError::NoneIntact { .. }
         | MirrorError::Damaged { .. }
         | MirrorError::LocalDamage { .. } => Exit::Damage,
         MirrorError::Store(error) => of_store(error),

@@ -160,9 +160,12 @@ impl Supervisor<'_> {
                 .end
                 .meaning(&self.arguments.again, &self.arguments.fix_first);
             let made_progress = self.progress.take_has_news();
-            let tells = self.progress.tells();
+            let reports_backups = self.progress.reports_backups();
             let now = Instant::now();
-            match self.policy.decide(meaning, made_progress, tells, now) {
+            match self
+                .policy
+                .decide(meaning, made_progress, reports_backups, now)
+            {
                 Decision::End => return Ok(ran.end.code()),
                 Decision::GiveUp { restarts } => {
                     self.give_up(restarts, &ran);
@@ -282,7 +285,8 @@ impl Supervisor<'_> {
 
     fn give_up(&mut self, restarts: u32, ran: &Ran) {
         self.event_log.say(&format!(
-            "GIVING UP: {restarts} restarts without a new backup; the last time the command {}",
+            "GIVING UP: {restarts} restarts without a new backup; the last time the command {}; fix the cause, or \
+             allow more with --max-restarts",
             ran.end
         ));
         if !ran.tail.is_empty() {

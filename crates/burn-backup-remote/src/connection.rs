@@ -33,7 +33,7 @@ pub struct Connection {
     /// The generations that could not be fetched because of damage.
     damaged: Vec<Ordinal>,
     /// The training abandons the generations in the mirror up to this number.
-    beyond: Option<GenerationId>,
+    abandoned_up_to: Option<GenerationId>,
 }
 
 /// What a mirror holds of a training.
@@ -89,7 +89,7 @@ impl Connection {
             max_bytes_per_second: mirror.max_bytes_per_second,
             renewer: None,
             damaged: Vec::new(),
-            beyond: None,
+            abandoned_up_to: None,
         })
     }
 
@@ -119,7 +119,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`MirrorError::InUse`] if another process writes to the mirror, [`MirrorError::NoneWhole`],
+    /// [`MirrorError::InUse`] if another process writes to the mirror, [`MirrorError::NoneIntact`],
     /// [`MirrorError::Store`], [`MirrorError::NewerFormat`], and [`MirrorError::Request`]. The store then has no new
     /// generation.
     pub fn fetch(
@@ -151,7 +151,7 @@ impl Connection {
     /// Records that the training resumes from a generation that is not the newest one. Generations in the mirror up to
     /// this number are then abandoned. They do not mean that another process is ahead.
     pub fn abandon_up_to(&mut self, up_to: GenerationId) {
-        self.beyond = Some(up_to);
+        self.abandoned_up_to = Some(up_to);
     }
 
     /// The manifests of the readable generations, newest first. Skips damaged ones. Takes no lease.
@@ -211,7 +211,7 @@ impl Connection {
                 "it is not in the mirror any more".to_owned(),
             ),
         };
-        Err(MirrorError::NoneWhole {
+        Err(MirrorError::NoneIntact {
             mirror: self.place.name.to_string(),
             newest,
             reason,
@@ -230,7 +230,7 @@ impl Connection {
             let names = there.clone();
             renewer
                 .lease
-                .rename(|generations| *generations = names)
+                .update_generations(|generations| *generations = names)
                 .await?;
             Ok((renewer, there))
         })?;
@@ -282,7 +282,7 @@ impl Connection {
             survey: found.map(|found| found.survey.clone()),
             renewer: self.renewer.take(),
             damaged: std::mem::take(&mut self.damaged),
-            base: here.max(self.beyond),
+            base: here.max(self.abandoned_up_to),
             begins: false,
             pace: Arc::new(Pace::new(self.max_bytes_per_second)),
             retention,

@@ -111,6 +111,18 @@ pub enum MirrorError {
         holder: String,
     },
 
+    /// The lease was deleted by a user, or by a process that finished the training.
+    #[error(
+        "the lease of this process in the mirror {mirror} was deleted, by a user or by a process that finished the \
+         training; mirroring has stopped, and the local backup is unchanged: if the training is not finished, start \
+         the program again to mirror again"
+    )]
+    #[non_exhaustive]
+    LeaseDeleted {
+        /// The mirror.
+        mirror: String,
+    },
+
     /// The mirror belongs to another training.
     #[error(
         "the mirror {mirror} has backups of the training {found}, and the backup directory has those of {expected}; \
@@ -166,13 +178,13 @@ pub enum MirrorError {
         mirror: String,
     },
 
-    /// Every generation in the mirror is damaged.
+    /// Every generation in the mirror that could be used is damaged or gone.
     #[error(
-        "every backup in the mirror {mirror} is damaged, the newest one ({newest}) because {reason}; nothing was \
-         changed: delete the objects under its prefix to start over"
+        "no backup that this start could use is intact in the mirror {mirror}; {newest} can't be used because \
+         {reason}; nothing was changed: try again, or look at the others with 'burn-backup list'"
     )]
     #[non_exhaustive]
-    NoneWhole {
+    NoneIntact {
         /// The mirror.
         mirror: String,
         /// The newest one.
@@ -378,8 +390,8 @@ impl MirrorError {
     }
 
     /// Whether the mirror has generations, and every one is damaged.
-    pub fn is_none_whole(&self) -> bool {
-        matches!(self, Self::NoneWhole { .. })
+    pub fn is_none_intact(&self) -> bool {
+        matches!(self, Self::NoneIntact { .. })
     }
 
     /// Whether the error is in this generation only, and an older one may be whole.
@@ -390,9 +402,12 @@ impl MirrorError {
         )
     }
 
-    /// Whether another process holds the mirror now.
+    /// Whether this process may not write to the mirror any more.
     pub(crate) fn is_loss(&self) -> bool {
-        matches!(self, Self::LeaseLost { .. } | Self::InUse { .. })
+        matches!(
+            self,
+            Self::LeaseLost { .. } | Self::LeaseDeleted { .. } | Self::InUse { .. }
+        )
     }
 }
 

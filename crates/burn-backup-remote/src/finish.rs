@@ -39,7 +39,7 @@ impl FinishedDocument {
 ///
 /// [`MirrorError::LeaseLost`], and errors of requests. The backups are then unchanged.
 pub(crate) async fn finish(place: &Place, keys: &Keys, lease: &Lease) -> Result<(), MirrorError> {
-    lease.rename(|_| ()).await?;
+    lease.update_generations(|_| ()).await?;
     let newest = lease.generations().await;
     let newest = newest.iter().map(|ordinal| ordinal.number).max();
     let document = FinishedDocument {

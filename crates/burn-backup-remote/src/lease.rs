@@ -29,8 +29,8 @@ pub(crate) const MAX_TTL: Duration = Duration::from_secs(600);
 /// How often a lease is renewed during its time to live.
 const RENEWALS: u32 = 3;
 
-/// How often another process's lease is read during that time.
-const MAX_LISTINGS: u32 = 5;
+/// How many times another process's lease is read during its time to live.
+const LEASE_READS: u32 = 5;
 
 /// How often a put is tried again if an earlier one of this process is found instead.
 const TRIES: u32 = 3;
@@ -168,7 +168,7 @@ pub(crate) async fn wait(
         place.name, first.holder, first.ttl().as_secs_f64(),
     );
     loop {
-        sleep(first.ttl() / MAX_LISTINGS).await;
+        sleep(first.ttl() / LEASE_READS).await;
         // The time is measured up to the start of the request, because its answer may be as old as that.
         let seen_for = seen.elapsed();
         match LeaseDocument::get(place, keys).await? {
@@ -285,12 +285,12 @@ impl Lease {
         self.held.lock().await.document.generations.clone()
     }
 
-    /// Renews the lease, and changes the list of readable generations.
+    /// Renews the lease with a changed list of readable generations.
     ///
     /// # Errors
     ///
     /// [`MirrorError::LeaseLost`] if another process holds the lease, and errors of requests.
-    pub(crate) async fn rename(
+    pub(crate) async fn update_generations(
         &self,
         change: impl FnOnce(&mut Vec<Ordinal>),
     ) -> Result<(), MirrorError> {
@@ -378,7 +378,9 @@ impl Lease {
                 // The lease was deleted, by a training that has ended or by a user.
                 Ok(None) if failure.is_none() => {
                     held.is_lost = true;
-                    return Err(self.lost("a process or user that deleted its lease".to_owned()));
+                    return Err(MirrorError::LeaseDeleted {
+                        mirror: self.place.name.to_string(),
+                    });
                 }
                 Ok(_) | Err(_) => break,
             }

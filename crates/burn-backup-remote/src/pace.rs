@@ -9,15 +9,15 @@ use tokio::time::{Instant, sleep_until};
 #[derive(Debug)]
 pub(crate) struct Pace {
     bytes_per_second: Option<u64>,
-    /// When the bytes sent so far would have been sent at that rate.
-    gone: Mutex<Instant>,
+    /// The earliest time of the next send at this rate.
+    next_send: Mutex<Instant>,
 }
 
 impl Pace {
     pub(crate) fn new(bytes_per_second: Option<u64>) -> Self {
         Self {
             bytes_per_second,
-            gone: Mutex::new(Instant::now()),
+            next_send: Mutex::new(Instant::now()),
         }
     }
 
@@ -26,13 +26,13 @@ impl Pace {
         let Some(rate) = self.bytes_per_second else {
             return;
         };
-        let mut gone = self.gone.lock().await;
-        sleep_until(*gone).await;
+        let mut next_send = self.next_send.lock().await;
+        sleep_until(*next_send).await;
         let takes = bytes as f64 / rate.max(1) as f64;
         let takes = Duration::try_from_secs_f64(takes).unwrap_or(Duration::MAX);
-        // Idle time is not made up for.
+        // Bandwidth that was not used is not saved up.
         let now = Instant::now();
-        *gone = now.checked_add(takes).unwrap_or(now);
+        *next_send = now.checked_add(takes).unwrap_or(now);
     }
 }
 

@@ -49,9 +49,9 @@ impl UnreferencedParts {
         self.0.extend(parts.into_iter().map(|part| (now, part)));
     }
 
-    /// The parts that have been here for this long.
-    fn take(&mut self, for_so_long: Duration) -> Vec<PartRef> {
-        let is_over = |(since, _): &mut (Instant, PartRef)| since.elapsed() >= for_so_long;
+    /// Removes and returns the parts that no generation has named for at least `min_age`.
+    fn take(&mut self, min_age: Duration) -> Vec<PartRef> {
+        let is_over = |(since, _): &mut (Instant, PartRef)| since.elapsed() >= min_age;
         let over = self.0.extract_if(.., is_over);
         over.map(|(_, part)| part).collect()
     }
@@ -85,7 +85,9 @@ impl Publisher {
             .collect();
         if !pruned.is_empty() {
             // From here on, no process reads the pruned ones.
-            self.lease.rename(|generations| *generations = kept).await?;
+            self.lease
+                .update_generations(|generations| *generations = kept)
+                .await?;
             for ordinal in pruned {
                 self.lease.fence().await?;
                 deleter
@@ -113,7 +115,7 @@ impl Publisher {
     pub(crate) async fn prune_orphans(&mut self, deleter: &mut Deleter) -> Result<(), MirrorError> {
         let objects = self.place.list(self.keys.root()).await?;
         // The lease is renewed after the listing, so that the current holder knows all named generations.
-        self.lease.rename(|_| ()).await?;
+        self.lease.update_generations(|_| ()).await?;
         // Ages are measured by the server's clock.
         let lease = self.place.head(&self.keys.lease()).await?;
         let Some(now) = lease.map(|lease| lease.last_modified) else {

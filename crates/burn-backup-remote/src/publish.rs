@@ -173,7 +173,7 @@ impl Publisher {
                 generations.push(ordinal);
             }
         };
-        self.lease.rename(name).await?;
+        self.lease.update_generations(name).await?;
         self.seal(ordinal, document::write(&document)).await?;
         let unused = self.contents.learn(ordinal, document);
         self.retired.add(unused);

@@ -348,7 +348,8 @@ where
         BatchId {
             draw_seed: self.loader.plan.draw_seed,
             epoch: self.number,
-            // The batches before the entry use numbers below `entered`.
+            // `entered` counts items, so it is at least the number of earlier batches. So no two batches share a
+            // number.
             batch: self.entered + batch,
         }
     }

@@ -732,6 +732,17 @@ pub enum BackupError {
         parameter: String,
     },
 
+    /// The training ended with NaN in its model, so its backup is not discarded.
+    #[error(
+        "the backup in '{}' was not discarded: the training ended with NaN in its model, so this is its last good \
+         backup: if you don't need it, delete it with 'burn-backup discard'", .path.display()
+    )]
+    #[non_exhaustive]
+    LastGoodBackup {
+        /// The backup directory.
+        path: PathBuf,
+    },
+
     /// The metrics up to the backup's position were not logged: a metric has failed, or hangs.
     #[error(
         "the metrics of the batches before the backup were not logged in time, so the backup would be \
@@ -751,7 +762,7 @@ pub enum BackupError {
     /// The thread that writes backups panicked.
     #[error(
         "the backup failed with a panic: {message}; existing backups were not touched, \
-         and, if the training continues, the next due backup is tried"
+         and, if the training continues, the next due backup is tried: report the panic if it happens again"
     )]
     #[non_exhaustive]
     Panicked {
@@ -901,6 +912,7 @@ impl BackupError {
             | Self::OutdatedBatches
             | Self::SeveralLoaders { .. }
             | Self::ContainsNan { .. }
+            | Self::LastGoodBackup { .. }
             | Self::State(_) => true,
             #[cfg(feature = "rl")]
             Self::Transition { .. } | Self::TransitionUnread(_) => false,

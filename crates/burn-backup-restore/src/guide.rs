@@ -25,7 +25,11 @@
 //! | [`guarantees`] | each failure, its outcome, and the test that shows it |
 //! | [`performance`] | what backups cost, measured |
 //! | [`format`](mod@format) | what is on the disk |
-#![doc = concat!("\nThe examples are in the [repository](", env!("CARGO_PKG_REPOSITORY"), "), in the folder `examples`.")]
+#![doc = concat!(
+    "\nThe examples (folder `examples`) and the files for schedulers (`docs/schedulers`) are in the [repository](",
+    env!("CARGO_PKG_REPOSITORY"),
+    ")."
+)]
 
 /// Where the charts are, for pages that show them.
 macro_rules! charts {

@@ -268,8 +268,8 @@ impl BackupHandle {
 
     /// The code with which the program should exit. It tells a supervisor whether to start the program again.
     ///
-    /// It is 0 if the training is finished, and otherwise one of [`exit_code`](crate::exit_code). It is 1 before the
-    /// training has ended.
+    /// It is 0 if the training is finished and its model does not contain NaN. Otherwise it is one of
+    /// [`exit_code`](crate::exit_code). It is 1 before the training has ended.
     ///
     /// # Example
     ///
@@ -333,9 +333,15 @@ impl BackupHandle {
     ///
     /// # Errors
     ///
-    /// [`BackupError::Store`] if the training is still running, or a file can't be deleted. [`BackupError::Mirror`] if
-    /// the mirror can't be marked as finished; nothing is deleted then.
+    /// [`BackupError::LastGoodBackup`] if the training ended with NaN in its model. [`BackupError::Store`] if the
+    /// training is still running, or a file can't be deleted. [`BackupError::Mirror`] if the mirror can't be marked as
+    /// finished; nothing is deleted then.
     pub fn discard(&self) -> Result<(), BackupError> {
+        if self.is_poisoned() {
+            return Err(BackupError::LastGoodBackup {
+                path: self.backup_dir.clone(),
+            });
+        }
         let store = match Store::is_present(&self.backup_dir, self.filesystem.as_ref())? {
             true => {
                 let options = OpenOptions::default().filesystem(self.filesystem.clone());
@@ -448,6 +454,7 @@ impl BackupHandle {
     /// The training has ended with this outcome, and with this error if there is one.
     pub(crate) fn ended(&self, outcome: Outcome, error: Option<&BackupError>) {
         let code = match outcome {
+            Outcome::Finished if self.is_poisoned() => exit_code::FIX_FIRST,
             Outcome::Finished => 0,
             Outcome::Stopped { .. } => exit_code::START_AGAIN,
             Outcome::PastLastEpoch { .. } => exit_code::FIX_FIRST,
@@ -614,9 +621,9 @@ impl BackupHandle {
             (None, None) => "none yet".to_owned(),
         };
         if let (Some(_), Some(left)) = (state.restored_from, state.time_left()) {
-            // Burn's own estimate is wrong, because it counts the epochs before the restart as trained since.
+            // Burn's estimate counts the epochs before the restart as trained in this process.
             summary.push_str(&format!(
-                "; about {} left (not as Burn shows, which is wrong after a restart)",
+                "; about {} left (Burn's own estimate is wrong after a restart)",
                 whole_seconds(left)
             ));
         }

@@ -64,7 +64,8 @@
 //! Each start prints one line, for example:
 //!
 //! ```text
-//! backups in '/data/backup', after each epoch, the newest is kept; trains on Flex(Cpu); a new training
+//! backups in '/data/backup', after each epoch, the newest is kept; trains on Flex(Cpu) (a training strategy set before
+//! is not used: give it to BackupAndRestore::execution); a new training
 //! ```
 //!
 //! If something in the program can't resume exactly, the first start warns: `warning: not exact after a restart: ..`.

@@ -11,7 +11,8 @@ use crate::position::Position;
 #[non_exhaustive]
 pub enum Outcome {
     /// The training ran to its end: all epochs are trained, or early stopping ended it. A training that
-    /// was already complete when it was restored has this outcome too.
+    /// was already complete when it was restored has this outcome too. So has one whose model contains NaN at
+    /// the end: its exit code is [`FIX_FIRST`](crate::exit_code::FIX_FIRST), and its last good backup stays.
     Finished,
     /// The training was stopped before its end, by a notice or through Burn's
     /// [`Interrupter`](burn::train::Interrupter).

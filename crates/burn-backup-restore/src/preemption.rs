@@ -76,10 +76,10 @@ impl Preemption {
 
     /// SIGTERM and SIGINT are notices; on Windows, Ctrl-C is one.
     ///
-    /// The handlers only set a flag, and are installed while `launch` runs. A second SIGTERM or SIGINT ends the process
-    /// at once, as without the handlers. Within half a second of the first signal, it is ignored. After that it counts
-    /// once a batch has ended since the first signal, and after two seconds in any case. So a supervisor that sends a
-    /// signal twice does not kill the process before the training is saved.
+    /// The handlers only set a flag, and are installed while `launch` runs. A second SIGTERM or SIGINT ends the
+    /// process, as without the handlers. It is ignored within half a second of the first one. Between half a second and
+    /// two seconds, it counts only if a batch has ended since the first one. So a supervisor that sends a signal twice
+    /// does not kill the process before the training is saved.
     ///
     /// A signal that the process ignores when the training starts is not a notice. Under `nohup` or in a shell's
     /// background, for example, signals are ignored. (This can be detected only on Linux.)
@@ -107,8 +107,8 @@ impl Preemption {
     /// The time that the platform leaves between the notice and the kill; zero by default.
     ///
     /// With zero, the training is saved at once and ends. With a longer time, it is saved at once and continues.
-    /// Shortly before the kill, it is saved again and ends: when twice the time of the last backup (with its upload to
-    /// the mirror) and of a batch is left.
+    /// Shortly before the kill, it is saved again and ends. This happens when the time left is twice the time of the
+    /// last backup, its upload to the mirror, and a batch.
     ///
     /// A notice with a deadline of its own, such as that of Amazon EC2, can shorten this time, but not lengthen it. A
     /// second notice for another reason ends it: the training is saved and ends at once.

@@ -169,11 +169,12 @@ pub(crate) struct PartDocument {
 /// The progress of a loader in a hand-written loop.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub(crate) struct LoaderProgress {
-    /// How many iterators the loader had given before the epoch in progress asked, or asks, for its own.
+    /// The number of iterators that the loader had given before the iterator of the epoch in progress.
     pub iterators: u64,
     /// How many batches of the epoch in progress were fetched.
     pub batches: u64,
-    /// The same number for the next epoch, if the epoch in progress may not ask again.
+    /// The value of `iterators` for the next epoch. Set if the program may request no further iterator in the epoch in
+    /// progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub iterators_after: Option<u64>,
     /// The progress that the loader reported.

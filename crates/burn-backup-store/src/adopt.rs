@@ -122,7 +122,7 @@ impl Store {
         let id = manifest.generation;
         let place = layout.generation(id);
         verify::check_run(&manifest, &self.identity, &place)?;
-        self.ensure_owned(IfGone::Make)?;
+        self.ensure_owned(IfGone::Create)?;
         let there = self.dir.fs().kind(&place);
         if there
             .map_err(StoreError::io("inspect", &place, NOT_COMMITTED))?

@@ -49,7 +49,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::StillDamaged`] if it is damaged or missing, [`StoreError::NewerFormat`],
+    /// [`StoreError::GenerationDamaged`] if it is damaged or missing, [`StoreError::NewerFormat`],
     /// [`StoreError::AnotherRun`], [`StoreError::AnotherSeed`], and the errors of [`manifests`](Self::manifests).
     pub fn generation(
         &self,
@@ -73,7 +73,7 @@ impl Store {
         let generation = match read {
             Ok(generation) => generation,
             Err(damage) => {
-                return Err(StoreError::StillDamaged {
+                return Err(StoreError::GenerationDamaged {
                     path: layout.generation(id),
                     damage,
                 });

@@ -37,7 +37,7 @@ const MAX_LOCK_BYTES: u64 = 4096;
 
 fn lock(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn HeldLock>, StoreError> {
     let path = layout.lock();
-    if !is_ours(fs, layout, &path)? {
+    if !may_overwrite(fs, layout, &path)? {
         return Err(StoreError::Foreign { path });
     }
     let program = std::env::current_exe()
@@ -68,8 +68,8 @@ fn lock(fs: &dyn Filesystem, layout: &Layout) -> Result<Box<dyn HeldLock>, Store
     }
 }
 
-/// Whether the lock file at `path` can be one of this crate's. Its contents have no value then.
-fn is_ours(fs: &dyn Filesystem, layout: &Layout, path: &Path) -> Result<bool, StoreError> {
+/// Whether this crate may overwrite the lock file at `path`: it is missing, or this crate wrote it.
+fn may_overwrite(fs: &dyn Filesystem, layout: &Layout, path: &Path) -> Result<bool, StoreError> {
     let kind = |path: &Path| {
         fs.kind(path)
             .map_err(StoreError::io("inspect", path, UNCHANGED))

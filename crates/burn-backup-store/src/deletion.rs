@@ -72,7 +72,7 @@ impl Store {
             if self
                 .index
                 .known(id)
-                .is_some_and(|known| known != Known::Theirs)
+                .is_some_and(|known| known != Known::Foreign)
             {
                 continue;
             }

@@ -221,10 +221,11 @@ pub enum StoreError {
         damage: Damage,
     },
 
-    /// A generation in the quarantine is still damaged.
-    #[error("'{}' is damaged ({damage}); it was not moved or changed", path.display())]
+    /// A requested generation is damaged.
+    #[error("'{}' is damaged ({damage}); it was not moved or changed: use another backup, or check the disk and try \
+     again", path.display())]
     #[non_exhaustive]
-    StillDamaged {
+    GenerationDamaged {
         /// The generation.
         path: PathBuf,
         /// The damage.

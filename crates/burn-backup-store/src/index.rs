@@ -14,7 +14,7 @@ pub(crate) enum Known {
     /// It is damaged. As far as is known, it belongs to this training.
     Damaged,
     /// It belongs to another training, or has a newer format.
-    Theirs,
+    Foreign,
 }
 
 /// The parts of the generation that was verified or committed last.

@@ -344,13 +344,13 @@ impl OpenGeneration {
     ///
     /// # Errors
     ///
-    /// [`StoreError::StillDamaged`], and [`StoreError::Io`], which does not mean that the part is damaged.
+    /// [`StoreError::GenerationDamaged`], and [`StoreError::Io`], which does not mean that the part is damaged.
     pub fn check(&self, name: &str) -> Result<(), StoreError> {
         let Some(part) = self.part(name) else {
             return Ok(());
         };
         let verified = part.verify(&mut |_| {})?;
-        verified.map_err(|damage| StoreError::StillDamaged {
+        verified.map_err(|damage| StoreError::GenerationDamaged {
             path: self.path.clone(),
             damage,
         })

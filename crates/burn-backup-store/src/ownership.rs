@@ -12,7 +12,7 @@ const LOG: &str = "burn_backup::discover";
 /// What to do if the directory is missing and no other process uses its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IfGone {
-    Make,
+    Create,
     Fail,
 }
 
@@ -23,7 +23,7 @@ enum AtPath {
     /// This training's own backup: its directory is back, or only the lock file was removed.
     Own,
     /// Another training or program, with its description.
-    Theirs(String),
+    Foreign(String),
 }
 
 impl Store {
@@ -36,7 +36,7 @@ impl Store {
             return Err(error);
         }
         match self.present() {
-            AtPath::Theirs(by) => return Err(self.taken_over(by)),
+            AtPath::Foreign(by) => return Err(self.taken_over(by)),
             AtPath::Nothing if if_gone == IfGone::Fail => return Err(error),
             AtPath::Nothing | AtPath::Own => {}
         }
@@ -64,7 +64,7 @@ impl Store {
             other => return other,
         };
         match self.present() {
-            AtPath::Theirs(by) => self.taken_over(by),
+            AtPath::Foreign(by) => self.taken_over(by),
             AtPath::Nothing | AtPath::Own => self.dir.gone(source),
         }
     }
@@ -79,7 +79,7 @@ impl Store {
         })?;
         // Another training may have begun and ended between the check and the lock.
         let present = self.present();
-        if let AtPath::Theirs(by) = present {
+        if let AtPath::Foreign(by) = present {
             return Err(self.taken_over(by));
         }
         let made = claim::create_generations(fs, layout).and_then(|()| match present {
@@ -115,19 +115,19 @@ impl Store {
         let generations = discover::generations(fs, layout);
         match identity_file::read(fs, layout) {
             Ok(Found::Whole(found)) if found.run_id != self.identity.run_id => {
-                AtPath::Theirs(format!("the training with the run id {}", found.run_id))
+                AtPath::Foreign(format!("the training with the run id {}", found.run_id))
             }
             Ok(Found::Whole(_)) => {
                 let last = self.index.last(Default::default());
                 match generations.is_ok_and(|found| found.iter().all(|id| *id <= last)) {
                     true => AtPath::Own,
-                    false => AtPath::Theirs("another process of the same training".to_owned()),
+                    false => AtPath::Foreign("another process of the same training".to_owned()),
                 }
             }
             Ok(Found::Nothing) if generations.is_ok_and(|found| found.is_empty()) => {
                 AtPath::Nothing
             }
-            _ => AtPath::Theirs("another program".to_owned()),
+            _ => AtPath::Foreign("another program".to_owned()),
         }
     }
 

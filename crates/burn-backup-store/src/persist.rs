@@ -57,7 +57,7 @@ impl Store {
     }
 
     fn stage_inner(&self) -> Result<Staging<'_>, StoreError> {
-        self.ensure_owned(IfGone::Make)?;
+        self.ensure_owned(IfGone::Create)?;
         let (fs, layout) = (self.dir.fs(), &self.dir.layout);
         let greatest = discover::greatest_number(fs, layout, &self.identity)?;
         let next = self.index.last(greatest).next();

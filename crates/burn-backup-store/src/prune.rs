@@ -91,7 +91,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::StillDamaged`] if the generation is damaged; nothing is removed then. Also the errors of
+    /// [`StoreError::GenerationDamaged`] if the generation is damaged; nothing is removed then. Also the errors of
     /// [`prune`](Self::prune).
     pub fn prune_beside(
         &self,
@@ -104,7 +104,7 @@ impl Store {
             verify::check_run(newest.manifest(), &self.identity, newest.path())?;
             for part in newest.parts() {
                 if let Err(damage) = part.verify(on_read)? {
-                    return Err(StoreError::StillDamaged {
+                    return Err(StoreError::GenerationDamaged {
                         path: newest.path().to_path_buf(),
                         damage,
                     });
@@ -130,7 +130,7 @@ impl Store {
             match self.know(id) {
                 Ok(Known::Whole) => whole.push(id),
                 Ok(Known::Damaged) => damaged.push(id),
-                Ok(Known::Theirs) => {}
+                Ok(Known::Foreign) => {}
                 Err(error) => failures.push(error),
             }
         }
@@ -178,7 +178,7 @@ impl Store {
             Err(error @ StoreError::Io { .. }) => return Err(error),
             Err(error) => {
                 log::warn!(target: LOG, "generation {id} is not pruned: {error}");
-                Known::Theirs
+                Known::Foreign
             }
         };
         self.index.learn(id, known);

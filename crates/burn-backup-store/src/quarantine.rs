@@ -22,7 +22,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::StillDamaged`], [`StoreError::NumberTaken`] if a generation with that number exists,
+    /// [`StoreError::GenerationDamaged`], [`StoreError::NumberTaken`] if a generation with that number exists,
     /// [`StoreError::AnotherRun`] and [`StoreError::AnotherSeed`], [`StoreError::Gone`] and [`StoreError::TakenOver`]
     /// if the directory no longer belongs to this store, and [`StoreError::Io`]. The generation then stays where it is.
     pub fn unquarantine(&self, generation: &OpenGeneration) -> Result<(), StoreError> {
@@ -37,7 +37,7 @@ impl Store {
         verify::check_run(generation.manifest(), &self.identity, from)?;
         for part in generation.parts() {
             if let Err(damage) = part.verify(&mut |_| {})? {
-                return Err(StoreError::StillDamaged {
+                return Err(StoreError::GenerationDamaged {
                     path: from.to_path_buf(),
                     damage,
                 });

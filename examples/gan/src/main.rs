@@ -25,7 +25,7 @@ struct Arguments {
     epochs: usize,
 
     /// How often to take a backup: "epoch", a number of batches, a time such as "30s", a share of
-    /// the training's time such as "1%", or "never".
+    /// the training's time such as "1%", "continuous", or "never".
     #[arg(long, default_value = "epoch", value_parser = save_freq::parse)]
     save_freq: SaveFreq,
 

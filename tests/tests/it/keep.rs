@@ -380,7 +380,10 @@ fn a_missing_backup_is_refused_with_the_existing_ones_and_nothing_is_changed() {
     let before = contents(scratch.path());
     let run = short_training().run(reseeded(scratch.path(), Which::Epoch(2)), Halt::Never);
     let error = run.backup_error();
-    let is_damage = matches!(error, BackupError::Store(StoreError::StillDamaged { .. }));
+    let is_damage = matches!(
+        error,
+        BackupError::Store(StoreError::GenerationDamaged { .. })
+    );
     assert!(is_damage, "{error}");
     assert!(contents(scratch.path()) == before);
     // Neither is a backup of another model.
@@ -614,7 +617,7 @@ fn plain_burn_reads_the_exported_model_of_each_backup() {
     let error = handle.export(&Which::Epoch(2), files.join("model.bpk"));
     let is_damage = matches!(
         error,
-        Err(BackupError::Store(StoreError::StillDamaged { .. }))
+        Err(BackupError::Store(StoreError::GenerationDamaged { .. }))
     );
     assert!(is_damage, "{error:?}");
     let error = handle.export(&Which::Epoch(1), files.join("model.bpk/below"));

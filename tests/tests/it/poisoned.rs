@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn_backup_restore::{BackupAndRestore, BackupError, BackupHandle, OnBackupError, SaveFreq};
+use burn_backup_restore::{
+    BackupAndRestore, BackupError, BackupHandle, OnBackupError, Outcome, SaveFreq, exit_code,
+};
 use burn_backup_store::testing::{FaultyFilesystem, Operation};
 use burn_backup_tests::{Backend, Halt, Run, Training};
 use test_fork::test;
@@ -116,6 +118,14 @@ fn a_training_that_ends_with_nan_keeps_the_last_good_backup() {
         );
         let good = handle.last_backup().unwrap().global_step;
         assert_eq!(good, if frequency == SaveFreq::Epoch { 6 } else { 7 });
+        assert_eq!(handle.outcome(), Some(Outcome::Finished));
+        assert_eq!(handle.exit_code(), exit_code::FIX_FIRST);
+        let error = handle.discard().unwrap_err();
+        assert!(
+            matches!(error, BackupError::LastGoodBackup { .. }),
+            "{error}"
+        );
+        assert_eq!(generations(scratch.path()).len(), 1);
     }
 }
 

@@ -172,7 +172,8 @@ fn in_mirror(url: &str, directory: Option<&Directory>) -> Result<Option<InMirror
                         return Err(refuse(
                             Exit::Failed,
                             format!(
-                                "{mirror} has backups of {} trainings; nothing was changed: discard each with its directory",
+                                "{mirror} has backups of {} trainings; nothing was changed: run 'burn-backup \
+                                 discard DIRECTORY --mirror {mirror}' for each",
                                 open.len()
                             ),
                         ));

@@ -86,7 +86,10 @@ fn newest(directory: &Directory) -> Result<Box<OpenGeneration>> {
         Observation::Manifest(generation) => Ok(generation),
         Observation::Damaged(damage) => Err(refuse(
             Exit::Damage,
-            format!("the newest generation, {number}, is damaged: {damage}; nothing was changed"),
+            format!(
+                "the newest generation, {number}, is damaged: {damage}; nothing was changed: start the training \
+             once, which moves it to quarantine, and migrate again"
+            ),
         )),
         _ => Err(refuse(
             Exit::InUse,

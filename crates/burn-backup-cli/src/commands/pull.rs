@@ -53,7 +53,8 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
     let training = training(&mirror, connection.observe()?, &here)?;
     if let Some((holder, _)) = training.holder() {
         output.warn(format!(
-            "{holder} mirrors to {mirror}, or was killed: only one process of a training can mirror at a time"
+            "{holder} holds the lease of {mirror}: it is still training, or was killed. Stop it before you resume \
+             from the copy, because only one process of a training can mirror at a time"
         ));
     }
     let mut pulled = Pulled {

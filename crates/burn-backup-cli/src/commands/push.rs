@@ -65,7 +65,8 @@ pub fn run(args: &Args, output: &Output) -> Result<Exit> {
         return Err(refuse(
             Exit::Failed,
             format!(
-                "in {mirror}, this training has run to its end; nothing was changed, because no program would read the copy"
+                "{mirror} marks this training as finished, so no program would read the copy; nothing was changed: \
+                 push to another prefix"
             ),
         ));
     }
@@ -143,7 +144,10 @@ fn newest_whole(
         ),
         false => refuse(
             Exit::Damage,
-            format!("every generation in '{shown}' is damaged; nothing was copied"),
+            format!(
+                "every generation in '{shown}' is damaged; nothing was copied: if the mirror has a backup, copy \
+             it with 'burn-backup pull'"
+            ),
         ),
     })
 }

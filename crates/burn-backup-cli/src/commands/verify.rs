@@ -153,7 +153,7 @@ fn flaws(generation: &OpenGeneration, bar: &mut Bar) -> Result<Vec<Flaw>, StoreE
     Ok(flaws)
 }
 
-/// Verifies a part. Damage is reported only if a second read finds it too, because over a network it may pass.
+/// Verifies a part. Damage is reported only if a second read finds it too, because an error of the network may pass.
 fn verify_part(part: &PartReader, bar: &mut Bar) -> Result<Result<(), Damage>, StoreError> {
     match part.verify(&mut |read| bar.add(read)) {
         Ok(Ok(())) => Ok(Ok(())),

@@ -62,12 +62,12 @@ impl Policy {
     }
 
     /// Decides after an end with this `meaning`. `made_progress` is whether there is a backup at a later position than
-    /// ever before. `tells` is whether the command reports its backups at all.
+    /// ever before. `reports_backups` is whether the command reports its backups at all.
     pub fn decide(
         &mut self,
         meaning: Meaning,
         made_progress: bool,
-        tells: bool,
+        reports_backups: bool,
         now: Instant,
     ) -> Decision {
         if made_progress {
@@ -78,7 +78,7 @@ impl Policy {
             Meaning::Done | Meaning::FixFirst => return Decision::End,
             Meaning::Again | Meaning::Failed => {}
         }
-        let window = self.limits.window.or((!tells).then_some(WINDOW));
+        let window = self.limits.window.or((!reports_backups).then_some(WINDOW));
         if let Some(window) = window {
             self.restarts.retain(|at| now.duration_since(*at) <= window);
         }
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn old_restarts_count_if_the_command_reports_its_backups() {
-        for (tells, window, gives_up) in [
+        for (reports_backups, window, gives_up) in [
             (true, None, true),
             (false, None, false),
             (true, Some(Duration::from_secs(7000)), false),
@@ -175,10 +175,10 @@ mod tests {
             let mut has_given_up = false;
             for _ in 0..10 {
                 now += Duration::from_secs(7200);
-                let decision = policy.decide(Meaning::Failed, false, tells, now);
+                let decision = policy.decide(Meaning::Failed, false, reports_backups, now);
                 has_given_up |= matches!(decision, Decision::GiveUp { .. });
             }
-            assert_eq!(has_given_up, gives_up, "{tells} {window:?}");
+            assert_eq!(has_given_up, gives_up, "{reports_backups} {window:?}");
         }
     }
 

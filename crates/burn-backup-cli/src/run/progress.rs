@@ -13,7 +13,7 @@ pub struct Progress {
     /// The newest backup of all runs.
     committed: Option<Position>,
     has_news: bool,
-    tells: bool,
+    reports_backups: bool,
     /// The position of the current run.
     position: Option<Position>,
     /// The position at which the current run resumed.
@@ -37,7 +37,7 @@ impl Progress {
             first: None,
             committed: None,
             has_news: false,
-            tells: false,
+            reports_backups: false,
             position: None,
             restored: None,
             first_batch: None,
@@ -61,7 +61,7 @@ impl Progress {
 
     /// Takes a heartbeat of the current run.
     pub fn record_heartbeat(&mut self, beat: &Beat, now: Instant) {
-        self.tells = true;
+        self.reports_backups = true;
         let Some(position) = beat.position else {
             return;
         };
@@ -105,8 +105,8 @@ impl Progress {
     }
 
     /// Whether the command has sent any heartbeat.
-    pub fn tells(&self) -> bool {
-        self.tells
+    pub fn reports_backups(&self) -> bool {
+        self.reports_backups
     }
 
     /// The position of the current run.
@@ -128,7 +128,7 @@ impl Progress {
             restarts => format!("{restarts} restarts"),
         };
         let mut summary = format!("{restarts} in {}", seconds(wall));
-        if !self.tells {
+        if !self.reports_backups {
             return summary;
         }
         match self.repeated {
@@ -214,7 +214,7 @@ mod tests {
         progress.began(begun);
         progress.ended(begun, Duration::ZERO);
         progress.began(begun);
-        assert!(!progress.tells());
+        assert!(!progress.reports_backups());
         let summary = progress.summary(begun + Duration::from_secs(61));
         assert_eq!(summary, "1 restart in 1m 1s");
     }

@@ -187,7 +187,8 @@ async fn try_claim(task: &mut Task, shared: &Arc<Shared>) -> Result<Claim, Mirro
                 task.renewer = Some(renewer);
                 return Err(error);
             }
-            // Two processes may refuse each other: then neither has begun.
+            // This lease must not stay in another process's way. If two processes refuse each other, both do this, and
+            // neither begins.
             Err(error) => {
                 task.place.delete(&keys.lease()).await?;
                 return Err(error);
@@ -275,7 +276,9 @@ impl Writer {
         }
         // These were named but never put. A process that puts one now has lost the lease.
         lease
-            .rename(|generations| generations.retain(|ordinal| !missing.contains(ordinal)))
+            .update_generations(|generations| {
+                generations.retain(|ordinal| !missing.contains(ordinal))
+            })
             .await?;
         self.shared.held(contents.newest());
         Ok(())

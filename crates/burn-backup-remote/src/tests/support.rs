@@ -252,7 +252,10 @@ pub async fn restore(
     let named = renewer.lease.generations().await;
     let mut generations = present(&place, &keys, &named, &BTreeSet::new()).await?;
     let names = generations.clone();
-    renewer.lease.rename(|named| *named = names).await?;
+    renewer
+        .lease
+        .update_generations(|named| *named = names)
+        .await?;
     generations.sort_unstable_by(|a, b| b.cmp(a));
     let mut damage = None;
     for ordinal in generations {

@@ -3,8 +3,8 @@
 
 /// Up to this many numbers are shuffled as a whole: they fit into a processor's cache.
 const DIRECT_SHUFFLE_LIMIT: usize = 1 << 16;
-/// The number of heaps for longer lists.
-const HEAPS: usize = 256;
+/// The number of buckets for longer lists.
+const BUCKETS: usize = 256;
 
 /// The xoshiro256++ generator of David Blackman and Sebastiano Vigna. Their SplitMix64 fills its state.
 #[derive(Clone)]
@@ -47,12 +47,12 @@ impl Generator {
         drawn
     }
 
-    /// Draws a heap for each number below `numbers`.
+    /// Draws a bucket for each number below `numbers`.
     fn draw_buckets(&mut self, numbers: usize, mut to: impl FnMut(usize, u8)) {
         for first in (0..numbers).step_by(8) {
-            let heaps = self.next().to_le_bytes();
-            for (number, heap) in (first..numbers).zip(heaps) {
-                to(number, heap);
+            let buckets = self.next().to_le_bytes();
+            for (number, bucket) in (first..numbers).zip(buckets) {
+                to(number, bucket);
             }
         }
     }
@@ -135,7 +135,7 @@ impl Shuffled {
 
 /// The numbers below `len`, shuffled. All orders are equally likely.
 ///
-/// Many numbers are first dealt into heaps, and then each heap is shuffled (C. R. Rao, M. Sandelius). This keeps
+/// Many numbers are first dealt into buckets, and then each bucket is shuffled (C. R. Rao, M. Sandelius). This keeps
 /// memory accesses within the processor's cache.
 fn shuffled<N: Copy + Default>(len: usize, seed: u64, as_kept: impl Fn(usize) -> N) -> Vec<N> {
     let mut generator = Generator::seeded(seed);
@@ -145,9 +145,9 @@ fn shuffled<N: Copy + Default>(len: usize, seed: u64, as_kept: impl Fn(usize) ->
         return numbers;
     }
 
-    let mut sizes = [0; HEAPS];
-    generator.clone().draw_buckets(len, |_, heap| {
-        if let Some(size) = sizes.get_mut(usize::from(heap)) {
+    let mut sizes = [0; BUCKETS];
+    generator.clone().draw_buckets(len, |_, bucket| {
+        if let Some(size) = sizes.get_mut(usize::from(bucket)) {
             *size += 1;
         }
     });
@@ -157,9 +157,9 @@ fn shuffled<N: Copy + Default>(len: usize, seed: u64, as_kept: impl Fn(usize) ->
         end - size
     });
     let mut numbers = vec![N::default(); len];
-    // Draws the same heaps again, which is cheaper than storing them.
-    generator.draw_buckets(len, |number, heap| {
-        if let Some(place) = places.get_mut(usize::from(heap)) {
+    // Draws the same buckets again, which is cheaper than storing them.
+    generator.draw_buckets(len, |number, bucket| {
+        if let Some(place) = places.get_mut(usize::from(bucket)) {
             if let Some(kept) = numbers.get_mut(*place) {
                 *kept = as_kept(number);
             }
@@ -168,8 +168,8 @@ fn shuffled<N: Copy + Default>(len: usize, seed: u64, as_kept: impl Fn(usize) ->
     });
     let mut rest = numbers.as_mut_slice();
     for size in sizes {
-        let (heap, others) = rest.split_at_mut(size);
-        generator.shuffle(heap);
+        let (bucket, others) = rest.split_at_mut(size);
+        generator.shuffle(bucket);
         rest = others;
     }
     numbers

@@ -83,8 +83,9 @@ impl RollBack {
     }
 }
 
-/// How many batches older than the newest backup a backup kept for a rollback must be. All rollbacks may belong to
-/// the same divergence, which each time appears one batch later. Backups are taken until the divergence is certain.
+/// The minimum age, in batches before the newest backup, of a backup that is kept for a rollback. All rollbacks may
+/// belong to the same divergence, which each time appears one batch later. Backups are taken until the divergence is
+/// certain.
 pub(crate) fn reach(divergence: Divergence, rule: &DivergenceRule) -> u64 {
     let more = u64::from(divergence.at_most().saturating_sub(1));
     let doubled = more.min(u64::from(MOST_DOUBLED));

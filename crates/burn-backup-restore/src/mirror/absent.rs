@@ -94,7 +94,7 @@ impl MirrorError {
         match self.0 {}
     }
 
-    pub(crate) fn is_none_whole(&self) -> bool {
+    pub(crate) fn is_none_intact(&self) -> bool {
         match self.0 {}
     }
 }

@@ -54,8 +54,8 @@ pub(crate) struct Upload {
 #[derive(Debug)]
 pub(super) struct Grace {
     period: Duration,
-    /// The number of failed backups when the first save was advised.
-    saved: Option<u64>,
+    /// The number of failed backups at the last boundary. `None` before the first save was advised.
+    failed_before: Option<u64>,
 }
 
 impl Grace {
@@ -63,7 +63,7 @@ impl Grace {
     pub(super) fn new(period: Duration) -> Self {
         Self {
             period,
-            saved: None,
+            failed_before: None,
         }
     }
 
@@ -96,9 +96,9 @@ impl Grace {
         if left <= reserve {
             return Advice::SaveAndStop;
         }
-        match self.saved.replace(backups.failed) {
+        match self.failed_before.replace(backups.failed) {
             Some(failed) if failed == backups.failed => Advice::Continue,
-            // Not saved yet, or that save may be the one that failed since.
+            // No save was advised yet, or a backup has failed since: save again.
             _ => Advice::Save,
         }
     }

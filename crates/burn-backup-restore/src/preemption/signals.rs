@@ -101,7 +101,7 @@ impl Signals {
         listened
             .actions
             .push(flag::register(signal, listened.flag.clone())?);
-        // Only now: an earlier signal is not lost, but ends the process as by default.
+        // Disable the default action last. A signal before this point ends the process instead of being lost.
         handler.listeners += 1;
         handler.is_idle.store(false, Ordering::SeqCst);
         Ok(listened)
@@ -123,7 +123,7 @@ impl Drop for Signals {
         for listened in &self.listened {
             if let Some(handler) = installed_handlers.get_mut(&listened.signal) {
                 handler.listeners = handler.listeners.saturating_sub(1);
-                // Before the flags are unregistered: a signal in between must not be lost.
+                // Restore the default action before the flags are unregistered, so that no signal in between is lost.
                 let is_idle = handler.listeners == 0 && self.after == After::AsBefore;
                 handler.is_idle.store(is_idle, Ordering::SeqCst);
             }

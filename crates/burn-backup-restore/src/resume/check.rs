@@ -22,9 +22,9 @@ pub(super) fn batches_left<O>(iterator: &dyn DataLoaderIterator<O>) -> Option<us
 /// A loader that claims to support skipping, but did not skip as requested.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the training loader reported {left} remaining batches and had to skip {batches} of them, but the number that it \
-     reports now is wrong: its `nth` may have passed over an error of the dataset; the backup was not touched: make \
-     `nth` and `size_hint` count the batches that `next` gives, or keep the default `size_hint`"
+    "the training loader reported {left} remaining batches and skipped {batches} of them, but the number that it \
+     reports now is not their difference; the backup was not touched: make `nth` and `size_hint` count the batches \
+     that `next` gives (an `nth` that passes over errors of the dataset does not), or keep the default `size_hint`"
 )]
 struct Miscount {
     left: usize,

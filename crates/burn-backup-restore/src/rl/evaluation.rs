@@ -23,7 +23,7 @@ use crate::session::NoMetrics;
 struct Evaluated<C> {
     contexts: Vec<C>,
     episode: Episode,
-    /// Whether the environment ended the episode, not its step limit.
+    /// Whether the environment ended the episode. False if the step limit did.
     is_done: bool,
 }
 

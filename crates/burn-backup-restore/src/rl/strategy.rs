@@ -190,7 +190,7 @@ where
         let _on_panic = closing::OnPanic(handle.clone());
         // The policy to return if the training can't start.
         let policy = agent.policy();
-        // Before the restore: a notice during the restore counts.
+        // Start the monitor before the restore, so that a notice during the restore counts.
         let checked = self.check_settings().and_then(|()| self.check_for_notice());
         let (monitor, after) = match checked {
             Ok(monitor) => monitor,

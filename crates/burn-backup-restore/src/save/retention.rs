@@ -188,14 +188,13 @@ fn forget(inputs: &mut RetentionInputs, there: &[GenerationId]) {
 fn missing(metric: &str, epoch: usize, candidate: &Candidate) -> String {
     let known: Vec<_> = candidate.values.keys().map(String::as_str).collect();
     let known = match known.as_slice() {
-        [] => "and it gave no other values".to_owned(),
-        known => format!("only of {}", known.join(", ")),
+        [] => "none".to_owned(),
+        known => known.join(", "),
     };
     format!(
-        "Keep::best(\"{metric}\", ..) keeps no backup of epoch {epoch}: its validation gave no value of that metric, \
-         {known}; use the name of a metric of the validation, or call Session::log for it between Session::trained \
-         and Session::epoch_done; after a restart, Burn's in-memory metric logger does not know earlier epochs, but \
-         BackupAndRestore::metric_logs does",
+        "Keep::best(\"{metric}\", ..) keeps no backup of epoch {epoch}, because its validation has no value of this \
+         metric (it has: {known}): name a metric of the validation, or call Session::log between Session::trained and \
+         Session::epoch_done. If this is said only after a restart, set BackupAndRestore::metric_logs",
     )
 }
 

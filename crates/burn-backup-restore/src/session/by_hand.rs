@@ -316,7 +316,7 @@ impl<S: State> Session<S> {
     /// Returns whether the training is being stopped. The result may be ignored, because [`next`](Self::next) then
     /// gives no batch.
     pub fn stepped(&mut self, state: &S) -> Flow {
-        self.core.window.set_between(false);
+        self.core.window.set_mid_step(false);
         if !self.core.window.accumulates() {
             self.core.window.release();
         }
@@ -330,7 +330,7 @@ impl<S: State> Session<S> {
     /// Gradients may be accumulated across the end of an epoch.
     pub fn accumulated(&mut self, state: &S) -> Flow {
         self.core.window.accumulates_from_here();
-        self.core.window.set_between(true);
+        self.core.window.set_mid_step(true);
         self.step_done(state, false)
     }
 
@@ -342,7 +342,7 @@ impl<S: State> Session<S> {
 
     /// Reports that accumulated gradients are discarded: `state` is unchanged since the last optimizer step.
     pub fn gradients_dropped(&mut self, state: &S) {
-        self.core.window.set_between(false);
+        self.core.window.set_mid_step(false);
         self.core.hold(state);
     }
 
@@ -357,7 +357,7 @@ impl<S: State> Session<S> {
             return Flow::Stop;
         }
         self.end_training_split();
-        if !self.core.window.is_between() {
+        if !self.core.window.is_mid_step() {
             // Later changes by the loop are saved with the end of the epoch, or not at all.
             self.core.hold(state);
         }
@@ -395,7 +395,7 @@ impl<S: State> Session<S> {
         {
             self.core.warn_if_unprotected(num_epochs, Some(steps));
         }
-        if !self.core.window.is_between() {
+        if !self.core.window.is_mid_step() {
             self.core.window.release();
         }
         self.core.epoch_done(state, &mut NoMetrics, false);

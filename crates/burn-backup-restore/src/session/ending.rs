@@ -14,7 +14,7 @@ pub(crate) struct Ending {
     /// Whether the training ended before its first batch because its loaders can't return to their position.
     pub is_refused: bool,
     /// The position and the requested number of epochs, if the training is already beyond them.
-    pub beyond: Option<(Position, usize)>,
+    pub past_last_epoch: Option<(Position, usize)>,
     /// The position at which the training was saved when it was stopped or complete.
     pub saved_at: Option<Position>,
     /// Whether a stopped training was saved, as text.

@@ -165,7 +165,7 @@ impl Core {
     /// Called before the first batch of an epoch, or of the rest of an epoch, is trained.
     pub(crate) fn split_begins(&mut self, training: &dyn HasParts) {
         self.saver.find_running_states(training);
-        if self.window.accumulates() && !self.window.is_between() {
+        if self.window.accumulates() && !self.window.is_mid_step() {
             self.hold(training);
         }
         if self.needs_first_backup() {
@@ -228,7 +228,7 @@ impl Core {
 
     /// Saves the held snapshot, if there is one. Called when the training stops but the program first continues with
     /// other work.
-    pub(super) fn save_what_is_held(&mut self, metrics: &mut dyn MetricSource) {
+    pub(super) fn save_held_snapshot(&mut self, metrics: &mut dyn MetricSource) {
         if let Some(held) = self.window.again() {
             self.save_held(held, metrics);
         }
@@ -262,7 +262,7 @@ impl Core {
     ) {
         let epoch = self.progress.state.position.epoch;
         self.progress.state.after_epoch(early_stopped);
-        let can_save = !self.window.is_between();
+        let can_save = !self.window.is_mid_step();
         if self.cadence.trigger().follows_writing() {
             self.poll();
         }
@@ -295,7 +295,7 @@ impl Core {
                     cadence.is_stopped = true;
                 }
                 runs::end(&mut snapshot.state.runs, &self.watch.why_stopped());
-                self.keep_at_last(snapshot, metrics);
+                self.save_with_retries(snapshot, metrics);
             }
             if self.saver.committed == Some(moment) {
                 self.saver.handle.saved_when_stopped(moment.position);
@@ -331,14 +331,14 @@ impl Core {
 
     /// Saves `snapshot`, the last moment before the training stops. If that fails, retries while the time before the
     /// kill allows it.
-    fn keep_at_last(&mut self, snapshot: TrainingSnapshot, metrics: &mut dyn MetricSource) {
+    fn save_with_retries(&mut self, snapshot: TrainingSnapshot, metrics: &mut dyn MetricSource) {
         let moment = snapshot.state.moment();
         let mut next = Some(snapshot);
         let mut tries = 0;
         while let Some(snapshot) = next.take() {
             let again = snapshot.again();
             let begun = Instant::now();
-            self.keep(snapshot, metrics);
+            self.save_unless_committed(snapshot, metrics);
             tries += 1;
             let is_missing = self.saver.committed != Some(moment);
             if is_missing && self.can_try_again(tries, begun.elapsed()) {
@@ -392,7 +392,7 @@ impl Core {
         let saves = self.cadence.trigger().at_end();
         if saves && !self.watch.has_failed() {
             let snapshot = self.snapshot(training);
-            self.keep(snapshot, metrics);
+            self.save_unless_committed(snapshot, metrics);
         }
         self.settle(metrics);
         if !saves && !self.watch.has_failed() {
@@ -411,8 +411,8 @@ impl Core {
 
     /// Called when there is nothing to train because the training has already passed `num_epochs`. An earlier run
     /// asked for more epochs.
-    pub(crate) fn beyond(&mut self, num_epochs: usize) {
-        self.ending.beyond = Some((self.progress.state.position, num_epochs));
+    pub(crate) fn past_last_epoch(&mut self, num_epochs: usize) {
+        self.ending.past_last_epoch = Some((self.progress.state.position, num_epochs));
         self.note_ending();
     }
 
@@ -543,7 +543,11 @@ impl Core {
     }
 
     /// Saves `snapshot`, unless the last committed backup is of the same moment.
-    fn keep(&mut self, snapshot: TrainingSnapshot, metrics: &mut dyn MetricSource) {
+    fn save_unless_committed(
+        &mut self,
+        snapshot: TrainingSnapshot,
+        metrics: &mut dyn MetricSource,
+    ) {
         let started = Instant::now();
         self.settle(metrics);
         if self.saver.committed != Some(snapshot.state.moment()) && !self.watch.has_failed() {

@@ -95,11 +95,11 @@ pub(crate) fn newest(
     if let Some(there) = &found
         && let Err(error) = fetch(handle, &mut connection, &mirror, there, here, store)
     {
-        if here.is_none() || !(error.is_unavailable() || error.is_none_whole()) {
+        if here.is_none() || !(error.is_unavailable() || error.is_none_intact()) {
             return Err(error.into());
         }
         warn_without_mirror(handle, &error, here);
-        if !error.is_none_whole() {
+        if !error.is_none_intact() {
             // The newer backup may be intact, so new backups must not replace it.
             found = None;
         }

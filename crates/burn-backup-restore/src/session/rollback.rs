@@ -242,7 +242,7 @@ impl Core {
         self.saver.running_states = None;
         self.cadence.rolled_back();
         self.window.release();
-        self.window.set_between(false);
+        self.window.set_mid_step(false);
         self.progress.is_restored = true;
         self.progress.has_stepped_here = false;
         self.progress.state = state;

@@ -9,7 +9,7 @@ pub(super) struct Window {
     accumulates: bool,
     at_optimizer_step: Option<TrainingSnapshot>,
     /// Whether the current state can't be saved.
-    is_between: bool,
+    is_mid_step: bool,
 }
 
 impl Window {
@@ -17,7 +17,7 @@ impl Window {
         Self {
             accumulates,
             at_optimizer_step: None,
-            is_between: false,
+            is_mid_step: false,
         }
     }
 
@@ -37,17 +37,17 @@ impl Window {
     }
 
     /// Sets whether the training is between two moments that can be saved.
-    pub(super) fn set_between(&mut self, between: bool) {
-        self.is_between = between;
+    pub(super) fn set_mid_step(&mut self, between: bool) {
+        self.is_mid_step = between;
     }
 
-    pub(super) fn is_between(&self) -> bool {
-        self.is_between
+    pub(super) fn is_mid_step(&self) -> bool {
+        self.is_mid_step
     }
 
     /// Whether the current state can't be saved and no snapshot is held.
     pub(super) fn has_nothing_to_save(&self) -> bool {
-        self.is_between && self.at_optimizer_step.is_none()
+        self.is_mid_step && self.at_optimizer_step.is_none()
     }
 
     /// Drops the snapshot, which would keep the tensors that the optimizer is about to replace in memory.

@@ -38,8 +38,7 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
         if let Some(logs) = &metric_logs {
             self = self.with_metric_logger(Writer::new(logs.clone()));
         }
-        // Only if a logger is registered already: otherwise this one would keep Burn from adding
-        // its own logger.
+        // Burn adds its own logger only if none is registered, so register this one only beside another one.
         let watches = backup.divergence.watches() && metric_logs.is_some();
         let watch = watches.then(|| watch_of(&backup));
         if let Some(watch) = &watch {
@@ -56,7 +55,7 @@ impl<M: LearnerModel> BackupExt for SupervisedTraining<M> {
             self = self.with_checkpointing_strategy(continued);
         }
         if backup.dashboard {
-            // Not for the validation: its last value would stay visible for a whole epoch.
+            // A validation metric would show an outdated backup during the whole next epoch.
             self = self.metric_train(BackupMetric::new(backup.handle()));
         }
         let registered = Registered {

@@ -151,9 +151,9 @@ impl BackupStrategy {
         if is_in_epoch && self.registered.metric_logs.is_none() {
             log::warn!(
                 target: LOG,
-                "Burn's own metric log of the interrupted epoch is overwritten, and its training \
-                 metrics will cover only the rest of the epoch; BackupAndRestore::artifacts \
-                 continues them",
+                "Burn overwrites its metric log of the interrupted epoch, and the epoch's training metrics cover \
+                 only its remaining batches: to continue them, call BackupAndRestore::artifacts with the training's \
+                 directory",
             );
         }
     }
@@ -185,7 +185,7 @@ impl<M: LearnerModel> SupervisedLearningStrategy<M> for BackupStrategy {
     ) -> LearningResult<M> {
         self.is_used.store(true, Ordering::Relaxed);
         messages::leave_terminal_to_renderer(self.settings.dashboard);
-        // Before the restore: a notice during the restore counts.
+        // Start the monitor before the restore, so that a notice during the restore counts.
         let (monitor, after) = match self.check_for_notice() {
             Ok(monitor) => monitor,
             Err(error) => return refuse(&learner, components, error, &self.settings.handle),
@@ -362,7 +362,7 @@ fn outcome<M>(result: &LearningResult<M>, ending: &Ending) -> Outcome {
             false => Outcome::Failed,
         };
     }
-    match (ending.beyond, &result.interrupted) {
+    match (ending.past_last_epoch, &result.interrupted) {
         (Some((at, num_epochs)), _) => Outcome::PastLastEpoch { at, num_epochs },
         (None, Some(_)) => Outcome::Stopped {
             saved: ending.saved_at,

@@ -328,7 +328,7 @@ fn is_nothing_there(error: &io::Error) -> bool {
 
 #[cfg(not(unix))]
 fn is_still_at(_file: &File, _path: &Path) -> io::Result<bool> {
-    // On these systems an open file can't be removed.
+    // Windows does not let a directory be renamed while a file in it is open. A removed lock file is not noticed.
     Ok(true)
 }
 

@@ -122,7 +122,10 @@ fn a_requested_damaged_generation_stays_in_place() {
     let store = scratch.open();
     for missing in [1, 7] {
         let error = store.generation(id(missing), &Whole, &|_| {}).unwrap_err();
-        assert!(matches!(error, StoreError::StillDamaged { .. }), "{error}");
+        assert!(
+            matches!(error, StoreError::GenerationDamaged { .. }),
+            "{error}"
+        );
     }
     assert!(scratch.generation(1).exists() && scratch.generation(2).exists());
 }

@@ -70,7 +70,7 @@ fn nothing_is_pruned_beside_a_damaged_generation() {
     let store = scratch.open();
     let refused = store.prune_beside(&opened(&observer, 3), 1, &mut |_| {});
     assert!(
-        matches!(refused, Err(StoreError::StillDamaged { .. })),
+        matches!(refused, Err(StoreError::GenerationDamaged { .. })),
         "{refused:?}"
     );
     assert_eq!(numbers(&observer.generations().unwrap()), [3, 2, 1]);

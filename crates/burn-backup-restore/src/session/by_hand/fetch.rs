@@ -130,7 +130,7 @@ impl<S: State> Session<S> {
         self.core.check_for_notice(state, &mut NoMetrics);
         if self.is_stopping() && !was_stopping {
             // The validation may take longer than the time that is left.
-            self.core.save_what_is_held(&mut NoMetrics);
+            self.core.save_held_snapshot(&mut NoMetrics);
         }
         let batch = batches
             .fetch(|| ())

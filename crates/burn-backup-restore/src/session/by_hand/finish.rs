@@ -30,7 +30,7 @@ impl<S: State> Session<S> {
         let is_stopping = self.core.interrupter().should_stop();
         if self.loaders.has_pending() {
             // The loop was left in the middle of a step, so the current state can't be saved.
-            self.core.window.set_between(true);
+            self.core.window.set_mid_step(true);
         }
         match is_stopping {
             true => self.core.stopped(state, &mut NoMetrics),
@@ -45,7 +45,7 @@ impl<S: State> Session<S> {
         let ending = core.take_ending();
         core.conclude(ending.error.is_none() && ending.interrupted.is_none());
         let handle = drop_notice.handle().clone();
-        let outcome = match (&ending.error, ending.beyond, &ending.interrupted) {
+        let outcome = match (&ending.error, ending.past_last_epoch, &ending.interrupted) {
             (Some(_), _, _) => Outcome::Failed,
             (None, Some((at, num_epochs)), _) => Outcome::PastLastEpoch { at, num_epochs },
             (None, None, Some(_)) => Outcome::Stopped {
@@ -81,7 +81,9 @@ impl<S: State> Session<S> {
         if let Some(num_epochs) = self.num_epochs {
             let is_left = !progress.state.early_stopped;
             match progress.remaining(num_epochs) {
-                Remaining::PastLastEpoch if is_left => return self.core.beyond(num_epochs),
+                Remaining::PastLastEpoch if is_left => {
+                    return self.core.past_last_epoch(num_epochs);
+                }
                 // The loop was left early.
                 Remaining::Unfinished => progress.state.early_stopped = true,
                 Remaining::PastLastEpoch | Remaining::Complete => {}

@@ -50,7 +50,7 @@ impl<S: State> Session<S> {
         results.insert(name.to_owned(), bytes);
         // A value computed in the middle of a step, or while gradients are accumulated, is lost with the
         // step.
-        let can_save = !self.loaders.has_pending() && !self.core.window.is_between();
+        let can_save = !self.loaders.has_pending() && !self.core.window.is_mid_step();
         if can_save {
             self.loaders.expect_no_further_request();
             self.loaders.commit(&mut self.core.progress.state);

@@ -83,7 +83,7 @@ pub(super) fn train<M: LearnerModel>(
             Ok(start)
         })
         .collect();
-    // Before any worker begins: it would wait for the missing one.
+    // Check this before any worker starts, because a worker would wait forever for a missing one.
     let starts = match starts {
         Ok(starts) => starts,
         Err(error) => {
@@ -107,7 +107,7 @@ pub(super) fn train<M: LearnerModel>(
         agreement: Agreement::of(devices.len()),
         turns: Turns::default(),
         reducer: Reducer::new(*reduction, devices.len()),
-        anew: Mutex::default(),
+        epoch_restart: Mutex::default(),
     });
     let workers = devices.iter().zip(loaders).zip(starts);
     for (index, ((device, loader), start)) in workers.enumerate() {
@@ -175,8 +175,8 @@ struct Shared<M: LearnerModel> {
     agreement: Agreement,
     turns: Turns,
     reducer: Reducer,
-    /// The deliberate change because of which the epoch in progress begins again.
-    anew: Mutex<Option<Change>>,
+    /// The allowed change that restarts the epoch in progress, if there is one.
+    epoch_restart: Mutex<Option<Change>>,
 }
 
 impl<M: LearnerModel> Shared<M> {
@@ -185,8 +185,10 @@ impl<M: LearnerModel> Shared<M> {
         self.training.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn anew(&self) -> MutexGuard<'_, Option<Change>> {
-        self.anew.lock().unwrap_or_else(PoisonError::into_inner)
+    fn epoch_restart(&self) -> MutexGuard<'_, Option<Change>> {
+        self.epoch_restart
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -289,11 +291,11 @@ impl<M: LearnerModel> Worker<M> {
             Ok(Rest::Validation) => (Vote::EndEpoch, Rest::Validation),
             // With several loaders, an epoch can't resume with another batch size.
             Ok(Rest::EnteredEpoch { .. }) => {
-                *self.shared.anew() = Some(Change::BatchSize);
+                *self.shared.epoch_restart() = Some(Change::BatchSize);
                 (Vote::Train, Rest::WholeEpoch)
             }
             Ok(Rest::RestartEpoch(change)) => {
-                *self.shared.anew() = Some(change);
+                *self.shared.epoch_restart() = Some(change);
                 (Vote::Train, Rest::WholeEpoch)
             }
             Err(error) => {
@@ -302,8 +304,8 @@ impl<M: LearnerModel> Worker<M> {
             }
         };
         let agreed = self.shared.agreement.agree(vote);
-        let anew = *self.shared.anew();
-        if let (Some(change), true) = (anew, agreed != Vote::Leave) {
+        let epoch_restart = *self.shared.epoch_restart();
+        if let (Some(change), true) = (epoch_restart, agreed != Vote::Leave) {
             let begun =
                 self.on_first_worker(|training| training.engine.progress.restarts_epoch(change));
             return begun.ok().map(|()| Rest::WholeEpoch);
@@ -478,8 +480,8 @@ impl<M: LearnerModel> Worker<M> {
         if self.own.is_none() {
             training.leader_items = Some(batches.items());
         }
-        // After all workers have reported: a backup must contain everything that was logged for the step. The first
-        // worker does not continue before that.
+        // The last worker reports the step, because a backup must contain everything that was logged for it. The
+        // first worker waits for that.
         if self.index + 1 == workers
             && let Some(items) = training.leader_items.take()
         {

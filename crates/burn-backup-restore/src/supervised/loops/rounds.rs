@@ -181,8 +181,9 @@ fn resume_loaders<'l, M: LearnerModel>(
     let mut batches = Vec::with_capacity(loaders.len());
     let mut trained = 0;
     let mut is_whole = false;
-    let mut anew = None;
-    // For all loaders, regardless of the first result: each must be at its recorded position.
+    let mut epoch_restart = None;
+    // Move every loader, also if an earlier one restarts the epoch, because each must reach its recorded
+    // position.
     for (index, (loader, device)) in loaders.iter().zip(devices).enumerate() {
         let seed = || seed(device, index, seeds);
         let mut rest = resume::train_loader(loader, &resumption.loader(index))?;
@@ -200,10 +201,10 @@ fn resume_loaders<'l, M: LearnerModel>(
                 engine.progress.enters(at, change);
                 batches.push(rest);
             }
-            Rest::RestartEpoch(change) => anew = Some(change),
+            Rest::RestartEpoch(change) => epoch_restart = Some(change),
         }
     }
-    if let Some(change) = anew {
+    if let Some(change) = epoch_restart {
         engine.progress.restarts_epoch(change);
         return Ok(EpochRest::All);
     }
@@ -329,7 +330,7 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
                     return false;
                 }
             };
-            // Before the others train: no backup may contain an epoch in which one loader gave too few items.
+            // Check this before the other devices train, so that no backup contains an epoch with missing items.
             let has_ended = |index| !devices.contains(&index);
             if let Err(error) = training.have_ended(batches, kinds, has_ended) {
                 training.components.interrupter.fail(error);
@@ -382,9 +383,11 @@ impl<M: LearnerModel, D: Devices<M>> Epoch<'_, M, D> {
             if training.is_stopped() {
                 // A stop in the last batch does not interrupt the epoch. Only the loaders know whether it is the
                 // last.
-                let is_wish = training.components.interrupter.error().is_none();
+                let is_requested = training.components.interrupter.error().is_none();
                 let mut loaders = batches.iter_mut();
-                return is_wish && is_last && loaders.all(|loader| loader.next(|| {}).is_none());
+                return is_requested
+                    && is_last
+                    && loaders.all(|loader| loader.next(|| {}).is_none());
             }
         }
     }

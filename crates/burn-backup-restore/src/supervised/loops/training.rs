@@ -75,7 +75,7 @@ impl<M: LearnerModel> Training<M> {
             Remaining::Complete => self.ends(true),
             Remaining::PastLastEpoch => {
                 self.is_over = true;
-                self.engine.beyond(num_epochs);
+                self.engine.past_last_epoch(num_epochs);
             }
         }
         false
@@ -140,8 +140,8 @@ impl<M: LearnerModel> Training<M> {
         self.engine.split_begins(&self.learner);
     }
 
-    /// Tells Burn that the training split has ended, if it had begun. Not if the training ends before the first
-    /// batch: some of Burn's metrics panic when they are read without a batch.
+    /// Tells Burn that the training split has ended, if it had begun and had a batch. Some of Burn's metrics panic if
+    /// they are read without a batch.
     pub(super) fn split_ends(&mut self, epoch: usize) {
         if !std::mem::take(&mut self.is_in_split) || self.ends_without(self.has_told_item) {
             return;
