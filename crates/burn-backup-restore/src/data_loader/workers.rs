@@ -31,13 +31,13 @@ struct Shared<T> {
     state: Mutex<State<T>>,
     /// Notified when a batch can be claimed, or when the threads must end.
     work: Condvar,
-    /// How many batches of a pass may be claimed in advance.
+    /// How many batches of an iterator may be claimed in advance.
     window: usize,
 }
 
 struct State<T> {
-    /// The passes of all iterators in use.
-    passes: Vec<IteratorRun<T>>,
+    /// All iterators in use.
+    runs: Vec<IteratorRun<T>>,
     next_id: u64,
     /// The number of threads that wait for work and have not been notified.
     waiting: usize,
@@ -82,7 +82,7 @@ impl<T: Send + 'static> Workers<T> {
     pub(super) fn start(threads: usize) -> Self {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
-                passes: Vec::new(),
+                runs: Vec::new(),
                 next_id: 0,
                 waiting: 0,
                 is_over: false,
@@ -119,7 +119,7 @@ impl<T: Send + 'static> Workers<T> {
         let mut state = self.shared.lock();
         let id = state.next_id;
         state.next_id += 1;
-        state.passes.push(IteratorRun {
+        state.runs.push(IteratorRun {
             id,
             make: make.clone(),
             next,
@@ -193,8 +193,8 @@ impl<T> Shared<T> {
         if state.waiting == 0 {
             return;
         }
-        let is_worth_it = state.pass(id).is_some_and(|pass| {
-            pass.claimed() < pass.end && self.window - pass.slots.len() >= self.window.div_ceil(2)
+        let is_worth_it = state.run(id).is_some_and(|run| {
+            run.claimed() < run.end && self.window - run.slots.len() >= self.window.div_ceil(2)
         });
         if is_worth_it {
             state.waiting = 0;
@@ -211,34 +211,34 @@ fn discard<T>(made: T) {
 }
 
 impl<T> State<T> {
-    fn pass(&mut self, id: u64) -> Option<&mut IteratorRun<T>> {
-        self.passes.iter_mut().find(|pass| pass.id == id)
+    fn run(&mut self, id: u64) -> Option<&mut IteratorRun<T>> {
+        self.runs.iter_mut().find(|run| run.id == id)
     }
 
     /// Claims the first batch that may be made in advance.
     fn claim(&mut self, window: usize) -> Option<(u64, usize, Make<T>)> {
-        let pass = self
-            .passes
+        let run = self
+            .runs
             .iter_mut()
-            .find(|pass| pass.slots.len() < window && pass.claimed() < pass.end)?;
-        Some((pass.id, pass.claim(), pass.make.clone()))
+            .find(|run| run.slots.len() < window && run.claimed() < run.end)?;
+        Some((run.id, run.claim(), run.make.clone()))
     }
 
     /// Puts a batch into its slot, if the slot still exists.
     fn deliver(&mut self, id: u64, index: usize, made: T) -> Delivery<T> {
-        let Some(pass) = self.pass(id) else {
+        let Some(run) = self.run(id) else {
             return Delivery::Unwanted(made);
         };
         let slot = index
-            .checked_sub(pass.next)
-            .and_then(|place| pass.slots.get_mut(place));
+            .checked_sub(run.next)
+            .and_then(|place| run.slots.get_mut(place));
         let Some(slot) = slot else {
             return Delivery::Unwanted(made);
         };
         *slot = Some(made);
-        if pass.is_awaited && index == pass.next {
-            pass.is_awaited = false;
-            return Delivery::Awaited(pass.taker.clone());
+        if run.is_awaited && index == run.next {
+            run.is_awaited = false;
+            return Delivery::Awaited(run.taker.clone());
         }
         Delivery::Early
     }
@@ -269,7 +269,7 @@ impl<T> Prefetched<'_, T> {
     /// taken.
     pub(super) fn take(&self, index: usize) -> Option<T> {
         let mut state = self.shared.lock();
-        let skipped = state.pass(self.id)?.jump(index);
+        let skipped = state.run(self.id)?.jump(index);
         if !skipped.is_empty() {
             drop(state);
             drop(skipped);
@@ -277,20 +277,20 @@ impl<T> Prefetched<'_, T> {
         }
         self.shared.call(&mut state, self.id);
         loop {
-            let pass = state.pass(self.id).filter(|pass| pass.next == index)?;
-            let Some(slot) = pass.slots.front_mut() else {
-                pass.claim();
+            let run = state.run(self.id).filter(|run| run.next == index)?;
+            let Some(slot) = run.slots.front_mut() else {
+                run.claim();
                 drop(state);
                 let made = (self.make)(index);
-                let _unmade = self.shared.lock().pass(self.id)?.jump(index + 1);
+                let _unmade = self.shared.lock().run(self.id)?.jump(index + 1);
                 return Some(made);
             };
             if let Some(made) = slot.take() {
-                let _taken = pass.jump(index + 1);
+                let _taken = run.jump(index + 1);
                 self.shared.call(&mut state, self.id);
                 return Some(made);
             }
-            pass.is_awaited = true;
+            run.is_awaited = true;
             state = self
                 .taker
                 .wait(state)
@@ -302,9 +302,9 @@ impl<T> Prefetched<'_, T> {
 impl<T> Drop for Prefetched<'_, T> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
-        let place = state.passes.iter().position(|pass| pass.id == self.id);
-        let pass = place.map(|place| state.passes.swap_remove(place));
+        let place = state.runs.iter().position(|run| run.id == self.id);
+        let run = place.map(|place| state.runs.swap_remove(place));
         drop(state);
-        drop(pass);
+        drop(run);
     }
 }

@@ -92,10 +92,10 @@ impl Signals {
             actions: Vec::new(),
         };
         if matches!(signal, SIGINT | SIGTERM) {
-            let count = self.repeats.count();
+            let count = self.repeats.next_counts();
             let end = register_default(signal, count)?;
             listened.actions.push(end);
-            let come = flag::register(signal, self.repeats.come())?;
+            let come = flag::register(signal, self.repeats.has_arrived())?;
             listened.actions.push(come);
         }
         listened

@@ -24,7 +24,7 @@ const LOG: &str = "burn_backup::restore";
 /// A difference between the records read from a learner and what it loads from them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Misfit {
-    /// `lost` of the optimizer's `total` entries have no place.
+    /// The optimizer does not load `lost` of its `total` entries.
     OptimizerLost {
         lost: usize,
         total: usize,
@@ -36,7 +36,7 @@ pub(crate) enum Misfit {
         saved: &'static str,
         loaded: &'static str,
     },
-    /// An entry of the scheduler's state has no place.
+    /// The scheduler does not load this entry.
     SchedulerLost { first: String },
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn misfit(
     Ok(first.map(|first| Misfit::SchedulerLost { first }))
 }
 
-/// The states that are known to fit.
+/// Remembers which states a restart can load.
 #[derive(Default)]
 pub(crate) struct Fit {
     /// The number of entries of the largest optimizer state that was checked.

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use super::LOG;
 
 /// After this time a second signal always counts.
-const LONGEST: Duration = Duration::from_secs(2);
+const ALWAYS_COUNTS_AFTER: Duration = Duration::from_secs(2);
 
 /// Within this time a second signal is a copy of the first, even if a batch has ended: batches may be short.
-const SHORTEST: Duration = Duration::from_millis(500);
+const IS_COPY_WITHIN: Duration = Duration::from_millis(500);
 
 /// The interval at which the thread checks the time.
-const LOOK: Duration = Duration::from_millis(100);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Decides whether a second signal counts. Handlers only read and set flags; a thread checks the time.
 pub(super) struct Repeats {
@@ -28,9 +28,9 @@ pub(super) struct Repeats {
 #[derive(Default)]
 struct Shared {
     /// Whether the first signal has arrived.
-    come: Arc<AtomicBool>,
+    has_arrived: Arc<AtomicBool>,
     /// Whether another signal counts.
-    count: Arc<AtomicBool>,
+    next_counts: Arc<AtomicBool>,
     first: Mutex<Option<FirstSignal>>,
 }
 
@@ -51,7 +51,7 @@ impl Repeats {
         let thread = std::thread::Builder::new()
             .name("backup-signals".to_owned())
             .spawn(move || {
-                while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(LOOK) {
+                while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(CHECK_INTERVAL) {
                     watched.check(Instant::now(), false);
                 }
             });
@@ -69,13 +69,13 @@ impl Repeats {
     }
 
     /// The flag that the handler sets when a signal arrives.
-    pub(super) fn come(&self) -> Arc<AtomicBool> {
-        self.shared.come.clone()
+    pub(super) fn has_arrived(&self) -> Arc<AtomicBool> {
+        self.shared.has_arrived.clone()
     }
 
     /// Whether a signal that arrives now ends the process at once.
-    pub(super) fn count(&self) -> Arc<AtomicBool> {
-        self.shared.count.clone()
+    pub(super) fn next_counts(&self) -> Arc<AtomicBool> {
+        self.shared.next_counts.clone()
     }
 
     /// Call this at a batch boundary.
@@ -86,7 +86,7 @@ impl Repeats {
 
 impl Shared {
     fn check(&self, now: Instant, at_boundary: bool) {
-        if !self.come.load(Ordering::SeqCst) {
+        if !self.has_arrived.load(Ordering::SeqCst) {
             return;
         }
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +97,7 @@ impl Shared {
         first.at_boundary |= at_boundary;
         let since = now.saturating_duration_since(first.seen);
         if counts(since, first.at_boundary) {
-            self.count.store(true, Ordering::SeqCst);
+            self.next_counts.store(true, Ordering::SeqCst);
         }
     }
 }
@@ -105,7 +105,7 @@ impl Shared {
 /// Whether a second signal counts this long after the first. `at_boundary` says whether a batch boundary has seen the
 /// first.
 fn counts(since_first: Duration, at_boundary: bool) -> bool {
-    since_first >= LONGEST || (at_boundary && since_first >= SHORTEST)
+    since_first >= ALWAYS_COUNTS_AFTER || (at_boundary && since_first >= IS_COPY_WITHIN)
 }
 
 #[cfg(test)]
@@ -137,27 +137,27 @@ mod tests {
     fn the_time_is_counted_from_the_first_signal_and_not_from_the_start() {
         let shared = Shared::default();
         let start = Instant::now();
-        let count = || shared.count.load(Ordering::SeqCst);
+        let count = || shared.next_counts.load(Ordering::SeqCst);
         let hour = Duration::from_secs(3600);
         shared.check(start, true);
         shared.check(start + hour, true);
-        shared.come.store(true, Ordering::SeqCst);
+        shared.has_arrived.store(true, Ordering::SeqCst);
         shared.check(start + hour, false);
-        shared.check(start + hour + SHORTEST, false);
+        shared.check(start + hour + IS_COPY_WITHIN, false);
         assert!(!count(), "no batch has ended since");
-        shared.check(start + hour + SHORTEST, true);
+        shared.check(start + hour + IS_COPY_WITHIN, true);
         assert!(count());
     }
 
     #[test]
     fn a_training_without_a_boundary_is_ended_by_a_second_signal_after_two_seconds() {
         let shared = Shared::default();
-        shared.come.store(true, Ordering::SeqCst);
+        shared.has_arrived.store(true, Ordering::SeqCst);
         let start = Instant::now();
         shared.check(start, false);
-        shared.check(start + LONGEST - LOOK, false);
-        assert!(!shared.count.load(Ordering::SeqCst));
-        shared.check(start + LONGEST, false);
-        assert!(shared.count.load(Ordering::SeqCst));
+        shared.check(start + ALWAYS_COUNTS_AFTER - CHECK_INTERVAL, false);
+        assert!(!shared.next_counts.load(Ordering::SeqCst));
+        shared.check(start + ALWAYS_COUNTS_AFTER, false);
+        assert!(shared.next_counts.load(Ordering::SeqCst));
     }
 }

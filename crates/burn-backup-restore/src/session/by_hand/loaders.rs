@@ -38,9 +38,10 @@ struct Slot {
 struct KnownLoader {
     /// The number of iterators requested from it since the last rollback.
     iterators: u64,
-    /// The number of iterators before that. The loader goes back by this number before it is used again.
-    ahead: u64,
-    /// Keeps the loader's memory allocated, so that no other loader gets its address.
+    /// The number of iterators requested before the last rollback, by which the loader must still go back.
+    to_go_back: u64,
+    /// Whether the loader still exists. It also keeps the loader's memory allocated, so that no other loader gets its
+    /// address.
     is_alive: Box<dyn Fn() -> bool + Send>,
 }
 
@@ -76,11 +77,11 @@ impl Loaders {
         }
     }
 
-    /// Goes back to the progress recorded in `state`. The loaders of this process are ahead of it.
+    /// Goes back to the progress recorded in `state`. The loaders of this process are to_go_back of it.
     pub(super) fn roll_back(&mut self, state: &TrainingState) {
         let mut known = std::mem::take(&mut self.known);
         for loader in known.values_mut() {
-            loader.ahead += std::mem::take(&mut loader.iterators);
+            loader.to_go_back += std::mem::take(&mut loader.iterators);
         }
         *self = Self {
             known,
@@ -181,13 +182,13 @@ impl Loaders {
         }
         let known = self.known.entry(address).or_insert_with(|| KnownLoader {
             iterators: 0,
-            ahead: 0,
+            to_go_back: 0,
             is_alive: watch(Arc::downgrade(loader)),
         });
         known.iterators = progress.iterators.max(asked) + 1;
         ResumePoint {
             slot,
-            to_go_back: std::mem::take(&mut known.ahead),
+            to_go_back: std::mem::take(&mut known.to_go_back),
             to_ask: progress.iterators.saturating_sub(asked),
             progress,
             is_found_rebuilt,
@@ -292,7 +293,8 @@ impl Loaders {
         state.fetched = Some(self.fetched);
     }
 
-    /// Prepares for a program that makes no further requests in this epoch, even if it is resumed inside it.
+    /// Records how many iterators each loader will have given at the next epoch, because the program may not request
+    /// those of this epoch again after a restart.
     pub(super) fn expect_no_further_request(&mut self) {
         let mut asked_before = BTreeMap::<usize, u64>::new();
         for slot in self.slots.iter_mut().filter(|slot| slot.is_open) {
