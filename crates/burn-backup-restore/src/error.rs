@@ -332,8 +332,8 @@ pub enum BackupError {
     #[error(
         "Burn would change the optimizer's state: it loads it on its default device, where '{entry}' becomes \
          {loaded}, but the backup in '{}' has {saved}; the backup was not touched: give the default device the \
-         float type of the training's device, or make that device the default with the environment variable \
-         BURN_DEVICE, or, to start over, delete the directory while no training uses it",
+          float type of the training's device, or set the environment variable BURN_DEVICE to that device (to start \
+          over, delete the directory while no training uses it)",
         path.display()
     )]
     #[non_exhaustive]

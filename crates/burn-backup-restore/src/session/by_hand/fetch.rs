@@ -18,9 +18,9 @@ impl<S: State> Session<S> {
     ///
     /// # Errors
     ///
-    /// [`BackupError::Dataset`] if the loader fails, [`BackupError::ShortEpoch`] if it ends before it has given all the
-    /// items it promised, and [`BackupError::OutdatedBatches`] if `batches` belongs to an earlier epoch, or to the
-    /// training during the validation.
+    /// [`BackupError::Dataset`] if the loader fails. [`BackupError::ShortEpoch`] if it ends before it has given all the
+    /// items it promised. [`BackupError::OutdatedBatches`] if `batches` belongs to an earlier epoch, or to the training
+    /// during the validation.
     pub fn next<O>(
         &mut self,
         batches: &mut Batches<'_, O>,
