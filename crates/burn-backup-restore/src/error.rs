@@ -332,7 +332,7 @@ pub enum BackupError {
     #[error(
         "Burn would change the optimizer's state: it loads it on its default device, where '{entry}' becomes \
          {loaded}, but the backup in '{}' has {saved}; the backup was not touched: give the default device the \
-          float type of the training's device, or set the environment variable BURN_DEVICE to that device (to start \
+          float type of the training's device, or set the variable BURN_DEVICE to that device (to start \
           over, delete the directory while no training uses it)",
         path.display()
     )]
