@@ -85,9 +85,7 @@ fn of_mirror(error: &MirrorError) -> Exit {
     match error {
         MirrorError::Url { .. } => Exit::Usage,
         MirrorError::NoDirectory { .. } => Exit::NoBackup,
-        MirrorError::InUse { .. }
-        | MirrorError::LeaseLost { .. }
-        | MirrorError::LeaseDeleted { .. } => Exit::InUse,
+        MirrorError::InUse { .. } | MirrorError::LeaseLost { .. } => Exit::InUse,
         MirrorError::NewerFormat { .. } => Exit::NewerFormat,
         MirrorError::NoneIntact { .. }
         | MirrorError::Damaged { .. }

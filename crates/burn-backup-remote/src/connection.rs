@@ -129,7 +129,8 @@ impl Connection {
         store: &mut Store,
         on_transfer: &mut dyn FnMut(Transfer),
     ) -> Result<GenerationId, MirrorError> {
-        self.fetch_of(found, |id| Some(id) > here, store, on_transfer)
+        let newest = found.newest().unwrap_or_default();
+        self.fetch_of(found, newest, |id| Some(id) > here, store, on_transfer)
     }
 
     /// Copies the generation `id` into `store`, as [`fetch`](Self::fetch) does with the newest one.
@@ -144,7 +145,7 @@ impl Connection {
         store: &mut Store,
         on_transfer: &mut dyn FnMut(Transfer),
     ) -> Result<(), MirrorError> {
-        let fetched = self.fetch_of(found, |there| there == id, store, on_transfer);
+        let fetched = self.fetch_of(found, id, |there| there == id, store, on_transfer);
         fetched.map(drop)
     }
 
@@ -181,6 +182,7 @@ impl Connection {
     fn fetch_of(
         &mut self,
         found: &Found,
+        newest_wanted: GenerationId,
         is_wanted: impl Fn(GenerationId) -> bool,
         store: &mut Store,
         on_transfer: &mut dyn FnMut(Transfer),
@@ -206,10 +208,7 @@ impl Connection {
         }
         let (newest, reason) = match damage {
             Some((newest, error)) => (newest, error.to_string()),
-            None => (
-                found.newest().unwrap_or_default(),
-                "it is not in the mirror any more".to_owned(),
-            ),
+            None => (newest_wanted, "it is not in the mirror any more".to_owned()),
         };
         Err(MirrorError::NoneIntact {
             mirror: self.place.name.to_string(),

@@ -180,16 +180,16 @@ pub enum MirrorError {
 
     /// Every generation in the mirror that could be used is damaged or gone.
     #[error(
-        "no backup that this start could use is intact in the mirror {mirror}; {newest} can't be used because \
+        "no backup that this start could use is intact in the mirror {mirror}; backup {newest} can't be used because \
          {reason}; nothing was changed: try again, or look at the others with 'burn-backup list'"
     )]
     #[non_exhaustive]
     NoneIntact {
         /// The mirror.
         mirror: String,
-        /// The newest one.
+        /// The newest one of those that were wanted.
         newest: GenerationId,
-        /// The damage of the newest one.
+        /// Why it can't be used.
         reason: String,
     },
 
@@ -389,7 +389,7 @@ impl MirrorError {
             || matches!(self, Self::Thread(_) | Self::ThreadEnded)
     }
 
-    /// Whether the mirror has generations, and every one is damaged.
+    /// Whether the mirror has generations, but every one that could be used is damaged or gone.
     pub fn is_none_intact(&self) -> bool {
         matches!(self, Self::NoneIntact { .. })
     }

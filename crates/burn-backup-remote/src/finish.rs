@@ -37,7 +37,7 @@ impl FinishedDocument {
 ///
 /// # Errors
 ///
-/// [`MirrorError::LeaseLost`], and errors of requests. The backups are then unchanged.
+/// [`MirrorError::LeaseLost`], [`MirrorError::LeaseDeleted`], and errors of requests. The backups are then unchanged.
 pub(crate) async fn finish(place: &Place, keys: &Keys, lease: &Lease) -> Result<(), MirrorError> {
     lease.update_generations(|_| ()).await?;
     let newest = lease.generations().await;

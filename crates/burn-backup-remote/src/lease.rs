@@ -89,8 +89,15 @@ struct Held {
     document: LeaseDocument,
     version: UpdateVersion,
     renewed: Instant,
-    /// Whether another process holds the lease.
-    is_lost: bool,
+    /// How this process lost the lease, if it did.
+    loss: Option<Loss>,
+}
+
+/// How a lease was lost.
+enum Loss {
+    /// Another process, which gave itself this name, has taken it.
+    Taken(String),
+    Deleted,
 }
 
 impl LeaseDocument {
@@ -220,7 +227,7 @@ impl Lease {
                 },
                 version: before.map_or(NO_VERSION, |(_, version)| version),
                 renewed: Instant::now(),
-                is_lost: false,
+                loss: None,
             }),
         };
         lease.establish().await?;
@@ -233,6 +240,8 @@ impl Lease {
         let taken = self.put(&mut held).await;
         taken.map_err(|error| match error {
             MirrorError::LeaseLost { mirror, holder } => MirrorError::InUse { mirror, holder },
+            // The previous holder's lease was deleted meanwhile.
+            MirrorError::LeaseDeleted { .. } => self.unclear(),
             other => other,
         })?;
         if self.terms.single_writer {
@@ -289,7 +298,8 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// [`MirrorError::LeaseLost`] if another process holds the lease, and errors of requests.
+    /// [`MirrorError::LeaseLost`] if another process holds the lease, [`MirrorError::LeaseDeleted`], and errors of
+    /// requests.
     pub(crate) async fn update_generations(
         &self,
         change: impl FnOnce(&mut Vec<Ordinal>),
@@ -309,10 +319,10 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// The errors of [`rename`](Self::rename).
+    /// The errors of [`update_generations`](Self::update_generations).
     pub(crate) async fn fence(&self) -> Result<(), MirrorError> {
         let mut held = self.held.lock().await;
-        match held.renewed.elapsed() < self.terms.ttl / RENEWALS && !held.is_lost {
+        match held.renewed.elapsed() < self.terms.ttl / RENEWALS && held.loss.is_none() {
             true => Ok(()),
             false => self.put(&mut held).await,
         }
@@ -340,8 +350,10 @@ impl Lease {
     /// Puts the held lease, if no other process has put one since. If the answer of a put is unclear, reads the lease
     /// to find out whether it succeeded.
     async fn put(&self, held: &mut MutexGuard<'_, Held>) -> Result<(), MirrorError> {
-        if held.is_lost {
-            return Err(self.lost("another process".to_owned()));
+        match &held.loss {
+            Some(Loss::Taken(holder)) => return Err(self.lost(holder.clone())),
+            Some(Loss::Deleted) => return Err(self.deleted()),
+            None => {}
         }
         let mut failure = None;
         for _ in 0..TRIES {
@@ -372,15 +384,13 @@ impl Lease {
                     held.version = version;
                 }
                 Ok(Some((lease, _))) if failure.is_none() || lease.epoch >= held.document.epoch => {
-                    held.is_lost = true;
+                    held.loss = Some(Loss::Taken(lease.holder.clone()));
                     return Err(self.lost(lease.holder));
                 }
                 // The lease was deleted, by a training that has ended or by a user.
                 Ok(None) if failure.is_none() => {
-                    held.is_lost = true;
-                    return Err(MirrorError::LeaseDeleted {
-                        mirror: self.place.name.to_string(),
-                    });
+                    held.loss = Some(Loss::Deleted);
+                    return Err(self.deleted());
                 }
                 Ok(_) | Err(_) => break,
             }
@@ -395,6 +405,12 @@ impl Lease {
             mirror: self.place.name.to_string(),
             kind: crate::error::RequestFailure::Unreachable,
             source: crate::error::Cause("it was changed meanwhile".to_owned()),
+        }
+    }
+
+    fn deleted(&self) -> MirrorError {
+        MirrorError::LeaseDeleted {
+            mirror: self.place.name.to_string(),
         }
     }
 

@@ -213,7 +213,7 @@ impl Mirroring {
     ///
     /// # Errors
     ///
-    /// [`MirrorError::LeaseLost`], [`MirrorError::InUse`] and [`MirrorError::Request`]. The backups in the mirror are
+    /// [`MirrorError::LeaseLost`], [`MirrorError::LeaseDeleted`], [`MirrorError::InUse`] and [`MirrorError::Request`]. The backups in the mirror are
     /// then unchanged.
     pub fn finish(&self) -> Result<Leftovers, Arc<MirrorError>> {
         let (out, done) = channel();

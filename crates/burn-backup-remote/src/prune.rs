@@ -62,7 +62,7 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// [`MirrorError::LeaseLost`], and errors of requests.
+    /// [`MirrorError::LeaseLost`], [`MirrorError::LeaseDeleted`], and errors of requests.
     pub(crate) async fn prune(
         &mut self,
         retention: &dyn Retention,
@@ -111,7 +111,7 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// [`MirrorError::LeaseLost`], and errors of requests.
+    /// [`MirrorError::LeaseLost`], [`MirrorError::LeaseDeleted`], and errors of requests.
     pub(crate) async fn prune_orphans(&mut self, deleter: &mut Deleter) -> Result<(), MirrorError> {
         let objects = self.place.list(self.keys.root()).await?;
         // The lease is renewed after the listing, so that the current holder knows all named generations.

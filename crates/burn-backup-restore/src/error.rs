@@ -735,7 +735,8 @@ pub enum BackupError {
     /// The training ended with NaN in its model, so its backup is not discarded.
     #[error(
         "the backup in '{}' was not discarded: the training ended with NaN in its model, so this is its last good \
-         backup: if you don't need it, delete it with 'burn-backup discard'", .path.display()
+         backup: if you don't need it, delete it with 'burn-backup discard', and --mirror for the mirror's",
+        .path.display()
     )]
     #[non_exhaustive]
     LastGoodBackup {

@@ -259,7 +259,7 @@ impl BackupHandle {
     /// use burn_backup_restore::{BackupHandle, Outcome};
     ///
     /// fn may_publish(handle: &BackupHandle) -> bool {
-    ///     handle.outcome() == Some(Outcome::Finished)
+    ///     handle.outcome() == Some(Outcome::Finished) && handle.exit_code() == 0
     /// }
     /// ```
     pub fn outcome(&self) -> Option<Outcome> {
@@ -281,7 +281,7 @@ impl BackupHandle {
     /// fn main() -> ExitCode {
     ///     let backup = BackupAndRestore::new("backup");
     ///     let handle = backup.handle();
-    ///     // train, and save the model if it is finished
+    ///     // train, and save the model if the code is 0
     ///     ExitCode::from(handle.exit_code())
     /// }
     /// ```
@@ -333,19 +333,20 @@ impl BackupHandle {
     ///
     /// # Errors
     ///
-    /// [`BackupError::LastGoodBackup`] if the training ended with NaN in its model. [`BackupError::Store`] if the
+    /// [`BackupError::LastGoodBackup`] if the training ended with NaN in its model and there is a backup. [`BackupError::Store`] if the
     /// training is still running, or a file can't be deleted. [`BackupError::Mirror`] if the mirror can't be marked as
     /// finished; nothing is deleted then.
     pub fn discard(&self) -> Result<(), BackupError> {
-        if self.is_poisoned() {
-            return Err(BackupError::LastGoodBackup {
-                path: self.backup_dir.clone(),
-            });
-        }
         let store = match Store::is_present(&self.backup_dir, self.filesystem.as_ref())? {
             true => {
                 let options = OpenOptions::default().filesystem(self.filesystem.clone());
-                Some(Store::open(&self.backup_dir, options)?)
+                let store = Store::open(&self.backup_dir, options)?;
+                if self.is_poisoned() && store.has_backup()? {
+                    return Err(BackupError::LastGoodBackup {
+                        path: self.backup_dir.clone(),
+                    });
+                }
+                Some(store)
             }
             false => None,
         };

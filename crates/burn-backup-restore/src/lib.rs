@@ -61,7 +61,7 @@
 //!
 //! # What you see
 //!
-//! Each start prints one line, for example:
+//! Each start prints one line (wrapped here), for example:
 //!
 //! ```text
 //! backups in '/data/backup', after each epoch, the newest is kept; trains on Flex(Cpu) (a training strategy set before

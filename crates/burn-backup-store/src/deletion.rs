@@ -35,7 +35,7 @@ impl Store {
         // Some file systems keep a removed file's entry in the directory until the file is closed: NFS, and some on
         // Windows.
         drop(self);
-        // A directory with other files can't be removed this way, nor can a mount point or a link.
+        // A directory with other files can't be removed this way, nor can a mount point or, on Unix, a link.
         match fs.remove_dir(&root) {
             Ok(()) => log::debug!(target: LOG, "'{}' removed", root.display()),
             Err(error) => log::debug!(target: LOG, "'{}' stays: {error}", root.display()),

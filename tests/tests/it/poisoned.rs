@@ -163,10 +163,16 @@ fn nan_at_the_end_keeps_the_backup_of_a_stop_too() {
     assert_eq!(handle.stats().refused, 1);
     assert_eq!(generations(&dir), ["00000001"]);
 
-    // A backup that is kept at the end needs no check of the final state.
+    // Also if the program deletes the backup itself.
     let kept = |backup: BackupAndRestore| never(backup).delete_checkpoint(false);
-    let (_, handle, errors) = run(&dir, (10, 14), Halt::Never, kept);
-    assert_eq!((handle.stats().refused, errors.len()), (0, 0));
+    let (_, handle, _) = run(&dir, (10, 14), Halt::Never, kept);
+    assert_eq!(handle.stats().refused, 1);
+    assert_eq!(handle.exit_code(), exit_code::FIX_FIRST);
+    let error = handle.discard().unwrap_err();
+    assert!(
+        matches!(error, BackupError::LastGoodBackup { .. }),
+        "{error}"
+    );
     assert_eq!(generations(&dir), ["00000001"]);
 
     let (_, handle, _) = run(&dir, (30, 30), Halt::Never, never);
@@ -195,4 +201,16 @@ fn nan_is_backed_up_if_asked_for() {
     assert_eq!((handle.stats().committed, handle.stats().failed), (13, 0));
     assert!(errors.is_empty(), "{errors:?}");
     assert_eq!(handle.last_backup().map(|at| at.global_step), Some(12));
+}
+
+#[test]
+fn with_nan_from_the_start_there_is_no_backup_to_keep() {
+    let scratch = tempfile::tempdir().unwrap();
+    let dir = scratch.path().join("backup");
+    let (_, handle, _) = run(&dir, (1, 18), Halt::Never, |backup| {
+        backup.delete_checkpoint(false)
+    });
+    assert_eq!(handle.exit_code(), exit_code::FIX_FIRST);
+    handle.discard().unwrap();
+    assert!(!dir.exists());
 }

@@ -127,6 +127,24 @@ async fn a_suspended_writer_notices_its_successor_and_stops() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_writer_whose_lease_was_deleted_stops_and_says_so_each_time() {
+    let model = Model::new();
+    let process = Process::start(&model, "first", machine(), 1).await.unwrap();
+    process.train(1).await.unwrap();
+    let names = model.names();
+    let lease = names.iter().find(|name| name.ends_with("/lease.json"));
+    model.remove(lease.unwrap());
+    for _ in 0..2 {
+        process.save();
+        let stopped = process.settle().await.unwrap_err();
+        assert!(
+            matches!(&*stopped, MirrorError::LeaseDeleted { .. }),
+            "{stopped}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_mirror_in_use_is_refused_and_a_released_one_is_used_at_once() {
     let model = Model::new();
     let client = model.another();

@@ -92,11 +92,10 @@ impl Signals {
             actions: Vec::new(),
         };
         if matches!(signal, SIGINT | SIGTERM) {
-            let count = self.repeats.next_counts();
-            let end = register_default(signal, count)?;
+            let end = register_default(signal, self.repeats.next_counts())?;
             listened.actions.push(end);
-            let come = flag::register(signal, self.repeats.has_arrived())?;
-            listened.actions.push(come);
+            let has_arrived = flag::register(signal, self.repeats.has_arrived())?;
+            listened.actions.push(has_arrived);
         }
         listened
             .actions

@@ -11,7 +11,7 @@ use crate::outcome::Outcome;
 
 const LOG: &str = "burn_backup::restore";
 
-/// The line for a training that ended with `outcome`; `None` if it finished. `error` ended the training, `reason`
+/// The line for a training that ended with `outcome`; `None` if it finished without NaN. `error` ended the training, `reason`
 /// says why it was stopped, and `saved` whether it was saved.
 pub(crate) fn line(
     outcome: Outcome,
@@ -22,6 +22,10 @@ pub(crate) fn line(
 ) -> Option<String> {
     let error = error.map(describe).unwrap_or_default();
     Some(match outcome {
+        Outcome::Finished if handle.is_poisoned() => format!(
+            "error: the training has ended, but its model contains NaN; {}",
+            last_backup(handle),
+        ),
         Outcome::Finished => return None,
         Outcome::Stopped { .. } => {
             let reason = reason.unwrap_or("the training was stopped");

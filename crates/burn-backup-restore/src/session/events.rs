@@ -396,7 +396,7 @@ impl Core {
         }
         self.settle(metrics);
         if !saves && !self.watch.has_failed() {
-            self.saver.check_before_deletion(training);
+            self.saver.check_final_model(training);
         }
         if let Some(committed) = self.saver.committed
             && committed == self.progress.state.moment()

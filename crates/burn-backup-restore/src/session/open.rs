@@ -224,15 +224,14 @@ impl Core {
         }
         let loads = is_restored || guard.as_ref().is_some_and(Guard::rolls_back);
         let loading = loads.then(asynchronous_loading_device).flatten();
+        let is_held = on_thread(settings.snapshot, devices.clone(), context.split, None)
+            .is_some_and(|on_thread| on_thread.read == DeviceRead::Now);
         let on_thread = on_thread(settings.snapshot, devices, context.split, loading);
         let known = |(name, memory): (&String, &Memory)| (name.clone(), memory.fit.again());
         let on_thread = on_thread.map(|on_thread| OnThread {
             known: memories.iter().map(known).collect(),
             ..on_thread
         });
-        let is_held = on_thread
-            .as_ref()
-            .is_some_and(|on_thread| on_thread.read == DeviceRead::Now);
         if is_held && settings.snapshot == Snapshot::Shared && !is_restored {
             announcement::warn_of_holding(&settings.handle);
         }

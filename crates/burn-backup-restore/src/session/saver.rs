@@ -215,11 +215,9 @@ impl Saver {
         }
     }
 
-    /// Checks the model for NaN before the last backup is deleted. If no backup is taken at the end, nothing else has
-    /// checked it.
-    pub(super) fn check_before_deletion(&mut self, training: &dyn HasParts) {
-        let is_needed = self.refuse_nan && self.delete_at_end && self.committed.is_some();
-        if !is_needed {
+    /// Checks the final model for NaN. If no backup is taken at the end, nothing else has checked it.
+    pub(super) fn check_final_model(&mut self, training: &dyn HasParts) {
+        if !self.refuse_nan {
             return;
         }
         let check = || {

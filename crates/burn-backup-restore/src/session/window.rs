@@ -36,9 +36,9 @@ impl Window {
         self.at_optimizer_step = Some(snapshot);
     }
 
-    /// Sets whether the training is between two moments that can be saved.
-    pub(super) fn set_mid_step(&mut self, between: bool) {
-        self.is_mid_step = between;
+    /// Sets whether the training is inside a step, where its state can't be saved.
+    pub(super) fn set_mid_step(&mut self, is_mid_step: bool) {
+        self.is_mid_step = is_mid_step;
     }
 
     pub(super) fn is_mid_step(&self) -> bool {

@@ -137,16 +137,16 @@ mod tests {
     fn the_time_is_counted_from_the_first_signal_and_not_from_the_start() {
         let shared = Shared::default();
         let start = Instant::now();
-        let count = || shared.next_counts.load(Ordering::SeqCst);
+        let next_counts = || shared.next_counts.load(Ordering::SeqCst);
         let hour = Duration::from_secs(3600);
         shared.check(start, true);
         shared.check(start + hour, true);
         shared.has_arrived.store(true, Ordering::SeqCst);
         shared.check(start + hour, false);
         shared.check(start + hour + IS_COPY_WITHIN, false);
-        assert!(!count(), "no batch has ended since");
+        assert!(!next_counts(), "no batch has ended since");
         shared.check(start + hour + IS_COPY_WITHIN, true);
-        assert!(count());
+        assert!(next_counts());
     }
 
     #[test]

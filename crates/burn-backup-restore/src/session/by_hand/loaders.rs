@@ -77,7 +77,7 @@ impl Loaders {
         }
     }
 
-    /// Goes back to the progress recorded in `state`. The loaders of this process are to_go_back of it.
+    /// Goes back to the progress recorded in `state`. The loaders of this process are ahead of it.
     pub(super) fn roll_back(&mut self, state: &TrainingState) {
         let mut known = std::mem::take(&mut self.known);
         for loader in known.values_mut() {
