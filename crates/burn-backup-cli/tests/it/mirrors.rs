@@ -45,7 +45,7 @@ fn reading_a_mirror_does_not_disturb_its_training() {
     scratch
         .run(&format!("pull copy --from {url}"))
         .good()
-        .says(&["mirrors to"]);
+        .says(&["holds the lease of"]);
     // The training still holds the lease.
     let _ = mirroring.status();
     let committed = save(&store, 6);
@@ -162,7 +162,7 @@ fn a_finished_training_is_not_brought_back() {
     scratch
         .run(&format!("push copy --to {url}"))
         .ends_with(1)
-        .says(&["run to its end"]);
+        .says(&["as finished"]);
     // A second discard does no harm.
     scratch.run(&format!("discard {url} --yes")).good();
 }
