@@ -296,7 +296,10 @@ fn a_skipped_error_is_noticed() {
         assert!(error.contains("broken"), "{error}");
         for broken in 6..=9 {
             let error = skip(broken, continues).unwrap_err().to_string();
-            assert!(error.contains("passes over errors of the dataset"), "{error}");
+            assert!(
+                error.contains("passes over errors of the dataset"),
+                "{error}"
+            );
         }
     }
 }
