@@ -213,8 +213,8 @@ impl Mirroring {
     ///
     /// # Errors
     ///
-    /// [`MirrorError::LeaseLost`], [`MirrorError::LeaseDeleted`], [`MirrorError::InUse`] and [`MirrorError::Request`]. The backups in the mirror are
-    /// then unchanged.
+    /// [`MirrorError::LeaseLost`], [`MirrorError::LeaseDeleted`], [`MirrorError::InUse`] and [`MirrorError::Request`].
+    /// The backups in the mirror are then unchanged.
     pub fn finish(&self) -> Result<Leftovers, Arc<MirrorError>> {
         let (out, done) = channel();
         self.shared.ask(EndRequest::Finish(out));

@@ -149,7 +149,8 @@ impl Publisher {
     ///
     /// # Errors
     ///
-    /// [`MirrorError::LeaseLost`], [`MirrorError::LeaseDeleted`], [`MirrorError::LocalDamage`], errors of requests, and of the local store.
+    /// [`MirrorError::LeaseLost`], [`MirrorError::LeaseDeleted`], [`MirrorError::LocalDamage`], errors of requests, and
+    /// of the local store.
     pub(crate) async fn publish(&mut self, pinned: &Arc<Pinned>) -> Result<bool, MirrorError> {
         let manifest = pinned.manifest();
         self.sent.begins(manifest.bytes());

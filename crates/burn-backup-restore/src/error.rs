@@ -332,8 +332,8 @@ pub enum BackupError {
     #[error(
         "Burn would change the optimizer's state: it loads it on its default device, where '{entry}' becomes \
          {loaded}, but the backup in '{}' has {saved}; the backup was not touched: give the default device the \
-          float type of the training's device, or set the variable BURN_DEVICE to that device (to start \
-          over, delete the directory while no training uses it)",
+         float type of the training's device, or set the variable BURN_DEVICE to that device (to start over, \
+         delete the directory while no training uses it)",
         path.display()
     )]
     #[non_exhaustive]
@@ -735,7 +735,7 @@ pub enum BackupError {
     /// The training ended with NaN in its model, so its backup is not discarded.
     #[error(
         "the backup in '{}' was not discarded: the training ended with NaN in its model, so this is its last good \
-         backup: if you don't need it, delete it with 'burn-backup discard', and --mirror for the mirror's",
+         backup: if you don't need it, delete it with 'burn-backup discard' (with --mirror, also in the mirror)",
         .path.display()
     )]
     #[non_exhaustive]

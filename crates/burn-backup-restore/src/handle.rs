@@ -333,9 +333,9 @@ impl BackupHandle {
     ///
     /// # Errors
     ///
-    /// [`BackupError::LastGoodBackup`] if the training ended with NaN in its model and there is a backup. [`BackupError::Store`] if the
-    /// training is still running, or a file can't be deleted. [`BackupError::Mirror`] if the mirror can't be marked as
-    /// finished; nothing is deleted then.
+    /// [`BackupError::LastGoodBackup`] if the training ended with NaN in its model and there is a backup.
+    /// [`BackupError::Store`] if the training is still running, or a file can't be deleted. [`BackupError::Mirror`] if
+    /// the mirror can't be marked as finished; nothing is deleted then.
     pub fn discard(&self) -> Result<(), BackupError> {
         let store = match Store::is_present(&self.backup_dir, self.filesystem.as_ref())? {
             true => {

@@ -222,8 +222,10 @@ pub enum StoreError {
     },
 
     /// A requested generation is damaged.
-    #[error("'{}' is damaged ({damage}); it was not moved or changed: use another backup, or check the disk and try \
-     again", path.display())]
+    #[error(
+        "'{}' is damaged ({damage}); it was not moved or changed: use another backup, or check the disk and try again",
+        path.display()
+    )]
     #[non_exhaustive]
     GenerationDamaged {
         /// The generation.

@@ -88,7 +88,7 @@ fn newest(directory: &Directory) -> Result<Box<OpenGeneration>> {
             Exit::Damage,
             format!(
                 "the newest generation, {number}, is damaged: {damage}; nothing was changed: start the training \
-             once, which moves it to quarantine, and migrate again"
+                 once, which moves it to quarantine, and migrate again"
             ),
         )),
         _ => Err(refuse(

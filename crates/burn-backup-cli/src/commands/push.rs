@@ -146,7 +146,7 @@ fn newest_whole(
             Exit::Damage,
             format!(
                 "every generation in '{shown}' is damaged; nothing was copied: if the mirror has a backup, copy \
-             it with 'burn-backup pull'"
+                 it with 'burn-backup pull'"
             ),
         ),
     })

@@ -104,7 +104,7 @@ impl Progress {
         std::mem::take(&mut self.has_news)
     }
 
-    /// Whether the command has sent any heartbeat.
+    /// Whether the command reports its backups: it has sent a heartbeat.
     pub fn reports_backups(&self) -> bool {
         self.reports_backups
     }

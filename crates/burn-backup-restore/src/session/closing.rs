@@ -11,8 +11,8 @@ use crate::outcome::Outcome;
 
 const LOG: &str = "burn_backup::restore";
 
-/// The line for a training that ended with `outcome`; `None` if it finished without NaN. `error` ended the training, `reason`
-/// says why it was stopped, and `saved` whether it was saved.
+/// The line for a training that ended with `outcome`; `None` if it finished without NaN. `error` ended the training,
+/// `reason` says why it was stopped, and `saved` whether it was saved.
 pub(crate) fn line(
     outcome: Outcome,
     error: Option<&TrainingError>,
@@ -88,5 +88,24 @@ impl Drop for OnPanic {
             ));
             self.0.ended(Outcome::Failed, None);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::settings::BackupAndRestore;
+
+    #[test]
+    fn a_finished_training_has_a_line_only_if_its_model_contains_nan() {
+        let handle = BackupAndRestore::new("backup").handle();
+        let line = || line(Outcome::Finished, None, None, None, &handle);
+        assert_eq!(line(), None);
+        let parameter = "weight".to_owned();
+        handle.failed(Arc::new(BackupError::ContainsNan { parameter }));
+        let text = line().unwrap();
+        assert!(text.contains("NaN") && text.contains("no backup"), "{text}");
     }
 }

@@ -342,7 +342,8 @@ fn with_ending<M>(mut result: LearningResult<M>, ending: &Ending) -> LearningRes
     result
 }
 
-/// The closing line of the training; `None` if it is finished without NaN. `saved` describes what was saved if it was stopped.
+/// The closing line of the training; `None` if it is finished without NaN. `saved` describes what was saved if it was
+/// stopped.
 fn closing_line<M>(
     outcome: Outcome,
     result: &LearningResult<M>,

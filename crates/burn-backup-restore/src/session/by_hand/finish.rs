@@ -15,8 +15,8 @@ impl<S: State> Session<S> {
     /// runs again.
     ///
     /// If the training is complete, its backup is deleted, unless
-    /// [`delete_checkpoint`](crate::BackupAndRestore::delete_checkpoint) is turned off or the model contains NaN. A loop that the program left
-    /// early by itself, for example with `break`, counts as complete.
+    /// [`delete_checkpoint`](crate::BackupAndRestore::delete_checkpoint) is turned off or the model contains NaN. A
+    /// loop that the program left early by itself, for example with `break`, counts as complete.
     ///
     /// # Errors
     ///
